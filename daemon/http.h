@@ -1,0 +1,100 @@
+/*
+ * HTTP/1.1 for the API: libmicrohttpd driven by the libevent loop.
+ *
+ * A request reaches the handler once its body has arrived. The handler replies at once,
+ * or keeps the pointer and calls http_reply later, exactly once; until then the
+ * connection is suspended. The request is gone after http_reply has returned.
+ */
+#ifndef BREAKERD_HTTP_H
+#define BREAKERD_HTTP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct event_base;
+struct http;
+struct http_request;
+struct log;
+struct metrics;
+
+/* What can change while it runs. */
+struct http_limits {
+	unsigned max_connections;   /* open connections; more wait in the listen queue */
+	size_t max_body;            /* bytes; of a longer body nothing is kept */
+	unsigned idle_timeout_s;    /* a connection without a request */
+	unsigned request_timeout_s; /* a request on its way in, first byte to last */
+};
+
+typedef void http_handler_fn(void *arg, struct http_request *request);
+
+/* NULL when libmicrohttpd cannot start. `metrics` and `log` must outlive it. */
+struct http *http_new(struct event_base *base, const struct http_limits *limits,
+		      http_handler_fn *handler, void *arg, struct metrics *metrics,
+		      struct log *log);
+
+/*
+ * Accepts on a listening socket (AF_INET, AF_INET6, AF_UNIX), made non-blocking here.
+ * `name` is for the log. On success the descriptor is http's; -1 when out of memory.
+ */
+int http_listen(struct http *http, int fd, const char *name);
+
+void http_reconfigure(struct http *http, const struct http_limits *limits);
+
+/*
+ * Stops accepting; what is in flight is finished, with `Connection: close`. Calls
+ * drained(arg) from the loop once no request is under way.
+ */
+void http_drain(struct http *http, void (*drained)(void *arg), void *arg);
+
+/*
+ * Closes everything. No request may be pending with the handler (the caller has cancelled
+ * or answered them all): libmicrohttpd ends the process otherwise.
+ */
+void http_free(struct http *http);
+
+enum http_method {
+	HTTP_GET,
+	HTTP_HEAD,
+	HTTP_POST,
+	HTTP_DELETE,
+	HTTP_OTHER, /* any other token */
+};
+#define HTTP_METHODS 5
+const char *http_method_name(enum http_method method); /* "GET", ..., "other" */
+
+/* Of a request. Strings live as long as it does. */
+enum http_method http_request_method(const struct http_request *rq);
+/* The path as sent, still percent-encoded, from its '/' to before any '?'. */
+const char *http_request_path(const struct http_request *rq);
+/* The query as sent, behind the '?'; NULL when there is none. */
+const char *http_request_query(const struct http_request *rq);
+/* The value of a header; NULL if absent. *count, unless NULL, gets how often it came. */
+const char *http_request_header(const struct http_request *rq, const char *name, unsigned *count);
+/* The body; *too_large says that it was over max_body and has been thrown away. */
+const char *http_request_body(const struct http_request *rq, size_t *len, bool *too_large);
+/* Who asks: "127.0.0.1:50312", "[::1]:50312" or "unix:uid=1000,pid=4242". */
+const char *http_request_peer(const struct http_request *rq);
+/* A place for the handler's own, NULL at first. */
+void **http_request_data(struct http_request *rq);
+
+struct http_header {
+	const char *name;
+	const char *value;
+};
+
+struct http_reply {
+	int status;
+	const char *content_type; /* NULL: none, and no body */
+	const char *body;         /* copied */
+	size_t len;
+	const struct http_header *headers; /* further ones, copied */
+	size_t header_count;
+	int route; /* enum metrics_route, for the counter */
+};
+
+void http_reply(struct http_request *rq, const struct http_reply *reply);
+
+
+
+#endif

@@ -1,0 +1,64 @@
+/*
+ * Log lines on stderr: one line an event, `token key=value ...`. Under journald (systemd's
+ * JOURNAL_STREAM, or SYSLOG level prefixes, sd-daemon(3)) each line begins with <N>; else
+ * with an RFC 3339 stamp and the level's name.
+ */
+#ifndef BREAKERD_LOG_H
+#define BREAKERD_LOG_H
+
+#include <stddef.h>
+
+enum log_level {
+	LOG_LEVEL_ERROR,
+	LOG_LEVEL_WARNING,
+	LOG_LEVEL_INFO,
+	LOG_LEVEL_DEBUG,
+};
+
+/* A test's way to see the lines: gets each whole line without its newline. */
+typedef void log_sink_fn(void *arg, enum log_level level, const char *line);
+
+struct log {
+	enum log_level level; /* lines above it are dropped */
+	int journal;          /* write <N> prefixes */
+	log_sink_fn *sink;    /* NULL: stderr */
+	void *sink_arg;
+};
+
+/* To stderr; finds out whether that is the journal. */
+void log_init(struct log *log, enum log_level level);
+
+/* The longest line; what is over is cut and ends in "...". */
+#define LOG_LINE_MAX 2048
+
+/*
+ * Writes `token` and behind it what fmt gives, which is `key=value` pairs. Text from
+ * outside goes through log_quote. `log` may be NULL: nothing is written.
+ */
+void log_write(struct log *log, enum log_level level, const char *token, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
+
+#define log_error(log, ...)   log_write((log), LOG_LEVEL_ERROR, __VA_ARGS__)
+#define log_warning(log, ...) log_write((log), LOG_LEVEL_WARNING, __VA_ARGS__)
+#define log_info(log, ...)    log_write((log), LOG_LEVEL_INFO, __VA_ARGS__)
+/* Debug lines are on hot paths: their arguments are not evaluated when nobody reads them. */
+#define log_debug(log, ...)                                                                        \
+	do {                                                                                       \
+		if ((log) && (log)->level >= LOG_LEVEL_DEBUG)                                      \
+			log_write((log), LOG_LEVEL_DEBUG, __VA_ARGS__);                            \
+	} while (0)
+
+/*
+ * Text from outside made safe for a line: in double quotes, with \" \\ and \xNN for
+ * control bytes and what is no UTF-8, cut at the room with "...". Returned by value:
+ * log_info(log, "x", "key=%s", log_quote(key, len).text);
+ */
+struct log_text {
+	char text[320];
+};
+struct log_text log_quote(const char *text, size_t len);
+
+/* "error", "warning", "info", "debug" */
+const char *log_level_name(enum log_level level);
+
+#endif

@@ -1,0 +1,99 @@
+/*
+ * The link: one asynchronous connection to a writable Redis master, brought up and kept up.
+ *
+ *   RESOLVING -> CONNECTING -> HANDSHAKE -> READY <-> SUSPECT
+ *        ^            |            |          |         |
+ *        +-- BACKOFF <+------------+----------+---------+
+ *
+ * The handshake authenticates, selects, names the connection, checks version and role,
+ * loads the scripts and reads the server's clock. Only a READY link carries commands.
+ */
+#ifndef BREAKERD_REDIS_LINK_H
+#define BREAKERD_REDIS_LINK_H
+
+#include <hiredis/hiredis.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct event_base;
+struct log;
+struct metrics;
+struct redis_link;
+struct redis_target;
+
+enum redis_link_state {
+	LINK_RESOLVING,
+	LINK_CONNECTING,
+	LINK_HANDSHAKE,
+	LINK_READY,
+	LINK_SUSPECT, /* commands went unanswered; a PING decides; carries nothing */
+	LINK_BACKOFF,
+};
+
+enum redis_outcome {
+	REDIS_REPLY,   /* an answer, an error of the operation's own included */
+	REDIS_REFUSED, /* the server will not serve us at all (READONLY, LOADING, NOAUTH, ...):
+	                  surely not applied, and the link goes down; why says it */
+	REDIS_LOST,    /* handed over, and no answer will come: the link went down */
+};
+
+/*
+ * The answer to a command: comes exactly once for each one that redis_link_send took, never
+ * from inside it, also when the link is freed (REDIS_LOST). `reply` is set with
+ * REDIS_REPLY, and lives until the callback returns. It may send, but not free the link.
+ */
+typedef void redis_reply_fn(void *arg, enum redis_outcome outcome, const redisReply *reply,
+			    const char *why);
+
+struct redis_link_options {
+	unsigned connect_timeout_ms;   /* name look-up and connect together */
+	unsigned handshake_timeout_ms;
+	unsigned command_timeout_ms;   /* the watchdog on the oldest command in flight */
+	unsigned backoff_min_ms;       /* full jitter: a wait is anything from 0 to the bound, */
+	unsigned backoff_max_ms;       /* the bound doubles from min to max */
+	const char *script;            /* loaded in the handshake; static */
+	/* Called when the link becomes READY, and when it is no longer; may be NULL. */
+	void (*on_change)(void *arg, bool ready);
+	void *arg;
+};
+
+/* Begins to connect from the loop, not from inside this call. NULL when out of memory.
+ * `target` and `options` are copied. */
+struct redis_link *redis_link_new(struct event_base *base, const struct redis_target *target,
+				  const struct redis_link_options *options,
+				  struct metrics *metrics, struct log *log);
+
+bool redis_link_ready(const struct redis_link *link);
+
+/*
+ * Hands over a command. 0: the callback will come. -1: it was surely not sent, and the
+ * callback never comes. Commands are answered in the order in which they were handed over.
+ */
+int redis_link_send(struct redis_link *link, redis_reply_fn *fn, void *arg, int argc,
+		    const char **argv, const size_t *argvlen);
+
+/* The SHA1 of the script, 40 hex digits; set from the first handshake on. */
+const char *redis_link_sha(const struct redis_link *link);
+
+/*
+ * An operation's deadline passed while its command was in flight. After a few in a row
+ * (an answer ends the row) the link is SUSPECT.
+ */
+void redis_link_missed(struct redis_link *link);
+
+/* Redis's clock minus ours in milliseconds, as last measured; 0 before the first. */
+int64_t redis_link_clock_offset_ms(const struct redis_link *link);
+
+enum redis_link_state redis_link_state(const struct redis_link *link);
+const char *redis_link_state_name(enum redis_link_state state);
+/* Why it is not ready, or ""; no secret in it. Valid until the next state change. */
+const char *redis_link_reason(const struct redis_link *link);
+/* Since when it is ready, or is not: epoch milliseconds. */
+int64_t redis_link_since_ms(const struct redis_link *link);
+/* "redis 7.0.15 at 127.0.0.1:6379", once known; else where it is looked for. */
+const char *redis_link_server(const struct redis_link *link);
+
+/* Commands in flight are answered with REDIS_LOST from inside this call. */
+void redis_link_free(struct redis_link *link);
+
+#endif

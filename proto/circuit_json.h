@@ -1,0 +1,52 @@
+/*
+ * Snapshot <-> JSON (RFC 8259): the HTTP body, the value stored in Redis and the body of
+ * a transition.
+ */
+#ifndef BREAKERD_PROTO_CIRCUIT_JSON_H
+#define BREAKERD_PROTO_CIRCUIT_JSON_H
+
+#include "circuit.h"
+
+/* Room for any encoded snapshot, its final NUL included. */
+#define CIRCUIT_JSON_MAX 192
+
+/*
+ * Writes the five members, in the order and spelling of JSON.stringify on Stoma's entry,
+ * and a NUL. Returns the length without the NUL.
+ */
+size_t circuit_json_encode(char buf[CIRCUIT_JSON_MAX], const struct circuit *c);
+
+enum circuit_stored {
+	CIRCUIT_STORED_SOUND,    /* all five members present and well typed */
+	CIRCUIT_STORED_REPAIRED, /* an object; a missing or ill-typed member took its default */
+	CIRCUIT_STORED_NONE,     /* no JSON object: a circuit that does not exist; *c untouched */
+};
+
+/*
+ * Reads a value as found in Redis. circuit.lua reads it in the same way, and a fuzzer
+ * holds the two together: RFC 8259 grammar, whitespace around the value allowed; bytes
+ * from 0x80 on are let through inside strings, as Stoma's client does; of a member that
+ * is there twice the last counts; names and states may be written with \u escapes;
+ * arrays and objects nest at most CIRCUIT_JSON_DEPTH deep (deeper: CIRCUIT_STORED_NONE).
+ * Numbers go through strtod: 3.0 and 1.7e12 are integers; negative (-0 is 0), fractional,
+ * beyond CIRCUIT_INT_MAX are ill-typed. Defaults: closed, 0, 0, 0 and for lastStateChange 0.
+ * `text` needs no NUL behind it. Never allocates.
+ */
+#define CIRCUIT_JSON_DEPTH 512
+enum circuit_stored circuit_json_decode_stored(const char *text, size_t len, struct circuit *c);
+
+enum circuit_body {
+	CIRCUIT_BODY_OK,
+	CIRCUIT_BODY_INVALID, /* not JSON, no object, a wrong, duplicate or missing member */
+	CIRCUIT_BODY_STATE,   /* `to` or `from` is a string that names no state */
+};
+
+/*
+ * Reads the body of a transition, {"to":STATE} and optionally "from":STATE, into *op.
+ * On failure writes one sentence for the client to why (NUL-terminated, cut to why_size,
+ * valid UTF-8) and leaves *op untouched.
+ */
+enum circuit_body circuit_json_decode_transition(const char *body, size_t len, struct circuit_op *op,
+						 char *why, size_t why_size);
+
+#endif

@@ -1,0 +1,37 @@
+/*
+ * Path segment <-> circuit key, and the percent-encoding (RFC 3986, section 2.1) under it.
+ */
+#ifndef BREAKERD_PROTO_KEY_H
+#define BREAKERD_PROTO_KEY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* The longest key, in bytes after decoding. */
+#define KEY_MAX 1024
+
+/*
+ * Decodes %XX in in[0..len) to out, which has room for cap bytes; no NUL is added. With
+ * plus_is_space '+' becomes a space, as in a query. Returns the decoded length, or -1 on a
+ * broken escape, -2 when cap is too small.
+ */
+#define PERCENT_BROKEN   (-1)
+#define PERCENT_TOO_LONG (-2)
+long percent_decode(const char *in, size_t len, char *out, size_t cap, bool plus_is_space);
+
+/*
+ * NULL if key[0..len) is a key: 1 to KEY_MAX bytes of valid UTF-8 (RFC 3629) with none of
+ * U+0000 to U+001F and U+007F. Otherwise a static sentence that says what is wrong.
+ */
+const char *key_check(const char *key, size_t len);
+
+/*
+ * Decodes one path segment to key, setting *key_len. Returns NULL, or a static sentence
+ * that says what is wrong, for the problem's detail.
+ */
+const char *key_decode(const char *segment, size_t len, char key[KEY_MAX], size_t *key_len);
+
+/* True if text[0..len) is valid UTF-8 (RFC 3629: no surrogates, nothing overlong). */
+bool utf8_valid(const char *text, size_t len);
+
+#endif
