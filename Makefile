@@ -23,7 +23,7 @@ PKG_LIBS   = $(shell pkg-config --libs $(PKGS) $(SYSTEMD))
 
 # Everything but main.c is linked into the unit tests too.
 SOURCES := $(filter-out daemon/main.c,$(wildcard proto/*.c daemon/*.c))
-OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/gen/circuit_lua.o
+OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(if $(wildcard proto/circuit.lua),$(BUILD)/gen/circuit_lua.o)
 TESTS   := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/check_*.c))
 
 .PHONY: all
