@@ -25,6 +25,8 @@ PKG_LIBS   = $(shell pkg-config --libs $(PKGS) $(SYSTEMD))
 SOURCES := $(filter-out daemon/main.c,$(wildcard proto/*.c daemon/*.c))
 OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(if $(wildcard proto/circuit.lua),$(BUILD)/gen/circuit_lua.o)
 TESTS   := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/check_*.c))
+# What several test programs share.
+HELPERS := $(filter-out tests/unit/check_%.c,$(wildcard tests/unit/*.c))
 
 .PHONY: all
 all: $(BUILD)/breakerd
@@ -45,13 +47,21 @@ $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 
-$(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(BUILD)/libbreakerd.a
+$(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(BUILD)/libhelpers.a $(BUILD)/libbreakerd.a
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS_ALL) -o $@ $^ $(shell pkg-config --libs check) $(PKG_LIBS)
 
+$(BUILD)/libhelpers.a: $(HELPERS:%.c=$(BUILD)/%.o)
+	@mkdir -p $(@D)
+	rm -f $@ && $(AR) rcs $@ $^
+
 # An archive, so that a test links only the modules that it uses.
 $(BUILD)/libbreakerd.a: $(OBJECTS)
+	@mkdir -p $(@D)
 	rm -f $@ && $(AR) rcs $@ $^
+
+.PHONY: lib
+lib: $(BUILD)/libbreakerd.a
 
 .PHONY: unit
 unit: $(TESTS)
