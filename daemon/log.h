@@ -1,7 +1,7 @@
 /*
- * Log lines on stderr: one line an event, `token key=value ...`. Under journald (systemd's
- * JOURNAL_STREAM, or SYSLOG level prefixes, sd-daemon(3)) each line begins with <N>; else
- * with an RFC 3339 stamp and the level's name.
+ * Log lines on stderr: one line an event, `token key=value ...`. Under journald (systemd.exec(5),
+ * $JOURNAL_STREAM) each line begins with its priority as <N> (sd-daemon(3)); else with an
+ * RFC 3339 stamp in UTC and the level's name.
  */
 #ifndef BREAKERD_LOG_H
 #define BREAKERD_LOG_H
@@ -28,12 +28,14 @@ struct log {
 /* To stderr; finds out whether that is the journal. */
 void log_init(struct log *log, enum log_level level);
 
-/* The longest line; what is over is cut and ends in "...". */
+/* The longest line without its newline; what is over is cut and ends in "...". */
 #define LOG_LINE_MAX 2048
 
 /*
  * Writes `token` and behind it what fmt gives, which is `key=value` pairs. Text from
- * outside goes through log_quote. `log` may be NULL: nothing is written.
+ * outside goes through log_quote; a control byte that gets here all the same becomes '?'.
+ * `log` may be NULL: nothing is written. errno is left as it was. A stderr that is full or
+ * closed loses the line; the caller has made sure that SIGPIPE is ignored.
  */
 void log_write(struct log *log, enum log_level level, const char *token, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
@@ -42,10 +44,11 @@ void log_write(struct log *log, enum log_level level, const char *token, const c
 #define log_warning(log, ...) log_write((log), LOG_LEVEL_WARNING, __VA_ARGS__)
 #define log_info(log, ...)    log_write((log), LOG_LEVEL_INFO, __VA_ARGS__)
 /* Debug lines are on hot paths: their arguments are not evaluated when nobody reads them. */
-#define log_debug(log, ...)                                                                        \
+#define log_debug(to, ...)                                                                         \
 	do {                                                                                       \
-		if ((log) && (log)->level >= LOG_LEVEL_DEBUG)                                      \
-			log_write((log), LOG_LEVEL_DEBUG, __VA_ARGS__);                            \
+		struct log *debug_log_ = (to);                                                     \
+		if (debug_log_ && debug_log_->level >= LOG_LEVEL_DEBUG)                            \
+			log_write(debug_log_, LOG_LEVEL_DEBUG, __VA_ARGS__);                       \
 	} while (0)
 
 /*
