@@ -1,25 +1,33 @@
 # breakerd. `make help` lists the targets.
 
 VERSION := 0.1.0
-PREFIX  ?= /usr/local
-DESTDIR ?=
-BUILD   ?= build
-CC      ?= cc
-SANITIZE ?=
+
+PREFIX     ?= /usr/local
+SYSCONFDIR ?= /etc
+DESTDIR    ?=
+BUILD      ?= build
+CC         ?= cc
+# Debian's own: another python3 that stands first on PATH may lack pytest.
+PYTHON     ?= /usr/bin/python3
+CFLAGS     ?= -O2 -g
+SANITIZE   ?=
 
 PKGS     := libevent_core libevent_extra hiredis libmicrohttpd jansson inih
+# Optional: readiness, reload and socket activation under systemd.
 SYSTEMD  := $(shell pkg-config --exists libsystemd 2>/dev/null && echo libsystemd)
-CFLAGS   ?= -O2 -g
 WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla
 HARDEN   := -fPIE -fstack-protector-strong
 LDHARDEN := -pie -Wl,-z,relro,-z,now
+# Works only in an optimizing build, and gets in the way of the sanitizers.
+FORTIFY   = $(if $(SANITIZE),,$(if $(filter -O1 -O2 -O3 -Os -Og,$(CFLAGS)),-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3))
+
+PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) $(SYSTEMD) 2>/dev/null)
+PKG_LIBS   := $(shell pkg-config --libs $(PKGS) $(SYSTEMD) 2>/dev/null)
 
 CPPFLAGS_ALL = -D_GNU_SOURCE -DBREAKERD_VERSION='"$(VERSION)"' $(if $(SYSTEMD),-DHAVE_LIBSYSTEMD) \
-	$(if $(SANITIZE),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2) -Iproto -Idaemon -I$(BUILD)/gen $(CPPFLAGS)
-CFLAGS_ALL = -std=gnu11 $(WARNINGS) $(HARDEN) $(SANITIZE) $(PKG_CFLAGS) $(CFLAGS)
+	-Iproto -Idaemon -I$(BUILD)/gen $(PKG_CFLAGS) $(CPPFLAGS)
+CFLAGS_ALL = -std=gnu11 $(WARNINGS) $(HARDEN) $(FORTIFY) $(SANITIZE) $(CFLAGS)
 LDFLAGS_ALL = $(LDHARDEN) $(SANITIZE) $(LDFLAGS)
-PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS) $(SYSTEMD))
-PKG_LIBS   = $(shell pkg-config --libs $(PKGS) $(SYSTEMD))
 
 # Everything but main.c is linked into the unit tests too.
 SOURCES := $(filter-out daemon/main.c,$(wildcard proto/*.c daemon/*.c))
@@ -28,22 +36,48 @@ TESTS   := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/chec
 # What several test programs share.
 HELPERS := $(filter-out tests/unit/check_%.c,$(wildcard tests/unit/*.c))
 
+# What the checks look at.
+C_SOURCES  := $(wildcard proto/*.c daemon/*.c tests/*/*.c)
+C_FILES    := $(C_SOURCES) $(wildcard proto/*.h daemon/*.h tests/*/*.h)
+PY_FILES   := $(wildcard tests/*.py tests/*/*.py scripts/*.py)
+SH_FILES   := .ci/run $(shell grep -lE '^\#!/.*\b(ba)?sh\b' scripts/* tests/*/* 2>/dev/null)
+
+# `make run` and `make test` use all processors unless told otherwise.
+JOBS = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc 2>/dev/null || echo 2))
+
 .PHONY: all
-all: $(BUILD)/breakerd
+all: $(BUILD)/breakerd ## build the daemon (the default)
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo 'Variables: BUILD (directory of the build), CC, CFLAGS, PREFIX, DESTDIR; for run: ARGS'
+
+# --- building
 
 $(BUILD)/breakerd: $(BUILD)/daemon/main.o $(OBJECTS)
 	$(CC) $(LDFLAGS_ALL) -o $@ $^ $(PKG_LIBS)
+
+# An archive, so that a test links only the modules that it uses.
+$(BUILD)/libbreakerd.a: $(OBJECTS)
+	@mkdir -p $(@D)
+	rm -f $@ && $(AR) rcs $@ $^
+
+$(BUILD)/libhelpers.a: $(HELPERS:%.c=$(BUILD)/%.o)
+	@mkdir -p $(@D)
+	rm -f $@ && $(AR) rcs $@ $^
 
 # The Lua script as a C string, circuit_lua; one source line a string literal.
 $(BUILD)/gen/circuit_lua.c: proto/circuit.lua
 	@mkdir -p $(@D)
 	( echo 'extern const char circuit_lua[];'; echo 'const char circuit_lua[] ='; \
-	  sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' $<; echo ';' ) > $@
+	  sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' $<; echo ';' ) > $@.new
+	mv $@.new $@
 
-$(BUILD)/gen/%.o: $(BUILD)/gen/%.c
+$(BUILD)/gen/%.o: $(BUILD)/gen/%.c $(BUILD)/flags
 	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 
-$(BUILD)/%.o: %.c
+$(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 
@@ -51,25 +85,127 @@ $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(BUILD)/libhelpers.a $(BUILD)/libbrea
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS_ALL) -o $@ $^ $(shell pkg-config --libs check) $(PKG_LIBS)
 
-$(BUILD)/libhelpers.a: $(HELPERS:%.c=$(BUILD)/%.o)
+# Other flags than the last time: everything is built anew.
+FLAGS_NOW = $(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(LDFLAGS_ALL)
+export FLAGS_NOW
+$(BUILD)/flags: FORCE
+	@pkg-config --exists --print-errors $(PKGS) || \
+		{ echo 'Something to build with is missing. On Debian: scripts/install-packages build' >&2; exit 1; }
 	@mkdir -p $(@D)
-	rm -f $@ && $(AR) rcs $@ $^
-
-# An archive, so that a test links only the modules that it uses.
-$(BUILD)/libbreakerd.a: $(OBJECTS)
-	@mkdir -p $(@D)
-	rm -f $@ && $(AR) rcs $@ $^
+	@printenv FLAGS_NOW | cmp -s - $@ || printenv FLAGS_NOW > $@
+.PHONY: FORCE
+FORCE:
 
 .PHONY: lib
 lib: $(BUILD)/libbreakerd.a
 
+.PHONY: tests
+tests: $(TESTS)
+
+# --- running and testing
+
+.PHONY: run
+run: ## install what is missing, build, serve on 127.0.0.1:8747
+	@scripts/install-packages build
+	@$(MAKE) $(JOBS) --no-print-directory BUILD=$(BUILD) all
+	@scripts/run $(BUILD)/breakerd $(ARGS)
+
+.PHONY: test
+test: ## install what is missing, build, run every test
+	@scripts/install-packages build test
+	@$(MAKE) $(JOBS) --no-print-directory BUILD=$(BUILD) all tests
+	@$(MAKE) --no-print-directory BUILD=$(BUILD) unit
+	@$(MAKE) --no-print-directory BUILD=$(BUILD) e2e
+	@$(MAKE) --no-print-directory BUILD=$(BUILD) interop
+	@echo; echo 'make test: everything passed (unit, e2e, interop).'
+
 .PHONY: unit
-unit: $(TESTS)
+unit: $(TESTS) ## the Check programs
 	@for t in $(TESTS); do $$t || exit 1; done
 
+.PHONY: e2e
+e2e: $(BUILD)/breakerd ## the daemon over HTTP, with redis-servers of its own
+	BREAKERD=$(abspath $(BUILD)/breakerd) BREAKERD_BUILD=$(abspath $(BUILD)) $(PYTHON) -m pytest -q tests/e2e $(PYTEST_ARGS)
+
+.PHONY: interop
+interop: $(BUILD)/breakerd ## the daemon beside Stoma's own store, in Node
+	BREAKERD=$(abspath $(BUILD)/breakerd) scripts/interop
+
+# --- installing
+
+UNITDIR = $(DESTDIR)$(PREFIX)/lib/systemd/system
+.PHONY: install
+install: $(BUILD)/breakerd ## install under DESTDIR and PREFIX; an existing configuration stays
+	install -D -m 0755 $(BUILD)/breakerd $(DESTDIR)$(PREFIX)/bin/breakerd
+	install -D -m 0644 docs/breakerd.8 $(DESTDIR)$(PREFIX)/share/man/man8/breakerd.8
+	install -D -m 0644 docs/breakerd.conf.5 $(DESTDIR)$(PREFIX)/share/man/man5/breakerd.conf.5
+	test -e $(DESTDIR)$(SYSCONFDIR)/breakerd/breakerd.conf || \
+		install -D -m 0644 conf/breakerd.conf $(DESTDIR)$(SYSCONFDIR)/breakerd/breakerd.conf
+	install -d $(UNITDIR)
+	sed -e 's,@BINDIR@,$(PREFIX)/bin,g' -e 's,@SYSCONFDIR@,$(SYSCONFDIR),g' \
+		$(if $(SYSTEMD),,-e 's,^Type=notify$$,Type=exec,') systemd/breakerd.service.in > $(UNITDIR)/breakerd.service
+	chmod 0644 $(UNITDIR)/breakerd.service
+	install -m 0644 systemd/breakerd.socket $(UNITDIR)/breakerd.socket
+	install -D -m 0644 systemd/breakerd.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/breakerd.conf
+	install -D -m 0644 systemd/breakerd.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/breakerd.conf
+
+.PHONY: uninstall
+uninstall: ## remove what install put there, but not the configuration
+	rm -f $(DESTDIR)$(PREFIX)/bin/breakerd \
+		$(DESTDIR)$(PREFIX)/share/man/man8/breakerd.8 \
+		$(DESTDIR)$(PREFIX)/share/man/man5/breakerd.conf.5 \
+		$(UNITDIR)/breakerd.service $(UNITDIR)/breakerd.socket \
+		$(DESTDIR)$(PREFIX)/lib/sysusers.d/breakerd.conf \
+		$(DESTDIR)$(PREFIX)/lib/tmpfiles.d/breakerd.conf
+
+# --- checking the code
+
+ASAN = BUILD=$(BUILD)-asan CFLAGS='-O1 -g -fno-omit-frame-pointer' \
+	SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=undefined'
+.PHONY: asan
+asan: ## all tests with AddressSanitizer and UndefinedBehaviorSanitizer
+	@$(MAKE) $(JOBS) --no-print-directory $(ASAN) all tests
+	@SANITIZED=1 ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1 \
+		UBSAN_OPTIONS=print_stacktrace=1 \
+		$(MAKE) --no-print-directory $(ASAN) unit e2e interop
+	@echo; echo 'make asan: everything passed.'
+
+.PHONY: format
+format: ## put the C sources into shape with clang-format
+	clang-format -i $(C_FILES)
+
+.PHONY: format-check
+format-check: ## fail if `make format` would change anything
+	clang-format --dry-run -Werror $(C_FILES)
+
+.PHONY: lint
+lint: lint-gcc lint-clang lint-tidy lint-cppcheck lint-sh lint-py ## compilers without a warning, clang-tidy, cppcheck, shellcheck, pyflakes
+
+.PHONY: lint-gcc lint-clang lint-tidy lint-cppcheck lint-sh lint-py
+lint-gcc lint-clang: lint-%:
+	@$(MAKE) $(JOBS) --no-print-directory BUILD=$(BUILD)-$* CC=$* CFLAGS='-O2 -g -Werror' all tests
+
+lint-tidy: $(if $(wildcard proto/circuit.lua),$(BUILD)/gen/circuit_lua.c)
+	@clang-tidy --version >/dev/null
+	@echo clang-tidy $(words $(C_SOURCES)) files
+	@printf '%s\n' $(C_SOURCES) | xargs -P $$(nproc) -I{} \
+		clang-tidy --quiet {} -- $(CPPFLAGS_ALL) -std=gnu11 $(WARNINGS) 2>/dev/null
+
+lint-cppcheck:
+	cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr \
+		--suppress=missingIncludeSystem --error-exitcode=1 -j $$(nproc) \
+		-D_GNU_SOURCE -DBREAKERD_VERSION='""' -DHAVE_LIBSYSTEMD -Iproto -Idaemon $(C_SOURCES)
+
+lint-sh:
+	shellcheck $(SH_FILES)
+
+lint-py:
+	$(if $(PY_FILES),$(PYTHON) -m pyflakes $(PY_FILES))
+
 .PHONY: clean
-clean:
-	rm -rf $(BUILD)
+clean: ## remove everything that was built
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-gcc $(BUILD)-clang
 
 .SECONDARY:
+.DELETE_ON_ERROR:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
