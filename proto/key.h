@@ -13,7 +13,7 @@
 /*
  * Decodes %XX in in[0..len) to out, which has room for cap bytes; no NUL is added. With
  * plus_is_space '+' becomes a space, as in a query. Returns the decoded length, or -1 on a
- * broken escape, -2 when cap is too small.
+ * broken escape, -2 when cap is too small. out may be in.
  */
 #define PERCENT_BROKEN   (-1)
 #define PERCENT_TOO_LONG (-2)
@@ -27,11 +27,19 @@ const char *key_check(const char *key, size_t len);
 
 /*
  * Decodes one path segment to key, setting *key_len. Returns NULL, or a static sentence
- * that says what is wrong, for the problem's detail.
+ * that says what is wrong, for the problem's detail; *key_len then means nothing.
  */
 const char *key_decode(const char *segment, size_t len, char key[KEY_MAX], size_t *key_len);
 
 /* True if text[0..len) is valid UTF-8 (RFC 3629: no surrogates, nothing overlong). */
 bool utf8_valid(const char *text, size_t len);
+
+/*
+ * Copies text[0..len), which may be anything, to out as UTF-8 that is safe to show: tab and
+ * line ends become spaces, other control characters and bytes that are no UTF-8 become
+ * U+FFFD. Cuts between two characters to fit size, NUL included; a NUL is written unless
+ * size is 0. Returns the length without it, at most 3 * len.
+ */
+size_t utf8_clean(char *out, size_t size, const char *text, size_t len);
 
 #endif
