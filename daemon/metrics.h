@@ -75,7 +75,7 @@ enum metrics_result {
 };
 
 /* Upper bounds in microseconds stand in metrics.c; the last bucket is +Inf. */
-#define METRICS_BUCKETS 16
+#define METRICS_BUCKETS 18
 struct metrics_histogram {
 	uint64_t buckets[METRICS_BUCKETS]; /* not cumulative */
 	uint64_t sum_ns;
