@@ -125,7 +125,7 @@ unit: $(TESTS) ## the Check programs
 
 .PHONY: e2e
 e2e: $(BUILD)/breakerd ## the daemon over HTTP, with redis-servers of its own
-	BREAKERD=$(abspath $(BUILD)/breakerd) BREAKERD_BUILD=$(abspath $(BUILD)) $(PYTHON) -m pytest -q tests/e2e $(PYTEST_ARGS)
+	BREAKERD=$(abspath $(BUILD)/breakerd) $(PYTHON) -m pytest -q tests/e2e $(PYTEST_ARGS)
 
 .PHONY: interop
 interop: $(BUILD)/breakerd ## the daemon beside Stoma's own store, in Node
