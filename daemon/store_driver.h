@@ -25,7 +25,7 @@ struct store_driver {
 	void (*detach)(struct store_op *op, struct store_result *verdict);
 	void (*health)(struct store *s, struct store_health *health);
 	void (*reconfigure)(struct store *s); /* s->limits is new; may be NULL */
-	void (*free)(struct store *s);        /* frees s itself; no ops are pending */
+	void (*free)(struct store *s);	      /* frees s itself; no ops are pending */
 };
 
 TAILQ_HEAD(store_op_list, store_op);
@@ -38,7 +38,7 @@ struct store {
 	struct store_limits limits;
 	unsigned in_flight;
 	struct store_op_list ops; /* in the order of their deadlines */
-	struct event *deadline;   /* of the first of them */
+	struct event *deadline;	  /* of the first of them */
 };
 
 /* The first member of each implementation's op, which malloc made and free ends. */
@@ -73,6 +73,9 @@ struct store_op *store_refuse(struct store_result *result, enum store_status sta
 
 /* Monotonic milliseconds. */
 int64_t store_monotonic_ms(void);
+
+/* The wall clock, or the test's. */
+int64_t store_now_ms(const struct store_clock *clock);
 
 /* Makes a page with room for `room` items; NULL when out of memory. */
 struct store_page *store_page_new(size_t room);
