@@ -1,0 +1,398 @@
+#include "app.h"
+
+#include "api.h"
+#include "config.h"
+#include "listen.h"
+#include "notify.h"
+
+#include <event2/event.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+/* A stop ends within 5 s: what is in flight has most of that, its answers the rest. */
+#define DRAIN_SECONDS       4
+#define LAST_WORDS_MICROSEC 500000
+
+/* Descriptors beside the connections: listeners, epoll, Redis, DNS, log. */
+#define OTHER_DESCRIPTORS 64
+
+/* Names that Host may have: those configured, or those listened on and "localhost". */
+#define HOSTS_MAX (CONFIG_LIST_MAX + LISTEN_MAX + 1)
+
+struct app {
+	int argc;
+	char **argv;
+	char **envp;
+	struct log log;
+	struct config *config;
+	struct event_base *base;
+	struct metrics *metrics;
+	struct store *store;
+	struct api *api;
+	struct http *http;
+	int sockets[LISTEN_MAX]; /* until http has them */
+	size_t socket_count;
+	char socket_names[LISTEN_MAX][160];
+	struct config_list unix_sockets; /* to be removed at the end */
+	const char *hosts[HOSTS_MAX];
+	char host_names[LISTEN_MAX][160];
+	struct event *signals[3];
+	struct event *drain;
+	bool stopping;
+	bool aborted;
+};
+
+/* --- settings, as each part takes them ------------------------------------------------ */
+
+static struct store_limits store_limits_of(const struct config *config)
+{
+	return (struct store_limits){
+		.timeout_ms = config->store_timeout,
+		.max_in_flight = config->max_in_flight,
+		.ttl_s = config->ttl,
+		.max_circuits = config->max_circuits,
+	};
+}
+
+static struct http_limits http_limits_of(const struct config *config)
+{
+	return (struct http_limits){
+		.max_connections = config->max_connections,
+		.max_body = config->max_body,
+		.idle_timeout_s = config->idle_timeout,
+		.request_timeout_s = config->request_timeout,
+	};
+}
+
+/* The host of "host:port" or "[host]:port"; false for a unix socket. */
+static bool host_of(const char *address, char *host, size_t size)
+{
+	const char *end = strrchr(address, ':');
+	const char *begin = address;
+
+	if (strncmp(address, "unix:", 5) == 0 || !end)
+		return false;
+	if (*begin == '[') {
+		begin++;
+		end--;
+	}
+	snprintf(host, size, "%.*s", (int)(end - begin), begin);
+	return true;
+}
+
+/* What is listened on counts, not what `listen` says now: it takes a restart to change. */
+static struct api_access access_of(struct app *app, const struct config *config)
+{
+	struct api_access access = {
+		.token = config->token,
+		.allowed_hosts = app->hosts,
+		.max_body = config->max_body,
+	};
+	size_t count = 0;
+
+	for (size_t i = 0; i < config->allowed_hosts.count; i++)
+		app->hosts[count++] = config->allowed_hosts.items[i];
+	if (count == 0) {
+		app->hosts[count++] = "localhost";
+		for (size_t i = 0; i < app->socket_count; i++) {
+			char *host = app->host_names[i];
+
+			if (!host_of(app->socket_names[i], host, sizeof(app->host_names[i])))
+				continue;
+			app->hosts[count++] = host;
+			if (strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0)
+				access.any_address = true;
+		}
+	}
+	access.allowed_host_count = count;
+	return access;
+}
+
+/* --- start ---------------------------------------------------------------------------- */
+
+static int start_failed(struct app *app, const char *words)
+{
+	log_error(&app->log, "start_failed", "reason=%s", log_quote(words, strlen(words)).text);
+	return -1;
+}
+
+static int open_address(struct app *app, const char *address, struct listen_error *error)
+{
+	int count = listen_open(address, app->config->socket_mode, app->sockets + app->socket_count,
+				LISTEN_MAX - app->socket_count, error);
+
+	if (count < 0)
+		return -1;
+	app->socket_count += (size_t)count;
+	if (strncmp(address, "unix:", 5) == 0) {
+		char *copy = strdup(address);
+
+		if (copy)
+			app->unix_sockets.items[app->unix_sockets.count++] = copy;
+	}
+	return 0;
+}
+
+/* Opens the sockets, or takes over those that systemd opened. */
+static int open_sockets(struct app *app)
+{
+	struct listen_error error;
+	int inherited = listen_inherit(app->sockets, LISTEN_MAX, &error);
+
+	if (inherited < 0)
+		return start_failed(app, error.text);
+	app->socket_count = (size_t)inherited;
+	for (size_t i = 0; inherited == 0 && i < app->config->listen.count; i++) {
+		if (open_address(app, app->config->listen.items[i], &error) != 0)
+			return start_failed(app, error.text);
+	}
+	for (size_t i = 0; i < app->socket_count; i++)
+		listen_name(app->sockets[i], app->socket_names[i], sizeof(app->socket_names[i]));
+	return 0;
+}
+
+/* Each connection is a descriptor; the soft limit is often 1024. */
+static void raise_descriptor_limit(struct app *app)
+{
+	rlim_t wanted = (rlim_t)app->config->max_connections + OTHER_DESCRIPTORS;
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted)
+		return;
+	limit.rlim_cur = limit.rlim_max < wanted ? limit.rlim_max : wanted;
+	if (setrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < wanted)
+		log_warning(&app->log, "few_descriptors",
+			    "limit=%llu wanted=%llu hint=\"raise the limit on open files or lower "
+			    "max_connections\"",
+			    (unsigned long long)limit.rlim_cur, (unsigned long long)wanted);
+}
+
+static struct store *open_store(struct app *app)
+{
+	struct store_limits limits = store_limits_of(app->config);
+
+	if (app->config->store_is_redis)
+		return store_redis_new(app->base, &app->config->redis, app->config->prefix, &limits,
+				       app->metrics, &app->log);
+	return store_memory_new(app->base, &limits, (struct store_clock){0}, app->metrics);
+}
+
+static int open_parts(struct app *app)
+{
+	struct http_limits limits = http_limits_of(app->config);
+	struct api_access access = access_of(app, app->config);
+
+	app->base = event_base_new();
+	app->metrics = calloc(1, sizeof(*app->metrics));
+	if (!app->base || !app->metrics)
+		return start_failed(app, "out of memory");
+	app->store = open_store(app);
+	if (!app->store)
+		return start_failed(app, "the store cannot be set up: out of memory");
+	app->api = api_new(app->store, &access, app->metrics, &app->log);
+	if (!app->api)
+		return start_failed(app, "out of memory");
+	app->http = http_new(app->base, &limits, api_handle, app->api, app->metrics, &app->log);
+	if (!app->http)
+		return start_failed(app, "the HTTP server cannot be set up");
+	for (size_t i = 0; i < app->socket_count; i++) {
+		if (http_listen(app->http, app->sockets[i], app->socket_names[i]) != 0)
+			return start_failed(app, "out of memory");
+		app->sockets[i] = -1;
+		log_info(&app->log, "listening", "addr=%s", app->socket_names[i]);
+	}
+	return 0;
+}
+
+/* --- signals -------------------------------------------------------------------------- */
+
+static void on_drained(void *arg)
+{
+	struct app *app = arg;
+
+	event_base_loopexit(app->base, NULL);
+}
+
+static void on_drain_over(evutil_socket_t fd, short what, void *arg)
+{
+	static const struct timeval last_words = {.tv_usec = LAST_WORDS_MICROSEC};
+	struct app *app = arg;
+
+	(void)fd;
+	(void)what;
+	if (app->aborted) {
+		event_base_loopexit(app->base, NULL);
+		return;
+	}
+	log_warning(&app->log, "drain_cut", "reason=\"requests were still in flight\"");
+	app->aborted = true;
+	api_abort(app->api);
+	evtimer_add(app->drain, &last_words);
+}
+
+static void on_stop_signal(evutil_socket_t signo, short what, void *arg)
+{
+	static const struct timeval patience = {.tv_sec = DRAIN_SECONDS};
+	struct app *app = arg;
+
+	(void)what;
+	if (app->stopping) {
+		event_base_loopbreak(app->base);
+		return;
+	}
+	app->stopping = true;
+	log_info(&app->log, "stopping", "signal=%s", signo == SIGINT ? "SIGINT" : "SIGTERM");
+	notify_stopping();
+	evtimer_add(app->drain, &patience);
+	http_drain(app->http, on_drained, app);
+}
+
+static void apply(struct app *app, struct config *next)
+{
+	struct store_limits store_limits = store_limits_of(next);
+	struct http_limits http_limits = http_limits_of(next);
+	struct api_access access = access_of(app, next);
+
+	app->log.level = next->log_level;
+	store_reconfigure(app->store, &store_limits);
+	http_reconfigure(app->http, &http_limits);
+	api_reconfigure(app->api, &access);
+}
+
+static void on_reload_signal(evutil_socket_t fd, short what, void *arg)
+{
+	struct app *app = arg;
+	enum config_action action;
+	struct config_error error;
+	struct config *next;
+	char names[512];
+
+	(void)fd;
+	(void)what;
+	if (app->stopping)
+		return;
+	notify_reloading();
+	if (config_load(app->argc, app->argv, app->envp, &app->log, &action, &next, &error) !=
+	    CONFIG_OK) {
+		log_error(&app->log, "reload_refused", "reason=%s",
+			  log_quote(error.text, strlen(error.text)).text);
+		notify_ready();
+		return;
+	}
+	config_needs_restart(app->config, next, names, sizeof(names));
+	apply(app, next);
+	config_free(app->config);
+	app->config = next;
+	if (names[0])
+		log_warning(&app->log, "restart_needed", "settings=\"%s\"", names);
+	log_info(&app->log, "reloaded", "file=%s",
+		 next->config_file[0] ? next->config_file : "none");
+	raise_descriptor_limit(app);
+	notify_ready();
+}
+
+static int open_signals(struct app *app)
+{
+	app->signals[0] = evsignal_new(app->base, SIGTERM, on_stop_signal, app);
+	app->signals[1] = evsignal_new(app->base, SIGINT, on_stop_signal, app);
+	app->signals[2] = evsignal_new(app->base, SIGHUP, on_reload_signal, app);
+	app->drain = evtimer_new(app->base, on_drain_over, app);
+	if (!app->drain)
+		return start_failed(app, "out of memory");
+	for (size_t i = 0; i < 3; i++) {
+		if (!app->signals[i] || event_add(app->signals[i], NULL) != 0)
+			return start_failed(app, "out of memory");
+	}
+	return 0;
+}
+
+/* --- the whole ------------------------------------------------------------------------ */
+
+static void app_close(struct app *app)
+{
+	for (size_t i = 0; i < 3; i++) {
+		if (app->signals[i])
+			event_free(app->signals[i]);
+	}
+	if (app->drain)
+		event_free(app->drain);
+	if (app->api)
+		api_abort(app->api);
+	if (app->http)
+		http_free(app->http);
+	api_free(app->api);
+	store_free(app->store);
+	for (size_t i = 0; i < app->socket_count; i++) {
+		if (app->sockets[i] >= 0)
+			close(app->sockets[i]);
+	}
+	for (size_t i = 0; i < app->unix_sockets.count; i++) {
+		listen_unlink(app->unix_sockets.items[i]);
+		free(app->unix_sockets.items[i]);
+	}
+	free(app->metrics);
+	if (app->base)
+		event_base_free(app->base);
+	config_free(app->config);
+}
+
+static int serve(struct app *app)
+{
+	const char *store = app->config->store_is_redis ? "redis" : "memory";
+
+	/* A client that goes away while we write is no reason to end (signal(7)). */
+	signal(SIGPIPE, SIG_IGN);
+	app->log.level = app->config->log_level;
+	raise_descriptor_limit(app);
+	if (open_sockets(app) != 0 || open_parts(app) != 0 || open_signals(app) != 0)
+		return EXIT_FAILURE;
+	log_info(&app->log, "started", "version=%s store=%s pid=%ld", BREAKERD_VERSION, store,
+		 (long)getpid());
+	notify_ready();
+	event_base_dispatch(app->base);
+	log_info(&app->log, "stopped", "pid=%ld", (long)getpid());
+	return EXIT_SUCCESS;
+}
+
+/* One plain line: who starts a daemon by hand reads it, and so does the journal. */
+static int complain(const struct config_error *error, enum config_status status)
+{
+	fprintf(stderr, "breakerd: %s\n", error->text);
+	return status == CONFIG_USAGE ? 2 : EXIT_FAILURE;
+}
+
+int app_run(int argc, char *argv[], char *envp[])
+{
+	struct app *app = calloc(1, sizeof(*app));
+	enum config_action action = CONFIG_RUN;
+	struct config_error error;
+	enum config_status status;
+	int exit_status = EXIT_SUCCESS;
+
+	if (!app) {
+		fprintf(stderr, "breakerd: out of memory\n");
+		return EXIT_FAILURE;
+	}
+	app->argc = argc;
+	app->argv = argv;
+	app->envp = envp;
+	log_init(&app->log, LOG_LEVEL_INFO);
+	status = config_load(argc, argv, envp, &app->log, &action, &app->config, &error);
+	if (action == CONFIG_HELP)
+		config_print_help(stdout);
+	else if (action == CONFIG_VERSION)
+		config_print_version(stdout);
+	else if (status != CONFIG_OK)
+		exit_status = complain(&error, status);
+	else if (action == CONFIG_PRINT)
+		config_print(app->config, stdout);
+	else if (action == CONFIG_RUN)
+		exit_status = serve(app);
+	app_close(app);
+	free(app);
+	return exit_status;
+}
