@@ -11,30 +11,30 @@ EVALSHA sha n KEYS[1] .. KEYS[n] ttl ops[1] .. ops[n]
              E F G H         transition to open      | closed, open, half-open: the first
              I J K L         transition to half-open | letter of a row, the second, ...
 
-The reply is one flat array; for each key, in order, either an error (that circuit alone has
-failed and is as it was: a key of another type is left alone) or
-  stored   what was found: 0 a sound snapshot, 1 an object with members missing or
-           ill-typed, 2 no JSON object, 3 nothing
-and then for each of its operations five integers:
-  code     three digits: 1 if `from` did not hold, else 0; the state before; the state
-           after (0 closed, 1 open, 2 half-open)
-  failureCount, successCount, lastFailureTime, lastStateChange
-A reset answers with zeros behind its code.
+The reply is one flat array. For each key, in order, it holds either an error (that circuit
+alone has failed and is as it was: a key of another type is left alone), or for each of its
+operations a string, such as "0001 3 0 1700000000000 1700000000000":
+  a digit  what was stored before the call: 0 a sound snapshot, 1 an object with members
+           missing or ill-typed, 2 no JSON object, 3 nothing
+  a digit  1 if the state that a transition asks for did not hold, else 0
+  a digit  the state before it, and one for the state after (0 closed, 1 open, 2 half-open)
+  then failureCount, successCount, lastFailureTime, lastStateChange; 0 after a reset
 
 An error that is not about one key's type, met before anything is written, is the whole
 call's error: nothing was done.
 
 proto/circuit.h has the rules of the operations, proto/circuit_json.h those of the stored
-value: what is said there is done here. A plain value is read by one pattern; whatever
-else is there is scanned, so that members that are not ours keep their bytes.
+value: what is said there is done here. Redis's own time is what is dear: a plain value is
+read by one pattern, numbers stay text unless they change, and replies are few. Whatever else
+is stored is scanned, so that members that are not ours keep their bytes.
 --]]
 
 local INT_MAX, DEPTH = 9007199254740991, 512
-local byte, match, pcall = string.byte, string.match, redis.pcall
+local byte, format, match, pcall = string.byte, string.format, string.match, redis.pcall
 
--- Reads any value: what was found (0, 1, 2), the five members, and the others as text.
+-- Reads any value: what was found ("0", "1", "2"), the five members, the others; all as text.
 local function scan(value)
-	local sub, concat = string.sub, table.concat
+	local sub = string.sub
 
 	-- Each of these takes where a token begins and gives where it ends, or nil.
 	local function blank(pos)
@@ -134,18 +134,18 @@ local function scan(value)
 		if match(value, "^[-%d]", from) then
 			local n = tonumber(sub(value, from, to - 1))
 			if n >= 0 and n <= INT_MAX and n % 1 == 0 then
-				return n + 0 -- -0 becomes 0
+				return format("%.0f", n + 0) -- -0 becomes 0
 			end
 		end
 		return false
 	end
 
-	local STATES = { closed = 0, open = 1, ["half-open"] = 2 }
+	local STATES = { closed = "closed", open = "open", ["half-open"] = "half-open" }
 	local got, others = {}, {}
 	local function member(name_from, name_to, from, to)
 		local name = plain(name_from, name_to)
 		if name == "state" then
-			got.state = byte(value, from) == 34 and STATES[plain(from, to)] or false
+			got.state = byte(value, from) == 34 and STATES[plain(from, to)]
 		elseif name == "failureCount" or name == "successCount" or
 			name == "lastFailureTime" or name == "lastStateChange" then
 			got[name] = integer(from, to)
@@ -158,115 +158,115 @@ local function scan(value)
 	local pos = blank(1)
 	pos = byte(value, pos) == 123 and object(pos, 1, member)
 	if not pos or blank(pos) <= #value then
-		return 2
+		return "2"
 	end
 	local sound = got.state and got.failureCount and got.successCount and
 		got.lastFailureTime and got.lastStateChange
-	return sound and 0 or 1, got.state or 0, got.failureCount or 0, got.successCount or 0,
-		got.lastFailureTime or 0, got.lastStateChange or 0, concat(others)
+	return sound and "0" or "1", got.state or "closed", got.failureCount or "0",
+		got.successCount or "0", got.lastFailureTime or "0", got.lastStateChange or "0",
+		table.concat(others)
 end
 
-local ttl = ARGV[1]
+-- A counter, one up. %d is the faster, but a long has 32 bits on some servers.
+local function plus_one(count)
+	local n = tonumber(count)
+	n = n < INT_MAX and n + 1 or n
+	return format(n < 1000000000 and "%d" or "%.0f", n)
+end
+
 local now, written
-local reply, n = { 0, 0, 0, 0, 0, 0 }, 0
+local reply, n = { 0 }, 0
 
 for i = 1, #KEYS do
 	local key, ops, base = KEYS[i], ARGV[i + 1], n
 	local value = pcall("GET", key)
 	local failure, effect
+	local stored, state, failures, successes, failed, changed, others = "3"
 	if type(value) == "table" then
-		failure = value
-	else
-		local stored, state, failures, successes, failed, changed, others
-		if value then
-			local a, b, c, d, e = match(value, '^{"state":"([%a-]+)","failureCount":(%d+),' ..
-				'"successCount":(%d+),"lastFailureTime":(%d+),"lastStateChange":(%d+)}$')
-			state = a == "closed" and 0 or a == "open" and 1 or a == "half-open" and 2
-			if state and (b == "0" or byte(b) ~= 48) and (c == "0" or byte(c) ~= 48) and
-				(d == "0" or byte(d) ~= 48) and (e == "0" or byte(e) ~= 48) then
-				failures, successes, failed, changed =
-					tonumber(b), tonumber(c), tonumber(d), tonumber(e)
-				if failures <= INT_MAX and successes <= INT_MAX and failed <= INT_MAX and
-					changed <= INT_MAX then
-					stored, others = 0, ""
-				end
-			end
-			if not stored then
-				stored, state, failures, successes, failed, changed, others = scan(value)
-			end
+		failure, ops = value, ""
+	elseif value then
+		state, failures, successes, failed, changed = match(value,
+			'^{"state":"([%a-]+)","failureCount":(%d+),"successCount":(%d+),' ..
+			'"lastFailureTime":(%d+),"lastStateChange":(%d+)}$')
+		if (state == "closed" or state == "open" or state == "half-open") and
+			#failures < 16 and #successes < 16 and #failed < 16 and #changed < 16 and
+			(failures == "0" or byte(failures) ~= 48) and
+			(successes == "0" or byte(successes) ~= 48) and
+			(failed == "0" or byte(failed) ~= 48) and
+			(changed == "0" or byte(changed) ~= 48) then
+			stored, others = "0", ""
 		else
-			stored = 3
+			stored, state, failures, successes, failed, changed, others = scan(value)
 		end
-		local exists = stored < 2
-		n = n + 1
-		reply[n] = stored
+	end
 
-		for j = 1, #ops do
-			local op = byte(ops, j)
-			if not now and (not exists or op ~= 115 and op ~= 103 and op ~= 100) then
-				local time = pcall("TIME")
-				if time.err then
-					failure, effect = time, nil
-					break
-				end
-				now = time[1] * 1000 + (time[2] - time[2] % 1000) / 1000
+	local exists = stored == "0" or stored == "1"
+	for j = 1, #ops do
+		local op = byte(ops, j)
+		if not now and (not exists or op ~= 115 and op ~= 103 and op ~= 100) then
+			local time = pcall("TIME")
+			if time.err then
+				failure, effect = time, nil
+				break
 			end
-			if not exists then
-				state, failures, successes, failed, changed, others = 0, 0, 0, 0, now, ""
-			end
-			local code = state * 10
-			if op == 102 then
-				failures = failures < INT_MAX and failures + 1 or INT_MAX
-				failed = now
-				exists, effect = true, "SET"
-			elseif op == 115 then
-				successes = successes < INT_MAX and successes + 1 or INT_MAX
-				exists, effect = true, "SET"
-			elseif op == 100 then
-				state, failures, successes, failed, changed = 0, 0, 0, 0, 0
-				exists, effect = false, "DEL"
-			elseif op ~= 103 then
-				local from = (op - 65) % 4 - 1
-				if from < 0 or from == state then
-					state, changed = (op - 66 - from) / 4, now
-					if state == 0 then
-						failures, successes = 0, 0
-					elseif state == 2 then
-						successes = 0
-					end
-					exists, effect = true, "SET"
+			now = time[1] .. format("%03d", (time[2] - time[2] % 1000) / 1000)
+		end
+		if not exists then
+			state, failures, successes, failed, changed, others = "closed", "0", "0", "0", now, ""
+		end
+		local before = state == "closed" and "0" or state == "open" and "1" or "2"
+		local after, conflict = before, "0"
+		if op == 102 then -- f
+			failures, failed = plus_one(failures), now
+			exists, effect = true, "SET"
+		elseif op == 115 then -- s
+			successes = plus_one(successes)
+			exists, effect = true, "SET"
+		elseif op == 100 then -- d
+			after, failures, successes, failed, changed = "0", "0", "0", "0", "0"
+			exists, effect = false, "DEL"
+		elseif op ~= 103 then -- A to L
+			local from = (op - 65) % 4 - 1
+			if from < 0 or from == tonumber(before) then
+				changed = now
+				if op < 69 then
+					state, after, failures, successes = "closed", "0", "0", "0"
+				elseif op < 73 then
+					state, after = "open", "1"
 				else
-					code = code + 100
+					state, after, successes = "half-open", "2", "0"
 				end
+				exists, effect = true, "SET"
+			else
+				conflict = "1"
 			end
-			reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4], reply[n + 5] =
-				code + state, failures, successes, failed, changed
-			n = n + 5
 		end
+		n = n + 1
+		reply[n] = stored .. conflict .. before .. after .. " " .. failures .. " " ..
+			successes .. " " .. failed .. " " .. changed
+	end
 
-		local result
-		if effect == "SET" then
-			result = pcall("SET", key, string.format('{"state":"%s","failureCount":%.0f,' ..
-				'"successCount":%.0f,"lastFailureTime":%.0f,"lastStateChange":%.0f%s}',
-				state == 0 and "closed" or state == 1 and "open" or "half-open",
-				failures, successes, failed, changed, others), "EX", ttl)
-		elseif effect and value then
-			result = pcall("DEL", key)
-		end
-		if type(result) == "table" and result.err then
-			failure = result
-		elseif result then
-			written = true
-		end
+	local result
+	if effect == "SET" then
+		result = pcall("SET", key, '{"state":"' .. state .. '","failureCount":' .. failures ..
+			',"successCount":' .. successes .. ',"lastFailureTime":' .. failed ..
+			',"lastStateChange":' .. changed .. others .. "}", "EX", ARGV[1])
+	elseif effect and value then
+		result = pcall("DEL", key)
+	end
+	if type(result) == "table" and result.err then
+		failure = result
+	elseif result then
+		written = true
 	end
 	if failure then
 		-- Redis 6.2 puts the place in the script before its own words.
-		local words = string.gsub(failure.err, "^@?user_script: ?%d+: %-?", "")
+		local words = string.gsub(failure.err, "^@?user_script: ?%d+: ", "")
 		words = match(words, "^%-?([^\r\n]*)")
-		if not written and match(words, "^(%S*)") ~= "WRONGTYPE" then
+		if not written and match(words, "^%S*") ~= "WRONGTYPE" then
 			return { err = words }
 		end
-		for j = base + 2, #reply do
+		for j = base + 2, n do
 			reply[j] = nil
 		end
 		n = base + 1
