@@ -1,0 +1,52 @@
+/*
+ * What every store promises (store.h), as one suite: each store's test program adds it to
+ * its own with a function that makes a fresh, empty store.
+ */
+#ifndef BREAKERD_TESTS_STORE_CONTRACT_H
+#define BREAKERD_TESTS_STORE_CONTRACT_H
+
+#include "store.h"
+
+#include <check.h>
+
+struct event_base;
+
+struct store_fixture {
+	/* An empty store, ready to serve, on base. Ends the test if it cannot be had. */
+	struct store *(*open)(struct event_base *base, const struct store_limits *limits);
+	/* Behind store_free; may be NULL. */
+	void (*close)(void);
+	/* Now by the store's clock, epoch milliseconds. */
+	int64_t (*now_ms)(void);
+};
+
+/* The cases of the contract; `fixture` is static. */
+TCase *store_contract(const struct store_fixture *fixture);
+
+/* Limits to test with: 5 s, 100 in flight, an hour, 1,000 circuits. */
+struct store_limits store_test_limits(void);
+
+/*
+ * Runs the loop until the answer is there, for 10 s at most, and fails the test if none
+ * comes or if it comes in a way that store.h forbids. The page, if any, is the caller's.
+ */
+struct store_result store_run(struct event_base *base, struct store *s,
+			      const struct store_request *request);
+struct store_result store_run_list(struct event_base *base, struct store *s,
+				   const struct store_query *query);
+
+/* One operation on a key that is a C string, which must end with `status`. */
+struct store_result store_do(struct event_base *base, struct store *s, const char *key,
+			     struct circuit_op op, enum store_status status);
+
+/* The operations, for short. */
+#define OP_GET       ((struct circuit_op){.verb = CIRCUIT_GET_STATE})
+#define OP_SUCCESS   ((struct circuit_op){.verb = CIRCUIT_RECORD_SUCCESS})
+#define OP_FAILURE   ((struct circuit_op){.verb = CIRCUIT_RECORD_FAILURE})
+#define OP_RESET     ((struct circuit_op){.verb = CIRCUIT_RESET})
+#define OP_TO(STATE) ((struct circuit_op){.verb = CIRCUIT_TRANSITION, .to = (STATE)})
+#define OP_FROM_TO(FROM, TO)                                                                       \
+	((struct circuit_op){                                                                      \
+		.verb = CIRCUIT_TRANSITION, .to = (TO), .has_from = true, .from = (FROM)})
+
+#endif
