@@ -36,6 +36,10 @@ TESTS   := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/chec
 # What several test programs share.
 HELPERS := $(filter-out tests/unit/check_%.c,$(wildcard tests/unit/*.c))
 
+# One short line a command; V=1 shows the whole one.
+Q   = $(if $(V),,@)
+SAY = $(if $(V),@:,@printf '  %-4s %s\n')
+
 # What the checks look at.
 C_SOURCES  := $(wildcard proto/*.c daemon/*.c tests/*/*.c)
 C_FILES    := $(C_SOURCES) $(wildcard proto/*.h daemon/*.h tests/*/*.h)
@@ -51,39 +55,46 @@ all: $(BUILD)/breakerd ## build the daemon (the default)
 .PHONY: help
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
-	@echo 'Variables: BUILD (directory of the build), CC, CFLAGS, PREFIX, DESTDIR; for run: ARGS'
+	@echo 'Variables: BUILD (directory of the build), CC, CFLAGS, PREFIX, DESTDIR, V=1 (whole commands); ARGS for run, PYTEST_ARGS for e2e'
 
 # --- building
 
 $(BUILD)/breakerd: $(BUILD)/daemon/main.o $(OBJECTS)
-	$(CC) $(LDFLAGS_ALL) -o $@ $^ $(PKG_LIBS)
+	$(SAY) LD $@
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(PKG_LIBS)
 
 # An archive, so that a test links only the modules that it uses.
 $(BUILD)/libbreakerd.a: $(OBJECTS)
 	@mkdir -p $(@D)
-	rm -f $@ && $(AR) rcs $@ $^
+	$(SAY) AR $@
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
 $(BUILD)/libhelpers.a: $(HELPERS:%.c=$(BUILD)/%.o)
 	@mkdir -p $(@D)
-	rm -f $@ && $(AR) rcs $@ $^
+	$(SAY) AR $@
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
 # The Lua script as a C string, circuit_lua; one source line a string literal.
 $(BUILD)/gen/circuit_lua.c: proto/circuit.lua
 	@mkdir -p $(@D)
-	( echo 'extern const char circuit_lua[];'; echo 'const char circuit_lua[] ='; \
+	$(SAY) GEN $@
+	$(Q)( echo 'extern const char circuit_lua[];'; echo 'const char circuit_lua[] ='; \
 	  sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' $<; echo ';' ) > $@.new
-	mv $@.new $@
+	$(Q)mv $@.new $@
 
 $(BUILD)/gen/%.o: $(BUILD)/gen/%.c $(BUILD)/flags
-	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+	$(SAY) CC $<
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 
 $(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+	$(SAY) CC $<
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 
 $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(BUILD)/libhelpers.a $(BUILD)/libbreakerd.a
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS_ALL) -o $@ $^ $(shell pkg-config --libs check) $(PKG_LIBS)
+	$(SAY) LD $@
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(shell pkg-config --libs check) $(PKG_LIBS)
 
 # Other flags than the last time: everything is built anew.
 FLAGS_NOW = $(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(LDFLAGS_ALL)
