@@ -24,13 +24,20 @@ enum circuit_stored {
 
 /*
  * Reads a value as found in Redis. circuit.lua reads it in the same way, and a fuzzer
- * holds the two together: RFC 8259 grammar, whitespace around the value allowed; bytes
- * from 0x80 on are let through inside strings, as Stoma's client does; of a member that
- * is there twice the last counts; names and states may be written with \u escapes;
- * arrays and objects nest at most CIRCUIT_JSON_DEPTH deep (deeper: CIRCUIT_STORED_NONE).
- * Numbers go through strtod: 3.0 and 1.7e12 are integers; negative (-0 is 0), fractional,
- * beyond CIRCUIT_INT_MAX are ill-typed. Defaults: closed, 0, 0, 0 and for lastStateChange 0.
- * `text` needs no NUL behind it. Never allocates.
+ * holds the two together:
+ * - RFC 8259 grammar, whitespace around the value allowed, no byte order mark. Bytes from
+ *   0x80 on are let through inside strings, valid UTF-8 or not, as Stoma's client does;
+ *   so is a \u escape of half a surrogate pair.
+ * - Names and states may be written with escapes. Of a member that is there twice the last
+ *   counts, well typed or not.
+ * - Arrays and objects nest at most CIRCUIT_JSON_DEPTH deep, the outermost object being
+ *   the first (deeper: CIRCUIT_STORED_NONE).
+ * - A number is what strtod makes of the whole token in the C locale, however long it is:
+ *   rounded to the nearest double first, judged after. So 3.0, 1.7e12 and
+ *   0.99999999999999999999 are integers, and -0, -0.0 and -1e-999 are 0; other negative
+ *   ones, fractional ones and those beyond CIRCUIT_INT_MAX (1e999 too) are ill-typed.
+ * - Defaults: closed, 0, 0, 0 and for lastStateChange 0.
+ * `text` needs no NUL behind it, but must not be NULL. Never allocates, never recurses.
  */
 #define CIRCUIT_JSON_DEPTH 512
 enum circuit_stored circuit_json_decode_stored(const char *text, size_t len, struct circuit *c);
@@ -44,7 +51,8 @@ enum circuit_body {
 /*
  * Reads the body of a transition, {"to":STATE} and optionally "from":STATE, into *op.
  * On failure writes one sentence for the client to why (NUL-terminated, cut to why_size,
- * valid UTF-8) and leaves *op untouched.
+ * valid UTF-8 without control characters) and leaves *op untouched. A body with both
+ * faults is INVALID. `body` must not be NULL, nor is a NUL needed behind it.
  */
 enum circuit_body circuit_json_decode_transition(const char *body, size_t len, struct circuit_op *op,
 						 char *why, size_t why_size);

@@ -3,6 +3,7 @@
  */
 #include "cases.h"
 #include "circuit.h"
+#include "circuit_json.h"
 
 #include <check.h>
 #include <stdlib.h>
@@ -10,7 +11,7 @@
 
 START_TEST(state_names_read_back)
 {
-	static const char *const not_names[] = {"",	  "Closed", "half_open",
+	static const char *const not_names[] = {"",       "Closed", "half_open",
 						"opened", "ope",    "half-"};
 
 	for (int i = 0; i < CIRCUIT_STATES; i++) {
@@ -65,6 +66,52 @@ START_TEST(reset_leaves_an_absent_circuit)
 }
 END_TEST
 
+static struct cases cases;
+
+/* As a store would: decode what is there, apply the operation, look at what came of it. */
+START_TEST(table)
+{
+	static const enum case_found founds[] = {
+		[CIRCUIT_STORED_SOUND] = CASE_SOUND,
+		[CIRCUIT_STORED_REPAIRED] = CASE_REPAIRED,
+		[CIRCUIT_STORED_NONE] = CASE_NONE,
+	};
+	const struct circuit_case *row = &cases.rows[_i];
+	struct circuit expected = cases_expected(row, row->now_ms);
+	struct circuit c = {-1, -1, -1, -1, CIRCUIT_OPEN}, again;
+	enum case_found found = CASE_ABSENT;
+	char json[CIRCUIT_JSON_MAX], json_again[CIRCUIT_JSON_MAX];
+	size_t len;
+
+	if (row->before)
+		found = founds[circuit_json_decode_stored(row->before, row->before_len, &c)];
+	ck_assert_msg(found == row->found, "line %d, %s: found %d", row->line, row->name, found);
+	ck_assert_msg(circuit_apply(&c, found == CASE_SOUND || found == CASE_REPAIRED, &row->op,
+				    row->now_ms) == row->effect,
+		      "line %d, %s: another effect", row->line, row->name);
+	if (row->effect == CIRCUIT_REMOVED)
+		return;
+	len = circuit_json_encode(json, &c);
+	ck_assert_msg(c.state == expected.state && c.failure_count == expected.failure_count &&
+			      c.success_count == expected.success_count &&
+			      c.last_failure_time == expected.last_failure_time &&
+			      c.last_state_change == expected.last_state_change,
+		      "line %d, %s: got %s", row->line, row->name, json);
+	ck_assert_int_eq(circuit_json_decode_stored(json, len, &again), CIRCUIT_STORED_SOUND);
+	circuit_json_encode(json_again, &again);
+	ck_assert_str_eq(json, json_again);
+	/* Beyond what we write stand only members that we do not know. */
+	if (row->after == CASE_AFTER_TEXT) {
+		size_t after_len;
+		char *after = cases_after(row, row->now_ms, &after_len);
+
+		ck_assert_msg(after_len >= len && memcmp(after, json, len - 1) == 0,
+			      "line %d, %s: writes %s", row->line, row->name, json);
+		free(after);
+	}
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("circuit");
@@ -72,6 +119,8 @@ int main(void)
 	SRunner *r = srunner_create(s);
 	int failed;
 
+	cases_load(&cases);
+	tcase_add_loop_test(t, table, 0, cases.count);
 	tcase_add_test(t, state_names_read_back);
 	tcase_add_test(t, state_names_are_as_long_as_said);
 	tcase_add_test(t, verbs_have_the_names_of_the_metrics);
@@ -80,5 +129,6 @@ int main(void)
 	srunner_run_all(r, CK_NORMAL);
 	failed = srunner_ntests_failed(r);
 	srunner_free(r);
+	cases_free(&cases);
 	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }
