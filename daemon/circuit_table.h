@@ -1,9 +1,6 @@
 /*
- * The embedded store's memory: circuits by key, bounded, with a time to live.
- *
- * No call costs more with more circuits: the hash table grows by linear hashing (Litwin,
- * "Linear hashing: a new tool for file and table addressing", 1980), one bucket split for
- * an insertion, and a walk goes over slots that a circuit keeps for its life.
+ * The embedded store's memory: circuits by key, bounded, with a time to live. No call
+ * costs more with more circuits (keytable.h).
  */
 #ifndef BREAKERD_CIRCUIT_TABLE_H
 #define BREAKERD_CIRCUIT_TABLE_H
@@ -51,6 +48,7 @@ void circuit_table_remove(struct circuit_table *t, struct circuit_entry *entry);
 
 const struct circuit *circuit_entry_get(const struct circuit_entry *entry);
 const char *circuit_entry_key(const struct circuit_entry *entry, size_t *len);
+int64_t circuit_entry_written(const struct circuit_entry *entry); /* monotonic milliseconds */
 
 /* Removes at most `most` circuits whose time is over. Returns when to come again: monotonic
  * milliseconds, or -1 if the table is empty. */
