@@ -93,6 +93,9 @@ int64_t redis_link_since_ms(const struct redis_link *link);
 /* "redis 7.0.15 at 127.0.0.1:6379", once known; else where it is looked for. */
 const char *redis_link_server(const struct redis_link *link);
 
+/* True if the server last reached is a node of a Redis Cluster. */
+bool redis_link_cluster(const struct redis_link *link);
+
 /* Commands in flight are answered with REDIS_LOST from inside this call. */
 void redis_link_free(struct redis_link *link);
 

@@ -1,0 +1,49 @@
+/*
+ * What is said on a new connection before it carries anything: who we are, which
+ * database, and whether the server is one that we can use. All of it in one round trip.
+ */
+#ifndef BREAKERD_REDIS_HANDSHAKE_H
+#define BREAKERD_REDIS_HANDSHAKE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct redis_conn;
+struct redis_target;
+
+/* What the server said of itself. */
+struct redis_server {
+	char name[16];    /* "redis", "valkey" */
+	char version[32]; /* of that name; "" if the server would not say */
+	bool cluster;     /* redis_mode:cluster */
+	char sha[41];     /* of the script; "" without a script */
+	bool has_clock;
+	int64_t clock_offset_ms; /* its clock minus ours */
+};
+
+/* From inside an answer's callback, once: why is NULL, or says what is wrong with the
+ * server, for a person, without secrets. Further answers are ignored. */
+typedef void redis_handshake_fn(void *arg, const char *why);
+
+struct redis_handshake {
+	struct redis_conn *conn;
+	const struct redis_target *target;
+	const char *script; /* NULL: none */
+	redis_handshake_fn *done;
+	void *arg;
+	struct redis_server server;
+	unsigned asked;   /* bit n: step n was sent and its answer has not come */
+	int64_t began_ms; /* monotonic */
+	bool ended;
+};
+
+/*
+ * Begins on a connection that is up. The struct is the caller's, and must live as long as
+ * the connection; target and script too. 0, or -1 when out of memory.
+ */
+int redis_handshake_begin(struct redis_handshake *handshake, struct redis_conn *conn,
+			  const struct redis_target *target, const char *script,
+			  redis_handshake_fn *done, void *arg);
+
+#endif

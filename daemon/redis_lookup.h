@@ -1,0 +1,41 @@
+/*
+ * A host name to addresses, without blocking: numeric addresses, "localhost" and /etc/hosts
+ * at once, else the nameservers of /etc/resolv.conf, read afresh for each look-up. Between
+ * look-ups nothing is kept.
+ */
+#ifndef BREAKERD_REDIS_LOOKUP_H
+#define BREAKERD_REDIS_LOOKUP_H
+
+#include <stddef.h>
+#include <sys/socket.h>
+
+struct event_base;
+struct redis_lookup;
+
+#define REDIS_ADDRESSES_MAX 16
+
+struct redis_place {
+	struct sockaddr_storage address;
+	socklen_t len;
+};
+
+struct redis_places {
+	struct redis_place at[REDIS_ADDRESSES_MAX];
+	size_t count;
+};
+
+/* With places (one at least) and no why, or with why, for a person, and no places. Both
+ * live until it returns. The look-up is still to be freed; it may be freed in here. */
+typedef void redis_lookup_fn(void *arg, const struct redis_places *places, const char *why);
+
+/* Calls fn once, from the loop. Each nameserver is given patience_ms for an answer; the
+ * whole has no limit of its own. NULL when out of memory. */
+struct redis_lookup *redis_lookup_new(struct event_base *base, const char *host,
+				      unsigned short port, unsigned patience_ms,
+				      redis_lookup_fn *fn, void *arg);
+
+/* fn is not called any more. A question still under way is forgotten when the loop turns
+ * the next time; freeing the base without that leaks it. NULL is allowed. */
+void redis_lookup_free(struct redis_lookup *lookup);
+
+#endif

@@ -1,0 +1,145 @@
+#include "redis_server.h"
+
+#include <arpa/inet.h>
+#include <check.h>
+#include <ftw.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define START_TRIES 5
+#define UP_MS       10000
+
+static void sleep_ms(long ms)
+{
+	struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
+
+	nanosleep(&t, NULL);
+}
+
+static int free_port(void)
+{
+	struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t len = sizeof(in);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	ck_assert_int_eq(bind(fd, (struct sockaddr *)&in, sizeof(in)), 0);
+	ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&in, &len), 0);
+	close(fd);
+	return ntohs(in.sin_port);
+}
+
+static void run(const struct redis_server_process *server, const char *const *arguments)
+{
+	char port[16], sock[160];
+	const char *argv[64] = {"redis-server", "--port",       port,       "--bind",
+				"127.0.0.1",    "--unixsocket", sock,       "--dir",
+				server->dir,    "--save",       "",         "--appendonly",
+				"no",           "--logfile",    "redis.log"};
+	size_t argc = 15;
+
+	snprintf(port, sizeof(port), "%d", server->port);
+	snprintf(sock, sizeof(sock), "%s/sock", server->dir);
+	while (arguments && *arguments && argc < 63)
+		argv[argc++] = *arguments++;
+	/* It must not outlive a test that crashes. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	execvp(argv[0], (char *const *)argv);
+	_exit(127);
+}
+
+/* True when it answers; false when it has ended, as when another took the port. */
+static bool comes_up(struct redis_server_process *server)
+{
+	char sock[160];
+
+	snprintf(sock, sizeof(sock), "%s/sock", server->dir);
+	for (int waited = 0; waited < UP_MS; waited += 10) {
+		redisContext *c = redisConnectUnix(sock);
+		bool up = c && c->err == 0;
+
+		redisFree(c);
+		if (up)
+			return true;
+		if (waitpid(server->pid, NULL, WNOHANG) == server->pid) {
+			server->pid = 0;
+			return false;
+		}
+		sleep_ms(10);
+	}
+	return false;
+}
+
+static bool start(struct redis_server_process *server, const char *const *arguments)
+{
+	server->pid = fork();
+	ck_assert_int_ge(server->pid, 0);
+	if (server->pid == 0)
+		run(server, arguments);
+	return comes_up(server);
+}
+
+void redis_server_start(struct redis_server_process *server, const char *const *arguments)
+{
+	const char *tmp = getenv("TMPDIR");
+
+	memset(server, 0, sizeof(*server));
+	snprintf(server->dir, sizeof(server->dir), "%s/breakerd-test-XXXXXX", tmp ? tmp : "/tmp");
+	ck_assert_ptr_nonnull(mkdtemp(server->dir));
+	for (int n = 0; n < START_TRIES; n++) {
+		server->port = free_port();
+		snprintf(server->store, sizeof(server->store), "redis://127.0.0.1:%d",
+			 server->port);
+		if (start(server, arguments))
+			return;
+	}
+	ck_abort_msg("redis-server does not start; is it installed?");
+}
+
+void redis_server_restart(struct redis_server_process *server, const char *const *arguments)
+{
+	ck_assert_int_eq(server->pid, 0);
+	ck_assert_msg(start(server, arguments), "redis-server does not start again");
+}
+
+void redis_server_kill(struct redis_server_process *server)
+{
+	if (server->pid <= 0)
+		return;
+	kill(server->pid, SIGKILL);
+	waitpid(server->pid, NULL, 0);
+	server->pid = 0;
+}
+
+static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
+{
+	(void)st;
+	(void)flag;
+	(void)ftw;
+	return remove(path);
+}
+
+void redis_server_stop(struct redis_server_process *server)
+{
+	redis_server_kill(server);
+	if (server->dir[0])
+		nftw(server->dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+	server->dir[0] = '\0';
+}
+
+redisContext *redis_server_connect(const struct redis_server_process *server)
+{
+	redisContext *c = redisConnect("127.0.0.1", server->port);
+
+	ck_assert_ptr_nonnull(c);
+	ck_assert_msg(c->err == 0, "%s", c->errstr);
+	return c;
+}

@@ -1,0 +1,34 @@
+/*
+ * A real redis-server of the test's own: on 127.0.0.1 and a free port, in a directory
+ * of its own under $TMPDIR, saving nothing.
+ */
+#ifndef TEST_REDIS_SERVER_H
+#define TEST_REDIS_SERVER_H
+
+#include <hiredis/hiredis.h>
+#include <sys/types.h>
+
+struct redis_server_process {
+	pid_t pid;
+	int port;
+	char dir[128];  /* "sock" in it is its unix socket */
+	char store[64]; /* "redis://127.0.0.1:port" */
+};
+
+/* Starts it with further arguments ("--requirepass", "x", ..., NULL; or just NULL) and waits
+ * until it listens. Fails the test where that does not work. */
+void redis_server_start(struct redis_server_process *server, const char *const *arguments);
+
+/* The same directory and port again, after redis_server_kill. */
+void redis_server_restart(struct redis_server_process *server, const char *const *arguments);
+
+/* SIGKILL, and waits for its end. */
+void redis_server_kill(struct redis_server_process *server);
+
+/* Kills it, if it runs, and removes the directory. */
+void redis_server_stop(struct redis_server_process *server);
+
+/* A blocking connection for the test to look with; the caller frees it. */
+redisContext *redis_server_connect(const struct redis_server_process *server);
+
+#endif
