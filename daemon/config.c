@@ -395,15 +395,26 @@ static bool check_addresses(const struct config *config, struct config_error *er
 	return true;
 }
 
+static void warn_unused(struct log *log, const char *name, const char *why)
+{
+	log_warning(log, "setting_unused", "name=%s why=\"%s\"", name, why);
+}
+
+/* Settings that were given and do nothing here. */
 static void warn_of_idle_settings(const struct config *config, struct log *log)
 {
-	if (config->store_is_redis && *config->state_file)
-		log_warning(
-			log, "setting_unused",
-			"name=state_file why=\"it keeps the memory store, and store is Redis\"");
-	if (!config->store_is_redis && *config->redis_password_file)
-		log_warning(log, "setting_unused",
-			    "name=redis_password_file why=\"store is memory\"");
+	size_t failure = config_index(setting_of("on_store_failure"));
+
+	if (*config->state_file)
+		warn_unused(log, "state_file",
+			    config->store_is_redis ? "it keeps the memory store, and store is Redis"
+						   : "this version does not keep the store yet");
+	if (*config->redis_password_file && !config->store_is_redis)
+		warn_unused(log, "redis_password_file", "store is memory");
+	if (config->sources[failure].origin != CONFIG_FROM_DEFAULT && config->store_failure_local)
+		warn_unused(log, "on_store_failure",
+			    config->store_is_redis ? "this version has no fallback yet"
+						   : "store is memory");
 }
 
 /* --- all of it */

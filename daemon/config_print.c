@@ -58,8 +58,8 @@ void config_print_help(FILE *out)
 	fputs("Usage: breakerd [options]\n\n"
 	      "Keeps circuit breaker state for gateways in any language, over HTTP and JSON, in\n"
 	      "memory or in Redis.\n\n"
-	      "A setting is given as an option, as a variable (BREAKERD_STORE_TIMEOUT=250) or in\n"
-	      "a file (store_timeout = 250). The option wins over the variable, the variable\n"
+	      "A setting is given as an option, as a variable (BREAKERD_STORE_TIMEOUT=250) or\n"
+	      "in a file (store_timeout = 250). The option wins over the variable, the variable\n"
 	      "over the file. Defaults stand in brackets.\n",
 	      out);
 	for (size_t i = 0; i < CONFIG_SETTINGS; i++) {
