@@ -15,8 +15,8 @@ static bool split_host(const char *value, char *host, size_t size)
 	if (*value == '[') {
 		begin = value + 1;
 		end = strchr(begin, ']');
-		if (!end)
-			return false;
+		if (!end || !memchr(begin, ':', (size_t)(end - begin)))
+			return false; /* only an IPv6 address stands in brackets */
 		port = end + 1;
 	} else {
 		end = begin + strcspn(begin, ":");
