@@ -13,7 +13,8 @@
 #include <sys/queue.h>
 #include <time.h>
 
-#define JSON "application/json"
+#define JSON      "application/json"
+#define NO_MEMORY "Out of memory. Try again in a second."
 
 /* What one request asks of the store; what its answer needs to know of it. */
 struct ask {
@@ -105,6 +106,8 @@ static void refuse(struct http_request *rq, enum metrics_route route, enum probl
 
 	if (problem == PROBLEM_UNAUTHORIZED)
 		header = (struct http_header){"WWW-Authenticate", "Bearer realm=\"breakerd\""};
+	else if (problem == PROBLEM_OVERLOADED)
+		header = (struct http_header){"Retry-After", "1"};
 	reply_problem(rq, route, problem, detail,
 		      is_writing(rq) ? PROBLEM_APPLIED_NO : PROBLEM_APPLIED_NONE, NULL, &header,
 		      header.name ? 1 : 0);
@@ -141,7 +144,11 @@ static void detail_of(const struct ask *ask, const struct store_result *result, 
 {
 	const char *words = result->message ? result->message : "no reason was given";
 	const char *unknown = "";
+	size_t len = strlen(words);
 
+	/* The sentence ends here, whether Redis ends its own or not. */
+	if (len > 0 && words[len - 1] == '.')
+		len--;
 	if (result->status == STORE_UNKNOWN)
 		unknown = " The operation may have been applied: read the circuit before "
 			  "repeating it.";
@@ -154,7 +161,7 @@ static void detail_of(const struct ask *ask, const struct store_result *result, 
 			 circuit_state_name(ask->store.op.from));
 		break;
 	case PROBLEM_STORE_ERROR:
-		snprintf(out, size, "The store refused the operation: %s", words);
+		snprintf(out, size, "The store refused the operation: %.*s.", (int)len, words);
 		break;
 	case PROBLEM_STORE_FULL:
 		snprintf(out, size,
@@ -240,7 +247,7 @@ static void answer_page(struct http_request *rq, const struct ask *ask,
 	struct evbuffer *out = evbuffer_new();
 
 	if (!out || pages_listing(result->page, out) != 0) {
-		refuse(rq, ask->route, PROBLEM_STORE_ERROR, "Out of memory.");
+		refuse(rq, ask->route, PROBLEM_OVERLOADED, NO_MEMORY);
 	} else {
 		reply.len = evbuffer_get_length(out);
 		reply.body = (const char *)evbuffer_pullup(out, -1);
@@ -258,7 +265,7 @@ static void answer_index(struct api *api, struct http_request *rq, const struct 
 	store_health(api->store, &health);
 	if (!out || pages_index(&health, page, api->metrics, http_request_header(rq, "Host", NULL),
 				out) != 0)
-		refuse(rq, ROUTE_INDEX, PROBLEM_STORE_ERROR, "Out of memory.");
+		refuse(rq, ROUTE_INDEX, PROBLEM_OVERLOADED, NO_MEMORY);
 	else
 		reply_text(rq, ROUTE_INDEX, "text/plain; charset=utf-8",
 			   (const char *)evbuffer_pullup(out, -1), evbuffer_get_length(out));
@@ -333,7 +340,7 @@ static void submit(struct api *api, struct http_request *rq, struct ask *ask,
 	struct store_result result;
 
 	if (!w) {
-		refuse(rq, ask->route, PROBLEM_OVERLOADED, "Out of memory. Try again in a second.");
+		refuse(rq, ask->route, PROBLEM_OVERLOADED, NO_MEMORY);
 		return;
 	}
 	w->ask.started_ns = monotonic_ns();
@@ -363,8 +370,7 @@ static void handle_index(struct api *api, struct http_request *rq)
 	}
 	query = calloc(1, sizeof(*query));
 	if (!query) {
-		refuse(rq, ROUTE_INDEX, PROBLEM_OVERLOADED,
-		       "Out of memory. Try again in a second.");
+		refuse(rq, ROUTE_INDEX, PROBLEM_OVERLOADED, NO_MEMORY);
 		return;
 	}
 	query->limit = 1000;
@@ -379,7 +385,7 @@ static void handle_list(struct api *api, struct http_request *rq)
 	char why[160];
 
 	if (!query)
-		refuse(rq, ask.route, PROBLEM_OVERLOADED, "Out of memory. Try again in a second.");
+		refuse(rq, ask.route, PROBLEM_OVERLOADED, NO_MEMORY);
 	else if (!query_decode(http_request_query(rq), query, why, sizeof(why)))
 		refuse(rq, ask.route, PROBLEM_INVALID_QUERY, why);
 	else
@@ -452,7 +458,7 @@ static void handle_readyz(struct api *api, struct http_request *rq)
 	store_health(api->store, &health);
 	body = pages_readiness(&health, &reply.len);
 	if (!body) {
-		refuse(rq, ROUTE_READYZ, PROBLEM_STORE_ERROR, "Out of memory.");
+		refuse(rq, ROUTE_READYZ, PROBLEM_OVERLOADED, NO_MEMORY);
 		return;
 	}
 	reply.body = body;
@@ -472,7 +478,7 @@ static void handle_metrics(struct api *api, struct http_request *rq)
 	api->metrics->store_degraded = health.condition == STORE_DEGRADED;
 	api->metrics->store_in_flight = health.in_flight;
 	if (!out || metrics_write(api->metrics, out) != 0)
-		refuse(rq, ROUTE_METRICS, PROBLEM_STORE_ERROR, "Out of memory.");
+		refuse(rq, ROUTE_METRICS, PROBLEM_OVERLOADED, NO_MEMORY);
 	else
 		reply_text(rq, ROUTE_METRICS, "text/plain; version=0.0.4; charset=utf-8",
 			   (const char *)evbuffer_pullup(out, -1), evbuffer_get_length(out));

@@ -103,8 +103,9 @@ bool query_decode(const char *text, struct store_query *query, char *why, size_t
 		equals = memchr(text, '=', (size_t)(end - text));
 		if (!equals) {
 			snprintf(why, why_size,
-				 "A query parameter is written name=value, and "
-				 "parameters are separated by one '&'.");
+				 "\"%.*s\" is no query parameter: one is written name=value, and "
+				 "they are separated by one '&'.",
+				 (int)(end - text > 40 ? 40 : end - text), text);
 			return false;
 		}
 		name_len = percent_decode(text, (size_t)(equals - text), name, sizeof(name), true);
