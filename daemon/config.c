@@ -206,17 +206,16 @@ static enum config_status find_action(int argc, char *const argv[], enum config_
 	return status;
 }
 
-/* Takes the settings on the command line; `only` this one, or all but `config`. */
+/* Takes the settings on the command line, or `only` one of them. */
 static bool take_arguments(struct config *config, int argc, char *const argv[],
 			   const struct config_setting *only, struct config_error *error)
 {
 	struct arguments args = {.argc = argc, .argv = argv, .at = 1};
 	struct config_source source = {.origin = CONFIG_FROM_ARGUMENTS};
-	const struct config_setting *file = setting_of("config");
 	struct argument a;
 
 	while (next_argument(&args, &a, error) > 0) {
-		if (!a.setting || (only ? a.setting != only : a.setting == file))
+		if (!a.setting || (only && a.setting != only))
 			continue;
 		if (!config_take(config, a.setting, source, a.value, error))
 			return false;

@@ -67,7 +67,7 @@ struct config {
 	/* Derived while reading. */
 	bool store_is_redis;
 	struct redis_target redis; /* if so; the password of redis_password_file in it */
-	char *token;               /* what token_file holds, without its trailing newline; or NULL */
+	char *token; /* what token_file holds, without its trailing newline; or NULL */
 };
 
 /* What the arguments asked for beside settings. */

@@ -1,5 +1,7 @@
 #include "log.h"
 
+#include "key.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
@@ -127,26 +129,12 @@ void log_write(struct log *log, enum log_level level, const char *token, const c
 	errno = saved;
 }
 
-/* The length of the UTF-8 sequence (RFC 3629) at p, or 0 if there is none. */
+/* The length of the UTF-8 sequence at p, or 0 if there is none. */
 static size_t utf8_sequence(const unsigned char *p, size_t len)
 {
-	size_t n = *p < 0x80   ? 1
-		   : *p < 0xc2 ? 0
-		   : *p < 0xe0 ? 2
-		   : *p < 0xf0 ? 3
-		   : *p < 0xf5 ? 4
-			       : 0;
+	size_t n = *p < 0x80 ? 1 : *p < 0xe0 ? 2 : *p < 0xf0 ? 3 : 4;
 
-	if (n == 0 || n > len)
-		return 0;
-	for (size_t i = 1; i < n; i++)
-		if ((p[i] & 0xc0) != 0x80)
-			return 0;
-	/* overlong, surrogates, beyond U+10FFFF */
-	if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) ||
-	    (p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f))
-		return 0;
-	return n;
+	return n <= len && utf8_valid((const char *)p, n) ? n : 0;
 }
 
 /* Writes the character at p to out, escaped if need be. Returns the bytes written. */

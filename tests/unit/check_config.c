@@ -4,7 +4,6 @@
 #include <check.h>
 #include <ctype.h>
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -62,32 +61,31 @@ static const char *file(const char *name, const char *content)
 }
 
 /* Words that begin with "BREAKERD_" are the environment, the others the arguments. */
-static enum config_status load(const char *first, ...)
+static enum config_status load(const char *const *words)
 {
 	struct log log = {.level = LOG_LEVEL_DEBUG, .journal = 1, .sink = keep_warning};
 	char *argv[16] = {"breakerd"}, *envp[16] = {"PATH=/bin"};
 	int argc = 1, envc = 1;
-	va_list ap;
 
-	va_start(ap, first);
-	for (const char *word = first; word; word = va_arg(ap, const char *)) {
-		if (strncmp(word, "BREAKERD_", 9) == 0)
-			envp[envc++] = (char *)word;
+	for (; *words; words++) {
+		if (strncmp(*words, "BREAKERD_", 9) == 0)
+			envp[envc++] = (char *)*words;
 		else
-			argv[argc++] = (char *)word;
+			argv[argc++] = (char *)*words;
 	}
-	va_end(ap);
 	config_free(config);
 	warnings[0] = '\0';
 	return config_load(argc, argv, envp, &log, &action, &config, &error);
 }
 
+#define WORDS(...) ((const char *const[]){__VA_ARGS__, NULL})
+
 #define ck_assert_load(...)                                                                        \
-	ck_assert_msg(load(__VA_ARGS__, NULL) == CONFIG_OK, "refused: %s", error.text)
+	ck_assert_msg(load(WORDS(__VA_ARGS__)) == CONFIG_OK, "refused: %s", error.text)
 
 #define ck_assert_refused(how, text_, ...)                                                         \
 	do {                                                                                       \
-		ck_assert_int_eq(load(__VA_ARGS__, NULL), (how));                                  \
+		ck_assert_int_eq(load(WORDS(__VA_ARGS__)), (how));                                 \
 		ck_assert_ptr_null(config);                                                        \
 		ck_assert_ptr_null(strchr(error.text, '\n'));                                      \
 		ck_assert_msg(strstr(error.text, (text_)), "%s\n   lacks: %s", error.text,         \

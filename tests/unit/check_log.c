@@ -160,8 +160,8 @@ START_TEST(quoting)
 	ck_assert_quoted("\xd0\xba\xe2\x82\xac\xf0\x9f\x98\x80",
 			 "\"\xd0\xba\xe2\x82\xac\xf0\x9f\x98\x80\"");
 	ck_assert_quoted("\xff", "\"\\xff\"");
-	ck_assert_quoted("\xd0", "\"\\xd0\"");			 /* cut short */
-	ck_assert_quoted("\xc0\xaf", "\"\\xc0\\xaf\"");		 /* overlong */
+	ck_assert_quoted("\xd0", "\"\\xd0\"");                   /* cut short */
+	ck_assert_quoted("\xc0\xaf", "\"\\xc0\\xaf\"");          /* overlong */
 	ck_assert_quoted("\xed\xa0\x80", "\"\\xed\\xa0\\x80\""); /* a surrogate */
 	ck_assert_quoted("\xf4\x90\x80\x80", "\"\\xf4\\x90\\x80\\x80\"");
 	ck_assert_quoted("\xc2\x9b", "\"\\xc2\\x9b\""); /* C1: a terminal's CSI */
