@@ -18,7 +18,15 @@ struct http_request;
 struct log;
 struct metrics;
 
-/* What can change while it runs. */
+/*
+ * What can change while it runs, for connections that are open too. The time-outs hold so:
+ * from the request line on, request_timeout for the rest of the request. Before, TCP: a
+ * request that begins to arrive within request_timeout of the connection (or of the last
+ * request) and has no whole line by then ends with it; in any other case, and on unix
+ * sockets, idle_timeout from then, however slowly bytes drip in. So no request takes longer
+ * than the two together. An answer that the client does not take ends after one to two
+ * idle_timeouts without progress. A request that waits in the handler has no time-out here.
+ */
 struct http_limits {
 	unsigned max_connections;   /* open connections; more wait in the listen queue */
 	size_t max_body;            /* bytes; of a longer body nothing is kept */
@@ -42,8 +50,9 @@ int http_listen(struct http *http, int fd, const char *name);
 void http_reconfigure(struct http *http, const struct http_limits *limits);
 
 /*
- * Stops accepting; what is in flight is finished, with `Connection: close`. Calls
- * drained(arg) from the loop once no request is under way.
+ * Stops accepting; what is in flight is finished, with `Connection: close`, and so is what
+ * still comes on open connections. Calls drained(arg) once, from the loop, when no request
+ * is under way; http_free may be called from it.
  */
 void http_drain(struct http *http, void (*drained)(void *arg), void *arg);
 
@@ -65,7 +74,8 @@ const char *http_method_name(enum http_method method); /* "GET", ..., "other" */
 
 /* Of a request. Strings live as long as it does. */
 enum http_method http_request_method(const struct http_request *rq);
-/* The path as sent, still percent-encoded, from its '/' to before any '?'. */
+/* The path as sent, still percent-encoded, from its '/' to before any '?'. What is no path
+ * (the "*" of OPTIONS) comes as it is. */
 const char *http_request_path(const struct http_request *rq);
 /* The query as sent, behind the '?'; NULL when there is none. */
 const char *http_request_query(const struct http_request *rq);
@@ -93,8 +103,10 @@ struct http_reply {
 	int route; /* enum metrics_route, for the counter */
 };
 
+/*
+ * Answers; may be called from inside the handler or later. When memory is short the
+ * connection is closed instead.
+ */
 void http_reply(struct http_request *rq, const struct http_reply *reply);
-
-
 
 #endif
