@@ -54,7 +54,7 @@ enum circuit_body {
  * valid UTF-8 without control characters) and leaves *op untouched. A body with both
  * faults is INVALID. `body` must not be NULL, nor is a NUL needed behind it.
  */
-enum circuit_body circuit_json_decode_transition(const char *body, size_t len, struct circuit_op *op,
-						 char *why, size_t why_size);
+enum circuit_body circuit_json_decode_transition(const char *body, size_t len,
+						 struct circuit_op *op, char *why, size_t why_size);
 
 #endif
