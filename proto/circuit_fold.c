@@ -1,0 +1,172 @@
+#include "circuit_fold.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+void circuit_fold_begin(struct circuit_fold *fold, const struct circuit *seen)
+{
+	memset(fold, 0, sizeof(*fold));
+	if (!seen)
+		return;
+	fold->has_state = true;
+	fold->state = seen->state;
+	fold->last_state_change = seen->last_state_change;
+	fold->last_failure_time = seen->last_failure_time;
+}
+
+static int64_t add(int64_t a, int64_t b)
+{
+	return a > CIRCUIT_INT_MAX - b ? CIRCUIT_INT_MAX : a + b;
+}
+
+static void note_reset(struct circuit_fold *fold, int64_t now_ms)
+{
+	memset(fold, 0, sizeof(*fold));
+	fold->reset = now_ms;
+	fold->zero_failures = true;
+	fold->zero_successes = true;
+}
+
+static void note_transition(struct circuit_fold *fold, enum circuit_state to, int64_t now_ms)
+{
+	fold->has_state = true;
+	fold->state = to;
+	fold->last_state_change = now_ms;
+	fold->own_state_change = true;
+	if (to == CIRCUIT_CLOSED) {
+		fold->failures = 0;
+		fold->zero_failures = true;
+	}
+	if (to != CIRCUIT_OPEN) {
+		fold->successes = 0;
+		fold->zero_successes = true;
+	}
+}
+
+void circuit_fold_note(struct circuit_fold *fold, const struct circuit_op *op,
+		       enum circuit_effect effect, int64_t now_ms)
+{
+	if (effect == CIRCUIT_REMOVED) {
+		note_reset(fold, now_ms);
+		return;
+	}
+	if (effect != CIRCUIT_WRITTEN)
+		return;
+	fold->writes = true;
+	if (!fold->has_state && fold->created == 0)
+		fold->created = now_ms;
+	switch (op->verb) {
+	case CIRCUIT_RECORD_SUCCESS:
+		fold->successes = add(fold->successes, 1);
+		break;
+	case CIRCUIT_RECORD_FAILURE:
+		fold->failures = add(fold->failures, 1);
+		fold->last_failure_time = now_ms;
+		fold->own_failure_time = true;
+		break;
+	case CIRCUIT_TRANSITION:
+		note_transition(fold, op->to, now_ms);
+		break;
+	case CIRCUIT_GET_STATE:
+	case CIRCUIT_RESET:
+		break;
+	}
+}
+
+bool circuit_fold_empty(const struct circuit_fold *fold)
+{
+	return !fold->writes && fold->reset == 0;
+}
+
+/* Whatever the clocks say, a stamp stays one that may be stored, and set. */
+static void shift(int64_t *stamp, int64_t by_ms)
+{
+	*stamp += by_ms;
+	if (*stamp < 1)
+		*stamp = 1;
+	if (*stamp > CIRCUIT_INT_MAX)
+		*stamp = CIRCUIT_INT_MAX;
+}
+
+void circuit_fold_shift(struct circuit_fold *fold, int64_t by_ms)
+{
+	if (fold->own_state_change)
+		shift(&fold->last_state_change, by_ms);
+	if (fold->own_failure_time)
+		shift(&fold->last_failure_time, by_ms);
+	if (fold->created)
+		shift(&fold->created, by_ms);
+	if (fold->reset)
+		shift(&fold->reset, by_ms);
+}
+
+void circuit_fold_append(struct circuit_fold *fold, const struct circuit_fold *later)
+{
+	if (later->reset) {
+		*fold = *later;
+		return;
+	}
+	fold->failures = add(later->zero_failures ? 0 : fold->failures, later->failures);
+	fold->successes = add(later->zero_successes ? 0 : fold->successes, later->successes);
+	fold->zero_failures |= later->zero_failures;
+	fold->zero_successes |= later->zero_successes;
+	fold->writes |= later->writes;
+	if (later->has_state && (!fold->has_state || later->own_state_change)) {
+		fold->has_state = true;
+		fold->state = later->state;
+		fold->last_state_change = later->last_state_change;
+		fold->own_state_change = later->own_state_change;
+	}
+	if (later->last_failure_time > fold->last_failure_time) {
+		fold->last_failure_time = later->last_failure_time;
+		fold->own_failure_time = later->own_failure_time;
+	}
+	if (fold->created == 0)
+		fold->created = later->created;
+}
+
+static bool written_since(const struct circuit *c, int64_t written_ms, int64_t when)
+{
+	return c->last_failure_time > when || c->last_state_change > when || written_ms > when;
+}
+
+enum circuit_effect circuit_fold_apply(struct circuit *c, bool exists, int64_t written_ms,
+				       const struct circuit_fold *fold)
+{
+	bool removed = false;
+
+	if (fold->reset && exists && !written_since(c, written_ms, fold->reset)) {
+		exists = false;
+		removed = true;
+	}
+	if (!fold->writes)
+		return removed ? CIRCUIT_REMOVED : CIRCUIT_READ;
+	if (!exists) {
+		circuit_absent(c, 0);
+		/* So that a state we know stands, and else the time when it came to be. */
+		c->last_state_change = fold->has_state ? -1 : fold->created;
+	}
+	c->failure_count = add(fold->zero_failures ? 0 : c->failure_count, fold->failures);
+	c->success_count = add(fold->zero_successes ? 0 : c->success_count, fold->successes);
+	if (fold->last_failure_time > c->last_failure_time)
+		c->last_failure_time = fold->last_failure_time;
+	if (fold->has_state && fold->last_state_change > c->last_state_change) {
+		c->state = fold->state;
+		c->last_state_change = fold->last_state_change;
+	}
+	return CIRCUIT_WRITTEN;
+}
+
+size_t circuit_fold_encode(char buf[CIRCUIT_FOLD_MAX], const struct circuit_fold *fold)
+{
+	int len =
+		snprintf(buf, CIRCUIT_FOLD_MAX,
+			 "w %" PRId64 " %" PRId64 " %d %d %d %d %" PRId64 " %" PRId64 " %" PRId64,
+			 fold->failures, fold->successes, fold->zero_failures, fold->zero_successes,
+			 fold->writes, fold->has_state ? (int)fold->state : CIRCUIT_STATES,
+			 fold->has_state ? fold->last_state_change : fold->created,
+			 fold->last_failure_time, fold->reset);
+
+	return (size_t)len;
+}
