@@ -10,6 +10,7 @@ EVALSHA sha n KEYS[1] .. KEYS[n] ttl ops[1] .. ops[n]
              A B C D         transition to closed    | from any state, and only from
              E F G H         transition to open      | closed, open, half-open: the first
              I J K L         transition to half-open | letter of a row, the second, ...
+           or one step of circuit_fold_encode (proto/circuit_fold.h), which begins with w
 
 The reply is one flat array. For each key, in order, it holds either an error (that circuit
 alone has failed and is as it was: a key of another type is left alone), or for each of its
@@ -30,6 +31,7 @@ is stored is scanned, so that members that are not ours keep their bytes.
 --]]
 
 local INT_MAX, DEPTH = 9007199254740991, 512
+local DIGITS = { closed = "0", open = "1", ["half-open"] = "2" }
 local byte, format, match, pcall = string.byte, string.format, string.match, redis.pcall
 
 -- Reads any value: what was found ("0", "1", "2"), the five members, the others; all as text.
@@ -174,6 +176,52 @@ local function plus_one(count)
 	return format(n < 1000000000 and "%d" or "%.0f", n)
 end
 
+-- circuit_fold_apply of proto/circuit_fold.c. Takes and gives what is stored; `last` is when
+-- that was written. `effect` is "SET", "DEL" or nil.
+local function fold(words, last, exists, state, failures, successes, failed, changed)
+	local more_failures, more_successes, zero_failures, zero_successes, writes, to, change,
+		failure, reset = match(words,
+		"^w (%d+) (%d+) ([01]) ([01]) ([01]) ([0-3]) (%d+) (%d+) (%d+)$")
+	local effect
+	reset, change, failure = tonumber(reset), tonumber(change), tonumber(failure)
+	if reset > 0 and exists and tonumber(failed) <= reset and tonumber(changed) <= reset and
+		last <= reset then
+		exists, effect = false, "DEL"
+	end
+	if writes == "0" then
+		return effect, exists, state, failures, successes, failed, changed
+	end
+	if not exists then
+		state, failures, successes, failed, changed = "closed", "0", "0", "0", "-1"
+		if to == "3" then
+			changed = format("%.0f", change)
+		end
+	end
+	local function add(zero, count, more)
+		count = (zero == "1" and 0 or tonumber(count)) + tonumber(more)
+		return format("%.0f", count < INT_MAX and count or INT_MAX)
+	end
+	failures = add(zero_failures, failures, more_failures)
+	successes = add(zero_successes, successes, more_successes)
+	if failure > tonumber(failed) then
+		failed = format("%.0f", failure)
+	end
+	if to ~= "3" and change > tonumber(changed) then
+		state = to == "0" and "closed" or to == "1" and "open" or "half-open"
+		changed = format("%.0f", change)
+	end
+	return "SET", true, state, failures, successes, failed, changed, not exists
+end
+
+-- When a key was last written, in milliseconds, if it then got the time to live that we give.
+local function last_written(key, ttl)
+	local left, time = pcall("PTTL", key), pcall("TIME")
+	if type(left) ~= "number" or left < 0 or time.err then
+		return 0
+	end
+	return time[1] * 1000 + (time[2] - time[2] % 1000) / 1000 - (ttl * 1000 - left)
+end
+
 local now, written
 local reply, n = { 0 }, 0
 
@@ -201,6 +249,20 @@ for i = 1, #KEYS do
 	end
 
 	local exists = stored == "0" or stored == "1"
+	if byte(ops) == 119 then -- w
+		local before = exists and state or "closed"
+		local afresh
+		effect, exists, state, failures, successes, failed, changed, afresh = fold(ops,
+			exists and last_written(key, ARGV[1]) or 0, exists, state, failures, successes,
+			failed, changed)
+		if afresh then
+			others = ""
+		end
+		n, ops = n + 1, ""
+		reply[n] = stored .. "0" .. DIGITS[before] .. (exists and DIGITS[state] or "0") .. " " ..
+			(exists and failures .. " " .. successes .. " " .. failed .. " " .. changed or
+			"0 0 0 0")
+	end
 	for j = 1, #ops do
 		local op = byte(ops, j)
 		if not now and (not exists or op ~= 115 and op ~= 103 and op ~= 100) then
