@@ -21,20 +21,23 @@ struct evbuffer;
 	  "Circuits of the embedded store whose time to live ended.")                              \
 	X(overloaded, "store_overloaded_total",                                                    \
 	  "Operations refused because max_in_flight were waiting.")                                \
-	X(redis_connects, "redis_connects_total",                                                  \
-	  "Times the link to Redis became ready.")                                                 \
-	X(redis_disconnects, "redis_disconnects_total",                                            \
-	  "Times a ready link to Redis was lost.")                                                 \
+	X(folds, "folds_total",                                                                    \
+	  "Circuits whose operations recorded while Redis was away were folded into it.")          \
+	X(folds_lost, "folds_lost_total",                                                          \
+	  "Circuits whose operations recorded while Redis was away could not be folded into it.")  \
+	X(redis_connects, "redis_connects_total", "Times the link to Redis became ready.")         \
+	X(redis_disconnects, "redis_disconnects_total", "Times a ready link to Redis was lost.")   \
 	X(redis_noscript, "redis_noscript_total",                                                  \
 	  "Script calls sent again in full because Redis had forgotten the script.")               \
-	X(http_connections_accepted, "http_connections_accepted_total",                            \
-	  "Connections accepted.")
+	X(http_connections_accepted, "http_connections_accepted_total", "Connections accepted.")
 
 #define METRICS_GAUGES(X)                                                                          \
 	X(store_up, "store_up", "1 if the store can be used, else 0.")                             \
 	X(store_degraded, "store_degraded",                                                        \
 	  "1 while the embedded store serves because Redis is away, else 0.")                      \
 	X(store_in_flight, "store_operations_in_flight", "Operations waiting for the store.")      \
+	X(folds_pending, "folds_pending",                                                          \
+	  "Circuits whose operations wait to be folded into Redis.")                               \
 	X(http_connections, "http_connections", "Open HTTP connections.")                          \
 	X(http_requests_in_flight, "http_requests_in_flight", "HTTP requests not yet answered.")
 
@@ -90,7 +93,7 @@ struct metrics {
 #define X(field, name, help) int64_t field;
 	METRICS_GAUGES(X)
 #undef X
-	int64_t circuits[CIRCUIT_STATES]; /* of the embedded store */
+	int64_t circuits[CIRCUIT_STATES];                     /* of the embedded store */
 	uint64_t transitions[CIRCUIT_STATES][CIRCUIT_STATES]; /* from, to */
 	uint64_t operations[METRICS_OPERATIONS][METRICS_RESULTS];
 	struct metrics_histogram operation_seconds[METRICS_OPERATIONS];

@@ -78,7 +78,8 @@ static void deadline_arm(struct store *s)
 	struct timeval wait;
 	int64_t left;
 
-	if (TAILQ_EMPTY(&s->ops) || evtimer_pending(s->deadline, NULL))
+	if (TAILQ_EMPTY(&s->ops) || evtimer_pending(s->deadline, NULL) ||
+	    TAILQ_FIRST(&s->ops)->deadline_ms == INT64_MAX)
 		return;
 	left = TAILQ_FIRST(&s->ops)->deadline_ms - store_monotonic_ms();
 	if (left < 0)
@@ -146,7 +147,8 @@ bool store_overloaded(struct store *s, struct store_result *result)
 	return true;
 }
 
-void store_op_start(struct store *s, struct store_op *op, store_done_fn *done, void *arg)
+static void op_start(struct store *s, struct store_op *op, store_done_fn *done, void *arg,
+		     int64_t deadline_ms)
 {
 	struct store_op *before;
 
@@ -154,21 +156,31 @@ void store_op_start(struct store *s, struct store_op *op, store_done_fn *done, v
 	op->store = s;
 	op->done = done;
 	op->arg = arg;
-	op->deadline_ms = store_monotonic_ms() + s->limits.timeout_ms;
+	op->deadline_ms = deadline_ms;
 	s->in_flight++;
-	/* At the end, but for the moments after store_timeout was made shorter. */
+	/* At the end, but for open ops and the moments after store_timeout was made shorter. */
 	TAILQ_FOREACH_REVERSE(before, &s->ops, store_op_list, entry)
 	{
 		if (before->deadline_ms <= op->deadline_ms)
 			break;
 	}
-	if (before)
+	if (before) {
 		TAILQ_INSERT_AFTER(&s->ops, before, op, entry);
-	else
+	} else {
 		TAILQ_INSERT_HEAD(&s->ops, op, entry);
-	if (!before)
 		evtimer_del(s->deadline);
+	}
 	deadline_arm(s);
+}
+
+void store_op_start(struct store *s, struct store_op *op, store_done_fn *done, void *arg)
+{
+	op_start(s, op, done, arg, store_monotonic_ms() + s->limits.timeout_ms);
+}
+
+void store_op_start_open(struct store *s, struct store_op *op, store_done_fn *done, void *arg)
+{
+	op_start(s, op, done, arg, INT64_MAX);
 }
 
 void store_op_finish(struct store_op *op, struct store_result *result)

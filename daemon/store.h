@@ -27,12 +27,12 @@ struct store_op;
 
 enum store_status {
 	STORE_OK,
-	STORE_CONFLICT,	   /* `from` did not hold; circuit is the current snapshot */
+	STORE_CONFLICT,    /* `from` did not hold; circuit is the current snapshot */
 	STORE_UNAVAILABLE, /* the store is away; surely not applied */
-	STORE_UNKNOWN,	   /* a write that was handed over and not answered; may be applied */
-	STORE_TIMEOUT,	   /* a read that was not answered in time */
-	STORE_ERROR,	   /* the store's own error, its words in message; not applied */
-	STORE_FULL,	   /* the embedded store has no room; not applied */
+	STORE_UNKNOWN,     /* a write that was handed over and not answered; may be applied */
+	STORE_TIMEOUT,     /* a read that was not answered in time */
+	STORE_ERROR,       /* the store's own error, its words in message; not applied */
+	STORE_FULL,        /* the embedded store has no room; not applied */
 	STORE_OVERLOADED,  /* max_in_flight operations are waiting; not applied */
 	STORE_BAD_CURSOR,  /* the cursor of a listing is none of this store's */
 };
@@ -51,7 +51,7 @@ struct store_query {
 	enum circuit_state state;
 	char prefix[KEY_MAX]; /* only keys that begin so */
 	size_t prefix_len;
-	unsigned limit;		       /* 1 to 1000 */
+	unsigned limit;                /* 1 to 1000 */
 	char cursor[STORE_CURSOR_MAX]; /* "" to begin */
 };
 
@@ -74,11 +74,12 @@ struct store_page {
 
 struct store_result {
 	enum store_status status;
-	bool timed_out;		 /* the operation's deadline ended it */
-	bool degraded;		 /* answered by the fallback while Redis is away */
-	struct circuit circuit;	 /* STORE_OK (but for a reset and a listing), STORE_CONFLICT */
-	enum circuit_state was;	 /* the state before a transition that was applied */
-	const char *message;	 /* why, for a person: NULL, or valid until the callback returns */
+	bool timed_out;          /* the operation's deadline ended it */
+	bool degraded;           /* answered by the fallback while Redis is away */
+	bool absent;             /* a read of a circuit that does not exist */
+	struct circuit circuit;  /* STORE_OK (but for a reset and a listing), STORE_CONFLICT */
+	enum circuit_state was;  /* the state before a transition that was applied */
+	const char *message;     /* why, for a person: NULL, or valid until the callback returns */
 	struct store_page *page; /* a listing's STORE_OK: the receiver's, for store_page_free */
 };
 
@@ -100,7 +101,7 @@ void store_page_free(struct store_page *page);
 enum store_condition {
 	STORE_READY,
 	STORE_DEGRADED, /* Redis is away, the embedded store serves */
-	STORE_AWAY,	/* no operation can succeed */
+	STORE_AWAY,     /* no operation can succeed */
 };
 
 struct store_health {
@@ -117,10 +118,10 @@ void store_health(struct store *s, struct store_health *health);
 
 /* What can change while the store runs. */
 struct store_limits {
-	unsigned timeout_ms;	/* of one operation */
+	unsigned timeout_ms;    /* of one operation */
 	unsigned max_in_flight; /* operations waiting for an answer */
-	unsigned ttl_s;		/* time to live of a circuit, renewed by each write */
-	size_t max_circuits;	/* embedded store */
+	unsigned ttl_s;         /* time to live of a circuit, renewed by each write */
+	size_t max_circuits;    /* embedded store */
 };
 
 void store_reconfigure(struct store *s, const struct store_limits *limits);
@@ -128,10 +129,11 @@ void store_reconfigure(struct store *s, const struct store_limits *limits);
 /* Ops still pending are cancelled: their callbacks never come. NULL is allowed. */
 void store_free(struct store *s);
 
-/* The wall clock in epoch milliseconds; a test puts its own in its place. */
+/* Where a store has the time from, in milliseconds; NULL for the system's clocks. */
 typedef int64_t store_clock_fn(void *arg);
 struct store_clock {
-	store_clock_fn *now_ms; /* NULL: clock_gettime(CLOCK_REALTIME) */
+	store_clock_fn *now_ms;       /* since the epoch: stamps */
+	store_clock_fn *monotonic_ms; /* the time to live */
 	void *arg;
 };
 
@@ -147,5 +149,14 @@ struct store *store_memory_new(struct event_base *base, const struct store_limit
 struct store *store_redis_new(struct event_base *base, const struct redis_target *target,
 			      const char *prefix, const struct store_limits *limits,
 			      struct metrics *metrics, struct log *log);
+
+/*
+ * A store that goes on when `main` is away: on an embedded store that holds the snapshots
+ * last seen, and folding what was recorded meanwhile into main when it is back. Takes main,
+ * also when it fails with NULL.
+ */
+struct store *store_fallback_new(struct event_base *base, struct store *main,
+				 const struct store_limits *limits, struct store_clock clock,
+				 struct metrics *metrics, struct log *log);
 
 #endif

@@ -4,6 +4,7 @@
 #ifndef BREAKERD_STORE_DRIVER_H
 #define BREAKERD_STORE_DRIVER_H
 
+#include "circuit_fold.h"
 #include "store.h"
 
 #include <event2/event.h>
@@ -25,7 +26,17 @@ struct store_driver {
 	void (*detach)(struct store_op *op, struct store_result *verdict);
 	void (*health)(struct store *s, struct store_health *health);
 	void (*reconfigure)(struct store *s); /* s->limits is new; may be NULL */
-	void (*free)(struct store *s);	      /* frees s itself; no ops are pending */
+	void (*free)(struct store *s);        /* frees s itself; no ops are pending */
+	/*
+	 * For a store that can be away, else NULL. fold takes a step on a circuit as submit
+	 * runs an operation, but without a deadline: STORE_UNAVAILABLE says that it surely was
+	 * not taken, STORE_UNKNOWN that it may have been, STORE_ERROR that it cannot be now.
+	 */
+	struct store_op *(*fold)(struct store *s, const char *key, size_t key_len,
+				 const struct circuit_fold *fold, store_done_fn *done, void *arg,
+				 struct store_result *result);
+	/* The store's clock less ours in milliseconds, as last measured. */
+	int64_t (*clock_offset_ms)(struct store *s);
 };
 
 TAILQ_HEAD(store_op_list, store_op);
@@ -38,7 +49,10 @@ struct store {
 	struct store_limits limits;
 	unsigned in_flight;
 	struct store_op_list ops; /* in the order of their deadlines */
-	struct event *deadline;	  /* of the first of them */
+	struct event *deadline;   /* of the first of them */
+	/* Told when the store comes and goes, if it can; NULL or set once by who holds it. */
+	void (*on_change)(void *arg, bool ready);
+	void *on_change_arg;
 };
 
 /* The first member of each implementation's op, which malloc made and free ends. */
@@ -64,6 +78,9 @@ bool store_overloaded(struct store *s, struct store_result *result);
 /* Puts op, just allocated, under way: it counts as in flight and its deadline runs. */
 void store_op_start(struct store *s, struct store_op *op, store_done_fn *done, void *arg);
 
+/* As that, for an op that something else is sure to end. */
+void store_op_start_open(struct store *s, struct store_op *op, store_done_fn *done, void *arg);
+
 /* Ends op with its answer: calls back, frees it. The driver has dropped its pointers. */
 void store_op_finish(struct store_op *op, struct store_result *result);
 
@@ -76,6 +93,13 @@ int64_t store_monotonic_ms(void);
 
 /* The wall clock, or the test's. */
 int64_t store_now_ms(const struct store_clock *clock);
+
+/*
+ * Makes the embedded store hold this snapshot as if it had just been written; NULL removes
+ * the circuit. A store that is full of tripped circuits keeps what it has.
+ */
+void store_memory_put(struct store *s, const char *key, size_t key_len,
+		      const struct circuit *circuit);
 
 /* Makes a page with room for `room` items; NULL when out of memory. */
 struct store_page *store_page_new(size_t room);

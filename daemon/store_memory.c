@@ -27,7 +27,7 @@ struct memory_list {
 	struct store_op op;
 	struct store_query query;
 	struct store_page *page;
-	size_t slot;	 /* the next to look at */
+	size_t slot;     /* the next to look at */
 	int64_t stop_ms; /* monotonic: a page that is not full by then is short */
 	struct event *turn;
 };
@@ -37,10 +37,10 @@ static struct memory_store *memory(struct store *s)
 	return (struct memory_store *)s;
 }
 
-/* What the time to live runs on: the monotonic clock, or the test's only clock. */
+/* What the time to live runs on. */
 static int64_t table_now(struct memory_store *m)
 {
-	return m->clock.now_ms ? m->clock.now_ms(m->clock.arg) : store_monotonic_ms();
+	return m->clock.monotonic_ms ? m->clock.monotonic_ms(m->clock.arg) : store_monotonic_ms();
 }
 
 static void expiry_arm(struct memory_store *m, int64_t now, int64_t next)
@@ -83,6 +83,7 @@ static struct store_op *memory_submit(struct store *s, const struct store_reques
 	result->was = c.state;
 	switch (circuit_apply(&c, entry != NULL, &request->op, store_now_ms(&m->clock))) {
 	case CIRCUIT_READ:
+		result->absent = !entry;
 		break;
 	case CIRCUIT_CONFLICT:
 		result->status = STORE_CONFLICT;
@@ -108,6 +109,23 @@ static struct store_op *memory_submit(struct store *s, const struct store_reques
 	}
 	result->circuit = c;
 	return NULL;
+}
+
+void store_memory_put(struct store *s, const char *key, size_t key_len,
+		      const struct circuit *circuit)
+{
+	struct memory_store *m = memory(s);
+	int64_t now = table_now(m);
+	struct circuit_entry *entry = circuit_table_find(m->table, key, key_len, now);
+
+	if (!circuit) {
+		if (entry)
+			circuit_table_remove(m->table, entry);
+		return;
+	}
+	circuit_table_write(m->table, entry, key, key_len, circuit, now);
+	if (!evtimer_pending(m->expiry, NULL))
+		expiry_arm(m, now, now + (int64_t)s->limits.ttl_s * 1000);
 }
 
 /* Looks at LIST_STEP slots at most. True when the page is done, with its cursor. */

@@ -43,7 +43,9 @@ static void open_with(size_t max_circuits)
 	limits.max_circuits = max_circuits;
 	limits.ttl_s = 10;
 	store = store_memory_new(base, &limits,
-				 (struct store_clock){.now_ms = fake_clock, .arg = &fake_now},
+				 (struct store_clock){.now_ms = fake_clock,
+						      .monotonic_ms = fake_clock,
+						      .arg = &fake_now},
 				 metrics);
 	ck_assert_ptr_nonnull(store);
 }

@@ -1,0 +1,538 @@
+/*
+ * A store that holds two: `main`, and an embedded one for when main is away.
+ *
+ * While main is there, its answers pass through, and each snapshot seen is put into the
+ * embedded store. While it is away, operations go on there, and what they did is noted for
+ * each circuit as one step (circuit_fold.h). When main is back the steps are taken on it,
+ * a few at a time; an operation on a circuit whose step has not been taken yet sends that
+ * step ahead of itself. A step that was handed over is never handed over again, unless
+ * main says that it surely did not take it.
+ */
+#include "keytable.h"
+#include "log.h"
+#include "metrics.h"
+#include "store_driver.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Steps under way at once: enough to keep the link busy, little beside live traffic. */
+#define FOLDS_IN_FLIGHT 64
+/* After main has refused a step (out of memory, no permission), before the next try. */
+#define FOLD_RETRY_MS 1000
+
+/* The step to be taken on one circuit. */
+struct fold_record {
+	struct keynode node;
+	TAILQ_ENTRY(fold_record) entry;
+	struct circuit_fold fold;
+	int64_t offset_ms; /* to main's clock, in the stamps of fold */
+};
+TAILQ_HEAD(fold_records, fold_record);
+
+/* A step under way. */
+struct fold_flight {
+	TAILQ_ENTRY(fold_flight) entry;
+	struct fallback_store *owner;
+	struct store_op *op;
+	struct circuit_fold fold;
+	int64_t offset_ms;
+	size_t key_len;
+	char key[];
+};
+TAILQ_HEAD(fold_flights, fold_flight);
+
+struct fallback_store {
+	struct store store;
+	struct store *main;
+	struct store *local;
+	struct store_clock clock;
+	bool ready;
+	int64_t offset_ms; /* main's clock less ours, as the stamps made here use it */
+	int64_t stamp_ms;  /* the last stamp made here */
+	struct keytable records;
+	struct fold_records waiting; /* the same, the oldest first */
+	struct fold_flights flights;
+	unsigned in_flight;
+	struct event *turn; /* hands over more steps */
+	struct metrics *metrics;
+	struct log *log;
+};
+
+/* An operation that main has. */
+struct fallback_op {
+	struct store_op op;
+	struct store_op *inner;
+	struct store_query *query; /* of a listing, else NULL */
+	struct circuit_op what;
+	size_t key_len;
+	char key[];
+};
+
+static struct fallback_store *fallback(struct store *s)
+{
+	return (struct fallback_store *)s;
+}
+
+/* Stamps that are made here are in main's time, as far as it is known. */
+static int64_t now_in_main(void *arg)
+{
+	struct fallback_store *f = arg;
+
+	f->stamp_ms = store_now_ms(&f->clock) + f->offset_ms;
+	return f->stamp_ms;
+}
+
+static int64_t monotonic(void *arg)
+{
+	struct fallback_store *f = arg;
+
+	return f->clock.monotonic_ms ? f->clock.monotonic_ms(f->clock.arg) : store_monotonic_ms();
+}
+
+static void count_waiting(struct fallback_store *f)
+{
+	if (f->metrics)
+		f->metrics->folds_pending = (int64_t)f->records.count + f->in_flight;
+}
+
+/* --- steps ------------------------------------------------------------------------------ */
+
+static struct fold_record *record_find(struct fallback_store *f, const char *key, size_t len)
+{
+	return f->records.count ? (struct fold_record *)keytable_find(&f->records, key, len) : NULL;
+}
+
+static void record_remove(struct fallback_store *f, struct fold_record *record)
+{
+	TAILQ_REMOVE(&f->waiting, record, entry);
+	keytable_remove(&f->records, &record->node);
+}
+
+static bool under_way(const struct fallback_store *f, const char *key, size_t len)
+{
+	const struct fold_flight *flight;
+
+	TAILQ_FOREACH (flight, &f->flights, entry) {
+		if (flight->key_len == len && memcmp(flight->key, key, len) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* The record of a circuit, last seen as `seen` (NULL: never). NULL when there is no room. */
+static struct fold_record *record_get(struct fallback_store *f, const char *key, size_t len,
+				      const struct circuit *seen)
+{
+	struct fold_record *record = record_find(f, key, len);
+
+	if (record || f->records.count >= f->store.limits.max_circuits)
+		return record;
+	record = (struct fold_record *)keytable_add(&f->records, sizeof(*record), key, len);
+	if (!record)
+		return NULL;
+	/* What a step under way brings is no state seen in main. */
+	circuit_fold_begin(&record->fold, under_way(f, key, len) ? NULL : seen);
+	record->offset_ms = f->offset_ms;
+	TAILQ_INSERT_TAIL(&f->waiting, record, entry);
+	return record;
+}
+
+/* The step was surely not taken: it waits again, as part of what was done since. */
+static void put_back(struct fallback_store *f, struct fold_flight *flight)
+{
+	struct fold_record *record = record_get(f, flight->key, flight->key_len, NULL);
+
+	if (!record) {
+		f->metrics->folds_lost++;
+		return;
+	}
+	circuit_fold_shift(&flight->fold, record->offset_ms - flight->offset_ms);
+	circuit_fold_append(&flight->fold, &record->fold);
+	record->fold = flight->fold;
+}
+
+static void fold_soon(struct fallback_store *f, unsigned ms)
+{
+	struct timeval wait = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+
+	if (f->ready && !TAILQ_EMPTY(&f->waiting) && !evtimer_pending(f->turn, NULL))
+		evtimer_add(f->turn, &wait);
+}
+
+/* What became of a step, and when to go on with the others. */
+static void fold_settle(struct fallback_store *f, struct fold_flight *flight,
+			const struct store_result *result)
+{
+	unsigned pause_ms = 0;
+
+	switch (result->status) {
+	case STORE_OK:
+		f->metrics->folds++;
+		store_memory_put(f->local, flight->key, flight->key_len,
+				 result->absent ? NULL : &result->circuit);
+		break;
+	case STORE_UNAVAILABLE:
+	case STORE_OVERLOADED:
+		put_back(f, flight);
+		break;
+	case STORE_UNKNOWN:
+	case STORE_TIMEOUT:
+		/* It may have been taken, and must not be taken twice. */
+		f->metrics->folds_lost++;
+		log_warning(f->log, "fold_unknown", "key=%s reason=\"lost on the way\"",
+			    log_quote(flight->key, flight->key_len).text);
+		break;
+	default:
+		if (result->message && strncmp(result->message, "WRONGTYPE", 9) == 0) {
+			f->metrics->folds_lost++;
+		} else {
+			put_back(f, flight);
+			pause_ms = FOLD_RETRY_MS;
+		}
+		log_warning(f->log, "fold_refused", "key=%s reason=%s",
+			    log_quote(flight->key, flight->key_len).text,
+			    log_quote(result->message ? result->message : "",
+				      result->message ? strlen(result->message) : 0)
+				    .text);
+		break;
+	}
+	if (f->in_flight == 0 && f->records.count == 0)
+		log_info(f->log, "folded", "total=%" PRIu64 " lost=%" PRIu64, f->metrics->folds,
+			 f->metrics->folds_lost);
+	count_waiting(f);
+	fold_soon(f, pause_ms);
+}
+
+static void on_folded(void *arg, struct store_result *result)
+{
+	struct fold_flight *flight = arg;
+	struct fallback_store *f = flight->owner;
+
+	TAILQ_REMOVE(&f->flights, flight, entry);
+	f->in_flight--;
+	fold_settle(f, flight, result);
+	free(flight);
+}
+
+/* Hands the step over. Without memory it goes on waiting. */
+static void fold_launch(struct fallback_store *f, struct fold_record *record)
+{
+	size_t len = record->node.key_len;
+	struct fold_flight *flight = malloc(sizeof(*flight) + len);
+	struct store_result result;
+
+	if (!flight)
+		return;
+	flight->owner = f;
+	flight->fold = record->fold;
+	flight->offset_ms = f->offset_ms;
+	circuit_fold_shift(&flight->fold, f->offset_ms - record->offset_ms);
+	flight->key_len = len;
+	memcpy(flight->key, keynode_key(&record->node), len);
+	record_remove(f, record);
+	flight->op = f->main->driver->fold(f->main, flight->key, len, &flight->fold, on_folded,
+					   flight, &result);
+	if (flight->op) {
+		TAILQ_INSERT_TAIL(&f->flights, flight, entry);
+		f->in_flight++;
+		return;
+	}
+	fold_settle(f, flight, &result);
+	free(flight);
+}
+
+static void on_turn(evutil_socket_t fd, short what, void *arg)
+{
+	struct fallback_store *f = arg;
+	/* One that comes back at once must not keep us here. */
+	unsigned most = FOLDS_IN_FLIGHT;
+
+	(void)fd;
+	(void)what;
+	while (f->ready && most-- > 0 && f->in_flight < FOLDS_IN_FLIGHT &&
+	       !TAILQ_EMPTY(&f->waiting))
+		fold_launch(f, TAILQ_FIRST(&f->waiting));
+}
+
+/* --- main comes and goes ------------------------------------------------------------------ */
+
+static void on_main_change(void *arg, bool ready)
+{
+	struct fallback_store *f = arg;
+
+	f->ready = ready;
+	if (!ready) {
+		evtimer_del(f->turn);
+		return;
+	}
+	f->offset_ms = f->main->driver->clock_offset_ms(f->main);
+	if (f->records.count)
+		log_info(f->log, "folding", "circuits=%zu", f->records.count);
+	fold_soon(f, 0);
+}
+
+/* --- operations --------------------------------------------------------------------------- */
+
+/*
+ * Runs an operation on the embedded store. `fold` is false for one that main may have
+ * applied: the caller sees its effect, but main shall not get it again.
+ */
+static struct store_op *run_local(struct fallback_store *f, const struct store_request *request,
+				  bool fold, struct store_result *result)
+{
+	struct store_request get = *request;
+	struct store_result before;
+	struct fold_record *record;
+	enum circuit_effect effect = CIRCUIT_WRITTEN;
+
+	get.op.verb = CIRCUIT_GET_STATE;
+	store_submit(f->local, &get, NULL, NULL, &before);
+	store_submit(f->local, request, NULL, NULL, result);
+	result->degraded = true;
+	if (!fold || result->status != STORE_OK || !circuit_verb_writes(request->op.verb))
+		return NULL;
+	record = record_get(f, request->key, request->key_len,
+			    before.absent ? NULL : &before.circuit);
+	if (!record) {
+		store_memory_put(f->local, request->key, request->key_len,
+				 before.absent ? NULL : &before.circuit);
+		store_refuse(result, STORE_FULL,
+			     "max_circuits have been written since Redis went away");
+		result->degraded = true;
+		return NULL;
+	}
+	if (request->op.verb == CIRCUIT_RESET)
+		effect = CIRCUIT_REMOVED;
+	circuit_fold_shift(&record->fold, f->offset_ms - record->offset_ms);
+	record->offset_ms = f->offset_ms;
+	circuit_fold_note(&record->fold, &request->op, effect, f->stamp_ms);
+	count_waiting(f);
+	return NULL;
+}
+
+/* Main has answered: what it says, or what the embedded store says in its place. */
+static void settle(struct fallback_store *f, const struct store_request *request,
+		   struct store_result *result)
+{
+	switch (result->status) {
+	case STORE_OK:
+	case STORE_CONFLICT:
+		store_memory_put(f->local, request->key, request->key_len,
+				 result->absent || request->op.verb == CIRCUIT_RESET
+					 ? NULL
+					 : &result->circuit);
+		break;
+	case STORE_UNAVAILABLE:
+		run_local(f, request, true, result);
+		break;
+	case STORE_UNKNOWN:
+	case STORE_TIMEOUT:
+		run_local(f, request, false, result);
+		break;
+	case STORE_ERROR:
+	case STORE_FULL:
+	case STORE_OVERLOADED:
+	case STORE_BAD_CURSOR:
+		break;
+	}
+}
+
+static void on_main_done(void *arg, struct store_result *result)
+{
+	struct fallback_op *o = arg;
+	struct fallback_store *f = fallback(o->op.store);
+	struct store_request request = {.key = o->key, .key_len = o->key_len, .op = o->what};
+
+	o->inner = NULL;
+	settle(f, &request, result);
+	store_op_finish(&o->op, result);
+}
+
+static struct store_op *fallback_submit(struct store *s, const struct store_request *request,
+					store_done_fn *done, void *arg, struct store_result *result)
+{
+	struct fallback_store *f = fallback(s);
+	struct fold_record *record;
+	struct fallback_op *o;
+
+	if (!f->ready)
+		return run_local(f, request, true, result);
+	/* What was done here before goes ahead: main takes things in their order. */
+	record = record_find(f, request->key, request->key_len);
+	if (record)
+		fold_launch(f, record);
+	o = malloc(sizeof(*o) + request->key_len);
+	if (!o)
+		return store_refuse(result, STORE_ERROR, "out of memory");
+	o->query = NULL;
+	o->what = request->op;
+	o->key_len = request->key_len;
+	memcpy(o->key, request->key, request->key_len);
+	o->inner = store_submit(f->main, request, on_main_done, o, result);
+	if (o->inner) {
+		store_op_start_open(s, &o->op, done, arg);
+		return &o->op;
+	}
+	settle(f, request, result);
+	free(o);
+	return NULL;
+}
+
+/* --- listings ----------------------------------------------------------------------------- */
+
+static void on_local_listed(void *arg, struct store_result *result)
+{
+	struct fallback_op *o = arg;
+
+	o->inner = NULL;
+	free(o->query);
+	result->degraded = true;
+	store_op_finish(&o->op, result);
+}
+
+static void on_main_listed(void *arg, struct store_result *result)
+{
+	struct fallback_op *o = arg;
+	struct fallback_store *f = fallback(o->op.store);
+
+	o->inner = NULL;
+	if (result->status == STORE_UNAVAILABLE || result->status == STORE_TIMEOUT) {
+		o->inner = store_list(f->local, o->query, on_local_listed, o, result);
+		if (o->inner)
+			return;
+		result->degraded = true;
+	}
+	free(o->query);
+	store_op_finish(&o->op, result);
+}
+
+static struct store_op *fallback_list(struct store *s, const struct store_query *query,
+				      store_done_fn *done, void *arg, struct store_result *result)
+{
+	struct fallback_store *f = fallback(s);
+	struct fallback_op *o = calloc(1, sizeof(*o));
+	bool ready = f->ready;
+
+	if (o)
+		o->query = malloc(sizeof(*query));
+	if (!o || !o->query) {
+		free(o);
+		return store_refuse(result, STORE_ERROR, "out of memory");
+	}
+	*o->query = *query;
+	if (ready) {
+		o->inner = store_list(f->main, query, on_main_listed, o, result);
+		ready = o->inner || result->status != STORE_UNAVAILABLE;
+	}
+	if (!ready)
+		o->inner = store_list(f->local, query, on_local_listed, o, result);
+	if (o->inner) {
+		store_op_start_open(s, &o->op, done, arg);
+		return &o->op;
+	}
+	result->degraded = !ready;
+	free(o->query);
+	free(o);
+	return NULL;
+}
+
+/* --- the driver --------------------------------------------------------------------------- */
+
+static void fallback_detach(struct store_op *op, struct store_result *verdict)
+{
+	struct fallback_op *o = (struct fallback_op *)op;
+
+	if (o->inner)
+		store_cancel(o->inner);
+	free(o->query);
+	verdict->status = circuit_verb_writes(o->what.verb) ? STORE_UNKNOWN : STORE_TIMEOUT;
+}
+
+static void fallback_health(struct store *s, struct store_health *health)
+{
+	struct fallback_store *f = fallback(s);
+
+	store_health(f->main, health);
+	health->in_flight = s->in_flight;
+	if (health->condition == STORE_AWAY)
+		health->condition = STORE_DEGRADED;
+}
+
+static void fallback_reconfigure(struct store *s)
+{
+	struct fallback_store *f = fallback(s);
+
+	store_reconfigure(f->main, &s->limits);
+	store_reconfigure(f->local, &s->limits);
+}
+
+static void fallback_free(struct store *s)
+{
+	struct fallback_store *f = fallback(s);
+	struct fold_flight *flight;
+
+	while ((flight = TAILQ_FIRST(&f->flights)) != NULL) {
+		TAILQ_REMOVE(&f->flights, flight, entry);
+		store_cancel(flight->op);
+		free(flight);
+	}
+	if (f->records.count)
+		log_warning(f->log, "folds_dropped",
+			    "circuits=%zu reason=\"stopped before Redis was back\"",
+			    f->records.count);
+	f->main->on_change = NULL;
+	store_free(f->main);
+	store_free(f->local);
+	keytable_fini(&f->records);
+	if (f->turn)
+		event_free(f->turn);
+	store_fini(s);
+	free(f);
+}
+
+static const struct store_driver fallback_driver = {
+	.name = "fallback",
+	.submit = fallback_submit,
+	.list = fallback_list,
+	.detach = fallback_detach,
+	.health = fallback_health,
+	.reconfigure = fallback_reconfigure,
+	.free = fallback_free,
+};
+
+struct store *store_fallback_new(struct event_base *base, struct store *main,
+				 const struct store_limits *limits, struct store_clock clock,
+				 struct metrics *metrics, struct log *log)
+{
+	struct fallback_store *f = calloc(1, sizeof(*f));
+	struct store_clock local_clock = {now_in_main, monotonic, f};
+
+	if (!f || store_init(&f->store, &fallback_driver, base, limits) != 0)
+		goto fail;
+	f->clock = clock;
+	f->metrics = metrics;
+	f->log = log;
+	TAILQ_INIT(&f->waiting);
+	TAILQ_INIT(&f->flights);
+	f->turn = evtimer_new(base, on_turn, f);
+	f->local = store_memory_new(base, limits, local_clock, NULL);
+	if (!f->turn || !f->local || keytable_init(&f->records) != 0)
+		goto fail;
+	f->main = main;
+	main->on_change = on_main_change;
+	main->on_change_arg = f;
+	return &f->store;
+fail:
+	if (f) {
+		if (f->turn)
+			event_free(f->turn);
+		store_free(f->local);
+		store_fini(&f->store);
+		free(f);
+	}
+	store_free(main);
+	return NULL;
+}
