@@ -174,11 +174,16 @@ static void raise_descriptor_limit(struct app *app)
 static struct store *open_store(struct app *app)
 {
 	struct store_limits limits = store_limits_of(app->config);
+	struct store_clock clock = {0};
+	struct store *redis;
 
-	if (app->config->store_is_redis)
-		return store_redis_new(app->base, &app->config->redis, app->config->prefix, &limits,
-				       app->metrics, &app->log);
-	return store_memory_new(app->base, &limits, (struct store_clock){0}, app->metrics);
+	if (!app->config->store_is_redis)
+		return store_memory_new(app->base, &limits, clock, app->metrics);
+	redis = store_redis_new(app->base, &app->config->redis, app->config->prefix, &limits,
+				app->metrics, &app->log);
+	if (!redis || !app->config->store_failure_local)
+		return redis;
+	return store_fallback_new(app->base, redis, &limits, clock, app->metrics, &app->log);
 }
 
 static int open_parts(struct app *app)

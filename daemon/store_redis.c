@@ -29,9 +29,10 @@ struct redis_command {
 /* One of the five operations. */
 struct redis_circuit_op {
 	struct redis_op base;
-	struct circuit_op what;
 	size_t key_len;
-	char key[]; /* prefix, "cb:" and the circuit's key */
+	size_t script_len;
+	char key[]; /* prefix, "cb:" and the circuit's key; then, script_len bytes, what the
+		       script is to do */
 };
 
 static void release(struct redis_op *o)
@@ -154,13 +155,14 @@ static struct redis_circuit_op *circuit_op(struct redis_op *o)
 }
 
 static void finish_circuit(struct redis_op *o, enum store_status status, const struct circuit *c,
-			   enum circuit_state was)
+			   enum circuit_state was, bool absent)
 {
 	struct store_result result;
 
 	store_refuse(&result, status, NULL);
 	result.circuit = *c;
 	result.was = was;
+	result.absent = absent;
 	redis_op_finish(o, &result);
 }
 
@@ -190,7 +192,7 @@ static void on_clock(void *arg, enum redis_outcome outcome, const redisReply *re
 		TAILQ_REMOVE(&r->clock_queue, o, clock_entry);
 		if (ok) {
 			circuit_absent(&c, now_ms);
-			finish_circuit(o, STORE_OK, &c, c.state);
+			finish_circuit(o, STORE_OK, &c, c.state, true);
 		} else if (outcome == REDIS_REPLY) {
 			redis_op_fail_reply(o, reply);
 		} else {
@@ -237,7 +239,7 @@ static void on_get(struct redis_op *o, const redisReply *reply)
 	if (stored == CIRCUIT_STORED_NONE)
 		wait_for_clock(o);
 	else
-		finish_circuit(o, STORE_OK, &c, c.state);
+		finish_circuit(o, STORE_OK, &c, c.state, false);
 }
 
 static int send_get(struct redis_circuit_op *q)
@@ -316,6 +318,13 @@ static bool read_answer(const redisReply *reply, struct script_answer *a)
 
 static int send_script(struct redis_circuit_op *q, bool whole);
 
+/* The script's answer once it has removed the circuit. */
+static bool is_removed(const struct circuit *c)
+{
+	return c->failure_count == 0 && c->success_count == 0 && c->last_failure_time == 0 &&
+	       c->last_state_change == 0;
+}
+
 static void on_script(struct redis_op *o, const redisReply *reply)
 {
 	struct redis_store *r = redis_store(o->op.store);
@@ -341,49 +350,94 @@ static void on_script(struct redis_op *o, const redisReply *reply)
 	}
 	if (a.stored == CIRCUIT_STORED_REPAIRED || a.stored == CIRCUIT_STORED_NONE)
 		redis_store_corrupt(r, q->key, q->key_len, a.stored);
-	finish_circuit(o, a.conflict ? STORE_CONFLICT : STORE_OK, &a.circuit, a.was);
+	finish_circuit(o, a.conflict ? STORE_CONFLICT : STORE_OK, &a.circuit, a.was,
+		       is_removed(&a.circuit));
 }
 
 static int send_script(struct redis_circuit_op *q, bool whole)
 {
 	struct redis_store *r = redis_store(q->base.op.store);
 	const char *script = whole ? circuit_lua : redis_link_sha(r->link);
-	char letter = script_letter(&q->what);
-	const char *argv[] = {whole ? "EVAL" : "EVALSHA", script, "1", q->key, r->ttl, &letter};
-	size_t argvlen[] = {strlen(argv[0]), strlen(script), 1, q->key_len, r->ttl_len, 1};
+	const char *argv[] = {
+		whole ? "EVAL" : "EVALSHA", script, "1", q->key, r->ttl, q->key + q->key_len,
+	};
+	size_t argvlen[] = {
+		strlen(argv[0]), strlen(script), 1, q->key_len, r->ttl_len, q->script_len,
+	};
 
 	return redis_op_send(&q->base, 6, argv, argvlen);
 }
 
 /* --- the driver */
 
+/* NULL when out of memory. `script` is what circuit.lua shall do, none of it for a read. */
+static struct redis_circuit_op *circuit_op_new(struct redis_store *r, const char *key, size_t len,
+					       const char *script, size_t script_len)
+{
+	size_t key_len = r->prefix_len + len;
+	struct redis_circuit_op *q = malloc(sizeof(*q) + key_len + script_len);
+
+	if (!q)
+		return NULL;
+	memset(q, 0, sizeof(*q));
+	q->base.op.store = &r->store;
+	q->base.writes = script_len > 0;
+	q->base.on_reply = q->base.writes ? on_script : on_get;
+	q->key_len = key_len;
+	q->script_len = script_len;
+	memcpy(q->key, r->prefix, r->prefix_len);
+	memcpy(q->key + r->prefix_len, key, len);
+	memcpy(q->key + key_len, script, script_len);
+	return q;
+}
+
 static struct store_op *redis_submit(struct store *s, const struct store_request *request,
 				     store_done_fn *done, void *arg, struct store_result *result)
 {
 	struct redis_store *r = redis_store_open(s, result);
+	char letter = script_letter(&request->op);
 	struct redis_circuit_op *q;
-	size_t key_len;
 
 	if (!r)
 		return NULL;
-	key_len = r->prefix_len + request->key_len;
-	q = malloc(sizeof(*q) + key_len);
+	q = circuit_op_new(r, request->key, request->key_len, &letter,
+			   circuit_verb_writes(request->op.verb));
 	if (!q)
 		return store_refuse(result, STORE_ERROR, "out of memory");
-	memset(q, 0, sizeof(*q));
-	q->base.op.store = s;
-	q->base.writes = circuit_verb_writes(request->op.verb);
-	q->base.on_reply = q->base.writes ? on_script : on_get;
-	q->what = request->op;
-	q->key_len = key_len;
-	memcpy(q->key, r->prefix, r->prefix_len);
-	memcpy(q->key + r->prefix_len, request->key, request->key_len);
 	if ((q->base.writes ? send_script(q, false) : send_get(q)) != 0) {
 		free(q);
 		return redis_store_away(r, result);
 	}
 	store_op_start(s, &q->base.op, done, arg);
 	return &q->base.op;
+}
+
+/* No deadline: the link answers or is lost, and until then it is not known which. */
+static struct store_op *redis_fold(struct store *s, const char *key, size_t key_len,
+				   const struct circuit_fold *fold, store_done_fn *done, void *arg,
+				   struct store_result *result)
+{
+	struct redis_store *r = redis_store_open(s, result);
+	char step[CIRCUIT_FOLD_MAX];
+	size_t step_len = circuit_fold_encode(step, fold);
+	struct redis_circuit_op *q;
+
+	if (!r)
+		return NULL;
+	q = circuit_op_new(r, key, key_len, step, step_len);
+	if (!q)
+		return store_refuse(result, STORE_ERROR, "out of memory");
+	if (send_script(q, false) != 0) {
+		free(q);
+		return redis_store_away(r, result);
+	}
+	store_op_start_open(s, &q->base.op, done, arg);
+	return &q->base.op;
+}
+
+static int64_t redis_clock_offset_ms(struct store *s)
+{
+	return redis_link_clock_offset_ms(redis_store(s)->link);
 }
 
 static void redis_detach(struct store_op *op, struct store_result *verdict)
@@ -436,6 +490,8 @@ static const struct store_driver redis_driver = {
 	.health = redis_health,
 	.reconfigure = redis_reconfigure,
 	.free = redis_free,
+	.fold = redis_fold,
+	.clock_offset_ms = redis_clock_offset_ms,
 };
 
 static void on_change(void *arg, bool ready)
@@ -444,6 +500,8 @@ static void on_change(void *arg, bool ready)
 
 	if (r->metrics)
 		r->metrics->store_up = ready;
+	if (r->store.on_change)
+		r->store.on_change(r->store.on_change_arg, ready);
 }
 
 struct store *store_redis_new(struct event_base *base, const struct redis_target *target,
