@@ -410,10 +410,8 @@ static void warn_of_idle_settings(const struct config *config, struct log *log)
 						   : "this version does not keep the store yet");
 	if (*config->redis_password_file && !config->store_is_redis)
 		warn_unused(log, "redis_password_file", "store is memory");
-	if (config->sources[failure].origin != CONFIG_FROM_DEFAULT && config->store_failure_local)
-		warn_unused(log, "on_store_failure",
-			    config->store_is_redis ? "this version has no fallback yet"
-						   : "store is memory");
+	if (config->sources[failure].origin != CONFIG_FROM_DEFAULT && !config->store_is_redis)
+		warn_unused(log, "on_store_failure", "store is memory");
 }
 
 /* --- all of it */
