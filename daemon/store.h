@@ -144,8 +144,10 @@ struct store *store_memory_new(struct event_base *base, const struct store_limit
 
 /*
  * Circuits in Redis, one string key each, {prefix}cb:{key}. Begins to connect at once and
- * keeps at it; NULL when out of memory. `target` and `prefix` are copied.
+ * keeps at it; NULL when out of memory, or if the prefix is longer than STORE_PREFIX_MAX
+ * bytes. `target` and `prefix` are copied; `metrics` and `log` may be NULL and must outlive it.
  */
+#define STORE_PREFIX_MAX 256
 struct store *store_redis_new(struct event_base *base, const struct redis_target *target,
 			      const char *prefix, const struct store_limits *limits,
 			      struct metrics *metrics, struct log *log);

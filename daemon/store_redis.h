@@ -9,9 +9,7 @@
 #include "siphash.h"
 #include "store_driver.h"
 
-/* The prefix that stands before "cb:" in every key. */
-#define STORE_PREFIX_MAX 256
-#define REDIS_KEY_MAX    (STORE_PREFIX_MAX + 3 + KEY_MAX)
+#define REDIS_KEY_MAX (STORE_PREFIX_MAX + 3 + KEY_MAX)
 
 /* Corrupt values are logged once a key: this many keys are remembered, by hash. A key that
  * was driven out by another one is logged again. */
