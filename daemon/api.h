@@ -12,7 +12,7 @@ struct api;
 
 /* What can change while it runs. Strings must live until the next api_reconfigure. */
 struct api_access {
-	const char *token;		  /* NULL: none is asked for */
+	const char *token;                /* NULL: none is asked for */
 	const char *const *allowed_hosts; /* for Host, without port; lower case */
 	size_t allowed_host_count;
 	bool any_address; /* an address in Host is ours whatever it is: we listen on all */

@@ -124,7 +124,7 @@ struct http {
 	struct event *pump;     /* runs it at the end of the turn */
 	bool pump_pending;
 
-	TAILQ_HEAD(, listener) listeners;
+	TAILQ_HEAD(listener_list, listener) listeners;
 	struct event *unpause;
 	bool paused; /* for want of descriptors */
 	int64_t pause_logged_ms;

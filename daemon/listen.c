@@ -423,7 +423,7 @@ void listen_unlink(const char *address)
 #ifdef HAVE_LIBSYSTEMD
 static bool acceptable(int fd)
 {
-	struct sockaddr_storage ss;
+	struct sockaddr_storage ss = {0};
 	socklen_t len = sizeof(ss);
 
 	return sd_is_socket(fd, AF_UNSPEC, SOCK_STREAM, 1) > 0 &&

@@ -42,7 +42,7 @@ struct redis_conn {
 	struct event *readable;
 	struct event *writable;
 	struct event *flush; /* writes at the end of the loop's turn, all at once */
-	STAILQ_HEAD(, waiting) queue;
+	STAILQ_HEAD(waiting_list, waiting) queue;
 	size_t waiting;
 	int64_t silent_since_ms;
 	size_t answer_bytes; /* read since the last whole answer */

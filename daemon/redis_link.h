@@ -33,7 +33,7 @@ enum redis_link_state {
 enum redis_outcome {
 	REDIS_REPLY,   /* an answer, an error of the operation's own included */
 	REDIS_REFUSED, /* the server will not serve us at all (READONLY, LOADING, NOAUTH, ...):
-	                  surely not applied, and the link goes down; why says it */
+			  surely not applied, and the link goes down; why says it */
 	REDIS_LOST,    /* handed over, and no answer will come: the link went down */
 };
 
@@ -46,12 +46,12 @@ typedef void redis_reply_fn(void *arg, enum redis_outcome outcome, const redisRe
 			    const char *why);
 
 struct redis_link_options {
-	unsigned connect_timeout_ms;   /* name look-up and connect together */
+	unsigned connect_timeout_ms; /* name look-up and connect together */
 	unsigned handshake_timeout_ms;
-	unsigned command_timeout_ms;   /* the watchdog on the oldest command in flight */
-	unsigned backoff_min_ms;       /* full jitter: a wait is anything from 0 to the bound, */
-	unsigned backoff_max_ms;       /* the bound doubles from min to max */
-	const char *script;            /* loaded in the handshake; static */
+	unsigned command_timeout_ms; /* the watchdog on the oldest command in flight */
+	unsigned backoff_min_ms;     /* full jitter: a wait is anything from 0 to the bound, */
+	unsigned backoff_max_ms;     /* the bound doubles from min to max */
+	const char *script;          /* loaded in the handshake; static */
 	/* Called when the link becomes READY, and when it is no longer; may be NULL. */
 	void (*on_change)(void *arg, bool ready);
 	void *arg;
@@ -60,8 +60,8 @@ struct redis_link_options {
 /* Begins to connect from the loop, not from inside this call. NULL when out of memory.
  * `target` and `options` are copied. */
 struct redis_link *redis_link_new(struct event_base *base, const struct redis_target *target,
-				  const struct redis_link_options *options,
-				  struct metrics *metrics, struct log *log);
+				  const struct redis_link_options *options, struct metrics *metrics,
+				  struct log *log);
 
 bool redis_link_ready(const struct redis_link *link);
 

@@ -29,7 +29,8 @@ struct redis_address {
 
 struct redis_target {
 	enum redis_target_kind kind;
-	struct redis_address hosts[REDIS_HOSTS_MAX]; /* REDIS_TCP: one; REDIS_SENTINEL: the sentinels */
+	struct redis_address
+		hosts[REDIS_HOSTS_MAX]; /* REDIS_TCP: one; REDIS_SENTINEL: the sentinels */
 	size_t host_count;
 	char path[108];   /* REDIS_UNIX */
 	char master[256]; /* REDIS_SENTINEL */

@@ -372,7 +372,7 @@ START_TEST(long_target_and_headers)
 	p += sprintf(p, "GET /%s HTTP/1.1\r\nHost: x\r\n", key);
 	for (int i = 0; i < 40; i++)
 		p += sprintf(p, "X-Filler-%d: %0128d\r\n", i, i);
-	p += sprintf(p, "\r\n");
+	strcpy(p, "\r\n");
 	send_text(c, text);
 	ck_assert_int_eq(read_reply(c), 200);
 	ck_assert_ptr_nonnull(strstr(c->body, "%41%41|(none)"));
@@ -1216,7 +1216,7 @@ END_TEST
 START_TEST(peer_of_tcp)
 {
 	struct client *c = client_new();
-	struct sockaddr_in own;
+	struct sockaddr_in own = {0};
 	socklen_t len = sizeof(own);
 	char want[64];
 

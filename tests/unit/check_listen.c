@@ -41,7 +41,7 @@ static int open_one(const char *where)
 
 static bool can_connect(int listener)
 {
-	struct sockaddr_storage ss;
+	struct sockaddr_storage ss = {0};
 	socklen_t len = sizeof(ss);
 	int fd, rc;
 
