@@ -191,9 +191,8 @@ static int open_parts(struct app *app)
 	struct http_limits limits = http_limits_of(app->config);
 	struct api_access access = access_of(app, app->config);
 
-	app->base = event_base_new();
 	app->metrics = calloc(1, sizeof(*app->metrics));
-	if (!app->base || !app->metrics)
+	if (!app->metrics)
 		return start_failed(app, "out of memory");
 	app->store = open_store(app);
 	if (!app->store)
@@ -300,8 +299,12 @@ static void on_reload_signal(evutil_socket_t fd, short what, void *arg)
 	notify_ready();
 }
 
+/* Makes the loop too. Nothing is handled before it runs, when everything is there. */
 static int open_signals(struct app *app)
 {
+	app->base = event_base_new();
+	if (!app->base)
+		return start_failed(app, "out of memory");
 	app->signals[0] = evsignal_new(app->base, SIGTERM, on_stop_signal, app);
 	app->signals[1] = evsignal_new(app->base, SIGINT, on_stop_signal, app);
 	app->signals[2] = evsignal_new(app->base, SIGHUP, on_reload_signal, app);
@@ -353,7 +356,8 @@ static int serve(struct app *app)
 	signal(SIGPIPE, SIG_IGN);
 	app->log.level = app->config->log_level;
 	raise_descriptor_limit(app);
-	if (open_sockets(app) != 0 || open_parts(app) != 0 || open_signals(app) != 0)
+	/* Whoever can connect may also send a signal: signals come first. */
+	if (open_signals(app) != 0 || open_sockets(app) != 0 || open_parts(app) != 0)
 		return EXIT_FAILURE;
 	log_info(&app->log, "started", "version=%s store=%s pid=%ld", BREAKERD_VERSION, store,
 		 (long)getpid());
