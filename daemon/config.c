@@ -402,15 +402,14 @@ static void warn_unused(struct log *log, const char *name, const char *why)
 /* Settings that were given and do nothing here. */
 static void warn_of_idle_settings(const struct config *config, struct log *log)
 {
-	size_t failure = config_index(setting_of("on_store_failure"));
-
 	if (*config->state_file)
 		warn_unused(log, "state_file",
 			    config->store_is_redis ? "it keeps the memory store, and store is Redis"
 						   : "this version does not keep the store yet");
 	if (*config->redis_password_file && !config->store_is_redis)
 		warn_unused(log, "redis_password_file", "store is memory");
-	if (config->sources[failure].origin != CONFIG_FROM_DEFAULT && !config->store_is_redis)
+	/* The default is in whatever --print-config printed. */
+	if (!config->store_is_redis && !config->store_failure_local)
 		warn_unused(log, "on_store_failure", "store is memory");
 }
 
