@@ -1,0 +1,128 @@
+// A redis-server and a breakerd of the test's own, on loopback, and requests to the latter.
+
+import { spawn } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import http from "node:http";
+import net from "node:net";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+
+const BREAKERD = process.env.BREAKERD ?? fileURLToPath(new URL("../../build/breakerd", import.meta.url));
+const DEADLINE = 10_000; // ms
+
+// Calls condition until it gives something true; a rejection counts as false.
+export async function until(condition, what) {
+  const end = Date.now() + DEADLINE;
+  for (;;) {
+    const result = await Promise.resolve().then(condition).catch(() => false);
+    if (result) return result;
+    if (Date.now() > end) throw new Error(`not within ${DEADLINE} ms: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+function freePort() {
+  return new Promise((resolve, reject) => {
+    const server = net.createServer().on("error", reject);
+    server.listen(0, "127.0.0.1", () => {
+      const { port } = server.address();
+      server.close(() => resolve(port));
+    });
+  });
+}
+
+function listens(port) {
+  return new Promise((resolve) => {
+    const socket = net.connect(port, "127.0.0.1", () => resolve(socket.end() && true));
+    socket.on("error", () => resolve(false));
+  });
+}
+
+function run(command, args) {
+  const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"] });
+  child.output = "";
+  for (const stream of [child.stdout, child.stderr])
+    stream.on("data", (data) => { child.output += data; });
+  child.ended = new Promise((resolve) => {
+    child.on("error", (error) => { child.output += error; resolve(-1); });
+    child.on("exit", (status, signal) => resolve(status ?? signal));
+  });
+  child.over = false;
+  child.ended.then(() => { child.over = true; });
+  return child;
+}
+
+// start(port) gives a child; another port is tried when somebody else was faster.
+async function onFreePort(start, what) {
+  for (let attempt = 0; attempt < 5; attempt++) {
+    const port = await freePort();
+    const child = start(port);
+    await until(async () => child.over || listens(port), `${what} listens`);
+    if (!child.over) return { child, port };
+    if (attempt === 4) throw new Error(`${what} does not start: ${child.output}`);
+  }
+}
+
+export async function startRedis() {
+  const directory = mkdtempSync(path.join(tmpdir(), "brk-"));
+  const { child, port } = await onFreePort((p) => run("redis-server", [
+    "--port", p, "--bind", "127.0.0.1", "--save", "", "--dir", directory]), "redis-server");
+  return {
+    port,
+    async stop() {
+      child.kill("SIGKILL");
+      await child.ended;
+      rmSync(directory, { recursive: true, force: true });
+    },
+  };
+}
+
+export class Breakerd {
+  static async start(...args) {
+    const daemon = new Breakerd();
+    const { child, port } = await onFreePort((p) => run(BREAKERD, [
+      `--listen=127.0.0.1:${p}`, ...args]), "breakerd");
+    Object.assign(daemon, { child, port, agent: new http.Agent({ keepAlive: true }) });
+    await until(async () => (await daemon.ask("GET", "/readyz")).body.status === "ready",
+      "breakerd is ready");
+    return daemon;
+  }
+
+  ask(method, route, body) {
+    return new Promise((resolve, reject) => {
+      const request = http.request({ host: "127.0.0.1", port: this.port, method, path: route,
+        agent: this.agent, timeout: DEADLINE }, (response) => {
+        let text = "";
+        response.setEncoding("utf8");
+        response.on("data", (data) => { text += data; });
+        response.on("end", () => resolve({ status: response.statusCode,
+          body: text ? JSON.parse(text) : null }));
+      });
+      request.on("error", reject);
+      request.on("timeout", () => request.destroy(new Error("no answer in time")));
+      request.end(body === undefined ? undefined : JSON.stringify(body));
+    });
+  }
+
+  // The five operations, as Stoma's CircuitBreakerStore has them.
+  async snapshot(method, key, verb, body) {
+    const route = `/v1/circuits/${encodeURIComponent(key)}${verb ? `/${verb}` : ""}`;
+    const answer = await this.ask(method, route, body);
+    if (answer.status >= 300) throw new Error(`${method} ${route}: ${JSON.stringify(answer)}`);
+    return answer.body;
+  }
+  getState(key) { return this.snapshot("GET", key); }
+  recordSuccess(key) { return this.snapshot("POST", key, "success"); }
+  recordFailure(key) { return this.snapshot("POST", key, "failure"); }
+  transition(key, to) { return this.snapshot("POST", key, "transition", { to }); }
+  reset(key) { return this.snapshot("DELETE", key); }
+
+  async stop() {
+    this.agent.destroy();
+    this.child.kill("SIGTERM");
+    const status = await this.child.ended;
+    if (status !== 0 || /Sanitizer|runtime error:/.test(this.child.output))
+      throw new Error(`breakerd ended with ${status}:\n${this.child.output}`);
+  }
+}
