@@ -1,0 +1,225 @@
+"""Who is let in: token, Host, Origin."""
+
+import os
+
+import pytest
+
+from contract import path, problem, snapshot
+from wire import request_bytes
+
+ROUTES = [("GET", path("a"), None), ("POST", path("a", "failure"), "no"),
+          ("POST", path("a", "success"), "no"), ("POST", path("a", "transition"), "no"),
+          ("DELETE", path("a"), "no"), ("GET", "/v1/circuits", None), ("GET", "/metrics", None),
+          ("GET", "/", None), ("GET", "/nowhere", None), ("GET", "/v1/circuits/%zz", None)]
+OPEN_ROUTES = [("GET", "/healthz", None), ("GET", "/readyz", None)]
+
+
+def ids(routes):
+    return [f"{method} {route}" for method, route, _ in routes]
+
+
+@pytest.fixture
+def token_file(directory):
+    name = os.path.join(directory, "token")
+    with open(name, "w", encoding="ascii") as file:
+        file.write("s3cret-Token\n")
+    return name
+
+
+WRONG_TOKENS = {
+    "none": None,
+    "another": "Bearer s3cret-token",
+    "prefix": "Bearer s3cret-Toke",
+    "longer": "Bearer s3cret-Tokenx",
+    "newline-kept": "Bearer s3cret-Token\\n",
+    "empty": "Bearer ",
+    "no-scheme": "s3cret-Token",
+    "basic": "Basic s3cret-Token",
+    "two": "Bearer s3cret-Token s3cret-Token",
+}
+
+
+@pytest.mark.parametrize("value", WRONG_TOKENS.values(), ids=WRONG_TOKENS)
+def test_token_is_asked(start, token_file, value):
+    daemon = start(token_file=token_file)
+    headers = {"Authorization": value} if value is not None else {}
+    for method, route, applied in ROUTES:
+        answer = daemon.request(method, route, headers=headers, body='{"to":"open"}')
+        problem(answer, "unauthorized", applied)
+        assert b"s3cret" not in answer.body
+    for method, route, _ in OPEN_ROUTES:
+        assert daemon.request(method, route, headers=headers).status == 200
+    assert "s3cret" not in daemon.stderr()
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+def test_token_lets_in(start, token_file, scheme):
+    daemon = start(token_file=token_file)
+    headers = {"Authorization": f"{scheme} s3cret-Token"}
+    assert snapshot(daemon.post(path("a", "failure"), headers=headers))["failureCount"] == 1
+    assert daemon.get("/metrics", headers=headers).status == 200
+    assert daemon.get("/", headers=headers).status == 200
+    assert daemon.get("/nowhere", headers=headers).status == 404
+
+
+def test_two_authorization_headers_are_refused(start, token_file):
+    daemon = start(token_file=token_file)
+    good = ("Authorization", "Bearer s3cret-Token")
+    for pairs in ([good, ("Authorization", "Bearer x")], [("Authorization", "Bearer x"), good]):
+        assert daemon.get(path("a"), headers=pairs).status in (400, 401)
+
+
+@pytest.mark.parametrize("content", [b"s3cret-Token", b"s3cret-Token\n", b"s3cret-Token\r\n"],
+                         ids=["bare", "lf", "crlf"])
+def test_the_newline_is_no_part_of_the_token(start, directory, content):
+    name = os.path.join(directory, "token")
+    with open(name, "wb") as file:
+        file.write(content)
+    daemon = start(token_file=name)
+    assert daemon.get(path("a"), headers={"Authorization": "Bearer s3cret-Token"}).status == 200
+
+
+def test_token_is_read_again_on_hangup(start, token_file):
+    from wait import until
+    daemon = start(token_file=token_file)
+    with open(token_file, "w", encoding="ascii") as file:
+        file.write("another-one\n")
+    daemon.hangup()
+    until(lambda: daemon.get(path("a"), headers={"Authorization": "Bearer another-one"}).status
+          == 200, "the new token holds")
+    problem(daemon.get(path("a"), headers={"Authorization": "Bearer s3cret-Token"}),
+            "unauthorized")
+
+
+GOOD_HOSTS = ["localhost", "localhost:8747", "localhost:1", "LOCALHOST", "LocalHost:80",
+              "127.0.0.1", "127.0.0.1:65535"]
+BAD_HOSTS = ["evil.example", "evil.example:8747", "localhost.evil.example", "127.0.0.1.evil.example",
+             "xlocalhost", "127.0.0.2", "[::1]", "10.0.0.1", "local", "localhost evil", "user@localhost",
+             "localhost:80:80", "localhost/", "[localhost]"]
+
+
+@pytest.mark.parametrize("host", GOOD_HOSTS)
+def test_our_host(memory_daemon, host):
+    assert memory_daemon.get(path("a"), headers={"Host": host}).status == 200
+    snapshot(memory_daemon.post(path("a", "failure"), headers={"Host": host}))
+
+
+@pytest.mark.parametrize("host", BAD_HOSTS)
+def test_host_of_another(memory_daemon, host):
+    for method, route, applied in ROUTES + OPEN_ROUTES:
+        answer = memory_daemon.request(method, route, headers={"Host": host}, body='{"to":"open"}')
+        problem(answer, "misdirected_request", applied)
+    assert snapshot(memory_daemon.get(path("a")))["failureCount"] == 0
+
+
+def test_empty_host(memory_daemon):
+    with memory_daemon.wire() as wire:
+        answer = wire.ask("GET", path("a"), {"Host": ""})
+        assert answer.status in (400, 421), answer
+    assert memory_daemon.get("/healthz").status == 200
+
+
+def test_two_hosts_are_refused(memory_daemon):
+    for hosts in (("localhost", "evil.example"), ("evil.example", "localhost")):
+        with memory_daemon.wire() as wire:
+            answer = wire.ask("POST", path("a", "failure"), [("Host", h) for h in hosts])
+            assert answer.status in (400, 421), answer
+    assert snapshot(memory_daemon.get(path("a")))["failureCount"] == 0
+
+
+def test_allowed_hosts_is_a_setting(start):
+    daemon = start(allowed_hosts="gateway.example")
+    assert daemon.get(path("a"), headers={"Host": "gateway.example"}).status == 200
+    assert daemon.get(path("a"), headers={"Host": "Gateway.Example:123"}).status == 200
+    problem(daemon.get(path("a"), headers={"Host": "evil.example"}), "misdirected_request",
+            contains="evil.example")
+
+
+def test_host_on_a_unix_socket(start, directory):
+    daemon = start(listen=f"unix:{directory}/s")
+    assert daemon.get(path("a"), headers={"Host": "localhost"}).status == 200
+    problem(daemon.get(path("a"), headers={"Host": "evil.example"}), "misdirected_request")
+
+
+def test_host_of_a_listener_on_ipv6(start):
+    from ports import free_port
+    try:
+        port = free_port("::1")
+    except OSError:
+        # Without IPv6 there is nothing to listen on; that the name is read is tested elsewhere.
+        return
+    daemon = start(listen=f"[::1]:{port}")
+    for host in ("[::1]", f"[::1]:{port}", "[::1]:9", "localhost"):
+        assert daemon.get(path("a"), headers={"Host": host}).status == 200, host
+    problem(daemon.get(path("a"), headers={"Host": "[::2]"}), "misdirected_request")
+
+
+OTHER_ORIGINS = {
+    "other-site": {"Origin": "https://evil.example"},
+    "other-port": {"Origin": "http://localhost:1"},
+    "null": {"Origin": "null"},
+    "empty": {"Origin": ""},
+    "subdomain": {"Origin": "http://a.localhost:8747"},
+    "no-scheme": {"Origin": "localhost:8747"},
+    "cross-site": {"Sec-Fetch-Site": "cross-site"},
+    "same-site": {"Sec-Fetch-Site": "same-site"},
+    "unknown-site": {"Sec-Fetch-Site": "whatever"},
+    "both-cross": {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"},
+    "origin-lies": {"Origin": "https://evil.example", "Sec-Fetch-Site": "same-origin"},
+    "site-lies": {"Origin": "http://localhost:8747", "Sec-Fetch-Site": "cross-site"},
+}
+
+
+@pytest.mark.parametrize("headers", OTHER_ORIGINS.values(), ids=OTHER_ORIGINS)
+def test_page_of_another_origin(memory_daemon, headers):
+    headers = dict(headers, Host="localhost:8747")
+    for method, route, applied in ROUTES + OPEN_ROUTES:
+        answer = memory_daemon.request(method, route, headers=headers, body='{"to":"open"}')
+        problem(answer, "forbidden_origin", applied)
+    assert snapshot(memory_daemon.get(path("a")))["failureCount"] == 0
+
+
+OWN_ORIGINS = {
+    "neither": {},
+    "own": {"Origin": "http://localhost:8747"},
+    "own-same-origin": {"Origin": "http://localhost:8747", "Sec-Fetch-Site": "same-origin"},
+    "same-origin": {"Sec-Fetch-Site": "same-origin"},
+    "none": {"Sec-Fetch-Site": "none"},
+    "node": {"Sec-Fetch-Mode": "cors"},
+}
+
+
+@pytest.mark.parametrize("headers", OWN_ORIGINS.values(), ids=OWN_ORIGINS)
+def test_programs_and_our_own_page(memory_daemon, headers):
+    headers = dict(headers, Host="localhost:8747")
+    snapshot(memory_daemon.post(path("a", "failure"), headers=headers))
+    assert memory_daemon.get("/", headers=headers).status == 200
+
+
+def test_preflight_is_not_answered_with_permission(memory_daemon):
+    answer = memory_daemon.request("OPTIONS", path("a", "transition"), headers={
+        "Origin": "https://evil.example", "Access-Control-Request-Method": "POST"})
+    assert answer.status == 403
+    assert not any(n.lower().startswith("access-control") for n, _ in answer.headers)
+
+
+def test_access_comes_before_everything_else(start, token_file):
+    """No one learns anything before he is let in: Host, then origin, then token, then the rest."""
+    daemon = start(token_file=token_file)
+    good = {"Authorization": "Bearer s3cret-Token"}
+    evil = {"Host": "evil.example", "Origin": "https://evil.example"}
+    problem(daemon.post("/v1/circuits/%zz/failure", headers=evil), "misdirected_request", "no")
+    problem(daemon.post("/v1/circuits/%zz/failure", headers={"Origin": "https://evil.example"}),
+            "forbidden_origin", "no")
+    problem(daemon.post("/v1/circuits/%zz/failure"), "unauthorized", "no")
+    problem(daemon.post("/v1/circuits/%zz/failure", headers=good), "invalid_key", "no")
+
+
+def test_refused_requests_with_a_body_do_not_confuse_the_connection(start, token_file):
+    daemon = start(token_file=token_file)
+    body = b"POST /v1/circuits/smuggled/failure HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with daemon.wire() as wire:
+        wire.send(request_bytes("POST", path("a", "transition"), body=body))
+        assert wire.receive().status == 401
+        good = {"Authorization": "Bearer s3cret-Token"}
+        assert wire.ask("GET", "/v1/circuits", good).json()["circuits"] == []

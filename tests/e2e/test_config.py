@@ -1,0 +1,329 @@
+"""Settings from file, environment and command line: section 5 of the contract."""
+
+import os
+import re
+
+import pytest
+
+from breakerd import run
+from contract import expect, path, problem
+from wait import until
+
+DEFAULTS = {
+    "listen": "127.0.0.1:8747",
+    "socket_mode": "0660",
+    "store": "memory",
+    "prefix": "stoma:",
+    "ttl": "86400",
+    "store_timeout": "250",
+    "on_store_failure": "local",
+    "max_in_flight": "10000",
+    "max_connections": "1000",
+    "max_circuits": "1000000",
+    "max_body": "65536",
+    "idle_timeout": "60",
+    "request_timeout": "10",
+    "log_level": "info",
+}
+UNSET = ("redis_password_file", "state_file", "token_file", "allowed_hosts")
+
+
+@pytest.fixture
+def conf(directory):
+    """conf(text) writes a settings file and gives its path."""
+
+    def write(text, name="test.conf"):
+        full = os.path.join(directory, name)
+        with open(full, "w", encoding="utf-8") as file:
+            file.write(text)
+        return full
+
+    return write
+
+
+def printed(*args, env=None):
+    """{setting: value} as --print-config has them; and the text."""
+    done = run("--print-config", *args, env=env)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    values = {}
+    for line in done.stdout.splitlines():
+        line = re.split(r"(?:^|\s)[#;]", line)[0].strip()
+        if line and not line.startswith("["):
+            name, value = (part.strip() for part in line.split("=", 1))
+            assert name not in values or name in ("listen", "allowed_hosts")
+            values[name] = f"{values[name]} {value}" if name in values else value
+    return values, done.stdout
+
+
+def refused(*args, env=None, status=1, contains=()):
+    """A start that fails: one line, exit status."""
+    done = run(*args, env=env)
+    assert done.returncode == status, done
+    assert done.stdout == ""
+    assert done.stderr.endswith("\n")
+    assert done.stderr.count("\n") == 1, done.stderr
+    for word in [contains] if isinstance(contains, str) else contains:
+        assert word in done.stderr, done.stderr
+    return done.stderr
+
+
+def test_help():
+    done = run("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    for name in (*DEFAULTS, *UNSET, "config"):
+        assert f"--{name.replace('_', '-')}=" in done.stdout, name
+    for option in ("--help", "--version", "--check-config", "--print-config"):
+        assert option in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_version():
+    done = run("--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"breakerd \d+\.\d+\.\d+.*\n", done.stdout.splitlines(True)[0])
+
+
+def test_defaults():
+    values, text = printed()
+    for name, value in DEFAULTS.items():
+        assert values[name] == value, name
+    for name in UNSET:
+        assert values.get(name, "") == "", name
+        assert name in text
+    assert "default" in text
+
+
+def test_file_environment_flag_the_later_stands(conf):
+    file = conf("ttl = 11\nstore_timeout = 11\nmax_body = 1111\n")
+    env = {"BREAKERD_STORE_TIMEOUT": "22", "BREAKERD_MAX_BODY": "2222", "BREAKERD_IDLE_TIMEOUT": "22"}
+    values, text = printed(f"--config={file}", "--max-body=3333", "--request-timeout=33", env=env)
+    assert values["ttl"] == "11"
+    assert values["store_timeout"] == "22"
+    assert values["max_body"] == "3333"
+    assert values["idle_timeout"] == "22"
+    assert values["request_timeout"] == "33"
+    assert values["log_level"] == "info"
+    # Each says where it came from.
+    assert f"{file}:1" in text
+    assert "BREAKERD_STORE_TIMEOUT" in text
+    assert "command line" in text
+
+
+def test_the_file_may_be_named_in_the_environment(conf):
+    file = conf("ttl = 12\n")
+    assert printed(env={"BREAKERD_CONFIG": file})[0]["ttl"] == "12"
+    other = conf("ttl = 13\n", "other.conf")
+    assert printed(f"--config={other}", env={"BREAKERD_CONFIG": file})[0]["ttl"] == "13"
+
+
+def test_lists_are_replaced_not_joined(conf):
+    file = conf("listen = 127.0.0.1:1001\nlisten = unix:/tmp/x\n")
+    assert printed(f"--config={file}")[0]["listen"].split() == ["127.0.0.1:1001", "unix:/tmp/x"]
+    values, _ = printed(f"--config={file}", "--listen=127.0.0.1:1002", "--listen=[::1]:1003")
+    assert values["listen"].split() == ["127.0.0.1:1002", "[::1]:1003"]
+
+
+def test_print_config_round_trip(conf):
+    args = ["--listen=127.0.0.1:1234", "--listen=unix:/tmp/b;c.sock", "--socket-mode=0600",
+            "--store=redis://somebody@example.org:6380/5", "--ttl=77",
+            "--store-timeout=99", "--on-store-failure=error", "--prefix=my#1 = \"x\":", "--max-in-flight=5",
+            "--max-connections=6", "--max-circuits=7", "--max-body=88", "--idle-timeout=9",
+            "--request-timeout=3", "--allowed-hosts=a.example,b.example",
+            "--log-level=debug"]
+    _, text = printed(*args)
+    again = run("--print-config", f"--config={conf(text)}")
+    assert again.returncode == 0, again.stderr
+
+    def settings(output):
+        lines = [re.split(r"(?:^|\s)[#;]", line)[0].strip() for line in output.splitlines()]
+        return [line for line in lines if line]
+
+    assert settings(again.stdout) == settings(text)
+
+
+def test_defaults_round_trip(conf):
+    _, text = printed()
+    assert printed(f"--config={conf(text)}")[0] == printed()[0]
+
+
+def test_secrets_are_masked(conf, directory):
+    with open(f"{directory}/token", "w", encoding="ascii") as file:
+        file.write("the-t0ken\n")
+    with open(f"{directory}/pw", "w", encoding="ascii") as file:
+        file.write("the-passw0rd\n")
+    for args, env in ([["--store=redis://u:url-s3cret@h/1", f"--token-file={directory}/token"], {}],
+                      [[f"--config={conf('store = redis://:url-s3cret@h')}"], {}],
+                      [["--store=redis://h", f"--redis-password-file={directory}/pw"], {}],
+                      [[], {"BREAKERD_STORE": "redis://u:url-s3cret@h"}]):
+        done = run("--print-config", *args, env=env)
+        assert done.returncode == 0
+        for secret in ("url-s3cret", "the-t0ken", "the-passw0rd"):
+            assert secret not in done.stdout + done.stderr
+
+
+def test_check_config(conf):
+    done = run("--check-config", f"--config={conf('ttl = 5')}")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    refused("--check-config", f"--config={conf('ttl = 0')}", contains="ttl")
+    refused("--check-config", "--ttl=x", contains="ttl")
+    refused("--check-config", f"--config={conf('')}.none", contains="none")
+
+
+def test_shipped_configuration_is_the_defaults():
+    from breakerd import ROOT
+    shipped = os.path.join(ROOT, "conf", "breakerd.conf")
+    assert printed(f"--config={shipped}")[0] == printed()[0]
+    with open(shipped, encoding="utf-8") as file:
+        text = file.read()
+    for name in (*DEFAULTS, *UNSET):
+        assert re.search(rf"^[#;]? ?{name} *=", text, re.MULTILINE), name
+
+
+BAD_FILES = {
+    "unknown": ("# a comment\n\nttll = 5\n", 3, ["ttll", "ttl"]),
+    "unknown-case": ("TTL = 5\n", 1, ["TTL"]),
+    "dashes": ("store-timeout = 5\n", 1, ["store-timeout", "store_timeout"]),
+    "range-low": ("ttl = 0\n", 1, ["ttl"]),
+    "range-high": ("\n\n\nstore_timeout = 99999999999\n", 4, ["store_timeout", "60000"]),
+    "no-number": ("max_body = 64k\n", 1, ["max_body"]),
+    "negative": ("max_connections = -1\n", 1, ["max_connections"]),
+    "hex": ("ttl = 0x10\n", 1, ["ttl"]),
+    "empty": ("ttl =\n", 1, ["ttl"]),
+    "choice": ("on_store_failure = ignore\n", 1, ["on_store_failure", "local", "error"]),
+    "level": ("log_level = verbose\n", 1, ["log_level", "debug"]),
+    "mode": ("socket_mode = 0999\n", 1, ["socket_mode"]),
+    "store": ("store = mysql://x\n", 1, ["store", "redis://"]),
+    "store-port": ("store = redis://h:99999\n", 1, ["store"]),
+    "listen": ("listen = 127.0.0.1\n", 1, ["listen"]),
+    "listen-port": ("ttl = 5\nlisten = 127.0.0.1:99999\n", 2, ["listen"]),
+    "no-pair": ("ttl = 5\nthis is no setting\n", 2, []),
+    "host-with-port": ("allowed_hosts = a.example:80\n", 1, ["allowed_hosts"]),
+}
+
+
+@pytest.mark.parametrize("text,line,words", BAD_FILES.values(), ids=BAD_FILES)
+def test_error_in_a_file_names_file_line_and_setting(conf, text, line, words):
+    file = conf(text)
+    refused(f"--config={file}", contains=[f"{file}:{line}", *words])
+
+
+def test_a_file_that_is_not_there(directory):
+    refused(f"--config={directory}/none.conf", contains=[f"{directory}/none.conf"])
+    refused(f"--config={directory}", contains=[directory])
+
+
+@pytest.mark.parametrize("name,value,words", [
+    ("BREAKERD_TTL", "0", ["BREAKERD_TTL"]), ("BREAKERD_LISTEN", "nowhere", ["BREAKERD_LISTEN"]),
+    ("BREAKERD_LOG_LEVEL", "loud", ["BREAKERD_LOG_LEVEL", "debug"]),
+])
+def test_error_in_the_environment_names_the_variable(name, value, words):
+    refused(env={name: value}, contains=words)
+
+
+@pytest.mark.parametrize("args,words", [
+    (["--ttl=0"], ["--ttl"]), (["--store-timeout=1.5"], ["--store-timeout"]),
+    (["--listen=unix:"], ["--listen"]), (["--token-file=/does/not/exist"], ["token", "/does/not/exist"]),
+    (["--store=redis://h", "--redis-password-file=/does/not/exist"], ["/does/not/exist"]),
+])
+def test_error_in_a_flag_is_a_configuration_error(args, words):
+    refused(*args, contains=words)
+
+
+@pytest.mark.parametrize("args", [["--nonsense"], ["--tttl=5"], ["-x"], ["serve"], ["--ttl"],
+                                  ["--nonsense=1"], ["--help=x"], ["extra", "--ttl=5"]])
+def test_wrong_usage(args):
+    done = run(*args)
+    assert done.returncode == 2, done
+    assert done.stdout == ""
+    assert args[0].split("=")[0] in done.stderr
+
+
+def test_unknown_variable_is_only_warned_of(start):
+    daemon = start(env={"BREAKERD_SERVICE_HOST": "10.0.0.1", "BREAKERD_PORT_8747_TCP": "x"})
+    assert daemon.get("/healthz").status == 200
+    for name in ("BREAKERD_SERVICE_HOST", "BREAKERD_PORT_8747_TCP"):
+        assert name in daemon.stderr()
+    done = run("--check-config", env={"BREAKERD_SERVICE_HOST": "x"})
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0", "192.0.2.1:8747"])
+def test_other_than_loopback_needs_a_token(listen, directory):
+    if listen.endswith(":0"):
+        listen = listen[:-1] + "8747"
+    refused(f"--listen={listen}", contains=["token_file", listen.rsplit(":", 1)[0].strip("[]")])
+    refused("--check-config", f"--listen={listen}", contains="token_file")
+    with open(f"{directory}/token", "w", encoding="ascii") as file:
+        file.write("a-token-that-is-long\n")
+    done = run("--check-config", f"--listen={listen}", f"--token-file={directory}/token")
+    assert done.returncode == 0, done.stderr
+
+
+def test_empty_token_file_is_refused(directory):
+    for content in ("", "\n"):
+        with open(f"{directory}/token", "w", encoding="ascii") as file:
+            file.write(content)
+        refused(f"--token-file={directory}/token", contains=["token"])
+
+
+# --- SIGHUP ---
+
+
+def reloads(daemon):
+    return len(re.findall(r"\breloaded\b", daemon.stderr()))
+
+
+def refusals(daemon):
+    return len(re.findall(r"\breload_refused\b", daemon.stderr()))
+
+
+def test_hangup_applies_a_good_file(start, conf):
+    file = conf("max_body = 1000\nmax_circuits = 10\n")
+    daemon = start(config=file)
+    problem(daemon.post(path("a", "failure"), b"x" * 1001), "body_too_large", "no")
+    conf("max_body = 2000\nmax_circuits = 10\nlog_level = debug\n")
+    daemon.hangup()
+    until(lambda: reloads(daemon) == 1, "it is reloaded")
+    expect(daemon.post(path("a", "failure"), b"x" * 2000), failureCount=1)
+    problem(daemon.post(path("a", "failure"), b"x" * 2001), "body_too_large", "no", contains="2000")
+    until(lambda: "request" in daemon.stderr(), "log_level is debug")
+
+
+def test_hangup_with_a_bad_file_changes_nothing(start, conf):
+    file = conf("max_body = 1000\n")
+    daemon = start(config=file)
+    for n, bad in enumerate(("max_body = 2000\nnonsense = 1\n", "max_body = 2000\nttl = 0\n",
+                             "max_body = 2000\nno pair\n"), 1):
+        conf(bad)
+        daemon.hangup()
+        until(lambda n=n: refusals(daemon) == n, "it is refused")
+        problem(daemon.post(path("a", "failure"), b"x" * 1001), "body_too_large", "no",
+                contains="1000")
+        assert f"{file}:2" in daemon.stderr().splitlines()[-1]
+    assert daemon.lives() and reloads(daemon) == 0
+    os.unlink(file)
+    daemon.hangup()
+    until(lambda: refusals(daemon) == 4, "it is refused")
+    conf("max_body = 2000\n")
+    daemon.hangup()
+    until(lambda: reloads(daemon) == 1, "a good one is taken again")
+    expect(daemon.post(path("a", "failure"), b"x" * 2000), failureCount=1)
+
+
+def test_hangup_keeps_connections_and_circuits(start, conf):
+    daemon = start(config=conf("ttl = 100\n"))
+    daemon.post(path("a", "failure"))
+    with daemon.wire() as wire:
+        assert wire.ask("GET", path("a")).status == 200
+        daemon.hangup()
+        until(lambda: reloads(daemon) == 1, "it is reloaded")
+        expect(wire.ask("GET", path("a")), failureCount=1)
+
+
+def test_hangup_says_what_needs_a_restart(start, conf):
+    daemon = start(config=conf("prefix = a:\n"))
+    conf("prefix = b:\nttl = 5\n")
+    daemon.hangup()
+    until(lambda: reloads(daemon) == 1, "it is reloaded")
+    lines = [line for line in daemon.stderr().splitlines() if "restart" in line]
+    assert len(lines) == 1 and "prefix" in lines[0] and "ttl" not in lines[0]

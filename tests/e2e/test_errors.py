@@ -1,0 +1,152 @@
+"""The error table of section 2, line by line, on both stores."""
+
+import json
+
+import pytest
+
+from contract import expect, path, problem, snapshot
+from wire import request_bytes
+
+ROUTE = path("a", "transition")
+
+NOT_A_BODY = {
+    "nothing": b"",
+    "blank": b"  ",
+    "not-json": b"to=open",
+    "cut": b'{"to":"open"',
+    "trailing-bytes": b'{"to":"open"}x',
+    "two-objects": b'{"to":"open"}{"to":"open"}',
+    "trailing-nul": b'{"to":"open"}\0',
+    "trailing-comma": b'{"to":"open",}',
+    "comment": b'{"to":"open"/**/}',
+    "single-quotes": b"{'to':'open'}",
+    "array": b'["open"]',
+    "string": b'"open"',
+    "number": b"1",
+    "null": b"null",
+    "empty-object": b"{}",
+    "to-missing": b'{"from":"open"}',
+    "to-null": b'{"to":null}',
+    "to-number": b'{"to":1}',
+    "to-bool": b'{"to":true}',
+    "to-array": b'{"to":["open"]}',
+    "to-object": b'{"to":{"state":"open"}}',
+    "from-null": b'{"to":"open","from":null}',
+    "from-number": b'{"to":"open","from":0}',
+    "to-twice": b'{"to":"open","to":"open"}',
+    "from-twice": b'{"to":"open","from":"closed","from":"closed"}',
+    "unknown-member": b'{"to":"open","reason":"x"}',
+    "unknown-case": b'{"To":"open"}',
+    "invalid-utf8": b'{"to":"\xff"}',
+    "surrogate": b'{"to":"\\ud800"}',
+    "control-in-string": b'{"to":"op\nen"}',
+    "utf16": '{"to":"open"}'.encode("utf-16"),
+    "bom": b'\xef\xbb\xbf{"to":"open"}',
+    "deep": b'{"to":' + b"[" * 5000 + b"]" * 5000 + b"}",
+    "huge-number": b'{"to":1e999}',
+}
+
+NOT_A_STATE = {
+    "upper": b'{"to":"OPEN"}',
+    "empty": b'{"to":""}',
+    "blank": b'{"to":" open"}',
+    "underscore": b'{"to":"half_open"}',
+    "joined": b'{"to":"halfopen"}',
+    "prefix": b'{"to":"ope"}',
+    "longer": b'{"to":"opened"}',
+    "nul": b'{"to":"open\\u0000"}',
+    "unicode": '{"to":"öpen"}'.encode(),
+    "from": b'{"to":"open","from":"Closed"}',
+    "from-empty": b'{"to":"open","from":""}',
+}
+
+
+@pytest.mark.parametrize("body", NOT_A_BODY.values(), ids=NOT_A_BODY)
+def test_invalid_body(daemon, body):
+    problem(daemon.post(ROUTE, body), "invalid_body", "no")
+    assert daemon.get("/v1/circuits").json()["circuits"] == []
+
+
+@pytest.mark.parametrize("body", NOT_A_STATE.values(), ids=NOT_A_STATE)
+def test_invalid_state(daemon, body):
+    problem(daemon.post(ROUTE, body), "invalid_state", "no", contains=("closed", "half-open"))
+    assert daemon.get("/v1/circuits").json()["circuits"] == []
+
+
+@pytest.mark.parametrize("body", [
+    b'{"to":"open"}', b' {"to" : "open" }\r\n', b'{"from":"closed","to":"open"}',
+    b'{"\\u0074o":"\\u006fpen"}', b'\n\t{"to":"open"}\n' + b" " * 60000,
+])
+def test_bodies_that_are_right(daemon, body):
+    expect(daemon.post(ROUTE, body), state="open")
+
+
+@pytest.mark.parametrize("content_type", [
+    None, "application/json", "application/x-www-form-urlencoded", "text/plain", "nonsense",
+])
+def test_the_content_type_is_not_asked_for(daemon, content_type):
+    headers = {"Content-Type": content_type} if content_type else {}
+    expect(daemon.post(ROUTE, '{"to":"open"}', headers=headers), state="open")
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+@pytest.mark.parametrize("verb", ["transition", "failure", "success"])
+def test_body_limit(daemon, verb, chunked):
+    def send(size):
+        body = b'{"to":"open"}' + b" " * (size - 13)
+        with daemon.wire() as wire:
+            if not chunked:
+                return wire.ask("POST", path("a", verb), body=body)
+            wire.send(request_bytes("POST", path("a", verb), {"Transfer-Encoding": "chunked"}))
+            for at in range(0, size, 10000):
+                piece = body[at:at + 10000]
+                wire.send(b"%x\r\n%s\r\n" % (len(piece), piece))
+            wire.send(b"0\r\n\r\n")
+            return wire.receive()
+
+    snapshot(send(65535))
+    was = snapshot(send(65536))
+    problem(send(65537), "body_too_large", "no", contains="65536")
+    problem(send(1_000_000), "body_too_large", "no")
+    assert snapshot(daemon.get(path("a"))) == was
+
+
+def test_body_limit_of_a_delete(daemon):
+    daemon.post(path("a", "failure"))
+    problem(daemon.request("DELETE", path("a"), body=b"x" * 65537), "body_too_large", "no")
+    expect(daemon.get(path("a")), failureCount=1)
+    assert daemon.delete(path("a"), body=b"x" * 65536).status == 204
+
+
+def test_max_body_is_a_setting(start_on, store):
+    daemon = start_on(store, max_body=1024)
+    snapshot(daemon.post(path("a", "failure"), b"x" * 1024))
+    with daemon.wire() as wire:
+        problem(wire.ask("POST", path("a", "failure"), body=b"x" * 1025), "body_too_large", "no",
+                contains="1024")
+
+
+def test_conflict_tells_both_states(daemon):
+    daemon.post(ROUTE, {"to": "half-open"})
+    document = problem(daemon.post(ROUTE, {"to": "open", "from": "closed"}), "state_conflict", "no",
+                       contains="half-open")
+    assert document["circuit"]["state"] == "half-open"
+
+
+def test_details_are_json_whatever_was_sent(memory_daemon):
+    """What the client sent comes back in `detail` escaped, or not at all."""
+    for body in (b'{"to":"\\"\\\\ \\u0001 <script>"}', '{"to":"ключ\U0001f600"}'.encode(),
+                 b'{"\\"x\\n":1,"to":"open"}', b'{"to":"' + b"y" * 60000 + b'"}',
+                 '{"to":"'.encode() + "ж".encode() * 30000 + b'"}'):
+        answer = memory_daemon.post(ROUTE, body)
+        assert answer.status in (400, 422), answer
+        document = json.loads(answer.body.decode("utf-8"))
+        assert 10 < len(document["detail"]) < 2000
+
+
+def test_the_daemon_lives_after_all_of_them(daemon):
+    for body in [*NOT_A_BODY.values(), *NOT_A_STATE.values()]:
+        assert daemon.post(ROUTE, body).status in (400, 422)
+    for route in ("/v1/circuits/%zz", "/v1/circuits?limit=x", "/nowhere", "/v1/circuits/%00"):
+        assert daemon.get(route).status in (400, 404)
+    expect(daemon.post(path("a", "failure")), failureCount=1)

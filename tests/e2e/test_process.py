@@ -1,0 +1,285 @@
+"""Start, sockets and stop."""
+
+import os
+import signal
+import socket
+import stat
+import time
+
+import pytest
+
+from breakerd import run
+from contract import expect, path, problem, snapshot
+from ports import free_port
+from wait import until
+from wire import Wire, request_bytes
+
+
+def test_port_in_use(start):
+    first = start()
+    done = run("--listen=%s:%d" % first.address)
+    assert done.returncode == 1
+    assert "%s:%d" % first.address in done.stderr
+    assert "in use" in done.stderr
+    assert first.get("/healthz").status == 200
+
+
+def test_one_bad_address_of_several_refuses_the_start(start, directory):
+    first = start()
+    done = run(f"--listen=unix:{directory}/s", "--listen=%s:%d" % first.address)
+    assert done.returncode == 1
+    assert not os.path.exists(f"{directory}/s")
+
+
+def test_several_addresses(start, directory):
+    ports = [free_port(), free_port()]
+    daemon = start(listen=[f"127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}", f"unix:{directory}/s"])
+    for n, address in enumerate([("127.0.0.1", ports[0]), ("127.0.0.1", ports[1]),
+                                 f"{directory}/s"], 1):
+        with Wire(address) as wire:
+            expect(wire.ask("POST", path("a", "failure"), body=b""), failureCount=n)
+    assert daemon.lives()
+
+
+def test_unix_socket(start, directory):
+    name = f"{directory}/s"
+    daemon = start(listen=f"unix:{name}")
+    mode = os.stat(name).st_mode
+    assert stat.S_ISSOCK(mode) and stat.S_IMODE(mode) == 0o660
+    expect(daemon.post(path("a", "failure")), failureCount=1)
+    daemon.stop()
+    assert not os.path.exists(name)
+
+
+def test_socket_mode(start, directory):
+    name = f"{directory}/s"
+    start(listen=f"unix:{name}", socket_mode="0600")
+    assert stat.S_IMODE(os.stat(name).st_mode) == 0o600
+
+
+def test_stale_socket_file_is_replaced(start, directory):
+    name = f"{directory}/s"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stale:
+        stale.bind(name)
+        stale.listen()
+    assert os.path.exists(name)
+    daemon = start(listen=f"unix:{name}")
+    assert daemon.get("/healthz").status == 200
+
+
+def test_socket_file_left_by_a_killed_daemon(start, directory):
+    name = f"{directory}/s"
+    first = start(listen=f"unix:{name}")
+    first.signal(signal.SIGKILL)
+    first.expect_exit(-signal.SIGKILL)
+    assert os.path.exists(name)
+    assert start(listen=f"unix:{name}").get("/healthz").status == 200
+
+
+def test_live_socket_is_an_error(start, directory):
+    name = f"{directory}/s"
+    first = start(listen=f"unix:{name}")
+    done = run(f"--listen=unix:{name}")
+    assert done.returncode == 1 and name in done.stderr
+    assert first.get("/healthz").status == 200
+    with Wire(name) as wire:
+        assert wire.ask("GET", "/healthz").status == 200
+
+
+def test_a_file_that_is_no_socket_is_not_touched(directory):
+    name = f"{directory}/s"
+    with open(name, "w", encoding="ascii") as file:
+        file.write("precious")
+    done = run(f"--listen=unix:{name}")
+    assert done.returncode == 1 and name in done.stderr
+    with open(name, encoding="ascii") as file:
+        assert file.read() == "precious"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop(start, number):
+    daemon = start()
+    wire = daemon.wire()
+    snapshot(wire.ask("POST", path("a", "failure"), body=b""))
+    began = time.monotonic()
+    daemon.signal(number)
+    daemon.expect_exit(0)
+    assert time.monotonic() - began < 2, "an idle connection delays the stop"
+    assert wire.ended()
+    wire.close()
+
+
+def test_stop_finishes_what_is_in_flight(private_redis, start):
+    redis = private_redis()
+    daemon = start(store=redis.url, store_timeout=4000).wait_ready()
+    redis.freeze()
+    wires = [daemon.wire() for _ in range(5)]
+    for wire in wires:
+        wire.send(request_bytes("POST", path("a", "failure"), body=b""))
+    until(lambda: daemon.metric("breakerd_store_operations_in_flight") == 5, "five wait")
+    daemon.signal(signal.SIGTERM)
+    until(lambda: refuses(daemon.address), "nothing is accepted any more")
+    assert daemon.lives()
+    redis.thaw()
+    answers = [wire.receive() for wire in wires]
+    assert sorted(a.json()["failureCount"] for a in answers) == [1, 2, 3, 4, 5]
+    assert all((a.header("Connection") or "").lower() == "close" for a in answers)
+    assert all(wire.ended() for wire in wires)
+    daemon.expect_exit(0)
+    assert redis.call("GET", "stoma:cb:a").startswith(b'{"state":"closed","failureCount":5')
+
+
+def refuses(address):
+    try:
+        socket.create_connection(address, 1).close()
+        return False
+    except OSError:
+        return True
+
+
+@pytest.mark.slow
+def test_stop_ends_within_five_seconds(private_redis, start):
+    """Also when the store never answers; who waits is told that it may have happened."""
+    redis = private_redis()
+    daemon = start(store=redis.url, store_timeout=60000).wait_ready()
+    redis.freeze()
+    with daemon.wire() as wire:
+        wire.send(request_bytes("POST", path("a", "failure"), body=b""))
+        until(lambda: daemon.metric("breakerd_store_operations_in_flight") == 1, "it waits")
+        began = time.monotonic()
+        daemon.signal(signal.SIGTERM)
+        problem(wire.receive(), "store_unavailable", "unknown")
+        daemon.expect_exit(0)
+        assert time.monotonic() - began < 5
+
+
+def test_a_second_signal_ends_at_once(private_redis, start):
+    redis = private_redis()
+    daemon = start(store=redis.url, store_timeout=60000).wait_ready()
+    redis.freeze()
+    with daemon.wire() as wire:
+        wire.send(request_bytes("POST", path("a", "failure"), body=b""))
+        until(lambda: daemon.metric("breakerd_store_operations_in_flight") == 1, "it waits")
+        daemon.signal(signal.SIGTERM)
+        until(lambda: refuses(daemon.address), "the first one is noticed")
+        began = time.monotonic()
+        daemon.signal(signal.SIGTERM)
+        daemon.ended = True
+        daemon.wait()
+        assert time.monotonic() - began < 1
+        daemon.check_stderr()
+
+
+@pytest.mark.slow
+def test_a_request_that_never_arrives_does_not_hold_up_the_stop(start):
+    daemon = start()
+    with daemon.wire() as wire:
+        wire.send(b"POST /v1/circuits/a/transition HTTP/1.1\r\nHost: localhost\r\n"
+                  b"Content-Length: 100\r\n\r\n{")
+        daemon.get("/healthz")
+        began = time.monotonic()
+        daemon.signal(signal.SIGTERM)
+        daemon.expect_exit(0)
+        assert time.monotonic() - began < 5
+
+
+def test_restart_on_the_same_port(start):
+    """Connections of the one before, in TIME_WAIT, do not stand in the way."""
+    first = start()
+    for _ in range(10):
+        with first.wire() as wire:
+            wire.ask("GET", "/healthz", {"Connection": "close"})
+    listen = "%s:%d" % first.address
+    first.stop()
+    assert start(listen=listen).get("/healthz").status == 200
+
+
+def test_connection_limit_is_left_again(start):
+    """At the limit new connections wait; when one goes they are served."""
+    daemon = start(max_connections=5)
+    wires = [daemon.wire() for _ in range(5)]
+    for wire in wires:
+        assert wire.ask("GET", "/healthz").status == 200
+    waiting = daemon.wire()
+    waiting.send(request_bytes("GET", "/healthz"))
+    waiting.sock.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        waiting.receive()
+    wires.pop().close()
+    waiting.sock.settimeout(5)
+    assert waiting.receive().status == 200
+    for wire in [*wires, waiting]:
+        wire.close()
+    until(lambda: daemon.get("/healthz").status == 200, "it accepts again")
+
+
+@pytest.mark.slow
+def test_idle_connections_are_closed(start):
+    daemon = start(idle_timeout=1)
+    with daemon.wire() as wire:
+        assert wire.ask("GET", "/healthz").status == 200
+        began = time.monotonic()
+        wire.sock.settimeout(6)
+        assert wire.ended()
+        assert 0.9 < time.monotonic() - began < 5
+
+
+@pytest.mark.slow
+def test_a_request_that_does_not_arrive_is_given_up(start):
+    daemon = start(request_timeout=1, idle_timeout=30)
+    with daemon.wire() as head, daemon.wire() as body:
+        head.send(b"GET /healthz HTT")
+        body.send(b"POST /v1/circuits/a/transition HTTP/1.1\r\nHost: localhost\r\n"
+                  b"Content-Length: 100\r\n\r\n{")
+        for wire in (head, body):
+            wire.sock.settimeout(6)
+            try:
+                while wire.sock.recv(4096):
+                    pass
+            except ConnectionResetError:
+                pass
+    assert daemon.get("/healthz").status == 200
+
+
+def test_log_lines_are_one_line_each(start):
+    """What a client sends cannot forge a line of the log."""
+    daemon = start(log_level="debug")
+    daemon.post(path('a"b\\c é', "transition"), {"to": "open"})
+    daemon.get("/%0Aforged%20line")
+    daemon.get("/v1/circuits/%0D%0Aforged")
+    until(lambda: "state_change" in daemon.stderr(), "it is logged")
+    for line in daemon.stderr().splitlines():
+        assert line.startswith("20"), line
+    assert "from=closed to=open" in daemon.stderr()
+
+
+def test_state_changes_are_logged_once_with_who_asked(start):
+    daemon = start()
+    for to in ("open", "open", "half-open"):
+        daemon.post(path("/api/users", "transition"), {"to": to})
+    daemon.post(path("/api/users", "failure"))
+    until(lambda: daemon.stderr().count("state_change") == 2, "they are logged")
+    line = [li for li in daemon.stderr().splitlines() if "state_change" in li][0]
+    assert "/api/users" in line and "127.0.0.1:" in line
+
+
+def test_idle_memory_is_small(start):
+    if os.environ.get("SANITIZED"):
+        return  # a sanitizer's shadow is no memory of ours
+    daemon = start()
+    daemon.get("/")
+    with open(f"/proc/{daemon.process.pid}/status", encoding="ascii") as status:
+        resident = [int(li.split()[1]) for li in status if li.startswith("VmRSS")][0]
+    assert resident < 10 * 1024, f"{resident} KiB"
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_signal_right_after_the_start(start, number):
+    """As soon as it can be connected to, signals mean what they always mean."""
+    for _ in range(10):
+        daemon = start()
+        daemon.signal(number)
+        if number == signal.SIGHUP:
+            assert daemon.get("/healthz").status == 200
+        else:
+            daemon.expect_exit(0)

@@ -1,0 +1,286 @@
+"""Reaching Redis: addresses, passwords, databases; and what is said when it cannot be reached.
+
+Redis that fails in the middle of work has tests of its own; here nothing may hang or crash.
+"""
+
+import os
+import time
+
+import pytest
+
+from contract import expect, path, problem
+from ports import free_port
+from wait import until
+from wire import Wire, request_bytes
+
+SECRET = "s3cr3t-p%ss w/rd"
+SECRET_IN_URL = "s3cr3t-p%25ss%20w%2Frd"
+
+
+def refused(daemon):
+    """readyz of a daemon that has no store to offer (on_store_failure = error)."""
+    answer = daemon.get("/readyz")
+    if answer.status != 503:
+        return None
+    body = answer.json()
+    assert set(body) == {"status", "store", "reason", "since"}
+    assert body["status"] == "unavailable" and body["store"] == "redis"
+    assert isinstance(body["since"], int)
+    return body["reason"]
+
+
+def works(daemon):
+    daemon.wait_ready()
+    expect(daemon.post(path("a", "failure")), failureCount=1)
+    expect(daemon.get(path("a")), failureCount=1)
+    assert daemon.delete(path("a")).status == 204
+
+
+def no_secret(daemon, *secrets):
+    said = daemon.stderr()
+    for route in ("/readyz", "/metrics", "/", path("a"), "/nowhere"):
+        answer = daemon.get(route)
+        said += answer.body.decode() + repr(answer.headers)
+    said += daemon.post(path("a", "failure")).body.decode()
+    for secret in secrets:
+        assert secret not in said
+
+
+def test_unix_socket(redis, start):
+    works(start(store=redis.unix_url))
+
+
+def test_a_name_for_the_host(redis, start):
+    works(start(store=f"redis://localhost:{redis.port}"))
+
+
+def test_connection_name(redis, redis_daemon):
+    del redis_daemon
+    clients = redis.call("CLIENT", "LIST").decode()
+    assert clients.count("name=breakerd") == 1, clients
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_database(redis, start, kind):
+    url = redis.url + "/3" if kind == "tcp" else redis.unix_url + "?db=3"
+    daemon = start(store=url).wait_ready()
+    daemon.post(path("a", "failure"))
+    with redis.client() as client:
+        assert client.keys() == []
+        client.call("SELECT", 3)
+        assert client.keys() == [b"stoma:cb:a"]
+
+
+def test_password(private_redis, start):
+    redis = private_redis("--requirepass", SECRET)
+    daemon = start(store=f"redis://:{SECRET_IN_URL}@127.0.0.1:{redis.port}")
+    works(daemon)
+    no_secret(daemon, SECRET, SECRET_IN_URL)
+
+
+def test_user_and_password(private_redis, start):
+    redis = private_redis()
+    redis.call("ACL", "SETUSER", "gate/w@y:%", "on", ">" + SECRET, "~stoma:*", "+@all")
+    redis.call("ACL", "SETUSER", "default", "off")
+    daemon = start(store=f"redis://gate%2Fw%40y%3A%25:{SECRET_IN_URL}@127.0.0.1:{redis.port}")
+    works(daemon)
+    no_secret(daemon, SECRET, SECRET_IN_URL)
+
+
+@pytest.mark.parametrize("newline", ["", "\n"])
+def test_password_file(private_redis, start, directory, newline):
+    redis = private_redis("--requirepass", SECRET)
+    name = os.path.join(directory, "password")
+    with open(name, "w", encoding="utf-8") as file:
+        file.write(SECRET + newline)
+    daemon = start(store=redis.url, redis_password_file=name)
+    works(daemon)
+    no_secret(daemon, SECRET)
+
+
+# What is wrong, and a word that the reason must hold.
+UNREACHABLE = {
+    "wrong-password": (["--requirepass", "right"], ":wr0ng-secret@", "password"),
+    "no-password": (["--requirepass", "right"], "", "password"),
+    "unknown-user": ([], "nobody:wr0ng-secret@", "password"),
+}
+
+
+@pytest.mark.parametrize("options,login,word", UNREACHABLE.values(), ids=UNREACHABLE)
+def test_login_refused(private_redis, start, options, login, word):
+    redis = private_redis(*options)
+    daemon = start(store=f"redis://{login}127.0.0.1:{redis.port}", on_store_failure="error")
+    reason = until(lambda: refused(daemon), "it says why")
+    until(lambda: word.lower() in (refused(daemon) or "").lower(), f"the reason names {word}: {reason}")
+    problem(daemon.get(path("a")), "store_unavailable")
+    problem(daemon.post(path("a", "failure")), "store_unavailable", "no")
+    no_secret(daemon, "wr0ng-secret", "right")
+
+
+def test_nobody_listens(start):
+    daemon = start(store=f"redis://127.0.0.1:{free_port()}", on_store_failure="error")
+    until(lambda: refused(daemon), "it says why")
+    began = time.monotonic()
+    for _ in range(20):
+        problem(daemon.get(path("a")), "store_unavailable")
+        for verb, body in (("failure", b""), ("success", b""), ("transition", {"to": "open"})):
+            problem(daemon.post(path("a", verb), body), "store_unavailable", "no")
+        problem(daemon.delete(path("a")), "store_unavailable", "no")
+        problem(daemon.get("/v1/circuits"), "store_unavailable")
+    assert time.monotonic() - began < 2, "answers wait for a link that is down"
+    assert daemon.get("/healthz").status == 200
+    assert daemon.metric("breakerd_store_up") == 0
+    assert daemon.get("/").status == 200
+
+
+def test_no_such_unix_socket(start, directory):
+    daemon = start(store=f"redis+unix://{directory}/none", on_store_failure="error")
+    until(lambda: refused(daemon), "it says why")
+    problem(daemon.get(path("a")), "store_unavailable")
+
+
+def test_no_such_host(start):
+    """A look-up that fails, or hangs, blocks nothing."""
+    daemon = start(store="redis://no-such-host.invalid:6379", on_store_failure="error")
+    began = time.monotonic()
+    for _ in range(10):
+        problem(daemon.get(path("a")), "store_unavailable")
+    assert time.monotonic() - began < 1
+
+
+def test_it_comes_back_by_itself(private_redis, start):
+    redis = private_redis()
+    daemon = start(store=redis.url, on_store_failure="error").wait_ready()
+    expect(daemon.post(path("a", "failure")), failureCount=1)
+    redis.kill()
+    until(lambda: refused(daemon), "the loss is noticed")
+    problem(daemon.get(path("a")), "store_unavailable")
+    redis.start()
+    daemon.wait_ready()
+    expect(daemon.post(path("a", "failure")), failureCount=1)
+    assert daemon.metric("breakerd_store_up") == 1
+
+
+def test_a_redis_that_starts_later(private_redis, start):
+    redis = private_redis()
+    redis.kill()
+    daemon = start(store=redis.url, on_store_failure="error")
+    until(lambda: refused(daemon), "it says why")
+    redis.start()
+    works(daemon)
+
+
+def test_no_answer_in_time(private_redis, start):
+    """A read that is not answered is a time-out; a write may have happened."""
+    redis = private_redis()
+    daemon = start(store=redis.url, store_timeout=200, on_store_failure="error").wait_ready()
+    expect(daemon.post(path("a", "failure")), failureCount=1)
+    redis.freeze()
+    try:
+        wires = [daemon.wire() for _ in range(6)]
+        began = time.monotonic()
+        for wire, (method, route, body) in zip(wires, [
+                ("GET", path("a"), None), ("POST", path("a", "failure"), b""),
+                ("POST", path("a", "success"), b""), ("DELETE", path("b"), None),
+                ("POST", path("c", "transition"), b'{"to":"open"}'), ("GET", "/v1/circuits", None)]):
+            wire.send(request_bytes(method, route, body=body))
+        problem(wires[0].receive(), "store_timeout")
+        for wire in wires[1:5]:
+            problem(wire.receive(), "store_timeout", "unknown")
+        problem(wires[5].receive(), "store_timeout")
+        assert 0.15 < time.monotonic() - began < 0.2 + 0.5
+        for wire in wires:
+            wire.close()
+    finally:
+        redis.thaw()
+    daemon.wait_ready()
+    # What was handed over has happened, and late replies went to nobody.
+    until(lambda: daemon.get(path("a")).status == 200, "it serves again")
+    expect(daemon.get(path("a")), failureCount=2, successCount=1)
+    expect(daemon.get(path("c")), state="open")
+
+
+def test_a_lost_answer_may_have_been_applied(private_redis, start):
+    redis = private_redis()
+    daemon = start(store=redis.url, store_timeout=5000, on_store_failure="error").wait_ready()
+    redis.freeze()
+    with daemon.wire() as write, daemon.wire() as read:
+        write.send(request_bytes("POST", path("a", "failure"), body=b""))
+        read.send(request_bytes("GET", path("a")))
+        until(lambda: daemon.metric("breakerd_store_operations_in_flight") == 2, "both wait")
+        redis.kill()
+        problem(write.receive(), "store_unavailable", "unknown")
+        problem(read.receive(), "store_unavailable")
+
+
+def test_overloaded(private_redis, start):
+    redis = private_redis()
+    daemon = start(store=redis.url, store_timeout=5000, max_in_flight=3,
+                   on_store_failure="error").wait_ready()
+    redis.freeze()
+    wires = [daemon.wire() for _ in range(3)]
+    for wire in wires:
+        wire.send(request_bytes("POST", path("a", "failure"), body=b""))
+    until(lambda: daemon.metric("breakerd_store_operations_in_flight") == 3, "three wait")
+    problem(daemon.get(path("a")), "overloaded")
+    problem(daemon.post(path("a", "failure")), "overloaded", "no")
+    problem(daemon.delete(path("a")), "overloaded", "no")
+    problem(daemon.get("/v1/circuits"), "overloaded")
+    assert daemon.get("/healthz").status == 200
+    redis.thaw()
+    assert sorted(w.receive().json()["failureCount"] for w in wires) == [1, 2, 3]
+    for wire in wires:
+        wire.close()
+    expect(daemon.get(path("a")), failureCount=3)
+
+
+def test_out_of_memory_is_the_store_s_error(private_redis, start):
+    redis = private_redis()
+    daemon = start(store=redis.url).wait_ready()
+    expect(daemon.post(path("a", "failure")), failureCount=1)
+    redis.call("CONFIG", "SET", "maxmemory", "1")
+    problem(daemon.post(path("a", "failure")), "store_error", "no", contains="OOM")
+    expect(daemon.get(path("a")), failureCount=1)
+    assert daemon.get("/readyz").json()["status"] == "ready"
+    redis.call("CONFIG", "SET", "maxmemory", "0")
+    expect(daemon.post(path("a", "failure")), failureCount=2)
+
+
+def test_no_permission_is_the_store_s_error(private_redis, start):
+    redis = private_redis()
+    redis.call("ACL", "SETUSER", "gate", "on", ">pw-of-gate", "~stoma:*", "+@all")
+    daemon = start(store=f"redis://gate:pw-of-gate@127.0.0.1:{redis.port}").wait_ready()
+    expect(daemon.post(path("a", "failure")), failureCount=1)
+    redis.call("ACL", "SETUSER", "gate", "resetkeys", "~other:*")
+    problem(daemon.get(path("a")), "store_error", contains="NOPERM")
+    problem(daemon.post(path("a", "failure")), "store_error", "no", contains="NOPERM")
+    redis.call("ACL", "SETUSER", "gate", "~stoma:*")
+    expect(daemon.post(path("a", "failure")), failureCount=2)
+    assert redis.call("GET", "stoma:cb:a").startswith(b'{"state":"closed","failureCount":2')
+
+
+def test_a_replica_is_no_store(private_redis, start):
+    """What cannot be written counts as away."""
+    master = private_redis("--repl-diskless-sync-delay", 0)
+    replica = private_redis("--replicaof", "127.0.0.1", master.port)
+    until(lambda: b"master_link_status:up" in replica.call("INFO", "replication"), "replication")
+    daemon = start(store=replica.url, on_store_failure="error")
+    until(lambda: refused(daemon), "it says why")
+    problem(daemon.post(path("a", "failure")), "store_unavailable", "no")
+    replica.call("REPLICAOF", "NO", "ONE")
+    works(daemon)
+
+
+def test_many_clients_wait_and_all_are_answered(private_redis, start):
+    """A hundred requests in flight when Redis dies: each gets one answer."""
+    redis = private_redis()
+    daemon = start(store=redis.url, store_timeout=5000, on_store_failure="error").wait_ready()
+    redis.freeze()
+    wires = [Wire(daemon.address) for _ in range(100)]
+    for n, wire in enumerate(wires):
+        wire.send(request_bytes("POST", path(f"k{n}", "failure"), body=b""))
+    until(lambda: daemon.metric("breakerd_store_operations_in_flight") == 100, "all wait")
+    redis.kill()
+    for wire in wires:
+        problem(wire.receive(), "store_unavailable", "unknown")
+        wire.close()

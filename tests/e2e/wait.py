@@ -1,0 +1,17 @@
+"""Waiting for a condition, never for a time."""
+
+import time
+
+DEADLINE = 10.0
+
+
+def until(condition, what, deadline=DEADLINE, step=0.005):
+    """Calls condition until it gives something true, which is returned."""
+    end = time.monotonic() + deadline
+    while True:
+        result = condition()
+        if result:
+            return result
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {deadline} s: {what}")
+        time.sleep(step)
