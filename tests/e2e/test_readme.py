@@ -1,0 +1,68 @@
+"""What README.md shows is what a fresh daemon prints."""
+
+import os
+import re
+import subprocess
+
+import pytest
+
+from breakerd import ROOT, run
+
+ADDRESS = "127.0.0.1:8747"
+
+
+def read(*path):
+    with open(os.path.join(ROOT, *path), encoding="utf-8") as f:
+        return f.read()
+
+
+def transcript():
+    """[(command, output)...] of the ```console blocks that ask the daemon, in order."""
+    steps = []
+    for block in re.findall(r"^```console\n(.*?)^```", read("README.md"), re.M | re.S):
+        for step in re.split(r"^\$ ", block, flags=re.M)[1:]:
+            command, _, output = step.partition("\n")
+            steps.append((command, output))
+    return [(command, output) for command, output in steps if ADDRESS in command]
+
+
+def timeless(text):
+    """Without what differs from run to run."""
+    text = re.sub(r"\b1\d{12}\b", "STAMP", text)
+    return re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "STAMP", text).rstrip("\n")
+
+
+def test_readme_tells_the_truth(start):
+    daemon = start()
+    steps = transcript()
+    assert len(steps) >= 5
+    for command, expected in steps:
+        here = command.replace(ADDRESS, daemon.host).replace("curl ", "curl -sS ", 1)
+        printed = subprocess.run(["sh", "-c", here], stdout=subprocess.PIPE, timeout=20, check=True,
+                                 stdin=subprocess.DEVNULL).stdout.decode("utf-8")
+        assert timeless(printed.replace(daemon.host, ADDRESS)) == timeless(expected), command
+
+
+def test_make_run_shows_lines_of_the_readme():
+    lines = re.findall(r"^  (curl .*)$", read("scripts", "run"), re.M)
+    assert len(lines) == 5
+    assert lines == [command for command, _ in transcript()][:5]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/guide.md", "docs/redis.md",
+                                  "docs/development.md"])
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", read(page)):
+        if "://" not in target:
+            path = os.path.join(ROOT, os.path.dirname(page), target)
+            assert os.path.exists(path), target
+
+
+def test_readme_has_every_setting_and_its_default():
+    done = run("--print-config")
+    settings = dict(re.findall(r"^(?:# )?([a-z_]+) = ?(.*)$", done.stdout, re.M))
+    rows = dict(re.findall(r"^\| `([a-z_]+)` \| ([^|]+) \|", read("README.md"), re.M))
+    assert set(rows) == set(settings)
+    for name, default in rows.items():
+        if name != "allowed_hosts":  # made from the addresses listened on
+            assert default.strip().strip("`") == (settings[name] or "none"), name
