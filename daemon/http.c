@@ -564,11 +564,6 @@ static void on_connection(void *arg, struct MHD_Connection *mhd, void **context,
 		event_del(http->sweep);
 		http->sweep_ms = 0;
 	}
-	/* Its descriptor is free in a moment. */
-	if (http->paused) {
-		event_del(http->unpause);
-		http->paused = false;
-	}
 	update_listeners(http);
 }
 
