@@ -1,32 +1,16 @@
-#include "http.h"
-
-#include "log.h"
-#include "metrics.h"
+#include "http_private.h"
 #include "problem.h"
 
-#include <arpa/inet.h>
 #include <assert.h>
-#include <errno.h>
-#include <event2/event.h>
-#include <event2/util.h>
 #include <inttypes.h>
-#include <linux/sockios.h>
-#include <linux/tcp.h>
-#include <microhttpd.h>
-#include <netinet/in.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/ioctl.h>
-#include <sys/queue.h>
-#include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
 
 /*
- * One libmicrohttpd daemon without a listening socket, and this file accepts for it: so
+ * One libmicrohttpd daemon without a listening socket; http_accept.c accepts for it: so
  * several listeners share one limit of connections, and waiting at the limit or for a free
  * descriptor is in our hands. libmicrohttpd runs whenever its epoll descriptor is readable,
  * and once at the end of a turn of the loop in which a connection was added or resumed,
@@ -36,119 +20,10 @@
 /* Memory that libmicrohttpd keeps for a connection: the request's line and headers fit in
  * it, or the answer is 414 or 431. It is cleared for each request, so more costs time. */
 #define CONNECTION_MEMORY ((size_t)16 * 1024)
-/* Connections accepted from one listener before the others have their turn. */
-#define ACCEPT_BATCH 64
 /* Times that libmicrohttpd is run again while it has data at hand, before all else. */
 #define PUMP_ROUNDS 16
-/* How long accepting pauses when there are no descriptors. */
-#define PAUSE_MS 100
 /* A body's memory up to this is kept for the connection's next request. */
 #define BODY_KEEP ((size_t)4096)
-
-/*
- * Where a connection is. Each of the first PHASES_TIMED has a list of its connections by
- * the time of their arrival in it, so that the oldest, whose time is over first, are in front.
- */
-enum phase {
-	PHASE_FRESH,   /* no request, and not yet looked at whether one has begun to arrive */
-	PHASE_IDLE,    /* no request; ends after idle_timeout */
-	PHASE_READING, /* from the request line to the end of the body; request_timeout */
-	PHASE_SENDING, /* answered, but not all is sent: idle_timeout without progress */
-	PHASE_HUNG_UP, /* no request, and none will come: ends at once */
-	PHASES_TIMED,
-	PHASE_HANDLER = PHASES_TIMED, /* the handler has the request; it has its own deadlines */
-	PHASE_ENDING,                 /* shut down; libmicrohttpd is about to notice */
-};
-
-#define CONN_MAGIC 0x636f6e6eu
-
-struct http_request {
-	enum http_method method;
-	bool begun;     /* the handler of libmicrohttpd has been called for it */
-	bool suspended; /* the connection is */
-	bool answered;  /* http_reply was called */
-	bool queued;    /* and libmicrohttpd has the response */
-	bool too_large;
-	const char *target; /* as libmicrohttpd has it, without query */
-	const char *query;  /* in query_buf, or NULL */
-	size_t body_len;
-	uint64_t arrived_ns; /* all of it */
-	void *data;
-};
-
-struct conn {
-	unsigned magic;
-	struct http *http;
-	struct MHD_Connection *mhd;
-	int fd;
-	enum phase phase;
-	uint64_t requests; /* done */
-	bool hung_up;      /* the client sends no more */
-	int64_t since_ms;  /* when it came into its phase */
-	uint64_t progress;
-	TAILQ_ENTRY(conn) entry; /* in the list of its phase */
-	struct http_request rq;
-	/* Kept from request to request. */
-	char *body;
-	size_t body_size;
-	char *query_buf;
-	size_t query_size;
-	union {
-		struct sockaddr any;
-		struct sockaddr_in in;
-		struct sockaddr_in6 in6;
-	} addr;
-	char peer[64]; /* "" until somebody asks */
-};
-TAILQ_HEAD(conn_list, conn);
-
-struct listener {
-	struct http *http;
-	int fd;
-	bool enabled;
-	struct event *ev;
-	TAILQ_ENTRY(listener) entry;
-	char name[];
-};
-
-struct http {
-	struct event_base *base;
-	struct http_limits limits;
-	http_handler_fn *handler;
-	void *arg;
-	struct metrics *metrics;
-	struct log *log;
-
-	struct MHD_Daemon *mhd;
-	struct event *readable; /* its epoll descriptor */
-	struct event *pump;     /* runs it at the end of the turn */
-	bool pump_pending;
-
-	TAILQ_HEAD(listener_list, listener) listeners;
-	struct event *unpause;
-	bool paused; /* for want of descriptors */
-	int64_t pause_logged_ms;
-	struct conn *accepting; /* on its way through MHD_add_connection */
-
-	struct conn_list phases[PHASES_TIMED];
-	struct event *sweep;
-	int64_t sweep_ms; /* when the timer fires; 0: it is off */
-	unsigned connections;
-	unsigned requests; /* under way, from their request line until they are sent */
-	unsigned handling; /* with the handler */
-
-	bool draining;
-	void (*drained)(void *arg);
-	void *drained_arg;
-};
-
-static struct conn *conn_of(const struct http_request *rq)
-{
-	struct conn *c = (struct conn *)(void *)((char *)(uintptr_t)rq - offsetof(struct conn, rq));
-
-	assert(c->magic == CONN_MAGIC);
-	return c;
-}
 
 const char *http_method_name(enum http_method method)
 {
@@ -160,178 +35,12 @@ const char *http_method_name(enum http_method method)
 	return names[(unsigned)method < HTTP_METHODS ? method : HTTP_OTHER];
 }
 
-/* Time. */
-
-static uint64_t now_ns(clockid_t clock)
+static uint64_t now_ns(void)
 {
 	struct timespec ts;
 
-	clock_gettime(clock, &ts);
+	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
-}
-
-/* To a few milliseconds, which is enough for stamps and costs next to nothing. */
-static int64_t coarse_ms(void)
-{
-	return (int64_t)(now_ns(CLOCK_MONOTONIC_COARSE) / 1000000);
-}
-
-static int64_t phase_limit_ms(const struct http *http, enum phase phase)
-{
-	/* At least 1, or a sweep would find no end. */
-	int64_t idle = (int64_t)http->limits.idle_timeout_s * 1000 + 1;
-	int64_t request = (int64_t)http->limits.request_timeout_s * 1000 + 1;
-
-	if (phase == PHASE_READING)
-		return request;
-	if (phase == PHASE_HUNG_UP)
-		return 1;
-	return phase == PHASE_FRESH && request < idle ? request : idle;
-}
-
-/* Lets the sweep come at `at_ms` or before. It is never put off here: it does that itself. */
-static void sweep_by(struct http *http, int64_t at_ms)
-{
-	int64_t wait = at_ms - coarse_ms();
-	struct timeval tv;
-
-	if (http->sweep_ms && http->sweep_ms <= at_ms)
-		return;
-	/* A little late, so that the coarse clock has got there too. */
-	wait = (wait < 0 ? 0 : wait) + 10;
-	tv.tv_sec = (time_t)(wait / 1000);
-	tv.tv_usec = (suseconds_t)(wait % 1000) * 1000;
-	http->sweep_ms = at_ms;
-	event_add(http->sweep, &tv);
-}
-
-static void conn_leave(struct conn *c)
-{
-	if (c->phase < PHASES_TIMED)
-		TAILQ_REMOVE(&c->http->phases[c->phase], c, entry);
-}
-
-/* The one place where a connection changes its phase. */
-static void conn_enter(struct conn *c, enum phase phase)
-{
-	struct http *http = c->http;
-
-	conn_leave(c);
-	c->phase = phase;
-	if (phase >= PHASES_TIMED)
-		return;
-	/* An idle connection is so since it was fresh. */
-	if (phase != PHASE_IDLE)
-		c->since_ms = coarse_ms();
-	TAILQ_INSERT_TAIL(&http->phases[phase], c, entry);
-	sweep_by(http, c->since_ms + phase_limit_ms(http, phase));
-}
-
-/* Bytes that the peer of a TCP connection has taken; of another, what it has still to take. */
-static uint64_t conn_progress(const struct conn *c)
-{
-	struct tcp_info info;
-	socklen_t len = sizeof(info);
-	int waiting = 0;
-
-	memset(&info, 0, sizeof(info));
-	if (getsockopt(c->fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0)
-		return info.tcpi_bytes_acked;
-	ioctl(c->fd, SIOCOUTQ, &waiting);
-	return (uint64_t)waiting;
-}
-
-/*
- * True if bytes have come since the connection has no request: one is on its way, and slow.
- * Only TCP can tell.
- */
-static bool conn_has_begun(const struct conn *c)
-{
-	struct tcp_info info;
-	socklen_t len = sizeof(info);
-
-	memset(&info, 0, sizeof(info));
-	if (getsockopt(c->fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0)
-		return false;
-	if (!c->requests)
-		return info.tcpi_bytes_received > 0;
-	/* 100 ms, lest it be the end of the last request. */
-	return (int64_t)info.tcpi_last_data_recv + 100 < coarse_ms() - c->since_ms;
-}
-
-static bool conn_has_hung_up(const struct conn *c)
-{
-	char byte;
-
-	return recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
-}
-
-/* Ends a connection: libmicrohttpd sees it hung up, and cleans up behind it. */
-static void conn_end(struct conn *c, const char *why)
-{
-	log_debug(c->http->log, "http_timeout", "peer=%s phase=%s", http_request_peer(&c->rq), why);
-	conn_enter(c, PHASE_ENDING);
-	shutdown(c->fd, SHUT_RDWR);
-}
-
-/* The time of a connection in its phase is over. */
-static void conn_overdue(struct conn *c, int64_t now)
-{
-	uint64_t progress;
-
-	switch (c->phase) {
-	case PHASE_FRESH:
-		if (conn_has_begun(c) || conn_has_hung_up(c))
-			conn_end(c, "request_line");
-		else if (c->since_ms + phase_limit_ms(c->http, PHASE_IDLE) <= now)
-			conn_end(c, "idle");
-		else
-			conn_enter(c, PHASE_IDLE);
-		break;
-	case PHASE_IDLE:
-		conn_end(c, "idle");
-		break;
-	case PHASE_SENDING:
-		progress = conn_progress(c);
-		if (progress == c->progress)
-			conn_end(c, "sending");
-		else
-			conn_enter(c, PHASE_SENDING);
-		c->progress = progress;
-		break;
-	default:
-		conn_end(c, "request");
-	}
-}
-
-static void on_sweep(evutil_socket_t fd, short what, void *arg)
-{
-	struct http *http = arg;
-	int64_t now = coarse_ms(), next = 0;
-	struct conn *c;
-
-	(void)fd;
-	(void)what;
-	/* On, and in the past: what is entered meanwhile does not arm it. */
-	http->sweep_ms = 1;
-	for (int p = 0; p < PHASES_TIMED; p++) {
-		int64_t limit = phase_limit_ms(http, (enum phase)p);
-
-		while ((c = TAILQ_FIRST(&http->phases[p])) && c->since_ms + limit <= now)
-			conn_overdue(c, now);
-	}
-	for (int p = 0; p < PHASES_TIMED; p++) {
-		c = TAILQ_FIRST(&http->phases[p]);
-		if (!c)
-			continue;
-		int64_t due = c->since_ms + phase_limit_ms(http, (enum phase)p);
-
-		if (!next || due < next)
-			next = due;
-	}
-	http->sweep_ms = 0;
-	if (next)
-		sweep_by(http, next);
 }
 
 /* The pump. */
@@ -345,7 +54,7 @@ static bool mhd_is_busy(struct http *http)
 	return MHD_get_timeout(http->mhd, &ms) == MHD_YES;
 }
 
-static void schedule_pump(struct http *http)
+void http_schedule_pump(struct http *http)
 {
 	if (http->pump_pending)
 		return;
@@ -374,7 +83,7 @@ static void pump(struct http *http)
 	while (mhd_is_busy(http) && ++rounds < PUMP_ROUNDS);
 	/* Still busy: the rest of the loop has its turn first. */
 	if (rounds == PUMP_ROUNDS)
-		schedule_pump(http);
+		http_schedule_pump(http);
 	check_drained(http);
 }
 
@@ -383,148 +92,6 @@ static void on_pump(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	pump(arg);
-}
-
-/* Accepting. */
-
-/* Brings the listeners into line with what may be accepted now. */
-static void update_listeners(struct http *http)
-{
-	bool enable = !http->paused && !http->draining &&
-		      http->connections < http->limits.max_connections;
-	struct listener *l;
-
-	TAILQ_FOREACH (l, &http->listeners, entry) {
-		if (l->enabled == enable)
-			continue;
-		l->enabled = enable;
-		if (enable)
-			event_add(l->ev, NULL);
-		else
-			event_del(l->ev);
-	}
-}
-
-static void on_unpause(evutil_socket_t fd, short what, void *arg)
-{
-	struct http *http = arg;
-
-	(void)fd;
-	(void)what;
-	http->paused = false;
-	update_listeners(http);
-}
-
-/* Accepting has failed for a reason that will not go away at once. */
-static void pause_listeners(struct http *http, const struct listener *l, int why)
-{
-	const struct timeval tv = {.tv_usec = PAUSE_MS * 1000};
-	int64_t now = coarse_ms();
-
-	if (!http->pause_logged_ms || now - http->pause_logged_ms > 10000) {
-		http->pause_logged_ms = now;
-		log_warning(http->log, "http_accept_failed", "listener=%s error=%s", l->name,
-			    log_quote(strerror(why), strlen(strerror(why))).text);
-	}
-	http->paused = true;
-	event_add(http->unpause, &tv);
-	update_listeners(http);
-}
-
-static void conn_free(struct conn *c)
-{
-	c->magic = 0;
-	free(c->body);
-	free(c->query_buf);
-	free(c);
-}
-
-static void add_connection(struct http *http, int fd, const struct sockaddr_storage *ss,
-			   socklen_t len)
-{
-	struct conn *c = calloc(1, sizeof(*c));
-
-	if (!c) {
-		close(fd);
-		return;
-	}
-	c->magic = CONN_MAGIC;
-	c->http = http;
-	c->fd = fd;
-	c->phase = PHASE_ENDING;
-	memcpy(&c->addr, ss, len < sizeof(c->addr) ? len : sizeof(c->addr));
-	/* on_connection takes it. */
-	http->accepting = c;
-	if (MHD_add_connection(http->mhd, fd, (const struct sockaddr *)ss, len) != MHD_YES)
-		log_debug(http->log, "http_connection_refused", "errno=%d", errno);
-	if (http->accepting) {
-		http->accepting = NULL;
-		conn_free(c);
-	}
-}
-
-static void on_acceptable(evutil_socket_t fd, short what, void *arg)
-{
-	struct listener *l = arg;
-	struct http *http = l->http;
-
-	(void)what;
-	for (unsigned n = 0; n < ACCEPT_BATCH; n++) {
-		struct sockaddr_storage ss;
-		socklen_t len = sizeof(ss);
-		int client;
-
-		if (http->connections >= http->limits.max_connections)
-			break;
-		memset(&ss, 0, sizeof(ss));
-		client = accept4(fd, (struct sockaddr *)&ss, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
-		if (client >= 0) {
-			add_connection(http, client, &ss, len);
-			continue;
-		}
-		if (errno == EAGAIN)
-			break;
-		/* accept(2): errors of the connection itself, as good as none having come. */
-		if (errno == EINTR || errno == ECONNABORTED || errno == EPROTO || errno == EPERM)
-			continue;
-		pause_listeners(http, l, errno);
-		break;
-	}
-	update_listeners(http);
-	schedule_pump(http);
-}
-
-int http_listen(struct http *http, int fd, const char *name)
-{
-	size_t len = strlen(name) + 1;
-	struct listener *l = calloc(1, sizeof(*l) + len);
-
-	if (!l)
-		return -1;
-	l->http = http;
-	l->fd = fd;
-	memcpy(l->name, name, len);
-	evutil_make_socket_nonblocking(fd);
-	l->ev = event_new(http->base, fd, EV_READ | EV_PERSIST, on_acceptable, l);
-	if (!l->ev) {
-		free(l);
-		return -1;
-	}
-	TAILQ_INSERT_TAIL(&http->listeners, l, entry);
-	update_listeners(http);
-	return 0;
-}
-
-static void close_listeners(struct http *http)
-{
-	struct listener *l;
-
-	while ((l = TAILQ_FIRST(&http->listeners))) {
-		TAILQ_REMOVE(&http->listeners, l, entry);
-		event_free(l->ev);
-		close(l->fd);
-		free(l);
-	}
 }
 
 /* What libmicrohttpd tells. */
@@ -550,21 +117,18 @@ static void on_connection(void *arg, struct MHD_Connection *mhd, void **context,
 		http->connections++;
 		http->metrics->http_connections++;
 		http->metrics->http_connections_accepted++;
-		conn_enter(c, PHASE_FRESH);
+		http_conn_enter(c, PHASE_FRESH);
 		return;
 	}
 	c = *context;
 	*context = NULL;
-	conn_leave(c);
-	conn_free(c);
+	http_conn_free(c);
 	http->connections--;
 	http->metrics->http_connections--;
-	if (!http->connections) {
-		/* Nothing is waited for: no timer shall wake an idle daemon. */
-		event_del(http->sweep);
-		http->sweep_ms = 0;
-	}
-	update_listeners(http);
+	/* No timer shall wake an idle daemon. */
+	if (!http->connections)
+		http_sweep_stop(http);
+	http_accept_update(http);
 }
 
 static enum http_method parse_method(const char *method)
@@ -623,7 +187,7 @@ static void *on_request_line(void *arg, const char *target, struct MHD_Connectio
 			c->rq.target = NULL; /* on_begin gives up */
 	}
 	http->requests++;
-	conn_enter(c, PHASE_READING);
+	http_conn_enter(c, PHASE_READING);
 	return c;
 }
 
@@ -651,9 +215,9 @@ static void on_completed(void *arg, struct MHD_Connection *mhd, void **context,
 	 * close their side do so behind their first request.
 	 */
 	if (c->requests++ == 0)
-		c->hung_up = conn_has_hung_up(c);
+		c->hung_up = http_conn_has_hung_up(c);
 	if (c->phase != PHASE_ENDING)
-		conn_enter(c, c->hung_up ? PHASE_HUNG_UP : PHASE_FRESH);
+		http_conn_enter(c, c->hung_up ? PHASE_HUNG_UP : PHASE_FRESH);
 }
 
 /* What the headers say of the body. */
@@ -698,7 +262,7 @@ static enum MHD_Result on_framing_header(void *arg, enum MHD_ValueKind kind, con
 /* Answers a request that the handler cannot be shown; the connection ends with it. */
 static enum MHD_Result refuse(struct http_request *rq, enum problem problem, const char *detail)
 {
-	struct http *http = conn_of(rq)->http;
+	struct http *http = http_conn_of(rq)->http;
 	bool writes = rq->method == HTTP_POST || rq->method == HTTP_DELETE;
 	struct http_reply reply = {.status = problem_status(problem),
 				   .content_type = "application/problem+json",
@@ -710,7 +274,7 @@ static enum MHD_Result refuse(struct http_request *rq, enum problem problem, con
 	if (!body)
 		return MHD_NO;
 	reply.body = body;
-	rq->arrived_ns = now_ns(CLOCK_MONOTONIC);
+	rq->arrived_ns = now_ns();
 	http->handling++;
 	http->metrics->http_requests_in_flight++;
 	http_reply(rq, &reply);
@@ -724,8 +288,8 @@ static enum MHD_Result hand_over(struct conn *c)
 	struct http *http = c->http;
 	struct http_request *rq = &c->rq;
 
-	rq->arrived_ns = now_ns(CLOCK_MONOTONIC);
-	conn_enter(c, PHASE_HANDLER);
+	rq->arrived_ns = now_ns();
+	http_conn_enter(c, PHASE_HANDLER);
 	http->handling++;
 	http->metrics->http_requests_in_flight++;
 	http->handler(http->arg, rq);
@@ -899,7 +463,7 @@ const char *http_request_header(const struct http_request *rq, const char *name,
 {
 	struct lookup l = {.name = name, .len = strlen(name)};
 
-	MHD_get_connection_values_n(conn_of(rq)->mhd, MHD_HEADER_KIND, on_header, &l);
+	MHD_get_connection_values_n(http_conn_of(rq)->mhd, MHD_HEADER_KIND, on_header, &l);
 	if (count)
 		*count = l.count;
 	return l.value;
@@ -909,31 +473,7 @@ const char *http_request_body(const struct http_request *rq, size_t *len, bool *
 {
 	*len = rq->body_len;
 	*too_large = rq->too_large;
-	return rq->body_len ? conn_of(rq)->body : "";
-}
-
-const char *http_request_peer(const struct http_request *rq)
-{
-	struct conn *c = conn_of(rq);
-	char host[INET6_ADDRSTRLEN] = "?";
-	struct ucred peer;
-	socklen_t len = sizeof(peer);
-
-	if (c->peer[0])
-		return c->peer;
-	if (c->addr.any.sa_family == AF_INET) {
-		inet_ntop(AF_INET, &c->addr.in.sin_addr, host, sizeof(host));
-		snprintf(c->peer, sizeof(c->peer), "%s:%u", host, ntohs(c->addr.in.sin_port));
-	} else if (c->addr.any.sa_family == AF_INET6) {
-		inet_ntop(AF_INET6, &c->addr.in6.sin6_addr, host, sizeof(host));
-		snprintf(c->peer, sizeof(c->peer), "[%s]:%u", host, ntohs(c->addr.in6.sin6_port));
-	} else if (getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0) {
-		snprintf(c->peer, sizeof(c->peer), "unix:uid=%ju,pid=%jd", (uintmax_t)peer.uid,
-			 (intmax_t)peer.pid);
-	} else {
-		snprintf(c->peer, sizeof(c->peer), "unix:");
-	}
-	return c->peer;
+	return rq->body_len ? http_conn_of(rq)->body : "";
 }
 
 void **http_request_data(struct http_request *rq)
@@ -988,9 +528,9 @@ static void log_reply(struct conn *c, const struct http_reply *reply, uint64_t n
 
 void http_reply(struct http_request *rq, const struct http_reply *reply)
 {
-	struct conn *c = conn_of(rq);
+	struct conn *c = http_conn_of(rq);
 	struct http *http = c->http;
-	uint64_t ns = now_ns(CLOCK_MONOTONIC) - rq->arrived_ns;
+	uint64_t ns = now_ns() - rq->arrived_ns;
 
 	assert(!rq->answered);
 	rq->answered = true;
@@ -1000,7 +540,7 @@ void http_reply(struct http_request *rq, const struct http_reply *reply)
 	http->metrics->http_requests_in_flight--;
 	if (http->log && http->log->level >= LOG_LEVEL_DEBUG)
 		log_reply(c, reply, ns);
-	conn_enter(c, PHASE_SENDING);
+	http_conn_enter(c, PHASE_SENDING);
 	c->progress = 0;
 	/* Queued while it is suspended still: that saves a call of the handler. */
 	rq->queued = queue_reply(c, reply);
@@ -1009,7 +549,7 @@ void http_reply(struct http_request *rq, const struct http_reply *reply)
 	if (rq->suspended) {
 		rq->suspended = false;
 		MHD_resume_connection(c->mhd);
-		schedule_pump(http);
+		http_schedule_pump(http);
 	}
 }
 
@@ -1055,19 +595,15 @@ struct http *http_new(struct event_base *base, const struct http_limits *limits,
 	http->arg = arg;
 	http->metrics = metrics;
 	http->log = log;
-	TAILQ_INIT(&http->listeners);
-	for (int p = 0; p < PHASES_TIMED; p++)
-		TAILQ_INIT(&http->phases[p]);
+	if (http_sweep_init(http) < 0 || http_accept_init(http) < 0)
+		goto fail;
 	http->mhd = start_mhd(http);
 	info = http->mhd ? MHD_get_daemon_info(http->mhd, MHD_DAEMON_INFO_EPOLL_FD) : NULL;
 	if (!info)
 		goto fail;
 	http->readable = event_new(base, info->epoll_fd, EV_READ | EV_PERSIST, on_pump, http);
 	http->pump = event_new(base, -1, 0, on_pump, http);
-	http->sweep = evtimer_new(base, on_sweep, http);
-	http->unpause = evtimer_new(base, on_unpause, http);
-	if (!http->readable || !http->pump || !http->sweep || !http->unpause ||
-	    event_add(http->readable, NULL) < 0)
+	if (!http->readable || !http->pump || event_add(http->readable, NULL) < 0)
 		goto fail;
 	return http;
 fail:
@@ -1078,12 +614,9 @@ fail:
 void http_reconfigure(struct http *http, const struct http_limits *limits)
 {
 	http->limits = *limits;
-	update_listeners(http);
-	/* Deadlines may be nearer now: look at once. */
-	if (http->connections) {
-		http->sweep_ms = 0;
-		sweep_by(http, coarse_ms());
-	}
+	http_accept_update(http);
+	if (http->connections)
+		http_sweep_now(http);
 }
 
 void http_drain(struct http *http, void (*drained)(void *arg), void *arg)
@@ -1091,9 +624,9 @@ void http_drain(struct http *http, void (*drained)(void *arg), void *arg)
 	http->draining = true;
 	http->drained = drained;
 	http->drained_arg = arg;
-	close_listeners(http);
+	http_accept_close(http);
 	/* Takes in what has arrived already, then looks whether anything is under way. */
-	schedule_pump(http);
+	http_schedule_pump(http);
 }
 
 void http_free(struct http *http)
@@ -1102,7 +635,7 @@ void http_free(struct http *http)
 		return;
 	assert(!http->handling);
 	http->drained = NULL;
-	close_listeners(http);
+	http_accept_close(http);
 	if (http->mhd) {
 		/* Its descriptor is closed in a moment. */
 		if (http->readable)

@@ -3,7 +3,9 @@
  *
  * A request reaches the handler once its body has arrived. The handler replies at once,
  * or keeps the pointer and calls http_reply later, exactly once; until then the
- * connection is suspended. The request is gone after http_reply has returned.
+ * connection is suspended. The request is gone after http_reply has returned. That the
+ * client has gone meanwhile is not noticed; one that has only closed its sending side counts
+ * as gone if its answer was not given at once (libmicrohttpd knows no half-closed clients).
  */
 #ifndef BREAKERD_HTTP_H
 #define BREAKERD_HTTP_H

@@ -1,0 +1,162 @@
+/*
+ * What the files of http share; nobody else includes this. http.c: requests and answers;
+ * http_accept.c: listeners; http_conn.c: connections and their time-outs.
+ */
+#ifndef BREAKERD_HTTP_PRIVATE_H
+#define BREAKERD_HTTP_PRIVATE_H
+
+#include "http.h"
+#include "log.h"
+#include "metrics.h"
+
+#include <event2/event.h>
+#include <microhttpd.h>
+#include <netinet/in.h>
+#include <sys/queue.h>
+#include <sys/socket.h>
+#include <time.h>
+
+/*
+ * Where a connection is. Each of the first PHASES_TIMED has a list of its connections by
+ * the time of their arrival in it, so that the oldest, whose time is over first, are in front.
+ */
+enum phase {
+	PHASE_FRESH,   /* no request, and not yet looked at whether one has begun to arrive */
+	PHASE_IDLE,    /* no request; ends after idle_timeout */
+	PHASE_READING, /* from the request line to the end of the body; request_timeout */
+	PHASE_SENDING, /* answered, but not all is sent: idle_timeout without progress */
+	PHASE_HUNG_UP, /* no request, and none will come: ends at once */
+	PHASES_TIMED,
+	PHASE_HANDLER = PHASES_TIMED, /* the handler has the request; it has its own deadlines */
+	PHASE_ENDING,                 /* shut down; libmicrohttpd is about to notice */
+};
+
+struct http_request {
+	enum http_method method;
+	bool begun;     /* the handler of libmicrohttpd has been called for it */
+	bool suspended; /* the connection is */
+	bool answered;  /* http_reply was called */
+	bool queued;    /* and libmicrohttpd has the response */
+	bool too_large;
+	const char *target; /* as libmicrohttpd has it, without query */
+	const char *query;  /* in query_buf, or NULL */
+	size_t body_len;
+	uint64_t arrived_ns; /* all of it */
+	void *data;
+};
+
+struct conn {
+	unsigned magic;
+	struct http *http;
+	struct MHD_Connection *mhd;
+	int fd;
+	enum phase phase;
+	uint64_t requests; /* done */
+	bool hung_up;      /* the client sends no more */
+	int64_t since_ms;  /* when it came into its phase */
+	uint64_t progress;
+	TAILQ_ENTRY(conn) entry; /* in the list of its phase */
+	struct http_request rq;
+	/* Kept from request to request. */
+	char *body;
+	size_t body_size;
+	char *query_buf;
+	size_t query_size;
+	union {
+		struct sockaddr any;
+		struct sockaddr_in in;
+		struct sockaddr_in6 in6;
+	} addr;
+	char peer[64]; /* "" until somebody asks */
+};
+TAILQ_HEAD(conn_list, conn);
+
+struct listener {
+	struct http *http;
+	int fd;
+	bool enabled;
+	struct event *ev;
+	TAILQ_ENTRY(listener) entry;
+	char name[];
+};
+
+struct http {
+	struct event_base *base;
+	struct http_limits limits;
+	http_handler_fn *handler;
+	void *arg;
+	struct metrics *metrics;
+	struct log *log;
+
+	struct MHD_Daemon *mhd;
+	struct event *readable; /* its epoll descriptor */
+	struct event *pump;     /* runs it at the end of the turn */
+	bool pump_pending;
+
+	TAILQ_HEAD(listener_list, listener) listeners;
+	struct event *unpause;
+	bool paused; /* for want of descriptors */
+	int64_t pause_logged_ms;
+	struct conn *accepting; /* on its way through MHD_add_connection */
+
+	struct conn_list phases[PHASES_TIMED];
+	struct event *sweep;
+	int64_t sweep_ms; /* when the timer fires; 0: it is off */
+	unsigned connections;
+	unsigned requests; /* under way, from their request line until they are sent */
+	unsigned handling; /* with the handler */
+
+	bool draining;
+	void (*drained)(void *arg);
+	void *drained_arg;
+};
+
+/* Monotonic, to a few milliseconds: enough for stamps, and costs next to nothing. */
+static inline int64_t http_coarse_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+/* http_conn.c */
+
+/* The connection that the request is part of. */
+struct conn *http_conn_of(const struct http_request *rq);
+
+/* A connection that libmicrohttpd does not know yet, in no list. NULL when out of memory. */
+struct conn *http_conn_new(struct http *http, int fd, const struct sockaddr_storage *ss,
+			   socklen_t len);
+
+/* Takes it from its list and frees it; the descriptor is libmicrohttpd's. */
+void http_conn_free(struct conn *c);
+
+/* The one place where a connection changes its phase; its time in it begins now. */
+void http_conn_enter(struct conn *c, enum phase phase);
+
+/* True if the client has closed its side, and all that it sent has been read. */
+bool http_conn_has_hung_up(const struct conn *c);
+
+/* Makes the timer `sweep`; -1 when out of memory. */
+int http_sweep_init(struct http *http);
+/* Looks at once, for the time-outs have changed. */
+void http_sweep_now(struct http *http);
+/* Stops the timer: there are no connections. */
+void http_sweep_stop(struct http *http);
+
+/* http_accept.c */
+
+/* Makes the timer `unpause`; -1 when out of memory. */
+int http_accept_init(struct http *http);
+/* Brings the listeners into line with what may be accepted now. */
+void http_accept_update(struct http *http);
+/* Closes the listeners. */
+void http_accept_close(struct http *http);
+
+/* http.c */
+
+/* Runs libmicrohttpd at the end of this turn of the loop, once. */
+void http_schedule_pump(struct http *http);
+
+#endif
