@@ -171,7 +171,7 @@ static void raise_descriptor_limit(struct app *app)
 			    (unsigned long long)limit.rlim_cur, (unsigned long long)wanted);
 }
 
-static struct store *open_store(struct app *app)
+static struct store *new_store(struct app *app)
 {
 	struct store_limits limits = store_limits_of(app->config);
 	struct store_clock clock = {0};
@@ -186,6 +186,20 @@ static struct store *open_store(struct app *app)
 	return store_fallback_new(app->base, redis, &limits, clock, app->metrics, &app->log);
 }
 
+static int open_store(struct app *app)
+{
+	const char *state_file = app->config->state_file;
+	char why[1024];
+
+	app->store = new_store(app);
+	if (!app->store)
+		return start_failed(app, "the store cannot be set up: out of memory");
+	if (!app->config->store_is_redis && *state_file &&
+	    store_memory_keep(app->store, state_file, &app->log, why, sizeof(why)) != 0)
+		return start_failed(app, why);
+	return 0;
+}
+
 static int open_parts(struct app *app)
 {
 	struct http_limits limits = http_limits_of(app->config);
@@ -194,9 +208,8 @@ static int open_parts(struct app *app)
 	app->metrics = calloc(1, sizeof(*app->metrics));
 	if (!app->metrics)
 		return start_failed(app, "out of memory");
-	app->store = open_store(app);
-	if (!app->store)
-		return start_failed(app, "the store cannot be set up: out of memory");
+	if (open_store(app) != 0)
+		return -1;
 	app->api = api_new(app->store, &access, app->metrics, &app->log);
 	if (!app->api)
 		return start_failed(app, "out of memory");

@@ -190,3 +190,21 @@ struct circuit_entry *circuit_table_slot(struct circuit_table *t, size_t slot, i
 
 	return e && !expired(t, e, now) ? e : NULL;
 }
+
+void circuit_walk_begin(struct circuit_walk *walk, const struct circuit_table *t)
+{
+	walk->closed = TAILQ_FIRST(&t->closed);
+	walk->tripped = TAILQ_FIRST(&t->tripped);
+}
+
+struct circuit_entry *circuit_walk_next(struct circuit_walk *walk)
+{
+	struct circuit_entry *c = walk->closed, *t = walk->tripped;
+	struct circuit_entry **from =
+		!t || (c && c->written <= t->written) ? &walk->closed : &walk->tripped;
+	struct circuit_entry *next = *from;
+
+	if (next)
+		*from = TAILQ_NEXT(next, entry);
+	return next;
+}

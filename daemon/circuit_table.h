@@ -60,4 +60,14 @@ size_t circuit_table_count(const struct circuit_table *t);
 size_t circuit_table_slots(const struct circuit_table *t);
 struct circuit_entry *circuit_table_slot(struct circuit_table *t, size_t slot, int64_t now);
 
+/*
+ * All circuits in the order of their last write, the oldest first, also those whose time
+ * is over. While a walk goes on nothing may be written or removed.
+ */
+struct circuit_walk {
+	struct circuit_entry *closed, *tripped; /* the next of each; the walk's own */
+};
+void circuit_walk_begin(struct circuit_walk *walk, const struct circuit_table *t);
+struct circuit_entry *circuit_walk_next(struct circuit_walk *walk); /* NULL: the end */
+
 #endif

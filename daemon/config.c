@@ -402,10 +402,8 @@ static void warn_unused(struct log *log, const char *name, const char *why)
 /* Settings that were given and do nothing here. */
 static void warn_of_idle_settings(const struct config *config, struct log *log)
 {
-	if (*config->state_file)
-		warn_unused(log, "state_file",
-			    config->store_is_redis ? "it keeps the memory store, and store is Redis"
-						   : "this version does not keep the store yet");
+	if (*config->state_file && config->store_is_redis)
+		warn_unused(log, "state_file", "it keeps the memory store, and store is Redis");
 	if (*config->redis_password_file && !config->store_is_redis)
 		warn_unused(log, "redis_password_file", "store is memory");
 	/* The default is in whatever --print-config printed. */

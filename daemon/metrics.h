@@ -29,6 +29,8 @@ struct evbuffer;
 	X(redis_disconnects, "redis_disconnects_total", "Times a ready link to Redis was lost.")   \
 	X(redis_noscript, "redis_noscript_total",                                                  \
 	  "Script calls sent again in full because Redis had forgotten the script.")               \
+	X(state_saves, "state_saves_total", "Times state_file was written.")                       \
+	X(state_save_errors, "state_save_errors_total", "Times state_file could not be written.")  \
 	X(http_connections_accepted, "http_connections_accepted_total", "Connections accepted.")
 
 #define METRICS_GAUGES(X)                                                                          \
@@ -38,6 +40,8 @@ struct evbuffer;
 	X(store_in_flight, "store_operations_in_flight", "Operations waiting for the store.")      \
 	X(folds_pending, "folds_pending",                                                          \
 	  "Circuits whose operations wait to be folded into Redis.")                               \
+	X(state_last_save, "state_last_save_timestamp_seconds",                                    \
+	  "When state_file was last written, in Unix time; 0 if not since the start.")             \
 	X(http_connections, "http_connections", "Open HTTP connections.")                          \
 	X(http_requests_in_flight, "http_requests_in_flight", "HTTP requests not yet answered.")
 

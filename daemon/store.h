@@ -143,6 +143,14 @@ struct store *store_memory_new(struct event_base *base, const struct store_limit
 			       struct store_clock clock, struct metrics *metrics);
 
 /*
+ * Keeps the embedded store s, just made and empty, in a file from now on (state_keeper.h):
+ * restores it at once, which blocks. 0; or -1 with one sentence in why, and s is as before.
+ * `log` may be NULL and must outlive the store.
+ */
+int store_memory_keep(struct store *s, const char *path, struct log *log, char *why,
+		      size_t why_size);
+
+/*
  * Circuits in Redis, one string key each, {prefix}cb:{key}. Begins to connect at once and
  * keeps at it; NULL when out of memory, or if the prefix is longer than STORE_PREFIX_MAX
  * bytes. `target` and `prefix` are copied; `metrics` and `log` may be NULL and must outlive it.

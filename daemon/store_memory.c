@@ -3,6 +3,7 @@
  * loop, so that one that matches little does not hold up the rest.
  */
 #include "circuit_table.h"
+#include "state_keeper.h"
 #include "store_driver.h"
 
 #include <errno.h>
@@ -19,7 +20,9 @@ struct memory_store {
 	struct store store;
 	struct store_clock clock;
 	struct circuit_table *table;
-	struct event *expiry; /* set while the table is not empty */
+	struct metrics *metrics;
+	struct state_keeper *keeper; /* or NULL */
+	struct event *expiry;        /* set while the table is not empty */
 	int64_t started_ms;
 };
 
@@ -66,6 +69,12 @@ static void on_expiry(evutil_socket_t fd, short what, void *arg)
 	expiry_arm(m, now, circuit_table_expire(m->table, now, EXPIRE_STEP));
 }
 
+static void changed(struct memory_store *m)
+{
+	if (m->keeper)
+		state_keeper_changed(m->keeper);
+}
+
 static struct store_op *memory_submit(struct store *s, const struct store_request *request,
 				      store_done_fn *done, void *arg, struct store_result *result)
 {
@@ -89,8 +98,10 @@ static struct store_op *memory_submit(struct store *s, const struct store_reques
 		result->status = STORE_CONFLICT;
 		break;
 	case CIRCUIT_REMOVED:
-		if (entry)
+		if (entry) {
 			circuit_table_remove(m->table, entry);
+			changed(m);
+		}
 		break;
 	case CIRCUIT_WRITTEN:
 		switch (circuit_table_write(m->table, entry, request->key, request->key_len, &c,
@@ -103,6 +114,7 @@ static struct store_op *memory_submit(struct store *s, const struct store_reques
 		case TABLE_NO_MEMORY:
 			return store_refuse(result, STORE_ERROR, "out of memory");
 		}
+		changed(m);
 		if (!evtimer_pending(m->expiry, NULL))
 			expiry_arm(m, now, now + (int64_t)s->limits.ttl_s * 1000);
 		break;
@@ -286,6 +298,7 @@ static void memory_free(struct store *s)
 {
 	struct memory_store *m = memory(s);
 
+	state_keeper_free(m->keeper);
 	if (m->expiry)
 		event_free(m->expiry);
 	circuit_table_free(m->table);
@@ -313,6 +326,7 @@ struct store *store_memory_new(struct event_base *base, const struct store_limit
 	if (store_init(&m->store, &memory_driver, base, limits) != 0)
 		goto fail;
 	m->clock = clock;
+	m->metrics = metrics;
 	m->started_ms = store_now_ms(&clock);
 	m->expiry = evtimer_new(base, on_expiry, m);
 	m->table = circuit_table_new(limits->max_circuits, (int64_t)limits->ttl_s * 1000, metrics);
@@ -322,4 +336,23 @@ struct store *store_memory_new(struct event_base *base, const struct store_limit
 fail:
 	memory_free(&m->store);
 	return NULL;
+}
+
+int store_memory_keep(struct store *s, const char *path, struct log *log, char *why,
+		      size_t why_size)
+{
+	struct memory_store *m = memory(s);
+	struct state_keeper_options options = {
+		.path = path,
+		.ttl_ms = (int64_t)s->limits.ttl_s * 1000,
+	};
+	int64_t now;
+
+	m->keeper = state_keeper_new(&options, s->base, m->table, m->clock, m->metrics, log, why,
+				     why_size);
+	if (!m->keeper)
+		return -1;
+	now = table_now(m);
+	expiry_arm(m, now, circuit_table_expire(m->table, now, EXPIRE_STEP));
+	return 0;
 }

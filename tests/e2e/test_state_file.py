@@ -1,0 +1,185 @@
+"""state_file: the embedded store is kept across restarts."""
+
+import os
+import stat
+import time
+
+import pytest
+
+from breakerd import run
+from contract import expect, path
+from ports import free_port
+from wait import until
+
+KEYS = ("/api/users", "a b", "ключ", "100%", "..", "k" * 1024)
+
+# A save is due 5 s after the first change since the last one.
+SAVED_WITHIN = 12
+
+
+@pytest.fixture
+def state(directory):
+    """A directory of its own, in which nothing else is."""
+    os.mkdir(os.path.join(directory, "state"))
+    return os.path.join(directory, "state", "s")
+
+
+def listing(daemon):
+    return sorted((c["key"], c) for c in daemon.get("/v1/circuits?limit=1000").json()["circuits"])
+
+
+def files(state):
+    return sorted(os.listdir(os.path.dirname(state)))
+
+
+def saves(daemon):
+    return daemon.metric("breakerd_state_saves_total")
+
+
+def refused(state, **settings):
+    """A start that does not come about; its one line."""
+    done = run(f"--listen=127.0.0.1:{free_port()}", f"--state-file={state}",
+               *(f"--{k}={v}" for k, v in settings.items()))
+    assert done.returncode == 1, done.stderr
+    lines = [line for line in done.stderr.splitlines() if " error " in line]
+    assert len(lines) == 1 and "start_failed" in lines[0], done.stderr
+    return lines[0]
+
+
+def test_a_restart_keeps_every_circuit(start, state):
+    daemon = start(state_file=state)
+    for n, key in enumerate(KEYS):
+        for _ in range(n + 1):
+            daemon.post(path(key, "failure"))
+        daemon.post(path(key, "success"))
+    daemon.post(path("a b", "transition"), {"to": "open"})
+    daemon.post(path("..", "transition"), {"to": "half-open"})
+    daemon.post(path("gone", "failure"))
+    daemon.delete(path("gone"))
+    before = listing(daemon)
+    assert len(before) == len(KEYS)
+    daemon.stop()
+    assert stat.S_IMODE(os.stat(state).st_mode) == 0o600
+    assert files(state) == ["s", "s.lock"]
+
+    daemon = start(state_file=state)
+    assert listing(daemon) == before
+    assert "state_restored" in daemon.stderr()
+    assert daemon.metric("breakerd_circuits", state="open") == 1
+    assert daemon.metric("breakerd_circuits", state="closed") == len(KEYS) - 2
+    expect(daemon.post(path("ключ", "failure")), failureCount=4)
+
+
+def test_without_a_change_nothing_is_written(start, state):
+    daemon = start(state_file=state)
+    daemon.get(path("a"))
+    daemon.delete(path("a"))
+    daemon.post(path("a", "transition"), {"to": "open", "from": "open"})  # refused
+    daemon.stop()
+    assert files(state) == ["s.lock"]
+
+
+@pytest.mark.slow
+def test_a_killed_daemon_loses_seconds_only(start, state):
+    daemon = start(state_file=state)
+    os.mkdir(state + ".tmp")  # in the way of the first save, for root too
+    daemon.post(path("kept", "transition"), {"to": "open"})
+    until(lambda: daemon.metric("breakerd_state_save_errors_total") == 1, "a save fails",
+          deadline=SAVED_WITHIN, step=0.05)
+    assert daemon.stderr().count("state_save_failed") == 1
+    expect(daemon.post(path("kept", "failure")), failureCount=1)
+    os.rmdir(state + ".tmp")
+    until(lambda: saves(daemon) == 1, "it is saved", deadline=SAVED_WITHIN, step=0.05)
+    assert daemon.metric("breakerd_state_last_save_timestamp_seconds") == pytest.approx(
+        os.stat(state).st_mtime, abs=2)
+    daemon.post(path("lost", "failure"))
+    daemon.process.kill()
+    daemon.expect_exit(-9)
+
+    daemon = start(state_file=state)
+    expect(daemon.get(path("kept")), state="open", failureCount=1)
+    expect(daemon.get(path("lost")), failureCount=0)
+    assert files(state) == ["s", "s.lock"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "foreign", "later"])
+def test_a_damaged_file_is_kept_aside(start, state, damage):
+    daemon = start(state_file=state)
+    daemon.post(path("a", "failure"))
+    daemon.stop()
+    with open(state, "rb") as f:
+        sound = f.read()
+    damaged = {
+        "cut": sound[:-10],
+        "flipped": sound.replace(b'"failureCount":1', b'"failureCount":3'),
+        "empty": b"",
+        "foreign": b"\x7fELF" + bytes(range(256)) * 100,
+        "later": sound.replace(b"breakerd-state 1", b"breakerd-state 2"),
+    }[damage]
+    assert damaged != sound
+    with open(state, "wb") as f:
+        f.write(damaged)
+
+    daemon = start(state_file=state)
+    assert listing(daemon) == []
+    lines = [line for line in daemon.stderr().splitlines() if " warning " in line]
+    assert len(lines) == 1 and "state_damaged" in lines[0] and ".damaged" in lines[0]
+    assert damage != "later" or "version is 2" in lines[0]
+    with open(state + ".damaged", "rb") as f:
+        assert f.read() == damaged
+    assert files(state) == ["s.damaged", "s.lock"]
+    daemon.post(path("b", "failure"))
+    daemon.stop()
+    assert [key for key, _ in listing(start(state_file=state))] == ["b"]
+
+
+def test_the_time_to_live_goes_on(start, state):
+    daemon = start(state_file=state)
+    daemon.post(path("a", "failure"))
+    written = daemon.get(path("a")).json()["lastFailureTime"] / 1000
+    daemon.stop()
+    until(lambda: time.time() > written + 1, "a second has gone by")
+    daemon = start(state_file=state, ttl=1)
+    assert "circuits=0 expired=1" in daemon.stderr()
+    assert listing(daemon) == []
+
+
+def test_what_cannot_be_kept_is_refused_at_the_start(directory, state):
+    line = refused(os.path.join(directory, "none", "s"))
+    assert "none/s" in line and "No such file or directory" in line
+    assert "regular file" in refused(os.path.dirname(state))
+    assert os.path.isdir(os.path.dirname(state))
+    os.mkfifo(state)
+    assert "regular file" in refused(state)
+    assert stat.S_ISFIFO(os.stat(state).st_mode)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write and read everything")
+def test_permissions_are_checked_at_the_start(state):
+    os.chmod(os.path.dirname(state), 0o500)
+    try:
+        assert "Permission denied" in refused(state)
+    finally:
+        os.chmod(os.path.dirname(state), 0o700)
+    with open(state, "w", encoding="utf-8"):
+        os.chmod(state, 0)
+    assert "Permission denied" in refused(state)
+
+
+def test_the_fallback_is_not_kept(start, state):
+    daemon = start(state_file=state, store=f"redis://127.0.0.1:{free_port()}")
+    assert daemon.post(path("a", "failure")).status == 200
+    daemon.stop()
+    assert files(state) == []
+
+
+def test_too_many_circuits_for_the_bound(start, state):
+    daemon = start(state_file=state)
+    daemon.post(path("open", "transition"), {"to": "open"})
+    for key in "abcd":
+        daemon.post(path(key, "failure"))
+    daemon.post(path("a", "success"))
+    daemon.stop()
+    daemon = start(state_file=state, max_circuits=3)
+    assert [key for key, _ in listing(daemon)] == ["a", "d", "open"]
+    assert "dropped=2" in daemon.stderr()
