@@ -221,6 +221,21 @@ def test_the_other_503s(start, private_redis):
         assert wire.receive().status == 200
 
 
+def test_degraded_answers(start):
+    """on_store_failure = local, and no Redis: each answer of the store says so."""
+    daemon = start(store=f"redis://127.0.0.1:{free_port()}", on_store_failure="local")
+    for template, method in OPERATIONS:
+        answer = daemon.request(method, concrete(template), body=body_of(template))
+        assert answer.status == (204 if method == "DELETE" else 200), (template, method, answer)
+        DOCUMENT.check(template, method, answer)
+        if template.startswith("/v1/"):
+            assert answer.header("Breakerd-Degraded") == "true", (template, method, answer)
+    conflict = daemon.post(path("b", "transition"), {"to": "open", "from": "open"})
+    assert conflict.status == 409 and conflict.header("Breakerd-Degraded") == "true"
+    DOCUMENT.check("/v1/circuits/{key}/transition", "POST", conflict)
+    assert daemon.get("/readyz").json()["status"] == "degraded"
+
+
 # --- nothing that is not documented ---
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW")
