@@ -449,8 +449,11 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 		break;
 	case LINK_READY:
 		link->failures = 0;
+		/* What the log says last must come true in the end. */
 		if (link->log_owes_ready)
 			log_ready(link, LINK_READY);
+		if (link->log_owes_ready)
+			arm(link->timer, LOG_LINE_EACH_MS);
 		break;
 	}
 }
