@@ -386,7 +386,7 @@ START_TEST(no_permission_says_so)
 	run("ACL SETUSER default -set");
 	reply = command("EVALSHA %s 1 " KEY " " TTL " f", sha);
 	ck_assert_int_eq(reply->type, REDIS_REPLY_ERROR);
-	ck_assert_msg(strstr(reply->str, "user") != NULL, "%s", reply->str);
+	ck_assert_msg(strcasestr(reply->str, "user") != NULL, "%s", reply->str);
 	freeReplyObject(reply);
 	run("ACL SETUSER default +set -time");
 	reply = command("EVALSHA %s 2 a b " TTL " f f", sha);
