@@ -1,8 +1,9 @@
 /*
- * Circuits in Redis: a read is a GET, a write is a call of circuit.lua.
+ * Circuits in Redis: a read is a GET, a write is a call of circuit.lua (store_redis_write.c).
  */
 #include "store_redis.h"
 
+#include "circuit_script.h"
 #include "log.h"
 #include "metrics.h"
 #include "redis_target.h"
@@ -18,8 +19,6 @@
 #define COMMAND_TIMEOUT_MS   3000
 #define BACKOFF_MIN_MS       50
 #define BACKOFF_MAX_MS       1500
-
-extern const char circuit_lua[];
 
 /* Outlives its op if need be: the link calls back once for each command, whatever happens. */
 struct redis_command {
@@ -111,12 +110,16 @@ void redis_op_continue(struct redis_op *o, int argc, const char **argv, const si
 	redis_op_finish(o, &result);
 }
 
-struct store_op *redis_store_away(struct redis_store *r, struct store_result *result)
+const char *redis_store_why(struct redis_store *r)
 {
 	const char *reason = redis_link_reason(r->link);
 
-	return store_refuse(result, STORE_UNAVAILABLE,
-			    reason && *reason ? reason : "there is no link to Redis");
+	return reason && *reason ? reason : "there is no link to Redis";
+}
+
+struct store_op *redis_store_away(struct redis_store *r, struct store_result *result)
+{
+	return store_refuse(result, STORE_UNAVAILABLE, redis_store_why(r));
 }
 
 struct redis_store *redis_store_open(struct store *s, struct store_result *result)
@@ -154,14 +157,12 @@ static struct redis_circuit_op *circuit_op(struct redis_op *o)
 	return (struct redis_circuit_op *)o;
 }
 
-static void finish_circuit(struct redis_op *o, enum store_status status, const struct circuit *c,
-			   enum circuit_state was, bool absent)
+static void finish_circuit(struct redis_op *o, const struct circuit *c, bool absent)
 {
 	struct store_result result;
 
-	store_refuse(&result, status, NULL);
+	store_refuse(&result, STORE_OK, NULL);
 	result.circuit = *c;
-	result.was = was;
 	result.absent = absent;
 	redis_op_finish(o, &result);
 }
@@ -192,7 +193,7 @@ static void on_clock(void *arg, enum redis_outcome outcome, const redisReply *re
 		TAILQ_REMOVE(&r->clock_queue, o, clock_entry);
 		if (ok) {
 			circuit_absent(&c, now_ms);
-			finish_circuit(o, STORE_OK, &c, c.state, true);
+			finish_circuit(o, &c, true);
 		} else if (outcome == REDIS_REPLY) {
 			redis_op_fail_reply(o, reply);
 		} else {
@@ -239,7 +240,7 @@ static void on_get(struct redis_op *o, const redisReply *reply)
 	if (stored == CIRCUIT_STORED_NONE)
 		wait_for_clock(o);
 	else
-		finish_circuit(o, STORE_OK, &c, c.state, false);
+		finish_circuit(o, &c, false);
 }
 
 static int send_get(struct redis_circuit_op *q)
@@ -250,93 +251,21 @@ static int send_get(struct redis_circuit_op *q)
 	return redis_op_send(&q->base, 2, argv, argvlen);
 }
 
-/* --- the writing operations */
-
-/* The letter that the script knows the operation by. */
-static char script_letter(const struct circuit_op *op)
-{
-	switch (op->verb) {
-	case CIRCUIT_GET_STATE:
-		break;
-	case CIRCUIT_RECORD_SUCCESS:
-		return 's';
-	case CIRCUIT_RECORD_FAILURE:
-		return 'f';
-	case CIRCUIT_TRANSITION:
-		return "ABCDEFGHIJKL"[op->to * 4 + (op->has_from ? op->from + 1 : 0)];
-	case CIRCUIT_RESET:
-		return 'd';
-	}
-	return 'g';
-}
-
-static bool read_digit(const char **p, int max, int *out)
-{
-	*out = **p - '0';
-	if (*out < 0 || *out > max)
-		return false;
-	++*p;
-	return true;
-}
-
-static bool read_integer(const char **p, int64_t *out)
-{
-	char *end;
-
-	if ((*p)[0] != ' ' || !isdigit((unsigned char)(*p)[1]))
-		return false;
-	errno = 0;
-	*out = strtoll(*p + 1, &end, 10);
-	*p = end;
-	return errno == 0 && *out <= CIRCUIT_INT_MAX;
-}
-
-struct script_answer {
-	int stored; /* enum circuit_stored, or 3: nothing was there */
-	int conflict;
-	int was;
-	struct circuit circuit;
-};
-
-/* "0001 3 0 1700000000000 1700000000000"; circuit.lua says what it means. */
-static bool read_answer(const redisReply *reply, struct script_answer *a)
-{
-	const char *p = reply->str;
-	int state;
-
-	if (!read_digit(&p, 3, &a->stored) || !read_digit(&p, 1, &a->conflict) ||
-	    !read_digit(&p, CIRCUIT_STATES - 1, &a->was) ||
-	    !read_digit(&p, CIRCUIT_STATES - 1, &state) ||
-	    !read_integer(&p, &a->circuit.failure_count) ||
-	    !read_integer(&p, &a->circuit.success_count) ||
-	    !read_integer(&p, &a->circuit.last_failure_time) ||
-	    !read_integer(&p, &a->circuit.last_state_change))
-		return false;
-	a->circuit.state = state;
-	return p == reply->str + reply->len;
-}
+/* --- steps to be folded in */
 
 static int send_script(struct redis_circuit_op *q, bool whole);
 
-/* The script's answer once it has removed the circuit. */
-static bool is_removed(const struct circuit *c)
-{
-	return c->failure_count == 0 && c->success_count == 0 && c->last_failure_time == 0 &&
-	       c->last_state_change == 0;
-}
-
-static void on_script(struct redis_op *o, const redisReply *reply)
+static void on_step(struct redis_op *o, const redisReply *reply)
 {
 	struct redis_store *r = redis_store(o->op.store);
-	struct redis_circuit_op *q = circuit_op(o);
-	struct script_answer a;
+	struct circuit_script_answer a;
 	struct store_result result;
 
 	if (reply->type == REDIS_REPLY_ERROR && strncmp(reply->str, "NOSCRIPT", 8) == 0) {
 		/* It surely did not run. */
 		if (r->metrics)
 			r->metrics->redis_noscript++;
-		if (send_script(q, true) != 0) {
+		if (send_script(circuit_op(o), true) != 0) {
 			redis_store_away(r, &result);
 			redis_op_finish(o, &result);
 		}
@@ -344,14 +273,10 @@ static void on_script(struct redis_op *o, const redisReply *reply)
 	}
 	if (reply->type == REDIS_REPLY_ARRAY && reply->elements == 1)
 		reply = reply->element[0];
-	if (reply->type != REDIS_REPLY_STRING || !read_answer(reply, &a)) {
+	if (reply->type != REDIS_REPLY_STRING || !circuit_script_read(reply->str, reply->len, &a))
 		redis_op_fail_reply(o, reply);
-		return;
-	}
-	if (a.stored == CIRCUIT_STORED_REPAIRED || a.stored == CIRCUIT_STORED_NONE)
-		redis_store_corrupt(r, q->key, q->key_len, a.stored);
-	finish_circuit(o, a.conflict ? STORE_CONFLICT : STORE_OK, &a.circuit, a.was,
-		       is_removed(&a.circuit));
+	else
+		finish_circuit(o, &a.circuit, !a.exists);
 }
 
 static int send_script(struct redis_circuit_op *q, bool whole)
@@ -382,7 +307,7 @@ static struct redis_circuit_op *circuit_op_new(struct redis_store *r, const char
 	memset(q, 0, sizeof(*q));
 	q->base.op.store = &r->store;
 	q->base.writes = script_len > 0;
-	q->base.on_reply = q->base.writes ? on_script : on_get;
+	q->base.on_reply = q->base.writes ? on_step : on_get;
 	q->key_len = key_len;
 	q->script_len = script_len;
 	memcpy(q->key, r->prefix, r->prefix_len);
@@ -395,16 +320,16 @@ static struct store_op *redis_submit(struct store *s, const struct store_request
 				     store_done_fn *done, void *arg, struct store_result *result)
 {
 	struct redis_store *r = redis_store_open(s, result);
-	char letter = script_letter(&request->op);
 	struct redis_circuit_op *q;
 
 	if (!r)
 		return NULL;
-	q = circuit_op_new(r, request->key, request->key_len, &letter,
-			   circuit_verb_writes(request->op.verb));
+	if (circuit_verb_writes(request->op.verb))
+		return redis_writes_submit(r, request, done, arg, result);
+	q = circuit_op_new(r, request->key, request->key_len, "", 0);
 	if (!q)
 		return store_refuse(result, STORE_ERROR, "out of memory");
-	if ((q->base.writes ? send_script(q, false) : send_get(q)) != 0) {
+	if (send_get(q) != 0) {
 		free(q);
 		return redis_store_away(r, result);
 	}
@@ -445,13 +370,17 @@ static void redis_detach(struct store_op *op, struct store_result *verdict)
 	struct redis_op *o = (struct redis_op *)op;
 	struct redis_store *r = redis_store(op->store);
 
-	if (o->command)
-		o->command->op = NULL;
-	else
-		TAILQ_REMOVE(&r->clock_queue, o, clock_entry);
-	release(o);
-	verdict->status = o->writes ? STORE_UNKNOWN : STORE_TIMEOUT;
-	if (verdict->timed_out)
+	if (o->detach) {
+		o->detach(o, verdict);
+	} else {
+		if (o->command)
+			o->command->op = NULL;
+		else
+			TAILQ_REMOVE(&r->clock_queue, o, clock_entry);
+		release(o);
+		verdict->status = o->writes ? STORE_UNKNOWN : STORE_TIMEOUT;
+	}
+	if (verdict->timed_out && verdict->status != STORE_UNAVAILABLE)
 		redis_link_missed(r->link);
 }
 
@@ -478,6 +407,7 @@ static void redis_free(struct store *s)
 	struct redis_store *r = redis_store(s);
 
 	redis_link_free(r->link);
+	redis_writes_fini(r);
 	store_fini(s);
 	free(r);
 }
@@ -502,6 +432,8 @@ static void on_change(void *arg, bool ready)
 		r->metrics->store_up = ready;
 	if (r->store.on_change)
 		r->store.on_change(r->store.on_change_arg, ready);
+	if (!ready)
+		redis_writes_give_up(r, redis_store_why(r));
 }
 
 struct store *store_redis_new(struct event_base *base, const struct redis_target *target,
@@ -532,12 +464,15 @@ struct store *store_redis_new(struct event_base *base, const struct redis_target
 	TAILQ_INIT(&r->clock_queue);
 	siphash_key_init(&r->hash_key);
 	redis_reconfigure(&r->store);
+	if (redis_writes_init(r) != 0)
+		goto fail;
 	options.arg = r;
 	r->link = redis_link_new(base, target, &options, metrics, log);
 	if (!r->link)
 		goto fail;
 	return &r->store;
 fail:
+	redis_writes_fini(r);
 	store_fini(&r->store);
 	free(r);
 	return NULL;

@@ -1,10 +1,12 @@
 /*
- * What store_redis.c and store_redis_list.c share; nobody else includes this.
+ * What store_redis.c, store_redis_write.c and store_redis_list.c share; nobody else
+ * includes this.
  */
 #ifndef BREAKERD_STORE_REDIS_H
 #define BREAKERD_STORE_REDIS_H
 
 #include "circuit_json.h"
+#include "keytable.h"
 #include "redis_link.h"
 #include "siphash.h"
 #include "store_driver.h"
@@ -19,6 +21,18 @@ struct redis_command;
 struct redis_op;
 TAILQ_HEAD(redis_op_queue, redis_op);
 
+struct written;
+struct redis_call;
+
+/* The writing operations on their way; store_redis_write.c's own. */
+struct redis_writes {
+	struct keytable circuits;
+	TAILQ_HEAD(written_list, written) ready;
+	TAILQ_HEAD(call_list, redis_call) calls;
+	unsigned under_way; /* calls */
+	struct event *flush;
+};
+
 struct redis_store {
 	struct store store;
 	struct redis_link *link;
@@ -29,12 +43,13 @@ struct redis_store {
 	char prefix[STORE_PREFIX_MAX + 3 + 1]; /* with its "cb:" */
 	size_t prefix_len;
 	struct redis_op_queue clock_queue; /* reads that wait for the TIME that is under way */
+	struct redis_writes writes;
 	struct siphash_key hash_key;
 	uint64_t corrupt_seen[CORRUPT_REMEMBERED];
 };
 
-/* The first member of each op here. While it lives it either has one command in flight
- * or stands in the clock queue. */
+/* The first member of each op here. While it lives it has one command in flight, or
+ * stands in the clock queue, or has a detach of its own that knows where it is. */
 struct redis_op {
 	struct store_op op;
 	struct redis_command *command;
@@ -43,6 +58,8 @@ struct redis_op {
 	/* The answer to the command, REDIS_REPLY; sends the next one, or finishes the op. */
 	void (*on_reply)(struct redis_op *o, const redisReply *reply);
 	void (*release)(struct redis_op *o); /* frees what the op owns; may be NULL */
+	/* As the driver's, for an op without a command of its own; else NULL. */
+	void (*detach)(struct redis_op *o, struct store_result *verdict);
 };
 
 static inline struct redis_store *redis_store(struct store *s)
@@ -66,12 +83,28 @@ void redis_op_fail_reply(struct redis_op *o, const redisReply *reply);
 /* NULL, with *result set, if the link is down or max_in_flight reached; else the store. */
 struct redis_store *redis_store_open(struct store *s, struct store_result *result);
 
+extern const char circuit_lua[];
+
+/* Why there is no link. */
+const char *redis_store_why(struct redis_store *r);
+
 /* Says that there is no link, and why. Returns NULL. */
 struct store_op *redis_store_away(struct redis_store *r, struct store_result *result);
 
 /* Counts, and logs once a key, a stored value that is not sound. */
 void redis_store_corrupt(struct redis_store *r, const char *key, size_t key_len,
 			 enum circuit_stored stored);
+
+/* The driver's `submit` for what writes, once redis_store_open lets it in. */
+struct store_op *redis_writes_submit(struct redis_store *r, const struct store_request *request,
+				     store_done_fn *done, void *arg, struct store_result *result);
+
+/* The link is no longer ready: ends what was not handed over. */
+void redis_writes_give_up(struct redis_store *r, const char *why);
+
+/* 0, or -1 when out of memory; fini is allowed then, and once the link is freed. */
+int redis_writes_init(struct redis_store *r);
+void redis_writes_fini(struct redis_store *r);
 
 /* The driver's `list`. */
 struct store_op *redis_store_list(struct store *s, const struct store_query *query,

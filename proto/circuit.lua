@@ -12,14 +12,17 @@ EVALSHA sha n KEYS[1] .. KEYS[n] ttl ops[1] .. ops[n]
              I J K L         transition to half-open | letter of a row, the second, ...
            or one step of circuit_fold_encode (proto/circuit_fold.h), which begins with w
 
-The reply is one flat array. For each key, in order, it holds either an error (that circuit
-alone has failed and is as it was: a key of another type is left alone), or for each of its
-operations a string, such as "0001 3 0 1700000000000 1700000000000":
-  a digit  what was stored before the call: 0 a sound snapshot, 1 an object with members
-           missing or ill-typed, 2 no JSON object, 3 nothing
-  a digit  1 if the state that a transition asks for did not hold, else 0
-  a digit  the state before it, and one for the state after (0 closed, 1 open, 2 half-open)
-  then failureCount, successCount, lastFailureTime, lastStateChange; 0 after a reset
+The reply is an array with one element for each key, in order: an error (that circuit alone has
+failed and is as it was: a key of another type is left alone), or a string such as
+"0 1700000000000 0 3 1 1690000000000 1680000000000", which says
+  what was stored before: 0 a sound snapshot, 1 an object with members missing or ill-typed,
+      2 no JSON object, 3 nothing
+  the time of the operations; 0 if none of them needed it
+  the circuit as it was read: state (0 closed, 1 open, 2 half-open), failureCount,
+      successCount, lastFailureTime, lastStateChange; zeros where there was none
+Whoever asked applies its operations to that by the rules of proto/circuit.c, and so knows the
+snapshot behind each of them; a reply for each would cost Redis more than the operations do.
+Behind a step the string says what there is now instead, 0 and the circuit, or 3.
 
 An error that is not about one key's type, met before anything is written, is the whole
 call's error: nothing was done.
@@ -32,7 +35,9 @@ is stored is scanned, so that members that are not ours keep their bytes.
 
 local INT_MAX, DEPTH = 9007199254740991, 512
 local DIGITS = { closed = "0", open = "1", ["half-open"] = "2" }
-local byte, format, match, pcall = string.byte, string.format, string.match, redis.pcall
+local FROM = { "closed", "open", "half-open" }
+local byte, find, format, match = string.byte, string.find, string.format, string.match
+local pcall = redis.pcall
 
 -- Reads any value: what was found ("0", "1", "2"), the five members, the others; all as text.
 local function scan(value)
@@ -169,10 +174,10 @@ local function scan(value)
 		table.concat(others)
 end
 
--- A counter, one up. %d is the faster, but a long has 32 bits on some servers.
-local function plus_one(count)
-	local n = tonumber(count)
-	n = n < INT_MAX and n + 1 or n
+-- A counter, some up. %d is the faster, but a long has 32 bits on some servers.
+local function plus(count, more)
+	local n = tonumber(count) + more
+	n = n < INT_MAX and n or INT_MAX
 	return format(n < 1000000000 and "%d" or "%.0f", n)
 end
 
@@ -197,12 +202,8 @@ local function fold(words, last, exists, state, failures, successes, failed, cha
 			changed = format("%.0f", change)
 		end
 	end
-	local function add(zero, count, more)
-		count = (zero == "1" and 0 or tonumber(count)) + tonumber(more)
-		return format("%.0f", count < INT_MAX and count or INT_MAX)
-	end
-	failures = add(zero_failures, failures, more_failures)
-	successes = add(zero_successes, successes, more_successes)
+	failures = plus(zero_failures == "1" and "0" or failures, more_failures)
+	successes = plus(zero_successes == "1" and "0" or successes, more_successes)
 	if failure > tonumber(failed) then
 		failed = format("%.0f", failure)
 	end
@@ -223,10 +224,10 @@ local function last_written(key, ttl)
 end
 
 local now, written
-local reply, n = { 0 }, 0
+local reply = {}
 
 for i = 1, #KEYS do
-	local key, ops, base = KEYS[i], ARGV[i + 1], n
+	local key, ops = KEYS[i], ARGV[i + 1]
 	local value = pcall("GET", key)
 	local failure, effect
 	local stored, state, failures, successes, failed, changed, others = "3"
@@ -250,7 +251,6 @@ for i = 1, #KEYS do
 
 	local exists = stored == "0" or stored == "1"
 	if byte(ops) == 119 then -- w
-		local before = exists and state or "closed"
 		local afresh
 		effect, exists, state, failures, successes, failed, changed, afresh = fold(ops,
 			exists and last_written(key, ARGV[1]) or 0, exists, state, failures, successes,
@@ -258,13 +258,14 @@ for i = 1, #KEYS do
 		if afresh then
 			others = ""
 		end
-		n, ops = n + 1, ""
-		reply[n] = stored .. "0" .. DIGITS[before] .. (exists and DIGITS[state] or "0") .. " " ..
-			(exists and failures .. " " .. successes .. " " .. failed .. " " .. changed or
-			"0 0 0 0")
+		stored, ops = exists and "0" or "3", ""
 	end
-	for j = 1, #ops do
-		local op = byte(ops, j)
+	local found = exists and DIGITS[state] .. " " .. failures .. " " .. successes .. " " ..
+		failed .. " " .. changed or "0 0 0 0 0"
+
+	local j, last = 1, #ops
+	while j <= last do
+		local op, count = byte(ops, j), 1
 		if not now and (not exists or op ~= 115 and op ~= 103 and op ~= 100) then
 			local time = pcall("TIME")
 			if time.err then
@@ -276,36 +277,31 @@ for i = 1, #KEYS do
 		if not exists then
 			state, failures, successes, failed, changed, others = "closed", "0", "0", "0", now, ""
 		end
-		local before = state == "closed" and "0" or state == "open" and "1" or "2"
-		local after, conflict = before, "0"
-		if op == 102 then -- f
-			failures, failed = plus_one(failures), now
+		if op == 102 then -- f, and as many more as follow
+			count = j < last and (find(ops, "[^f]", j) or last + 1) - j or 1
+			failures, failed = plus(failures, count), now
 			exists, effect = true, "SET"
 		elseif op == 115 then -- s
-			successes = plus_one(successes)
+			count = j < last and (find(ops, "[^s]", j) or last + 1) - j or 1
+			successes = plus(successes, count)
 			exists, effect = true, "SET"
 		elseif op == 100 then -- d
-			after, failures, successes, failed, changed = "0", "0", "0", "0", "0"
 			exists, effect = false, "DEL"
 		elseif op ~= 103 then -- A to L
-			local from = (op - 65) % 4 - 1
-			if from < 0 or from == tonumber(before) then
+			local from = (op - 65) % 4
+			if from == 0 or FROM[from] == state then
 				changed = now
 				if op < 69 then
-					state, after, failures, successes = "closed", "0", "0", "0"
+					state, failures, successes = "closed", "0", "0"
 				elseif op < 73 then
-					state, after = "open", "1"
+					state = "open"
 				else
-					state, after, successes = "half-open", "2", "0"
+					state, successes = "half-open", "0"
 				end
 				exists, effect = true, "SET"
-			else
-				conflict = "1"
 			end
 		end
-		n = n + 1
-		reply[n] = stored .. conflict .. before .. after .. " " .. failures .. " " ..
-			successes .. " " .. failed .. " " .. changed
+		j = j + count
 	end
 
 	local result
@@ -328,11 +324,9 @@ for i = 1, #KEYS do
 		if not written and match(words, "^%S*") ~= "WRONGTYPE" then
 			return { err = words }
 		end
-		for j = base + 2, n do
-			reply[j] = nil
-		end
-		n = base + 1
-		reply[n] = { err = words }
+		reply[i] = { err = words }
+	else
+		reply[i] = stored .. " " .. (now or "0") .. " " .. found
 	end
 end
 return reply

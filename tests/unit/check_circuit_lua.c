@@ -2,7 +2,7 @@
  * proto/circuit.lua, on a real redis-server.
  */
 #include "cases.h"
-#include "circuit_json.h"
+#include "circuit_script.h"
 #include "redis_server.h"
 
 #include <check.h>
@@ -93,28 +93,48 @@ struct answer {
 	struct circuit circuit;
 };
 
-static struct answer answer_of(const redisReply *reply)
+/* The operation of a letter: these are part of the script's interface, and written out here. */
+static struct circuit_op op_of(char letter)
 {
-	struct answer a;
-	char stored, conflict, was, state;
-	char again[128];
+	int n = letter - 'A';
+
+	switch (letter) {
+	case 'g':
+		return (struct circuit_op){.verb = CIRCUIT_GET_STATE};
+	case 's':
+		return (struct circuit_op){.verb = CIRCUIT_RECORD_SUCCESS};
+	case 'f':
+		return (struct circuit_op){.verb = CIRCUIT_RECORD_FAILURE};
+	case 'd':
+		return (struct circuit_op){.verb = CIRCUIT_RESET};
+	}
+	return (struct circuit_op){.verb = CIRCUIT_TRANSITION,
+				   .to = n / 4,
+				   .has_from = n % 4 > 0,
+				   .from = n % 4 ? n % 4 - 1 : 0};
+}
+
+/* What the operations came to, as who asked makes it of the script's answer. */
+static void answers_of(const redisReply *reply, const char *ops, struct answer *answers)
+{
+	struct circuit_script_answer found;
+	bool exists;
 
 	ck_assert_msg(reply->type == REDIS_REPLY_STRING, "no string but type %d: %s", reply->type,
 		      reply->str ? reply->str : "");
-	ck_assert_int_eq(sscanf(reply->str, "%c%c%c%c %" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNd64,
-				&stored, &conflict, &was, &state, &a.circuit.failure_count,
-				&a.circuit.success_count, &a.circuit.last_failure_time,
-				&a.circuit.last_state_change),
-			 8);
-	snprintf(again, sizeof(again), "%c%c%c%c %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64,
-		 stored, conflict, was, state, a.circuit.failure_count, a.circuit.success_count,
-		 a.circuit.last_failure_time, a.circuit.last_state_change);
-	ck_assert_str_eq(again, reply->str);
-	a.stored = stored - '0';
-	a.conflict = conflict == '1';
-	a.was = was - '0';
-	a.circuit.state = state - '0';
-	return a;
+	ck_assert_msg(circuit_script_read(reply->str, reply->len, &found), "%s", reply->str);
+	exists = found.exists;
+	for (; *ops; ops++, answers++) {
+		struct circuit_op op = op_of(*ops);
+		enum circuit_effect effect;
+
+		answers->stored = reply->str[0] - '0';
+		answers->was = exists ? found.circuit.state : CIRCUIT_CLOSED;
+		effect = circuit_apply(&found.circuit, exists, &op, found.now_ms);
+		answers->conflict = effect == CIRCUIT_CONFLICT;
+		answers->circuit = found.circuit;
+		exists = effect == CIRCUIT_WRITTEN || (exists && effect != CIRCUIT_REMOVED);
+	}
 }
 
 /* One operation, by its letter, on KEY. */
@@ -125,7 +145,7 @@ static struct answer apply(const char *letter)
 
 	ck_assert_msg(reply->type == REDIS_REPLY_ARRAY && reply->elements == 1, "%s",
 		      reply->str ? reply->str : "not one answer");
-	a = answer_of(reply->element[0]);
+	answers_of(reply->element[0], letter, &a);
 	freeReplyObject(reply);
 	return a;
 }
@@ -133,30 +153,6 @@ static struct answer apply(const char *letter)
 static void store(const char *value, size_t len)
 {
 	run("SET " KEY " %b EX %d", value, len, OLD_TTL);
-}
-
-/* Letters are part of the script's interface: they are written out here once more. */
-static const char *letter_of(const struct circuit_op *op)
-{
-	static const char *const transitions[3][4] = {
-		{"A", "B", "C", "D"},
-		{"E", "F", "G", "H"},
-		{"I", "J", "K", "L"},
-	};
-
-	switch (op->verb) {
-	case CIRCUIT_GET_STATE:
-		return "g";
-	case CIRCUIT_RECORD_SUCCESS:
-		return "s";
-	case CIRCUIT_RECORD_FAILURE:
-		return "f";
-	case CIRCUIT_RESET:
-		return "d";
-	case CIRCUIT_TRANSITION:
-		break;
-	}
-	return transitions[op->to][op->has_from ? 1 + op->from : 0];
 }
 
 static void check_circuit(const struct circuit *is, const struct circuit *should, const char *name)
@@ -227,6 +223,7 @@ static void check_case(const struct circuit_case *row)
 		[CASE_NONE] = CIRCUIT_STORED_NONE,
 	};
 	struct circuit before = {0}, expected;
+	const char letter[] = {circuit_script_letter(&row->op), '\0'};
 	int64_t from, to, now = 0;
 	struct answer a;
 
@@ -236,7 +233,7 @@ static void check_case(const struct circuit_case *row)
 		circuit_json_decode_stored(row->before, row->before_len, &before);
 	}
 	from = redis_now_ms();
-	a = apply(letter_of(&row->op));
+	a = apply(letter);
 	to = redis_now_ms();
 	ck_assert_msg(a.stored == stored[row->found], "%s: found %d", row->name, a.stored);
 	ck_assert_msg(a.conflict == (row->effect == CIRCUIT_CONFLICT), "%s: conflict", row->name);
@@ -270,33 +267,30 @@ END_TEST
 START_TEST(one_call_for_several_circuits)
 {
 	redisReply *reply;
-	struct answer a;
+	struct answer a[3];
 
 	run("RPUSH list x");
 	run("SET b %s", "{\"state\":\"open\",\"n\":1}");
 	reply = command("EVALSHA %s 3 a list b 60 fsE ssd Hs", sha);
 	ck_assert_int_eq(reply->type, REDIS_REPLY_ARRAY);
-	ck_assert_uint_eq(reply->elements, 6);
+	ck_assert_uint_eq(reply->elements, 3);
 
-	a = answer_of(reply->element[0]);
-	ck_assert_int_eq(a.stored, NOTHING);
-	ck_assert_int_eq(a.circuit.failure_count, 1);
-	ck_assert_int_eq(a.circuit.success_count, 0);
-	a = answer_of(reply->element[1]);
-	ck_assert_int_eq(a.circuit.success_count, 1);
-	a = answer_of(reply->element[2]);
-	ck_assert_int_eq(a.was, CIRCUIT_CLOSED);
-	ck_assert_int_eq(a.circuit.state, CIRCUIT_OPEN);
+	answers_of(reply->element[0], "fsE", a);
+	ck_assert_int_eq(a[0].stored, NOTHING);
+	ck_assert_int_eq(a[0].circuit.failure_count, 1);
+	ck_assert_int_eq(a[0].circuit.success_count, 0);
+	ck_assert_int_eq(a[1].circuit.success_count, 1);
+	ck_assert_int_eq(a[2].was, CIRCUIT_CLOSED);
+	ck_assert_int_eq(a[2].circuit.state, CIRCUIT_OPEN);
 
-	ck_assert_int_eq(reply->element[3]->type, REDIS_REPLY_ERROR);
-	ck_assert_int_eq(strncmp(reply->element[3]->str, "WRONGTYPE ", 10), 0);
+	ck_assert_int_eq(reply->element[1]->type, REDIS_REPLY_ERROR);
+	ck_assert_int_eq(strncmp(reply->element[1]->str, "WRONGTYPE ", 10), 0);
 
-	a = answer_of(reply->element[4]);
-	ck_assert_int_eq(a.stored, CIRCUIT_STORED_REPAIRED);
-	ck_assert(a.conflict);
-	ck_assert_int_eq(a.circuit.state, CIRCUIT_OPEN);
-	a = answer_of(reply->element[5]);
-	ck_assert_int_eq(a.circuit.success_count, 1);
+	answers_of(reply->element[2], "Hs", a);
+	ck_assert_int_eq(a[0].stored, CIRCUIT_STORED_REPAIRED);
+	ck_assert(a[0].conflict);
+	ck_assert_int_eq(a[0].circuit.state, CIRCUIT_OPEN);
+	ck_assert_int_eq(a[1].circuit.success_count, 1);
 	freeReplyObject(reply);
 
 	ck_assert_int_eq(integer_of(command("LLEN list")), 1);
@@ -312,20 +306,55 @@ END_TEST
 START_TEST(operations_on_one_circuit_in_order)
 {
 	redisReply *reply = command("EVALSHA %s 1 " KEY " " TTL " fdgsf", sha);
-	struct answer a;
+	struct answer a[5];
 
-	ck_assert_uint_eq(reply->elements, 5);
-	a = answer_of(reply->element[2]);
-	ck_assert_int_eq(a.circuit.failure_count, 0);
-	ck_assert_int_gt(a.circuit.last_state_change, 0);
-	a = answer_of(reply->element[4]);
-	ck_assert_int_eq(a.circuit.failure_count, 1);
-	ck_assert_int_eq(a.circuit.success_count, 1);
+	ck_assert_uint_eq(reply->elements, 1);
+	answers_of(reply->element[0], "fdgsf", a);
+	ck_assert_int_eq(a[2].circuit.failure_count, 0);
+	ck_assert_int_gt(a[2].circuit.last_state_change, 0);
+	ck_assert_int_eq(a[4].circuit.failure_count, 1);
+	ck_assert_int_eq(a[4].circuit.success_count, 1);
 	freeReplyObject(reply);
 
 	reply = command("EVALSHA %s 1 " KEY " " TTL " fd", sha);
 	freeReplyObject(reply);
 	check_value("removed last", NULL, 0);
+}
+END_TEST
+
+/* Random operations, many to a call: what is stored is what they come to one by one. */
+START_TEST(many_operations_come_to_what_each_does)
+{
+	static const char letters[] = "gsfdABCDEFGHIJKLffffssss";
+	unsigned random = 20250102;
+
+	for (int round = 0; round < 2000; round++) {
+		struct answer a[40];
+		struct circuit stored;
+		char ops[41];
+		size_t count = 1 + (size_t)rand_r(&random) % 40;
+		redisReply *reply, *value;
+
+		for (size_t i = 0; i < count; i++)
+			ops[i] = i && rand_r(&random) % 2
+					 ? ops[i - 1]
+					 : letters[(size_t)rand_r(&random) % (sizeof(letters) - 1)];
+		ops[count] = '\0';
+		reply = command("EVALSHA %s 1 " KEY " " TTL " %s", sha, ops);
+		ck_assert_int_eq(reply->type, REDIS_REPLY_ARRAY);
+		answers_of(reply->element[0], ops, a);
+		value = command("GET " KEY);
+		if (value->type == REDIS_REPLY_STRING) {
+			ck_assert_int_eq(circuit_json_decode_stored(value->str, value->len,
+								    &stored),
+					 CIRCUIT_STORED_SOUND);
+			check_circuit(&stored, &a[count - 1].circuit, ops);
+		} else {
+			ck_assert_msg(strpbrk(ops, "gd") || a[count - 1].conflict, "%s", ops);
+		}
+		freeReplyObject(value);
+		freeReplyObject(reply);
+	}
 }
 END_TEST
 
@@ -751,6 +780,7 @@ int main(void)
 	tcase_add_test(t, every_case);
 	tcase_add_test(t, one_call_for_several_circuits);
 	tcase_add_test(t, operations_on_one_circuit_in_order);
+	tcase_add_test(t, many_operations_come_to_what_each_does);
 	tcase_add_test(t, another_type_is_left_alone);
 	tcase_add_test(t, a_full_server_says_so);
 	tcase_add_test(t, a_replica_says_so);
