@@ -417,8 +417,9 @@ static void link_begin(struct redis_link *link)
 		link_connect(link);
 		return;
 	}
-	link->lookup = redis_lookup_new(link->base, host->host, host->port,
-					link->options.connect_timeout_ms / 3, on_places, link);
+	link->lookup =
+		redis_lookup_new(link->base, host->host, host->port,
+				 link->options.connect_timeout_ms / 3, NULL, on_places, link);
 	if (!link->lookup)
 		link_drop(link, "out of memory");
 }

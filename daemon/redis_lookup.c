@@ -16,8 +16,7 @@
 #include <string.h>
 
 /* How long an answer of one family waits for the other's. */
-#define SKEW_MS    150
-#define HOSTS_FILE "/etc/hosts"
+#define SKEW_MS 150
 
 struct question {
 	struct redis_lookup *lookup;
@@ -102,9 +101,9 @@ static void hosts_line(struct redis_lookup *lookup, char *line)
 	}
 }
 
-static bool add_from_hosts_file(struct redis_lookup *lookup)
+static bool add_from_hosts_file(struct redis_lookup *lookup, const char *path)
 {
-	FILE *file = fopen(HOSTS_FILE, "re");
+	FILE *file = fopen(path, "re");
 	char *line = NULL;
 	size_t size = 0;
 
@@ -203,7 +202,7 @@ static void quiet(int is_warning, const char *message)
 	(void)message;
 }
 
-static bool ask(struct redis_lookup *lookup, unsigned patience_ms)
+static bool ask(struct redis_lookup *lookup, unsigned patience_ms, const char *resolv_conf)
 {
 	struct question *four = &lookup->questions[0], *six = &lookup->questions[1];
 	char patience[16];
@@ -213,7 +212,7 @@ static bool ask(struct redis_lookup *lookup, unsigned patience_ms)
 	if (!lookup->dns)
 		return false;
 	evdns_base_resolv_conf_parse(lookup->dns, DNS_OPTIONS_ALL & ~DNS_OPTION_HOSTSFILE,
-				     "/etc/resolv.conf");
+				     resolv_conf);
 	/* The next nameserver must have its turn before the connect timer ends it all. */
 	snprintf(patience, sizeof(patience), "%u.%03u", patience_ms / 1000, patience_ms % 1000);
 	evdns_base_set_option(lookup->dns, "timeout:", patience);
@@ -227,12 +226,16 @@ static bool ask(struct redis_lookup *lookup, unsigned patience_ms)
 
 struct redis_lookup *redis_lookup_new(struct event_base *base, const char *host,
 				      unsigned short port, unsigned patience_ms,
-				      redis_lookup_fn *fn, void *arg)
+				      const struct redis_lookup_files *files, redis_lookup_fn *fn,
+				      void *arg)
 {
+	static const struct redis_lookup_files system_files = {"/etc/hosts", "/etc/resolv.conf"};
 	struct redis_lookup *lookup = calloc(1, sizeof(*lookup));
 
 	if (!lookup)
 		return NULL;
+	if (!files)
+		files = &system_files;
 	lookup->base = base;
 	lookup->port = port;
 	lookup->fn = fn;
@@ -243,8 +246,9 @@ struct redis_lookup *redis_lookup_new(struct event_base *base, const char *host,
 		lookup_destroy(lookup);
 		return NULL;
 	}
-	if (add_numeric(lookup, host) || add_localhost(lookup) || add_from_hosts_file(lookup) ||
-	    !ask(lookup, patience_ms))
+	if (add_numeric(lookup, host) || add_localhost(lookup) ||
+	    add_from_hosts_file(lookup, files->hosts) ||
+	    !ask(lookup, patience_ms, files->resolv_conf))
 		event_active(lookup->deliver, EV_TIMEOUT, 0);
 	return lookup;
 }
