@@ -186,16 +186,29 @@ static void use_timeouts(unsigned idle_s, unsigned request_s)
 	http_reconfigure(http, &limits);
 }
 
-static struct client *client_new(void)
+static struct client *client_with_buffer(int size)
 {
 	struct client *c = calloc(1, sizeof(*c));
 
 	ck_assert_ptr_nonnull(c);
 	c->fd = socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	ck_assert_int_ge(c->fd, 0);
+	if (size)
+		setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
 	ck_assert_int_eq(connect(c->fd, (struct sockaddr *)&address, address_len), 0);
 	fcntl(c->fd, F_SETFL, O_NONBLOCK);
 	return c;
+}
+
+static struct client *client_new(void)
+{
+	return client_with_buffer(0);
+}
+
+/* One whose unread bytes fill the server's socket soon. */
+static struct client *client_small(void)
+{
+	return client_with_buffer(16384);
 }
 
 static void client_free(struct client *c)
@@ -721,7 +734,7 @@ END_TEST
 
 START_TEST(big_reply)
 {
-	struct client *c = client_new();
+	struct client *c = client_small();
 	size_t got = 0;
 
 	send_get(c, "/big");
@@ -1030,7 +1043,7 @@ END_TEST
 
 START_TEST(client_that_does_not_read_is_ended)
 {
-	struct client *c = client_new();
+	struct client *c = client_small();
 
 	use_timeouts(1, 1);
 	send_get(c, "/big");
@@ -1042,7 +1055,7 @@ END_TEST
 
 START_TEST(slow_reader_is_not_ended)
 {
-	struct client *c = client_new();
+	struct client *c = client_small();
 	int64_t start = now_ms(), last = 0;
 	size_t got = 0;
 
@@ -1109,7 +1122,7 @@ END_TEST
 
 START_TEST(waiting_for_the_client_costs_nothing)
 {
-	struct client *c = client_new();
+	struct client *c = client_small();
 
 	send_get(c, "/big");
 	RUN_UNTIL(metrics->http_requests[ROUTE_INDEX][HTTP_GET][200] == 1);

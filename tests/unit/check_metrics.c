@@ -2,6 +2,7 @@
 
 #include <check.h>
 #include <event2/buffer.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -196,15 +197,12 @@ END_TEST
 
 START_TEST(open_descriptors_are_counted)
 {
-	double before;
-	int fd;
+	unsigned open = 0;
 
+	for (int fd = 0; fd < 1024; fd++)
+		open += fcntl(fd, F_GETFD) >= 0;
 	scrape();
-	before = value("process_open_fds");
-	fd = dup(0);
-	scrape();
-	close(fd);
-	ck_assert(value("process_open_fds") == before + 1);
+	ck_assert(value("process_open_fds") == open);
 }
 END_TEST
 
