@@ -43,8 +43,8 @@ SAY = $(if $(V),@:,@printf '  %-4s %s\n')
 # What the checks look at.
 C_SOURCES  := $(wildcard proto/*.c daemon/*.c tests/*/*.c)
 C_FILES    := $(C_SOURCES) $(wildcard proto/*.h daemon/*.h tests/*/*.h)
-PY_FILES   := $(wildcard tests/*.py tests/*/*.py scripts/*.py)
-SH_FILES   := .ci/run $(shell grep -lE '^\#!/.*\b(ba)?sh\b' scripts/* tests/*/* 2>/dev/null)
+PY_FILES   := $(wildcard tests/*.py tests/*/*.py tests/*/*/*.py docs/clients/*.py scripts/*.py)
+SH_FILES   := .ci/run docs/clients/breaker.sh $(shell grep -lE '^\#!/.*\b(ba)?sh\b' scripts/* tests/*/* tests/*/*/* 2>/dev/null)
 
 # `make run` and `make test` use all processors unless told otherwise.
 JOBS = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc 2>/dev/null || echo 2))

@@ -1,0 +1,16 @@
+#!/bin/sh
+set -u
+# shellcheck source=/dev/null
+. "$(dirname "$0")/../../../docs/clients/breaker.sh"
+
+export BREAKER_URL="$1" BREAKER_THRESHOLD="$3" BREAKER_OPEN_MS="$4" BREAKER_TOKEN="$5"
+key=$2
+while read -r word permit outcome; do
+	if [ "$word" = enter ]; then
+		breaker_enter "$key"
+	else
+		[ "$outcome" = ok ] && outcome=yes
+		breaker_leave "$key" "$permit" "$outcome"
+		echo 'done'
+	fi
+done
