@@ -136,13 +136,27 @@ const char *key_check(const char *key, size_t len)
 	return NULL;
 }
 
+/* RFC 3986, section 3.3: what stands in a path segment as it is; and '%'. */
+static bool is_pchar(char c)
+{
+	if ((c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z'))
+		return true;
+	return c != '\0' && strchr("-._~!$&'()*+,;=:@%", c);
+}
+
 const char *key_decode(const char *segment, size_t len, char key[KEY_MAX], size_t *key_len)
 {
 	long n = percent_decode(segment, len, key, KEY_MAX, false);
+	const char *why;
 
 	if (n == PERCENT_BROKEN)
 		return "The circuit key holds a % that is not followed by two hexadecimal digits; "
 		       "a percent sign itself is written %25.";
 	*key_len = n == PERCENT_TOO_LONG ? KEY_MAX + 1 : (size_t)n;
-	return key_check(key, *key_len);
+	why = key_check(key, *key_len);
+	for (size_t i = 0; i < len && !why; i++)
+		if (!is_pchar(segment[i]))
+			why = "The circuit key holds a character that has to be percent-encoded; "
+			      "only letters, digits and -._~!$&'()*+,;=:@ may stand as they are.";
+	return why;
 }
