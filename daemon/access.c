@@ -98,6 +98,13 @@ bool access_check(const struct api_access *access, const struct http_request *rq
 	const char *origin = http_request_header(rq, "Origin", &origins);
 	const char *site = http_request_header(rq, "Sec-Fetch-Site", &sites);
 
+	char authority[256];
+
+	/* RFC 9112, section 3.2.2: the target's host stands instead of Host's. Both must be ours.
+	 */
+	if (http_request_authority(rq, authority, sizeof(authority)) &&
+	    !host_is_ours(access, authority))
+		host = authority;
 	/* HTTP/1.0 need not send a Host, and no browser leaves it out. */
 	if (hosts > 1 || (host && !host_is_ours(access, host))) {
 		verdict->problem = PROBLEM_MISDIRECTED_REQUEST;

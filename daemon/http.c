@@ -1,3 +1,4 @@
+#include "http_head.h"
 #include "http_private.h"
 #include "problem.h"
 
@@ -167,6 +168,15 @@ static bool grow(char **buf, size_t *size, size_t need, size_t max)
 	return true;
 }
 
+/* True if the target holds what no URI does (RFC 3986): a space, a control character. */
+static bool target_is_broken(const char *target, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		if ((unsigned char)target[i] <= ' ' || target[i] == 0x7F)
+			return true;
+	return false;
+}
+
 /*
  * The request line has come. libmicrohttpd takes the query apart where it stands, so that
  * is copied; the path stays as it is. What is returned is the context of the request.
@@ -179,6 +189,8 @@ static void *on_request_line(void *arg, const char *target, struct MHD_Connectio
 	size_t len;
 
 	c->rq = (struct http_request){.target = target ? target : ""};
+	c->rq.target_len = strlen(c->rq.target);
+	c->rq.broken_target = target_is_broken(c->rq.target, c->rq.target_len);
 	if (query) {
 		len = strlen(++query) + 1;
 		if (grow(&c->query_buf, &c->query_size, len, SIZE_MAX))
@@ -220,50 +232,16 @@ static void on_completed(void *arg, struct MHD_Connection *mhd, void **context,
 		http_conn_enter(c, c->hung_up ? PHASE_HUNG_UP : PHASE_FRESH);
 }
 
-/* What the headers say of the body. */
-struct framing {
-	unsigned lengths, encodings;
-	bool chunked, differs, expects;
-	uint64_t length;
-	const char *first;
-};
-
 static bool name_is(const char *key, size_t len, const char *name, size_t name_len)
 {
 	return len == name_len && strncasecmp(key, name, len) == 0;
-}
-
-static enum MHD_Result on_framing_header(void *arg, enum MHD_ValueKind kind, const char *key,
-					 size_t key_len, const char *value, size_t value_len)
-{
-	struct framing *f = arg;
-
-	(void)kind;
-	(void)value_len;
-	if (!value)
-		return MHD_YES;
-#define IS(name) name_is(key, key_len, name, sizeof(name) - 1)
-	if (IS("Content-Length")) {
-		if (f->lengths++)
-			f->differs |= strcmp(value, f->first) != 0;
-		else
-			f->first = value;
-		f->length = strtoull(value, NULL, 10);
-	} else if (IS("Transfer-Encoding")) {
-		f->encodings++;
-		f->chunked = strcasecmp(value, "chunked") == 0;
-	} else if (IS("Expect")) {
-		f->expects = strcasecmp(value, "100-continue") == 0;
-	}
-#undef IS
-	return MHD_YES;
 }
 
 /* Answers a request that the handler cannot be shown; the connection ends with it. */
 static enum MHD_Result refuse(struct http_request *rq, enum problem problem, const char *detail)
 {
 	struct http *http = http_conn_of(rq)->http;
-	bool writes = rq->method == HTTP_POST || rq->method == HTTP_DELETE;
+	bool writes = rq->method != HTTP_GET && rq->method != HTTP_HEAD;
 	struct http_reply reply = {.status = problem_status(problem),
 				   .content_type = "application/problem+json",
 				   .route = ROUTE_NONE};
@@ -273,6 +251,7 @@ static enum MHD_Result refuse(struct http_request *rq, enum problem problem, con
 
 	if (!body)
 		return MHD_NO;
+	rq->last = true;
 	reply.body = body;
 	rq->arrived_ns = now_ns();
 	http->handling++;
@@ -300,28 +279,16 @@ static enum MHD_Result hand_over(struct conn *c)
 	return MHD_YES;
 }
 
-/* RFC 9112, section 6.3: what is wrong with the headers that say where the body ends. */
-static const char *framing_error(const struct framing *f)
-{
-	if (f->encodings && (f->encodings > 1 || !f->chunked || f->lengths))
-		return "Send the body with a Content-Length or, instead of that, with "
-		       "\"Transfer-Encoding: chunked\".";
-	return f->differs ? "There is more than one Content-Length." : NULL;
-}
-
-static bool has_space(const char *text)
-{
-	return text && strchr(text, ' ');
-}
-
 /*
  * The first call for a request, with its headers. An answer given here ends the connection
  * (libmicrohttpd then reads no body), so only what must not go on is answered.
  */
-static enum MHD_Result on_begin(struct conn *c, const char *url, const char *method)
+static enum MHD_Result on_begin(struct conn *c, const char *url, const char *method,
+				const char *version)
 {
 	struct http_request *rq = &c->rq;
-	struct framing f = {0};
+	struct http_line line = {method, url, rq->target_len, version};
+	struct http_framing f = {0};
 	const char *wrong;
 
 	if (!rq->target)
@@ -329,13 +296,15 @@ static enum MHD_Result on_begin(struct conn *c, const char *url, const char *met
 	rq->begun = true;
 	rq->method = parse_method(method);
 	rq->target = url;
-	MHD_get_connection_values_n(c->mhd, MHD_HEADER_KIND, on_framing_header, &f);
-	wrong = framing_error(&f);
+	wrong = http_head_check(c->mhd, &line, &f);
 	if (wrong)
 		return refuse(rq, PROBLEM_INVALID_BODY, wrong);
-	if (has_space(url) || has_space(rq->query))
+	if (rq->broken_target)
 		return refuse(rq, PROBLEM_INVALID_KEY,
-			      "There is a space in the request target; send it as %20.");
+			      "There is a space or a control character in the request target; "
+			      "percent-encode it.");
+	/* What libmicrohttpd lets pass for a chunk cannot be seen, so nothing may follow it. */
+	rq->last = f.chunked;
 	/* The client asks before it sends a body that is too long: it need not send it. */
 	if (f.expects && f.length > c->http->limits.max_body) {
 		rq->too_large = true;
@@ -374,11 +343,10 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *mhd, const c
 
 	(void)arg;
 	(void)mhd;
-	(void)version;
 	if (!c)
 		return MHD_NO;
 	if (!c->rq.begun)
-		return on_begin(c, url, method);
+		return on_begin(c, url, method, version);
 	/* It comes back after http_reply only if that had no response to queue. */
 	if (c->rq.answered)
 		return MHD_NO;
@@ -417,22 +385,39 @@ enum http_method http_request_method(const struct http_request *rq)
 	return rq->method;
 }
 
+/* RFC 9112, section 3.2.2: the absolute form is for any server to understand. Returns what
+ * follows the scheme, or NULL for another form. */
+static const char *behind_scheme(const char *target)
+{
+	if (strncasecmp(target, "http://", 7) == 0)
+		return target + 7;
+	if (strncasecmp(target, "https://", 8) == 0)
+		return target + 8;
+	return NULL;
+}
+
 const char *http_request_path(const struct http_request *rq)
 {
-	const char *path = rq->target, *slash;
-	size_t scheme = 0;
+	const char *authority = behind_scheme(rq->target), *slash;
 
-	if (path[0] == '/')
-		return path;
-	/* RFC 9112, section 3.2.2: the absolute form is for any server to understand. */
-	if (strncasecmp(path, "http://", 7) == 0)
-		scheme = 7;
-	else if (strncasecmp(path, "https://", 8) == 0)
-		scheme = 8;
-	if (!scheme)
-		return path;
-	slash = strchr(path + scheme, '/');
+	if (!authority)
+		return rq->target;
+	slash = strchr(authority, '/');
 	return slash ? slash : "/";
+}
+
+bool http_request_authority(const struct http_request *rq, char *out, size_t size)
+{
+	const char *authority = behind_scheme(rq->target);
+	size_t len = authority ? strcspn(authority, "/") : 0;
+
+	if (!authority)
+		return false;
+	if (len >= size)
+		len = 0;
+	memcpy(out, authority, len);
+	out[len] = '\0';
+	return true;
 }
 
 const char *http_request_query(const struct http_request *rq)
@@ -483,10 +468,10 @@ void **http_request_data(struct http_request *rq)
 
 /* The answer. */
 
-static bool add_headers(const struct http *http, struct MHD_Response *response,
+static bool add_headers(const struct conn *c, struct MHD_Response *response,
 			const struct http_reply *reply)
 {
-	bool close_it = http->draining;
+	bool close_it = c->http->draining || c->rq.last;
 
 	if (reply->content_type &&
 	    MHD_add_response_header(response, "Content-Type", reply->content_type) != MHD_YES)
@@ -510,7 +495,7 @@ static bool queue_reply(struct conn *c, const struct http_reply *reply)
 
 	if (!response)
 		return false;
-	ok = add_headers(c->http, response, reply) &&
+	ok = add_headers(c, response, reply) &&
 	     MHD_queue_response(c->mhd, (unsigned)reply->status, response) == MHD_YES;
 	MHD_destroy_response(response);
 	return ok;
@@ -573,12 +558,8 @@ static struct MHD_Daemon *start_mhd(struct http *http)
 				MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_MEMORY,
 				/* Ours is the limit, and can change. */
 				MHD_OPTION_CONNECTION_LIMIT, (unsigned)INT32_MAX,
-				MHD_OPTION_CONNECTION_TIMEOUT, 0u,
-#if MHD_VERSION >= 0x01000000
-				/* Refuse spaces in the target instead of redirecting. */
-				MHD_OPTION_CLIENT_DISCIPLINE_LVL, 1,
-#endif
-				MHD_OPTION_END);
+				MHD_OPTION_CONNECTION_TIMEOUT, 0u, MHD_OPTION_STRICT_FOR_CLIENT,
+				http_head_strictness(), MHD_OPTION_END);
 }
 
 struct http *http_new(struct event_base *base, const struct http_limits *limits,

@@ -79,6 +79,9 @@ enum http_method http_request_method(const struct http_request *rq);
 /* The path as sent, still percent-encoded, from its '/' to before any '?'. What is no path
  * (the "*" of OPTIONS) comes as it is. */
 const char *http_request_path(const struct http_request *rq);
+/* True for a target in absolute form (RFC 9112, section 3.2.2): its host and port, which count
+ * for more than Host, are written to out; "" if there is none or it does not fit. */
+bool http_request_authority(const struct http_request *rq, char *out, size_t size);
 /* The query as sent, behind the '?'; NULL when there is none. */
 const char *http_request_query(const struct http_request *rq);
 /* The value of a header; NULL if absent. *count, unless NULL, gets how often it came. */

@@ -38,7 +38,10 @@ struct http_request {
 	bool answered;  /* http_reply was called */
 	bool queued;    /* and libmicrohttpd has the response */
 	bool too_large;
+	bool broken_target;
+	bool last;          /* no other may come behind it on this connection */
 	const char *target; /* as libmicrohttpd has it, without query */
+	size_t target_len;  /* with the query */
 	const char *query;  /* in query_buf, or NULL */
 	size_t body_len;
 	uint64_t arrived_ns; /* all of it */

@@ -160,8 +160,10 @@ def test_chunked_body(daemon):
         wire.send(b"POST /v1/circuits/a/transition HTTP/1.1\r\nHost: localhost\r\n"
                   b"Transfer-Encoding: chunked\r\n\r\n"
                   b"5\r\n{\"to\"\r\n8\r\n:\"open\"}\r\n0\r\n\r\n")
-        assert snapshot(wire.receive())["state"] == "open"
-        assert snapshot(wire.ask("GET", path("a")))["state"] == "open"
+        answer = wire.receive()
+        assert snapshot(answer)["state"] == "open"
+        assert answer.header("Connection").lower() == "close" and wire.ended()
+    assert snapshot(daemon.get(path("a")))["state"] == "open"
 
 
 def test_expect_100_continue(daemon):

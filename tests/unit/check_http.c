@@ -476,7 +476,9 @@ START_TEST(chunked_body)
 	event_base_loop(base, EVLOOP_ONCE);
 	send_text(c, "5\r\nworld\r\n0\r\nTrailer: 1\r\n\r\n");
 	ck_reply(c, 200, "POST|/p|(none)|(none)|0|11|hello world");
-	ck_assert(kept_alive(c));
+	/* What is taken for the end of chunks is not ours to check: nothing may follow. */
+	ck_assert(!kept_alive(c));
+	RUN_UNTIL(ended(c));
 	client_free(c);
 }
 END_TEST
@@ -529,7 +531,7 @@ START_TEST(chunked_body_over_the_limit)
 	}
 	send_text(c, "0\r\n\r\n");
 	ck_reply(c, 413, "POST|/|(none)|(none)|0|0||too large");
-	ck_assert(kept_alive(c));
+	ck_assert(!kept_alive(c));
 	client_free(c);
 }
 END_TEST
@@ -572,6 +574,7 @@ START_TEST(ambiguous_framing_is_refused)
 {
 	static const char *const bad[] = {
 		"Content-Length: 1\r\nContent-Length: 2\r\n",
+		"Content-Length: 1\r\nContent-Length: 1\r\n",
 		"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n",
 		"Transfer-Encoding: gzip\r\n",
 		"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
