@@ -49,6 +49,7 @@ struct redis_conn {
 	int early_errno;     /* connect(2) failed at once */
 	bool up;
 	bool shut;
+	bool lost_count; /* it spoke unasked */
 };
 
 int64_t redis_conn_now_ms(void)
@@ -127,25 +128,31 @@ static bool is_answer(const redisReply *reply)
 	return reply->type >= REDIS_REPLY_STRING;
 }
 
+static void conn_unasked(struct redis_conn *conn, const redisReply *reply)
+{
+	const char *why = NULL;
+
+	if (conn->on.unasked && conn->on.unasked(conn->on.arg, reply))
+		return;
+	if (conn->on.judge && reply->type == REDIS_REPLY_ERROR)
+		why = conn->on.judge(conn->on.arg, reply);
+	conn_fail(conn, why ? why : "the server spoke without being asked");
+	/* Whose the next answers are is not known any more. */
+	conn->lost_count = true;
+}
+
 /* Hands out what the reader has. Also of a connection that is shut: these were answered. */
 static void conn_parse(struct redis_conn *conn)
 {
 	redisReader *reader = conn->context->reader;
 	void *reply = NULL;
 
-	while (redisReaderGetReply(reader, &reply) == REDIS_OK && reply) {
+	while (!conn->lost_count && redisReaderGetReply(reader, &reply) == REDIS_OK && reply) {
 		conn->answer_bytes = 0;
-		if (STAILQ_EMPTY(&conn->queue) || !is_answer(reply)) {
-			const redisReply *said = reply;
-			const char *why = NULL;
-
-			if (conn->on.judge && said->type == REDIS_REPLY_ERROR)
-				why = conn->on.judge(conn->on.arg, said);
-			conn_fail(conn, why ? why : "the server spoke without being asked");
-			freeReplyObject(reply);
-			return;
-		}
-		conn_answer(conn, reply);
+		if (STAILQ_EMPTY(&conn->queue) || !is_answer(reply))
+			conn_unasked(conn, reply);
+		else
+			conn_answer(conn, reply);
 		freeReplyObject(reply);
 	}
 	if (reader->err == REDIS_ERR_PROTOCOL)

@@ -24,6 +24,9 @@ struct redis_conn_events {
 	/* Sees each answer before its callback. To make it REDIS_REFUSED, returns why;
 	 * else NULL. May be NULL. */
 	const char *(*judge)(void *arg, const redisReply *reply);
+	/* Takes what comes unasked, as on a subscription. False, and if it is NULL: that
+	 * ends the connection. */
+	bool (*unasked)(void *arg, const redisReply *reply);
 	void *arg;
 };
 

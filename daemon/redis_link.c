@@ -6,6 +6,7 @@
 #include "redis_faults.h"
 #include "redis_handshake.h"
 #include "redis_lookup.h"
+#include "redis_sentinel.h"
 #include "redis_target.h"
 
 #include <event2/event.h>
@@ -44,7 +45,8 @@ struct redis_link {
 	struct event
 		*turn; /* the end of the loop's turn: what ended is freed, what is next begins */
 
-	struct redis_lookup *lookup;
+	struct redis_lookup *lookup;     /* REDIS_TCP, while RESOLVING */
+	struct redis_sentinel *sentinel; /* REDIS_SENTINEL: asks, and watches while READY */
 	struct redis_places places;
 	size_t place; /* the one in use */
 	size_t tried; /* in this attempt */
@@ -200,8 +202,11 @@ static void link_drop(struct redis_link *link, const char *reason)
 		link->metrics->redis_disconnects++;
 	/* An address that is no good is not the first to be tried the next time; where it
 	 * was merely refused, the others are tried at once. */
-	if (!link->was_ready && link->places.count > 0)
+	if (!link->was_ready && link->places.count > 0) {
 		link->place = (link->place + 1) % link->places.count;
+		if (link->sentinel)
+			redis_sentinel_distrust(link->sentinel);
+	}
 	link->was_ready = false;
 	if (link->state == LINK_CONNECTING && ++link->tried < link->places.count &&
 	    event_pending(link->timer, EV_TIMEOUT, NULL))
@@ -404,9 +409,15 @@ static void unix_place(struct redis_link *link)
 	link->place = 0;
 }
 
+static void on_moved(void *arg, const char *why)
+{
+	link_drop(arg, why);
+}
+
 static void link_begin(struct redis_link *link)
 {
 	const struct redis_address *host = &link->target.hosts[0];
+	unsigned patience_ms = link->options.connect_timeout_ms / 3;
 
 	link->tried = 0;
 	link->places.count = 0;
@@ -417,9 +428,12 @@ static void link_begin(struct redis_link *link)
 		link_connect(link);
 		return;
 	}
-	link->lookup =
-		redis_lookup_new(link->base, host->host, host->port,
-				 link->options.connect_timeout_ms / 3, NULL, on_places, link);
+	if (link->sentinel) {
+		redis_sentinel_find(link->sentinel, patience_ms);
+		return;
+	}
+	link->lookup = redis_lookup_new(link->base, host->host, host->port, patience_ms, NULL,
+					on_places, link);
 	if (!link->lookup)
 		link_drop(link, "out of memory");
 }
@@ -434,7 +448,9 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	switch (link->state) {
 	case LINK_RESOLVING:
-		link_drop(link, "cannot find the server's address: no nameserver answers in time");
+		link_drop(link, link->sentinel && *redis_sentinel_why(link->sentinel)
+					? redis_sentinel_why(link->sentinel)
+					: "no answer in time to where the server is");
 		break;
 	case LINK_CONNECTING:
 		link_drop(link, "no answer in time");
@@ -470,6 +486,8 @@ static void on_turn(evutil_socket_t fd, short what, void *arg)
 	link->conn = NULL;
 	link->lookup = NULL;
 	redis_lookup_free(lookup);
+	if (link->sentinel && link->state == LINK_BACKOFF)
+		redis_sentinel_stop(link->sentinel);
 	redis_conn_free(conn, link->reason);
 	if (link->state == LINK_BACKOFF)
 		arm(link->timer, backoff_ms(link));
@@ -484,6 +502,7 @@ struct redis_link *redis_link_new(struct event_base *base, const struct redis_ta
 				  struct log *log)
 {
 	struct redis_link *link = calloc(1, sizeof(*link));
+	struct redis_sentinel_events events = {.found = on_places, .moved = on_moved, .arg = link};
 
 	if (!link)
 		return NULL;
@@ -502,7 +521,10 @@ struct redis_link *redis_link_new(struct event_base *base, const struct redis_ta
 	link->timer = evtimer_new(base, on_timer, link);
 	link->watchdog = evtimer_new(base, on_watchdog, link);
 	link->turn = event_new(base, -1, 0, on_turn, link);
-	if (!link->timer || !link->watchdog || !link->turn) {
+	if (target->kind == REDIS_SENTINEL)
+		link->sentinel = redis_sentinel_new(base, &link->target, &events);
+	if (!link->timer || !link->watchdog || !link->turn ||
+	    (target->kind == REDIS_SENTINEL && !link->sentinel)) {
 		redis_link_free(link);
 		return NULL;
 	}
@@ -561,6 +583,7 @@ void redis_link_free(struct redis_link *link)
 	if (link->turn)
 		event_free(link->turn);
 	redis_lookup_free(link->lookup);
+	redis_sentinel_free(link->sentinel);
 	/* What is answered now finds a link that takes nothing. */
 	link->conn = NULL;
 	link->state = LINK_BACKOFF;

@@ -56,6 +56,28 @@ static void run(const struct redis_server_process *server, const char *const *ar
 	_exit(127);
 }
 
+/* A sentinel wants a file that it may write. */
+static void run_sentinel(const struct redis_server_process *server)
+{
+	char path[160];
+	FILE *file;
+
+	snprintf(path, sizeof(path), "%s/sentinel.conf", server->dir);
+	file = fopen(path, "w");
+	if (!file)
+		_exit(127);
+	fprintf(file,
+		"port %d\nbind 127.0.0.1\nunixsocket %s/sock\ndir %s\nlogfile sentinel.log\n"
+		"sentinel monitor mymaster 127.0.0.1 %d 1\n"
+		"sentinel down-after-milliseconds mymaster 500\n"
+		"sentinel failover-timeout mymaster 5000\n",
+		server->port, server->dir, server->dir, server->monitors);
+	fclose(file);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	execlp("redis-server", "redis-server", path, "--sentinel", (char *)NULL);
+	_exit(127);
+}
+
 /* True when it answers; false when it has ended, as when another took the port. */
 static bool comes_up(struct redis_server_process *server)
 {
@@ -82,16 +104,17 @@ static bool start(struct redis_server_process *server, const char *const *argume
 {
 	server->pid = fork();
 	ck_assert_int_ge(server->pid, 0);
+	if (server->pid == 0 && server->monitors)
+		run_sentinel(server);
 	if (server->pid == 0)
 		run(server, arguments);
 	return comes_up(server);
 }
 
-void redis_server_start(struct redis_server_process *server, const char *const *arguments)
+static void start_anew(struct redis_server_process *server, const char *const *arguments)
 {
 	const char *tmp = getenv("TMPDIR");
 
-	memset(server, 0, sizeof(*server));
 	snprintf(server->dir, sizeof(server->dir), "%s/breakerd-test-XXXXXX", tmp ? tmp : "/tmp");
 	ck_assert_ptr_nonnull(mkdtemp(server->dir));
 	for (int n = 0; n < START_TRIES; n++) {
@@ -102,6 +125,19 @@ void redis_server_start(struct redis_server_process *server, const char *const *
 			return;
 	}
 	ck_abort_msg("redis-server does not start; is it installed?");
+}
+
+void redis_server_start(struct redis_server_process *server, const char *const *arguments)
+{
+	memset(server, 0, sizeof(*server));
+	start_anew(server, arguments);
+}
+
+void redis_sentinel_start(struct redis_server_process *server, int master_port)
+{
+	memset(server, 0, sizeof(*server));
+	server->monitors = master_port;
+	start_anew(server, NULL);
 }
 
 void redis_server_restart(struct redis_server_process *server, const char *const *arguments)

@@ -12,12 +12,16 @@ struct redis_server_process {
 	pid_t pid;
 	int port;
 	char dir[128];  /* "sock" in it is its unix socket */
+	int monitors;   /* of a sentinel: its master's port */
 	char store[64]; /* "redis://127.0.0.1:port" */
 };
 
 /* Starts it with further arguments ("--requirepass", "x", ..., NULL; or just NULL) and waits
  * until it listens. Fails the test where that does not work. */
 void redis_server_start(struct redis_server_process *server, const char *const *arguments);
+
+/* A sentinel for the master on that port, "mymaster": it alone decides, within a second. */
+void redis_sentinel_start(struct redis_server_process *server, int master_port);
 
 /* The same directory and port again, after redis_server_kill. */
 void redis_server_restart(struct redis_server_process *server, const char *const *arguments);
