@@ -110,6 +110,7 @@ struct store_health {
 	char reason[256];     /* why it is not ready, for a person and without secrets; or "" */
 	int64_t since_ms;     /* since when, epoch milliseconds */
 	unsigned in_flight;   /* operations waiting for an answer */
+	size_t unsettled;     /* circuits recorded on while Redis was away, being folded in now */
 	bool counts_circuits; /* metrics->circuits holds all of its circuits by state */
 	char detail[256];     /* where it is and what it says of itself, for GET /; or "" */
 };

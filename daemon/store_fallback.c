@@ -22,6 +22,10 @@
 #define FOLDS_IN_FLIGHT 64
 /* After main has refused a step (out of memory, no permission), before the next try. */
 #define FOLD_RETRY_MS 1000
+/* As that, where main merely has no room for it now. */
+#define FOLD_PAUSE_MS 20
+/* Circuits may be many: of what befalls their steps, a line now and then. */
+#define FOLD_LOG_EACH_MS 15000
 
 /* The step to be taken on one circuit. */
 struct fold_record {
@@ -44,6 +48,9 @@ struct fold_flight {
 };
 TAILQ_HEAD(fold_flights, fold_flight);
 
+/* The kinds of lines that may be many. */
+enum fold_line { FOLD_REFUSED, FOLD_LOST, FOLD_LINES };
+
 struct fallback_store {
 	struct store store;
 	struct store *main;
@@ -56,7 +63,10 @@ struct fallback_store {
 	struct fold_records waiting; /* the same, the oldest first */
 	struct fold_flights flights;
 	unsigned in_flight;
+	bool refused;       /* main is there, and did not take the last step */
+	bool folding;       /* what an absence of main left, until all of it is settled */
 	struct event *turn; /* hands over more steps */
+	int64_t logged_ms[FOLD_LINES]; /* monotonic, the last line of each kind; 0 for none */
 	struct metrics *metrics;
 	struct log *log;
 };
@@ -122,6 +132,14 @@ static bool under_way(const struct fallback_store *f, const char *key, size_t le
 	return false;
 }
 
+/* A snapshot from main (NULL: no circuit). What waits for main has been done since. */
+static void note_seen(struct fallback_store *f, const char *key, size_t len,
+		      const struct circuit *circuit)
+{
+	if (!record_find(f, key, len))
+		store_memory_put(f->local, key, len, circuit);
+}
+
 /* The record of a circuit, last seen as `seen` (NULL: never). NULL when there is no room. */
 static struct fold_record *record_get(struct fallback_store *f, const char *key, size_t len,
 				      const struct circuit *seen)
@@ -140,13 +158,41 @@ static struct fold_record *record_get(struct fallback_store *f, const char *key,
 	return record;
 }
 
+static bool log_affords(struct fallback_store *f, enum fold_line line)
+{
+	int64_t now = store_monotonic_ms();
+
+	if (f->logged_ms[line] && now - f->logged_ms[line] < FOLD_LOG_EACH_MS)
+		return false;
+	f->logged_ms[line] = now;
+	return true;
+}
+
+static void log_step(struct fallback_store *f, const char *what, const struct fold_flight *flight,
+		     const char *reason)
+{
+	if (!reason)
+		reason = "";
+	log_warning(f->log, what, "key=%s reason=%s waiting=%zu lost=%" PRIu64,
+		    log_quote(flight->key, flight->key_len).text,
+		    log_quote(reason, strlen(reason)).text, f->records.count + f->in_flight,
+		    f->metrics->folds_lost);
+}
+
+static void lose(struct fallback_store *f, const struct fold_flight *flight, const char *reason)
+{
+	f->metrics->folds_lost++;
+	if (log_affords(f, FOLD_LOST))
+		log_step(f, "fold_lost", flight, reason);
+}
+
 /* The step was surely not taken: it waits again, as part of what was done since. */
 static void put_back(struct fallback_store *f, struct fold_flight *flight)
 {
 	struct fold_record *record = record_get(f, flight->key, flight->key_len, NULL);
 
 	if (!record) {
-		f->metrics->folds_lost++;
+		lose(f, flight, "out of memory");
 		return;
 	}
 	circuit_fold_shift(&flight->fold, record->offset_ms - flight->offset_ms);
@@ -170,38 +216,40 @@ static void fold_settle(struct fallback_store *f, struct fold_flight *flight,
 
 	switch (result->status) {
 	case STORE_OK:
-		f->metrics->folds++;
-		store_memory_put(f->local, flight->key, flight->key_len,
-				 result->absent ? NULL : &result->circuit);
+		f->refused = false;
+		f->metrics->folds += !circuit_fold_empty(&flight->fold);
+		note_seen(f, flight->key, flight->key_len,
+			  result->absent ? NULL : &result->circuit);
 		break;
 	case STORE_UNAVAILABLE:
 	case STORE_OVERLOADED:
 		put_back(f, flight);
+		pause_ms = FOLD_PAUSE_MS;
 		break;
 	case STORE_UNKNOWN:
 	case STORE_TIMEOUT:
-		/* It may have been taken, and must not be taken twice. */
-		f->metrics->folds_lost++;
-		log_warning(f->log, "fold_unknown", "key=%s reason=\"lost on the way\"",
-			    log_quote(flight->key, flight->key_len).text);
+		if (circuit_fold_repeatable(&flight->fold))
+			put_back(f, flight);
+		else
+			lose(f, flight, "it may have been taken, and is not taken twice");
 		break;
 	default:
 		if (result->message && strncmp(result->message, "WRONGTYPE", 9) == 0) {
-			f->metrics->folds_lost++;
-		} else {
-			put_back(f, flight);
-			pause_ms = FOLD_RETRY_MS;
+			lose(f, flight, result->message);
+			break;
 		}
-		log_warning(f->log, "fold_refused", "key=%s reason=%s",
-			    log_quote(flight->key, flight->key_len).text,
-			    log_quote(result->message ? result->message : "",
-				      result->message ? strlen(result->message) : 0)
-				    .text);
+		put_back(f, flight);
+		f->refused = true;
+		pause_ms = FOLD_RETRY_MS;
+		if (log_affords(f, FOLD_REFUSED))
+			log_step(f, "fold_refused", flight, result->message);
 		break;
 	}
-	if (f->in_flight == 0 && f->records.count == 0)
+	if (f->folding && f->in_flight == 0 && f->records.count == 0) {
+		f->folding = false;
 		log_info(f->log, "folded", "total=%" PRIu64 " lost=%" PRIu64, f->metrics->folds,
 			 f->metrics->folds_lost);
+	}
 	count_waiting(f);
 	fold_soon(f, pause_ms);
 }
@@ -269,7 +317,9 @@ static void on_main_change(void *arg, bool ready)
 		return;
 	}
 	f->offset_ms = f->main->driver->clock_offset_ms(f->main);
-	if (f->records.count)
+	f->refused = false;
+	f->folding = f->records.count > 0;
+	if (f->folding)
 		log_info(f->log, "folding", "circuits=%zu", f->records.count);
 	fold_soon(f, 0);
 }
@@ -278,7 +328,8 @@ static void on_main_change(void *arg, bool ready)
 
 /*
  * Runs an operation on the embedded store. `fold` is false for one that main may have
- * applied: the caller sees its effect, but main shall not get it again.
+ * applied: the caller sees its effect, but main shall not get it again. The record that is
+ * made all the same holds what main had before, for what is done next.
  */
 static struct store_op *run_local(struct fallback_store *f, const struct store_request *request,
 				  bool fold, struct store_result *result)
@@ -292,10 +343,13 @@ static struct store_op *run_local(struct fallback_store *f, const struct store_r
 	store_submit(f->local, &get, NULL, NULL, &before);
 	store_submit(f->local, request, NULL, NULL, result);
 	result->degraded = true;
-	if (!fold || result->status != STORE_OK || !circuit_verb_writes(request->op.verb))
+	if (result->status != STORE_OK || !circuit_verb_writes(request->op.verb))
 		return NULL;
 	record = record_get(f, request->key, request->key_len,
 			    before.absent ? NULL : &before.circuit);
+	fold_soon(f, FOLD_PAUSE_MS);
+	if (!fold)
+		return NULL;
 	if (!record) {
 		store_memory_put(f->local, request->key, request->key_len,
 				 before.absent ? NULL : &before.circuit);
@@ -320,10 +374,9 @@ static void settle(struct fallback_store *f, const struct store_request *request
 	switch (result->status) {
 	case STORE_OK:
 	case STORE_CONFLICT:
-		store_memory_put(f->local, request->key, request->key_len,
-				 result->absent || request->op.verb == CIRCUIT_RESET
-					 ? NULL
-					 : &result->circuit);
+		note_seen(f, request->key, request->key_len,
+			  result->absent || request->op.verb == CIRCUIT_RESET ? NULL
+									      : &result->circuit);
 		break;
 	case STORE_UNAVAILABLE:
 		run_local(f, request, true, result);
@@ -360,6 +413,8 @@ static struct store_op *fallback_submit(struct store *s, const struct store_requ
 
 	if (!f->ready)
 		return run_local(f, request, true, result);
+	if (store_overloaded(s, result))
+		return NULL;
 	/* What was done here before goes ahead: main takes things in their order. */
 	record = record_find(f, request->key, request->key_len);
 	if (record)
@@ -423,6 +478,11 @@ static struct store_op *fallback_list(struct store *s, const struct store_query 
 		return store_refuse(result, STORE_ERROR, "out of memory");
 	}
 	*o->query = *query;
+	if (ready && store_overloaded(s, result)) {
+		free(o->query);
+		free(o);
+		return NULL;
+	}
 	if (ready) {
 		o->inner = store_list(f->main, query, on_main_listed, o, result);
 		ready = o->inner || result->status != STORE_UNAVAILABLE;
@@ -459,14 +519,20 @@ static void fallback_health(struct store *s, struct store_health *health)
 	health->in_flight = s->in_flight;
 	if (health->condition == STORE_AWAY)
 		health->condition = STORE_DEGRADED;
+	if (f->ready && !f->refused)
+		health->unsettled = f->records.count + f->in_flight;
 }
 
+/* How many requests wait is bounded here. Main has room for the steps besides: those in
+ * the background, and one ahead of each request. */
 static void fallback_reconfigure(struct store *s)
 {
 	struct fallback_store *f = fallback(s);
+	struct store_limits limits = s->limits;
 
-	store_reconfigure(f->main, &s->limits);
-	store_reconfigure(f->local, &s->limits);
+	store_reconfigure(f->local, &limits);
+	limits.max_in_flight = 2 * limits.max_in_flight + FOLDS_IN_FLIGHT;
+	store_reconfigure(f->main, &limits);
 }
 
 static void fallback_free(struct store *s)
@@ -524,6 +590,7 @@ struct store *store_fallback_new(struct event_base *base, struct store *main,
 	f->main = main;
 	main->on_change = on_main_change;
 	main->on_change_arg = f;
+	fallback_reconfigure(&f->store);
 	return &f->store;
 fail:
 	if (f) {

@@ -79,6 +79,14 @@ bool circuit_fold_empty(const struct circuit_fold *fold)
 	return !fold->writes && fold->reset == 0;
 }
 
+bool circuit_fold_repeatable(const struct circuit_fold *fold)
+{
+	if (!fold->writes)
+		return true;
+	return fold->failures == 0 && fold->successes == 0 && !fold->zero_failures &&
+	       !fold->zero_successes;
+}
+
 /* Whatever the clocks say, a stamp stays one that may be stored, and set. */
 static void shift(int64_t *stamp, int64_t by_ms)
 {

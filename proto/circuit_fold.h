@@ -37,6 +37,9 @@ void circuit_fold_note(struct circuit_fold *fold, const struct circuit_op *op,
 /* True if there is nothing to be folded. */
 bool circuit_fold_empty(const struct circuit_fold *fold);
 
+/* True if taking the step a second time changes nothing, whoever wrote in between. */
+bool circuit_fold_repeatable(const struct circuit_fold *fold);
+
 /* Corrects the stamps made meanwhile, when a better offset to Redis's clock is known. */
 void circuit_fold_shift(struct circuit_fold *fold, int64_t by_ms);
 
