@@ -16,6 +16,8 @@
 /* A stop ends within 5 s: what is in flight has most of that, its answers the rest. */
 #define DRAIN_SECONDS       4
 #define LAST_WORDS_MICROSEC 500000
+/* Between two looks at whether everything is folded into Redis. */
+#define SETTLE_MICROSEC 10000
 
 /* Descriptors beside the connections: listeners, epoll, Redis, DNS, log. */
 #define OTHER_DESCRIPTORS 64
@@ -42,6 +44,7 @@ struct app {
 	char host_names[LISTEN_MAX][160];
 	struct event *signals[3];
 	struct event *drain;
+	struct event *settle;
 	bool stopping;
 	bool aborted;
 };
@@ -227,11 +230,23 @@ static int open_parts(struct app *app)
 
 /* --- signals -------------------------------------------------------------------------- */
 
+/* No request is left. What is on its way from the fallback into Redis shall arrive. */
 static void on_drained(void *arg)
 {
+	static const struct timeval again = {.tv_usec = SETTLE_MICROSEC};
 	struct app *app = arg;
+	struct store_health health;
 
-	event_base_loopexit(app->base, NULL);
+	store_health(app->store, &health);
+	if (health.unsettled == 0 || evtimer_add(app->settle, &again) != 0)
+		event_base_loopexit(app->base, NULL);
+}
+
+static void on_settle(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	on_drained(arg);
 }
 
 static void on_drain_over(evutil_socket_t fd, short what, void *arg)
@@ -245,7 +260,8 @@ static void on_drain_over(evutil_socket_t fd, short what, void *arg)
 		event_base_loopexit(app->base, NULL);
 		return;
 	}
-	log_warning(&app->log, "drain_cut", "reason=\"requests were still in flight\"");
+	log_warning(&app->log, "drain_cut",
+		    "reason=\"requests or steps to be folded were still in flight\"");
 	app->aborted = true;
 	api_abort(app->api);
 	evtimer_add(app->drain, &last_words);
@@ -322,7 +338,8 @@ static int open_signals(struct app *app)
 	app->signals[1] = evsignal_new(app->base, SIGINT, on_stop_signal, app);
 	app->signals[2] = evsignal_new(app->base, SIGHUP, on_reload_signal, app);
 	app->drain = evtimer_new(app->base, on_drain_over, app);
-	if (!app->drain)
+	app->settle = evtimer_new(app->base, on_settle, app);
+	if (!app->drain || !app->settle)
 		return start_failed(app, "out of memory");
 	for (size_t i = 0; i < 3; i++) {
 		if (!app->signals[i] || event_add(app->signals[i], NULL) != 0)
@@ -341,6 +358,8 @@ static void app_close(struct app *app)
 	}
 	if (app->drain)
 		event_free(app->drain);
+	if (app->settle)
+		event_free(app->settle);
 	if (app->api)
 		api_abort(app->api);
 	if (app->http)
