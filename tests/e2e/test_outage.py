@@ -1,0 +1,424 @@
+"""on_store_failure = local: what was done while Redis was away is folded into it.
+
+The daemon stands behind a gate that is shut meanwhile, while others go on reaching Redis.
+"""
+
+import glob
+import json
+import os
+import re
+import time
+
+import pytest
+
+from contract import expect, path, problem, snapshot
+from gate import Gate
+from storm import Storm
+from wait import until
+from wire import request_bytes
+
+FULL = os.environ.get("CHAOS") == "full"
+
+
+class Site:
+    """One Redis, a daemon behind the gate, another one straight on it."""
+
+    def __init__(self, redis, start, **settings):
+        self.redis = redis
+        self.gate = Gate(redis.address).open()
+        self.a = start(store=self.gate.url, **settings).wait_ready()
+        self.b = start(store=redis.url).wait_ready()
+
+    def cut(self):
+        self.gate.shut()
+        until(lambda: self.a.readyz() == "degraded", "the loss is noticed")
+
+    def join(self):
+        self.gate.open()
+        self.a.wait_ready()
+        folded(self.a)
+
+    def stored(self, key="k"):
+        value = self.redis.call("GET", f"stoma:cb:{key}")
+        return value and json.loads(value)
+
+
+def folded(daemon, deadline=30):
+    until(lambda: daemon.metric("breakerd_folds_pending") == 0, "all is folded", deadline)
+
+
+def degraded(answer):
+    assert answer.header("Breakerd-Degraded") == "true", answer
+    return answer
+
+
+def record(daemon, key="k", failures=0, successes=0):
+    for verb, times in (("failure", failures), ("success", successes)):
+        for _ in range(times):
+            snapshot(daemon.post(path(key, verb)))
+
+
+def move(daemon, to, key="k"):
+    return expect(daemon.post(path(key, "transition"), {"to": to}), state=to)
+
+
+@pytest.fixture
+def site(private_redis, start):
+    sites = []
+
+    def make(*options, **settings):
+        sites.append(Site(private_redis(*options), start, **settings))
+        return sites[-1]
+
+    yield make
+    for one in sites:
+        one.gate.shut()
+
+
+def test_counts_are_added(site):
+    s = site()
+    record(s.a, failures=3, successes=1)
+    s.cut()
+    record(s.a, failures=2, successes=5)
+    got = snapshot(degraded(s.a.get(path("k"))))
+    assert (got["failureCount"], got["successCount"]) == (5, 6)
+    record(s.b, failures=4, successes=1)
+    s.join()
+    got = expect(s.a.get(path("k")), failureCount=9, successCount=7, state="closed")
+    assert s.a.get(path("k")).header("Breakerd-Degraded") is None
+    assert s.stored() == got
+    assert s.a.metric("breakerd_folds_total") == 1
+    assert s.redis.call("TTL", "stoma:cb:k") > 86000
+
+
+def test_closed_meanwhile(site):
+    """Closing zeroes what stands before it, here and there."""
+    s = site()
+    record(s.a, failures=3, successes=1)
+    move(s.a, "open")
+    s.cut()
+    record(s.a, failures=2)
+    at = move(s.a, "closed")["lastStateChange"]
+    record(s.a, failures=1, successes=2)
+    record(s.b, failures=4)
+    s.join()
+    expect(s.b.get(path("k")), state="closed", failureCount=1, successCount=2, lastStateChange=at)
+
+
+def test_half_open_meanwhile(site):
+    s = site()
+    record(s.a, failures=3, successes=4)
+    move(s.a, "open")
+    s.cut()
+    move(s.a, "half-open")
+    record(s.a, failures=1, successes=2)
+    s.join()
+    expect(s.b.get(path("k")), state="half-open", failureCount=4, successCount=2)
+
+
+def test_the_later_state_stands(site):
+    s = site()
+    record(s.a, failures=1)
+    record(s.a, "l", failures=1)
+    s.cut()
+    move(s.a, "open")
+    move(s.b, "half-open", "l")
+    time.sleep(0.005)
+    theirs = move(s.b, "half-open")["lastStateChange"]
+    ours = move(s.a, "open", "l")["lastStateChange"]
+    s.join()
+    expect(s.b.get(path("k")), state="half-open", lastStateChange=theirs)
+    expect(s.b.get(path("l")), state="open", lastStateChange=ours)
+
+
+def test_the_later_failure_stands(site):
+    s = site()
+    record(s.a, failures=1)
+    record(s.a, "l", failures=1)
+    s.cut()
+    record(s.a, failures=1)
+    record(s.b, "l", failures=1)
+    time.sleep(0.005)
+    record(s.b, failures=1)
+    record(s.a, "l", failures=1)
+    theirs = snapshot(s.b.get(path("k")))["lastFailureTime"]
+    ours = snapshot(s.a.get(path("l")))["lastFailureTime"]
+    s.join()
+    expect(s.b.get(path("k")), lastFailureTime=theirs, failureCount=3)
+    expect(s.b.get(path("l")), lastFailureTime=ours, failureCount=3)
+
+
+@pytest.mark.parametrize("since", [None, "failure", "success", "transition"])
+def test_reset_meanwhile(site, since):
+    """It is removed if nobody wrote it since, and else left as it is."""
+    s = site()
+    record(s.a, failures=3)
+    s.cut()
+    record(s.b, failures=1)
+    time.sleep(0.005)
+    assert degraded(s.a.delete(path("k"))).status == 204
+    expect(degraded(s.a.get(path("k"))), failureCount=0)
+    time.sleep(0.005)
+    if since:
+        theirs = snapshot(s.b.post(path("k", since), {"to": "open"} if since == "transition" else b""))
+    s.join()
+    assert s.stored() == (theirs if since else None)
+    expect(s.a.get(path("k")), failureCount=theirs["failureCount"] if since else 0)
+
+
+def test_reset_and_written_again_meanwhile(site):
+    s = site()
+    record(s.a, failures=3)
+    move(s.a, "open")
+    s.cut()
+    assert s.a.delete(path("k")).status == 204
+    record(s.a, failures=2)
+    expect(s.a.get(path("k")), state="closed", failureCount=2)
+    s.join()
+    expect(s.b.get(path("k")), state="closed", failureCount=2, successCount=0)
+
+
+def test_a_refused_transition_folds_nothing(site):
+    s = site()
+    record(s.a, failures=1)
+    s.cut()
+    answer = s.a.post(path("k", "transition"), {"to": "closed", "from": "open"})
+    problem(answer, "state_conflict", "no")
+    degraded(answer)
+    before = s.redis.call("GET", "stoma:cb:k")
+    s.join()
+    assert s.redis.call("GET", "stoma:cb:k") == before
+    assert s.a.metric("breakerd_folds_total") == 0
+
+
+def test_members_of_others_are_kept(site):
+    s = site()
+    value = (b'{"owner":{"team":[],"n":1.50},"state":"closed","failureCount":3,"successCount":0,'
+             b'"lastFailureTime":5,"lastStateChange":6,"note":"\\u0041"}')
+    s.redis.call("SET", "stoma:cb:k", value)
+    expect(s.a.get(path("k")), failureCount=3)
+    s.cut()
+    record(s.a, failures=2)
+    s.join()
+    got = s.redis.call("GET", "stoma:cb:k")
+    assert b'"owner":{"team":[],"n":1.50}' in got and b'"note":"\\u0041"' in got
+    assert json.loads(got)["failureCount"] == 5
+
+
+def test_never_reached(private_redis, start):
+    """A daemon that has never seen Redis starts from nothing, and folds when it comes."""
+    redis = private_redis()
+    redis.call("SET", "stoma:cb:k", '{"state":"open","failureCount":7,"successCount":0,'
+                                    '"lastFailureTime":5,"lastStateChange":6}')
+    gate = Gate(redis.address)
+    daemon = start(store=gate.url)
+    expect(degraded(daemon.get(path("k"))), state="closed", failureCount=0)
+    record(daemon, failures=2)
+    record(daemon, "new", successes=1)
+    assert daemon.readyz() == "degraded"
+    gate.open()
+    daemon.wait_ready()
+    folded(daemon)
+    # It only counted: what Redis knew of the state stands.
+    expect(daemon.get(path("k")), state="open", failureCount=9, lastStateChange=6)
+    expect(daemon.get(path("new")), successCount=1)
+    gate.shut()
+
+
+def test_redis_comes_back_empty(private_redis, start):
+    redis = private_redis()
+    daemon = start(store=redis.url).wait_ready()
+    record(daemon, failures=5)
+    at = move(daemon, "open")["lastStateChange"]
+    record(daemon, "untouched", failures=5)
+    redis.kill()
+    until(lambda: daemon.readyz() == "degraded", "the loss is noticed")
+    record(daemon, failures=2)
+    redis.start()
+    daemon.wait_ready()
+    folded(daemon)
+    expect(daemon.get(path("k")), state="open", failureCount=2, lastStateChange=at)
+    expect(daemon.get(path("untouched")), failureCount=0)
+    record(daemon, failures=1)
+    expect(daemon.get(path("k")), failureCount=3)
+
+
+def faketime():
+    found = glob.glob("/usr/lib/*/faketime/libfaketime.so.1")
+    return found[0] if found else None
+
+
+@pytest.mark.skipif(not faketime(), reason="needs Debian's package faketime")
+@pytest.mark.skipif(bool(os.environ.get("SANITIZED")), reason="faketime would stand before ASan")
+@pytest.mark.parametrize("skew", ["+3600", "-3600"])
+def test_a_skewed_clock(private_redis, start, skew):
+    """Stamps made without Redis are in its time, as last measured; of a daemon that has
+    never measured it they are corrected when they are folded."""
+    redis = private_redis()
+    env = {"LD_PRELOAD": faketime(), "FAKETIME": skew, "DONT_FAKE_MONOTONIC": "1"}
+    gate = Gate(redis.address)
+    a = start(store=gate.url, env=env)
+    b = start(store=redis.url).wait_ready()
+    began = redis.client().now_ms()
+    record(a, "early", failures=1)
+    move(a, "open", "early")
+    gate.open()
+    a.wait_ready()
+    folded(a)
+    got = snapshot(b.get(path("early")))
+    record(a, failures=1)
+    gate.shut()
+    until(lambda: a.readyz() == "degraded", "the loss is noticed")
+    move(b, "half-open")
+    time.sleep(0.1)
+    here = move(a, "open")
+    gate.open()
+    a.wait_ready()
+    folded(a)
+    end = redis.client().now_ms()
+    for stamp in (got["lastFailureTime"], got["lastStateChange"], here["lastStateChange"]):
+        assert began - 50 <= stamp <= end + 50, (stamp - began, got, here)
+    expect(b.get(path("k")), state="open", failureCount=1)
+    gate.shut()
+
+
+def test_a_key_of_another_type(site):
+    """Cannot be folded, ever: it is said and left alone, and the others go on."""
+    s = site()
+    s.cut()
+    record(s.a, failures=1)
+    record(s.a, "other", failures=1)
+    s.redis.call("LPUSH", "stoma:cb:k", "x")
+    s.join()
+    assert s.redis.call("TYPE", "stoma:cb:k") == b"list"
+    assert s.stored("other")["failureCount"] == 1
+    assert s.a.metric("breakerd_folds_lost_total") == 1
+    assert "WRONGTYPE" in s.a.stderr()
+    problem(s.a.get(path("k")), "store_error")
+
+
+def process_seconds(daemon):
+    with open(f"/proc/{daemon.process.pid}/stat", encoding="ascii", errors="replace") as stat:
+        fields = stat.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_kib(daemon):
+    with open(f"/proc/{daemon.process.pid}/status", encoding="ascii", errors="replace") as status:
+        return int(re.search(r"VmRSS:\s+(\d+)", status.read()).group(1))
+
+
+@pytest.mark.parametrize("condition", ["OOM", "NOPERM"])
+def test_refused_for_a_while(private_redis, start, condition):
+    """Redis is there and takes no step: they wait, with little noise and little work."""
+    redis = private_redis()
+    redis.call("ACL", "SETUSER", "gate", "on", ">pw", "~*", "+@all")
+    gate = Gate(redis.address)
+    a = start(store=gate.url.replace("//", "//gate:pw@"))
+    for n in range(300):
+        record(a, f"k{n}", failures=2)
+    if condition == "OOM":
+        redis.call("CONFIG", "SET", "maxmemory", "1")
+    else:
+        redis.call("ACL", "SETUSER", "gate", "resetkeys", "~other:*")
+    gate.open()
+    a.wait_ready()
+    used = process_seconds(a)
+    time.sleep(2.5)
+    used = process_seconds(a) - used
+    assert a.metric("breakerd_folds_pending") == 300
+    problem(a.post(path("k1", "failure")), "store_error", "no", contains=condition)
+    assert a.stderr().count("fold_refused") < 5
+    assert condition in a.stderr()
+    assert used < 0.25, f"{used:.2f} s of a processor in 2.5 s"
+    if condition == "OOM":
+        redis.call("CONFIG", "SET", "maxmemory", "0")
+    else:
+        redis.call("ACL", "SETUSER", "gate", "~*")
+    folded(a)
+    for n in range(300):
+        expect(a.get(path(f"k{n}")), failureCount=2)
+    assert a.metric("breakerd_folds_lost_total") == 0
+    gate.shut()
+
+
+def test_a_replica_takes_no_steps(private_redis, start):
+    master = private_redis()
+    redis = private_redis()
+    daemon = start(store=redis.url).wait_ready()
+    record(daemon, failures=1)
+    redis.call("REPLICAOF", "127.0.0.1", master.port)
+    until(lambda: redis.call("ROLE")[3] == b"connected", "it is a replica")
+    degraded(daemon.post(path("k", "failure")))
+    until(lambda: daemon.readyz() == "degraded", "it is no store")
+    record(daemon, failures=2)
+    redis.call("REPLICAOF", "NO", "ONE")
+    daemon.wait_ready()
+    folded(daemon)
+    # The new master's data was empty: the first failure went with it.
+    expect(daemon.get(path("k")), failureCount=3)
+    assert daemon.metric("breakerd_folds_lost_total") == 0
+
+
+def test_bounded_memory(private_redis, start):
+    redis = private_redis()
+    gate = Gate(redis.address)
+    daemon = start(store=gate.url, max_circuits=100)
+    for n in range(100):
+        record(daemon, f"k{n}", failures=1)
+    for n in range(100, 150):
+        problem(degraded(daemon.post(path(f"k{n}", "failure"))), "store_full", "no")
+        expect(degraded(daemon.get(path(f"k{n}"))), failureCount=0)
+    record(daemon, "k3", failures=1)
+    gate.open()
+    daemon.wait_ready()
+    folded(daemon)
+    record(daemon, "k100", failures=1)
+    with redis.client() as client:
+        assert len(client.keys()) == 101
+    expect(daemon.get(path("k3")), failureCount=2)
+    gate.shut()
+
+
+def test_few_in_flight(private_redis, start):
+    """Steps under way take nothing from what max_in_flight allows to requests."""
+    redis = private_redis()
+    gate = Gate(redis.address)
+    daemon = start(store=gate.url, max_in_flight=4)
+    for n in range(2000):
+        record(daemon, f"k{n}", failures=1)
+    with Storm([daemon.address], 4, lambda line: (f"live{line}", "failure"), rate=4000) as storm:
+        gate.open()
+        daemon.wait_ready()
+        folded(daemon)
+    assert set(storm.statuses()) == {200}
+    with redis.client() as client:
+        assert len(client.keys()) == 2004
+    for line in range(4):
+        assert json.loads(redis.call("GET", f"stoma:cb:live{line}"))["failureCount"] == \
+            sum(a.line == line for a in storm.answers)
+    gate.shut()
+
+
+def test_a_stop_waits_for_the_steps(private_redis, start):
+    """A clean stop while steps are under way loses none."""
+    redis = private_redis()
+    gate = Gate(redis.address)
+    daemon = start(store=gate.url)
+    for n in range(3000):
+        record(daemon, f"k{n}", failures=1)
+    gate.open()
+    until(lambda: redis.call("DBSIZE") > 0, "folding has begun", step=0.001)
+    daemon.stop()
+    assert redis.call("DBSIZE") == 3000
+    gate.shut()
+
+
+def test_a_stop_without_redis_does_not_wait(start):
+    from ports import free_port
+    daemon = start(store=f"redis://127.0.0.1:{free_port()}")
+    record(daemon, failures=1)
+    began = time.monotonic()
+    daemon.stop()
+    assert time.monotonic() - began < 1
+    assert "folds_dropped" in daemon.stderr()
