@@ -290,7 +290,7 @@ static bool read_header(struct stream *s, char why[256])
 		sum_line(s, HEADER, strlen(HEADER));
 		return true;
 	}
-	if (len > (ssize_t)strlen(MAGIC) && len < 32 && memcmp(line, MAGIC, strlen(MAGIC)) == 0)
+	if (len > (ssize_t)strlen(MAGIC) + 1 && len < 32 && memcmp(line, MAGIC, strlen(MAGIC)) == 0)
 		snprintf(why, 256, "its version is %.*s, and this breakerd reads " VERSION,
 			 (int)(len - 1) - (int)strlen(MAGIC), line + strlen(MAGIC));
 	else

@@ -225,6 +225,47 @@ START_TEST(a_listing_that_finds_little_lets_others_in)
 }
 END_TEST
 
+START_TEST(a_state_file_keeps_what_was_written)
+{
+	char directory[] = "/tmp/check_store_memory.XXXXXX", path[64], lock[80], why[256];
+
+	ck_assert_ptr_nonnull(mkdtemp(directory));
+	snprintf(path, sizeof(path), "%s/state", directory);
+	snprintf(lock, sizeof(lock), "%s.lock", path);
+	open_with(10);
+	ck_assert_int_eq(store_memory_keep(store, path, NULL, why, sizeof(why)), 0);
+	do_ok("reset", OP_FAILURE);
+	do_ok("kept", OP_FAILURE);
+	store_free(store);
+	open_with(10);
+	ck_assert_int_eq(store_memory_keep(store, path, NULL, why, sizeof(why)), 0);
+	do_ok("reset", OP_RESET); /* a change as well */
+	store_free(store);
+	fake_now += 9999;
+	open_with(10);
+	ck_assert_int_eq(store_memory_keep(store, path, NULL, why, sizeof(why)), 0);
+	ck_assert_int_eq(do_ok("reset", OP_GET).failure_count, 0);
+	ck_assert_int_eq(do_ok("kept", OP_GET).failure_count, 1);
+	ck_assert_int_eq(metrics->circuits[CIRCUIT_CLOSED], 1);
+	fake_now += 1;
+	ck_assert_int_eq(do_ok("kept", OP_GET).failure_count, 0);
+	remove(path);
+	remove(lock);
+	ck_assert_int_eq(remove(directory), 0);
+}
+END_TEST
+
+START_TEST(a_place_that_does_not_do_leaves_the_store)
+{
+	char why[256];
+
+	open_with(10);
+	ck_assert_int_eq(store_memory_keep(store, "/nonexistent/x", NULL, why, sizeof(why)), -1);
+	ck_assert_str_ne(why, "");
+	ck_assert_int_eq(do_ok("k", OP_FAILURE).failure_count, 1);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("store_memory");
@@ -243,6 +284,8 @@ int main(void)
 	tcase_add_test(own, a_lowered_bound_is_reached);
 	tcase_add_test(own, many_circuits_are_all_found);
 	tcase_add_test(own, a_listing_that_finds_little_lets_others_in);
+	tcase_add_test(own, a_state_file_keeps_what_was_written);
+	tcase_add_test(own, a_place_that_does_not_do_leaves_the_store);
 	suite_add_tcase(suite, own);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_NORMAL);
