@@ -27,6 +27,7 @@
 /* Far over what we ask for. A peer that goes on beyond is not sane. */
 #define ANSWER_BYTES_MAX    (64u << 20)
 #define ANSWER_ELEMENTS_MAX 65536
+#define ANSWER_DEPTH_MAX    7
 
 struct waiting {
 	redis_reply_fn *fn;
@@ -273,12 +274,19 @@ static void tune(int fd)
 #define ELEMENTS int
 #endif
 
-/* A line of garbage may announce two thousand million elements, and hiredis believes it. */
+/* A line of garbage may announce two thousand million elements, and hiredis believes it;
+ * 1.x also any depth, and then frees it by recursion. */
 static void *create_array(const redisReadTask *task, ELEMENTS elements)
 {
 	const struct redis_conn *conn = task->privdata;
+	unsigned depth = 0;
 
-	return elements > ANSWER_ELEMENTS_MAX ? NULL : conn->defaults->createArray(task, elements);
+	for (const redisReadTask *up = task->parent; up && depth < ANSWER_DEPTH_MAX;
+	     up = up->parent)
+		depth++;
+	if (elements > ANSWER_ELEMENTS_MAX || depth == ANSWER_DEPTH_MAX)
+		return NULL;
+	return conn->defaults->createArray(task, elements);
 }
 
 static bool open_context(struct redis_conn *conn, int fd)
