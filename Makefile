@@ -190,9 +190,9 @@ format-check: ## fail if `make format` would change anything
 	clang-format --dry-run -Werror $(C_FILES)
 
 .PHONY: lint
-lint: lint-gcc lint-clang lint-tidy lint-cppcheck lint-sh lint-py ## compilers without a warning, clang-tidy, cppcheck, shellcheck, pyflakes
+lint: lint-gcc lint-clang lint-tidy lint-cppcheck lint-sh lint-py lint-openapi ## compilers without a warning, clang-tidy, cppcheck, shellcheck, pyflakes, spectral
 
-.PHONY: lint-gcc lint-clang lint-tidy lint-cppcheck lint-sh lint-py
+.PHONY: lint-gcc lint-clang lint-tidy lint-cppcheck lint-sh lint-py lint-openapi
 lint-gcc lint-clang: lint-%:
 	@$(MAKE) $(JOBS) --no-print-directory BUILD=$(BUILD)-$* CC=$* CFLAGS='-O2 -g -Werror' all tests
 
@@ -214,6 +214,9 @@ lint-sh:
 
 lint-py:
 	$(if $(PY_FILES),$(PYTHON) -m pyflakes $(PY_FILES))
+
+lint-openapi:
+	scripts/interop lint
 
 .PHONY: clean
 clean: ## remove everything that was built

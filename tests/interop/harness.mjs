@@ -53,14 +53,21 @@ function run(command, args) {
   return child;
 }
 
+async function onPort(port, start, what) {
+  const child = start(port);
+  await until(async () => child.over || listens(port), `${what} listens`);
+  if (child.over) throw new Error(`${what} does not start: ${child.output}`);
+  return { child, port };
+}
+
 // start(port) gives a child; another port is tried when somebody else was faster.
 async function onFreePort(start, what) {
-  for (let attempt = 0; attempt < 5; attempt++) {
-    const port = await freePort();
-    const child = start(port);
-    await until(async () => child.over || listens(port), `${what} listens`);
-    if (!child.over) return { child, port };
-    if (attempt === 4) throw new Error(`${what} does not start: ${child.output}`);
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await onPort(await freePort(), start, what);
+    } catch (error) {
+      if (attempt === 5) throw error;
+    }
   }
 }
 
@@ -70,6 +77,7 @@ export async function startRedis() {
     "--port", p, "--bind", "127.0.0.1", "--save", "", "--dir", directory]), "redis-server");
   return {
     port,
+    directory,
     async stop() {
       child.kill("SIGKILL");
       await child.ended;
@@ -81,11 +89,15 @@ export async function startRedis() {
 export class Breakerd {
   static async start(...args) {
     const daemon = new Breakerd();
-    const { child, port } = await onFreePort((p) => run(BREAKERD, [
-      `--listen=127.0.0.1:${p}`, ...args]), "breakerd");
+    // An address that is asked for stands beside one of ours, unless it is a port too.
+    const given = args.map((arg) => /^--listen=127\.0\.0\.1:(\d+)$/.exec(arg)).find(Boolean);
+    const { child, port } = given
+      ? await onPort(Number(given[1]), () => run(BREAKERD, args), "breakerd")
+      : await onFreePort((p) => run(BREAKERD, [`--listen=127.0.0.1:${p}`, ...args]), "breakerd");
     Object.assign(daemon, { child, port, agent: new http.Agent({ keepAlive: true }) });
-    await until(async () => (await daemon.ask("GET", "/readyz")).body.status === "ready",
-      "breakerd is ready");
+    if (!args.includes("--on-store-failure=error"))
+      await until(async () => (await daemon.ask("GET", "/readyz")).body.status === "ready",
+        "breakerd is ready");
     return daemon;
   }
 
@@ -96,13 +108,18 @@ export class Breakerd {
         let text = "";
         response.setEncoding("utf8");
         response.on("data", (data) => { text += data; });
-        response.on("end", () => resolve({ status: response.statusCode,
-          body: text ? JSON.parse(text) : null }));
+        response.on("end", () => resolve({ status: response.statusCode, text,
+          body: /json/.test(response.headers["content-type"]) ? JSON.parse(text) : null }));
       });
       request.on("error", reject);
       request.on("timeout", () => request.destroy(new Error("no answer in time")));
       request.end(body === undefined ? undefined : JSON.stringify(body));
     });
+  }
+
+  async metric(name) {
+    const { text } = await this.ask("GET", "/metrics");
+    return Number(text.split("\n").find((line) => line.startsWith(`${name} `)).split(" ")[1]);
   }
 
   // The five operations, as Stoma's CircuitBreakerStore has them.

@@ -5,8 +5,7 @@ import assert from "node:assert/strict";
 import { after, before, beforeEach, test } from "node:test";
 
 import Redis from "ioredis";
-// The package's own exports name its sources, which are not in it; what is in it is dist.
-import { redisAdapter } from "./node_modules/@homegrower-club/stoma/dist/adapters/redis.js";
+import { redisAdapter } from "@homegrower-club/stoma/adapters/redis";
 
 import { Breakerd, startRedis } from "./harness.mjs";
 

@@ -1,0 +1,16 @@
+// Stoma's package has its modules import each other without ".js", as bundlers take it. This
+// lets Node resolve them, and the package's own name to what is in it (its exports name sources).
+
+const DIST = new URL("./node_modules/@homegrower-club/stoma/dist/", import.meta.url).href;
+
+export async function resolve(specifier, context, next) {
+  if (specifier === "@homegrower-club/stoma") return next(`${DIST}index.js`, context);
+  if (specifier.startsWith("@homegrower-club/stoma/adapters/"))
+    return next(`${DIST}adapters/${specifier.split("/").pop()}.js`, context);
+  try {
+    return await next(specifier, context);
+  } catch (error) {
+    if (!specifier.startsWith(".") || !context.parentURL?.startsWith(DIST)) throw error;
+    return next(`${specifier}.js`, context).catch(() => next(`${specifier}/index.js`, context));
+  }
+}
