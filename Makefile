@@ -13,7 +13,8 @@ CFLAGS     ?= -O2 -g
 SANITIZE   ?=
 
 PKGS     := libevent_core libevent_extra hiredis libmicrohttpd jansson inih
-# Optional: readiness, reload and socket activation under systemd.
+# Optional: readiness, reload, watchdog and socket activation under systemd. `make SYSTEMD=`
+# leaves it out.
 SYSTEMD  := $(shell pkg-config --exists libsystemd 2>/dev/null && echo libsystemd)
 WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla
 HARDEN   := -fPIE -fstack-protector-strong
@@ -55,7 +56,7 @@ all: $(BUILD)/breakerd ## build the daemon (the default)
 .PHONY: help
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
-	@echo 'Variables: BUILD (directory of the build), CC, CFLAGS, PREFIX, DESTDIR, V=1 (whole commands); ARGS for run, PYTEST_ARGS for e2e'
+	@echo 'Variables: BUILD (directory of the build), CC, CFLAGS, SYSTEMD= (do without), PREFIX, DESTDIR, V=1 (whole commands); ARGS for run, PYTEST_ARGS for e2e'
 
 # --- building
 
@@ -145,6 +146,9 @@ interop: $(BUILD)/breakerd ## the daemon beside Stoma's own store, in Node
 # --- installing
 
 UNITDIR = $(DESTDIR)$(PREFIX)/lib/systemd/system
+# What a daemon without libsystemd cannot do.
+WITHOUT_SYSTEMD = $(if $(SYSTEMD),,-e 's,^Type=notify$$,Type=exec,' -e '/^WatchdogSec=/d' \
+	-e '/Fed from the event loop/d' -e 's, breakerd.socket$$,,')
 .PHONY: install
 install: $(BUILD)/breakerd ## install under DESTDIR and PREFIX; an existing configuration stays
 	install -D -m 0755 $(BUILD)/breakerd $(DESTDIR)$(PREFIX)/bin/breakerd
@@ -153,10 +157,10 @@ install: $(BUILD)/breakerd ## install under DESTDIR and PREFIX; an existing conf
 	test -e $(DESTDIR)$(SYSCONFDIR)/breakerd/breakerd.conf || \
 		install -D -m 0644 conf/breakerd.conf $(DESTDIR)$(SYSCONFDIR)/breakerd/breakerd.conf
 	install -d $(UNITDIR)
-	sed -e 's,@BINDIR@,$(PREFIX)/bin,g' -e 's,@SYSCONFDIR@,$(SYSCONFDIR),g' \
-		$(if $(SYSTEMD),,-e 's,^Type=notify$$,Type=exec,') systemd/breakerd.service.in > $(UNITDIR)/breakerd.service
+	sed -e 's,@BINDIR@,$(PREFIX)/bin,g' -e 's,@SYSCONFDIR@,$(SYSCONFDIR),g' $(WITHOUT_SYSTEMD) \
+		systemd/breakerd.service.in > $(UNITDIR)/breakerd.service
 	chmod 0644 $(UNITDIR)/breakerd.service
-	install -m 0644 systemd/breakerd.socket $(UNITDIR)/breakerd.socket
+	$(if $(SYSTEMD),install -m 0644 systemd/breakerd.socket $(UNITDIR)/breakerd.socket)
 	install -D -m 0644 systemd/breakerd.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/breakerd.conf
 	install -D -m 0644 systemd/breakerd.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/breakerd.conf
 
@@ -180,6 +184,12 @@ asan: ## all tests with AddressSanitizer and UndefinedBehaviorSanitizer
 		UBSAN_OPTIONS=print_stacktrace=1 \
 		$(MAKE) --no-print-directory $(ASAN) unit e2e interop
 	@echo; echo 'make asan: everything passed.'
+
+.PHONY: plain
+plain: ## build without libsystemd, and see what that changes
+	@$(MAKE) $(JOBS) --no-print-directory BUILD=$(BUILD)-plain SYSTEMD= CFLAGS='-O2 -g -Werror' all
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)-plain SYSTEMD= e2e \
+		PYTEST_ARGS='-k "test_systemd or test_install or test_process"'
 
 .PHONY: format
 format: ## put the C sources into shape with clang-format
@@ -220,7 +230,7 @@ lint-openapi:
 
 .PHONY: clean
 clean: ## remove everything that was built
-	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-gcc $(BUILD)-clang
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-gcc $(BUILD)-clang $(BUILD)-plain
 
 .SECONDARY:
 .DELETE_ON_ERROR:

@@ -36,9 +36,11 @@ struct app {
 	struct store *store;
 	struct api *api;
 	struct http *http;
+	struct notify *notify;
 	int sockets[LISTEN_MAX]; /* until http has them */
 	size_t socket_count;
 	char socket_names[LISTEN_MAX][160];
+	const char *handed_remote;       /* a socket handed over that other hosts can reach */
 	struct config_list unix_sockets; /* to be removed at the end */
 	const char *hosts[HOSTS_MAX];
 	char host_names[LISTEN_MAX][160];
@@ -120,6 +122,7 @@ static struct api_access access_of(struct app *app, const struct config *config)
 static int start_failed(struct app *app, const char *words)
 {
 	log_error(&app->log, "start_failed", "reason=%s", log_quote(words, strlen(words)).text);
+	notify_failed(words);
 	return -1;
 }
 
@@ -140,10 +143,24 @@ static int open_address(struct app *app, const char *address, struct listen_erro
 	return 0;
 }
 
+/* The rule for `listen`, for sockets that systemd opened. True if `config` will do. */
+static bool token_suffices(const struct app *app, const struct config *config,
+			   struct config_error *error)
+{
+	if (!app->handed_remote || config->token)
+		return true;
+	snprintf(error->text, sizeof(error->text),
+		 "socket activation: other hosts can reach %s: set token_file, or let the socket "
+		 "unit listen on a loopback address or a unix socket",
+		 app->handed_remote);
+	return false;
+}
+
 /* Opens the sockets, or takes over those that systemd opened. */
 static int open_sockets(struct app *app)
 {
 	struct listen_error error;
+	struct config_error refusal;
 	int inherited = listen_inherit(app->sockets, LISTEN_MAX, &error);
 
 	if (inherited < 0)
@@ -153,9 +170,12 @@ static int open_sockets(struct app *app)
 		if (open_address(app, app->config->listen.items[i], &error) != 0)
 			return start_failed(app, error.text);
 	}
-	for (size_t i = 0; i < app->socket_count; i++)
+	for (size_t i = 0; i < app->socket_count; i++) {
 		listen_name(app->sockets[i], app->socket_names[i], sizeof(app->socket_names[i]));
-	return 0;
+		if (inherited > 0 && !listen_is_local(app->sockets[i]))
+			app->handed_remote = app->socket_names[i];
+	}
+	return token_suffices(app, app->config, &refusal) ? 0 : start_failed(app, refusal.text);
 }
 
 /* Each connection is a descriptor; the soft limit is often 1024. */
@@ -213,8 +233,9 @@ static int open_parts(struct app *app)
 		return start_failed(app, "out of memory");
 	if (open_store(app) != 0)
 		return -1;
+	app->notify = notify_new(app->base, app->store);
 	app->api = api_new(app->store, &access, app->metrics, &app->log);
-	if (!app->api)
+	if (!app->api || !app->notify)
 		return start_failed(app, "out of memory");
 	app->http = http_new(app->base, &limits, api_handle, app->api, app->metrics, &app->log);
 	if (!app->http)
@@ -279,7 +300,7 @@ static void on_stop_signal(evutil_socket_t signo, short what, void *arg)
 	}
 	app->stopping = true;
 	log_info(&app->log, "stopping", "signal=%s", signo == SIGINT ? "SIGINT" : "SIGTERM");
-	notify_stopping();
+	notify_stopping(app->notify);
 	evtimer_add(app->drain, &patience);
 	http_drain(app->http, on_drained, app);
 }
@@ -310,10 +331,12 @@ static void on_reload_signal(evutil_socket_t fd, short what, void *arg)
 		return;
 	notify_reloading();
 	if (config_load(app->argc, app->argv, app->envp, &app->log, &action, &next, &error) !=
-	    CONFIG_OK) {
+		    CONFIG_OK ||
+	    !token_suffices(app, next, &error)) {
 		log_error(&app->log, "reload_refused", "reason=%s",
 			  log_quote(error.text, strlen(error.text)).text);
-		notify_ready();
+		notify_reloaded(app->notify, true);
+		config_free(next);
 		return;
 	}
 	config_needs_restart(app->config, next, names, sizeof(names));
@@ -325,7 +348,7 @@ static void on_reload_signal(evutil_socket_t fd, short what, void *arg)
 	log_info(&app->log, "reloaded", "file=%s",
 		 next->config_file[0] ? next->config_file : "none");
 	raise_descriptor_limit(app);
-	notify_ready();
+	notify_reloaded(app->notify, false);
 }
 
 /* Makes the loop too. Nothing is handled before it runs, when everything is there. */
@@ -365,6 +388,7 @@ static void app_close(struct app *app)
 	if (app->http)
 		http_free(app->http);
 	api_free(app->api);
+	notify_free(app->notify);
 	store_free(app->store);
 	for (size_t i = 0; i < app->socket_count; i++) {
 		if (app->sockets[i] >= 0)
@@ -393,7 +417,7 @@ static int serve(struct app *app)
 		return EXIT_FAILURE;
 	log_info(&app->log, "started", "version=%s store=%s pid=%ld", BREAKERD_VERSION, store,
 		 (long)getpid());
-	notify_ready();
+	notify_serving(app->notify);
 	event_base_dispatch(app->base);
 	log_info(&app->log, "stopped", "pid=%ld", (long)getpid());
 	return EXIT_SUCCESS;
@@ -403,6 +427,7 @@ static int serve(struct app *app)
 static int complain(const struct config_error *error, enum config_status status)
 {
 	fprintf(stderr, "breakerd: %s\n", error->text);
+	notify_failed(error->text);
 	return status == CONFIG_USAGE ? 2 : EXIT_FAILURE;
 }
 

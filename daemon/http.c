@@ -23,6 +23,10 @@
 #define CONNECTION_MEMORY ((size_t)16 * 1024)
 /* Times that libmicrohttpd is run again while it has data at hand, before all else. */
 #define PUMP_ROUNDS 16
+/* A drain waits so long for the next request on a connection that is new or had one within
+ * DRAIN_RECENT_MS: it may be on its way. Its answer then says that the connection ends. */
+#define DRAIN_LINGER_MS 200
+#define DRAIN_RECENT_MS 1000
 /* A body's memory up to this is kept for the connection's next request. */
 #define BODY_KEEP ((size_t)4096)
 
@@ -63,11 +67,20 @@ void http_schedule_pump(struct http *http)
 	event_active(http->pump, EV_TIMEOUT, 0);
 }
 
+/* True while a request may well be on its way that no descriptor has announced yet. */
+static bool lingers(struct http *http)
+{
+	struct conn *newest = TAILQ_LAST(&http->phases[PHASE_FRESH], conn_list);
+
+	return event_pending(http->linger, EV_TIMEOUT, NULL) && newest &&
+	       newest->since_ms >= http->drain_ms - DRAIN_RECENT_MS;
+}
+
 static void check_drained(struct http *http)
 {
 	void (*drained)(void *arg) = http->drained;
 
-	if (!drained || http->requests)
+	if (!drained || http->requests || lingers(http))
 		return;
 	http->drained = NULL;
 	drained(http->drained_arg);
@@ -582,9 +595,10 @@ struct http *http_new(struct event_base *base, const struct http_limits *limits,
 	info = http->mhd ? MHD_get_daemon_info(http->mhd, MHD_DAEMON_INFO_EPOLL_FD) : NULL;
 	if (!info)
 		goto fail;
+	http->linger = evtimer_new(base, on_pump, http);
 	http->readable = event_new(base, info->epoll_fd, EV_READ | EV_PERSIST, on_pump, http);
 	http->pump = event_new(base, -1, 0, on_pump, http);
-	if (!http->readable || !http->pump || event_add(http->readable, NULL) < 0)
+	if (!http->linger || !http->readable || !http->pump || event_add(http->readable, NULL) < 0)
 		goto fail;
 	return http;
 fail:
@@ -602,10 +616,14 @@ void http_reconfigure(struct http *http, const struct http_limits *limits)
 
 void http_drain(struct http *http, void (*drained)(void *arg), void *arg)
 {
+	const struct timeval linger = {.tv_usec = DRAIN_LINGER_MS * 1000};
+
 	http->draining = true;
+	http->drain_ms = http_coarse_ms();
 	http->drained = drained;
 	http->drained_arg = arg;
 	http_accept_close(http);
+	event_add(http->linger, &linger);
 	/* Takes in what has arrived already, then looks whether anything is under way. */
 	http_schedule_pump(http);
 }
@@ -630,6 +648,8 @@ void http_free(struct http *http)
 		event_free(http->readable);
 	if (http->pump)
 		event_free(http->pump);
+	if (http->linger)
+		event_free(http->linger);
 	if (http->sweep)
 		event_free(http->sweep);
 	if (http->unpause)

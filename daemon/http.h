@@ -54,7 +54,8 @@ void http_reconfigure(struct http *http, const struct http_limits *limits);
 /*
  * Stops accepting; what is in flight is finished, with `Connection: close`, and so is what
  * still comes on open connections. Calls drained(arg) once, from the loop, when no request
- * is under way; http_free may be called from it.
+ * is under way; http_free may be called from it. Connections that are new or were just busy
+ * get a moment (200 ms) for a request that may be on its way.
  */
 void http_drain(struct http *http, void (*drained)(void *arg), void *arg);
 

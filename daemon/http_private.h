@@ -110,6 +110,8 @@ struct http {
 	unsigned handling; /* with the handler */
 
 	bool draining;
+	int64_t drain_ms;     /* since when */
+	struct event *linger; /* runs while a drain waits for requests on their way */
 	void (*drained)(void *arg);
 	void *drained_arg;
 };

@@ -464,12 +464,31 @@ fail:
 #else
 int listen_inherit(int *fds, size_t room, struct listen_error *error)
 {
+	const char *pid = getenv("LISTEN_PID");
+
 	(void)fds;
 	(void)room;
-	(void)error;
-	return 0;
+	if (!pid || strtol(pid, NULL, 10) != (long)getpid())
+		return 0;
+	fail(error, "socket activation: this breakerd was built without libsystemd; disable "
+		    "breakerd.socket and give the addresses in listen");
+	return -1;
 }
 #endif
+
+bool listen_is_local(int fd)
+{
+	union {
+		struct sockaddr any;
+		struct sockaddr_storage room;
+	} a;
+	socklen_t len = sizeof(a);
+
+	memset(&a, 0, sizeof(a));
+	if (getsockname(fd, &a.any, &len) < 0)
+		return false;
+	return a.any.sa_family == AF_UNIX || is_loopback(&a.any);
+}
 
 void listen_name(int fd, char *out, size_t size)
 {

@@ -34,10 +34,13 @@ int listen_open(const char *address, mode_t mode, int *fds, size_t room,
 void listen_unlink(const char *address);
 
 /*
- * The sockets that systemd handed over, into fds with room for `room`. Returns how many
- * (0: none, or built without libsystemd); -1 with the reason in *error.
+ * The sockets that systemd handed over, into fds with room for `room`. Returns how many (0:
+ * none); -1 with the reason in *error, also if there are some but no libsystemd was built in.
  */
 int listen_inherit(int *fds, size_t room, struct listen_error *error);
+
+/* True if only this host can reach fd, a socket as listen_inherit gives. */
+bool listen_is_local(int fd);
 
 /* Where fd listens, in the form of `listen`: "127.0.0.1:8747", "unix:/run/x". */
 void listen_name(int fd, char *out, size_t size);

@@ -169,13 +169,16 @@ static void link_enter(struct redis_link *link, enum redis_link_state state, con
 		log_ready(link, was);
 	else if (state == LINK_BACKOFF || state == LINK_SUSPECT)
 		log_away(link, was, other_reason);
-	if (ready == (was == LINK_READY))
-		return;
-	link->since_ms = wall_ms();
-	if (!ready)
-		link->away_since_ms = redis_conn_now_ms();
-	if (link->options.on_change)
-		link->options.on_change(link->options.arg, ready);
+	if (ready != (was == LINK_READY)) {
+		link->since_ms = wall_ms();
+		if (!ready)
+			link->away_since_ms = redis_conn_now_ms();
+		if (link->options.on_change)
+			link->options.on_change(link->options.arg, ready);
+		other_reason = true;
+	}
+	if (other_reason && link->options.on_news)
+		link->options.on_news(link->options.arg);
 }
 
 /*

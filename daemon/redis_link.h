@@ -54,6 +54,8 @@ struct redis_link_options {
 	const char *script;          /* loaded in the handshake; static */
 	/* Called when the link becomes READY, and when it is no longer; may be NULL. */
 	void (*on_change)(void *arg, bool ready);
+	/* Called after that, and when there is another reason for not being ready; may be NULL. */
+	void (*on_news)(void *arg);
 	void *arg;
 };
 

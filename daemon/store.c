@@ -27,6 +27,18 @@ void store_health(struct store *s, struct store_health *health)
 	s->driver->health(s, health);
 }
 
+void store_watch(struct store *s, void (*changed)(void *arg), void *arg)
+{
+	s->watcher = changed;
+	s->watcher_arg = arg;
+}
+
+void store_changed(struct store *s)
+{
+	if (s->watcher)
+		s->watcher(s->watcher_arg);
+}
+
 void store_reconfigure(struct store *s, const struct store_limits *limits)
 {
 	s->limits = *limits;

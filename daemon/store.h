@@ -117,6 +117,10 @@ struct store_health {
 
 void store_health(struct store *s, struct store_health *health);
 
+/* Calls changed(arg) whenever condition or reason of the store's health are news, from the
+ * loop or from inside a call; the store must not be freed from it. One watcher; NULL: none. */
+void store_watch(struct store *s, void (*changed)(void *arg), void *arg);
+
 /* What can change while the store runs. */
 struct store_limits {
 	unsigned timeout_ms;    /* of one operation */

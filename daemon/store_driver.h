@@ -53,6 +53,8 @@ struct store {
 	/* Told when the store comes and goes, if it can; NULL or set once by who holds it. */
 	void (*on_change)(void *arg, bool ready);
 	void *on_change_arg;
+	void (*watcher)(void *arg); /* store_watch */
+	void *watcher_arg;
 };
 
 /* The first member of each implementation's op, which malloc made and free ends. */
@@ -71,6 +73,9 @@ int store_init(struct store *s, const struct store_driver *driver, struct event_
 
 /* Ends what store_init began; for the driver's free and its failed new. */
 void store_fini(struct store *s);
+
+/* Tells the watcher, if there is one, that the store's health is news. */
+void store_changed(struct store *s);
 
 /* True if no further op may start: *result is then set to STORE_OVERLOADED. */
 bool store_overloaded(struct store *s, struct store_result *result);

@@ -324,6 +324,13 @@ static void on_main_change(void *arg, bool ready)
 	fold_soon(f, 0);
 }
 
+static void on_main_news(void *arg)
+{
+	struct fallback_store *f = arg;
+
+	store_changed(&f->store);
+}
+
 /* --- operations --------------------------------------------------------------------------- */
 
 /*
@@ -550,6 +557,7 @@ static void fallback_free(struct store *s)
 			    "circuits=%zu reason=\"stopped before Redis was back\"",
 			    f->records.count);
 	f->main->on_change = NULL;
+	store_watch(f->main, NULL, NULL);
 	store_free(f->main);
 	store_free(f->local);
 	keytable_fini(&f->records);
@@ -590,6 +598,7 @@ struct store *store_fallback_new(struct event_base *base, struct store *main,
 	f->main = main;
 	main->on_change = on_main_change;
 	main->on_change_arg = f;
+	store_watch(main, on_main_news, f);
 	fallback_reconfigure(&f->store);
 	return &f->store;
 fail:

@@ -436,6 +436,13 @@ static void on_change(void *arg, bool ready)
 		redis_writes_give_up(r, redis_store_why(r));
 }
 
+static void on_news(void *arg)
+{
+	struct redis_store *r = arg;
+
+	store_changed(&r->store);
+}
+
 struct store *store_redis_new(struct event_base *base, const struct redis_target *target,
 			      const char *prefix, const struct store_limits *limits,
 			      struct metrics *metrics, struct log *log)
@@ -448,6 +455,7 @@ struct store *store_redis_new(struct event_base *base, const struct redis_target
 		.backoff_max_ms = BACKOFF_MAX_MS,
 		.script = circuit_lua,
 		.on_change = on_change,
+		.on_news = on_news,
 	};
 	struct redis_store *r;
 
