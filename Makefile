@@ -143,6 +143,24 @@ e2e: $(BUILD)/breakerd ## the daemon over HTTP, with redis-servers of its own
 interop: $(BUILD)/breakerd ## the daemon beside Stoma's own store, in Node
 	BREAKERD=$(abspath $(BUILD)/breakerd) scripts/interop
 
+# --- measuring
+
+MINIMAL = $(BUILD)/bench/minimal
+$(MINIMAL): $(BUILD)/tests/bench/minimal.o
+	@mkdir -p $(@D)
+	$(SAY) LD $@
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(shell pkg-config --libs libmicrohttpd)
+
+# What all of the programs in tests/bench are told.
+BENCH_ENV = BREAKERD=$(abspath $(BUILD)/breakerd) MINIMAL=$(abspath $(MINIMAL))
+
+.PHONY: instructions instructions-renew
+instructions: $(BUILD)/breakerd $(MINIMAL) ## instructions a request; fails if they are 5% over the recorded ones
+	@$(BENCH_ENV) $(PYTHON) tests/bench/instructions.py
+
+instructions-renew: $(BUILD)/breakerd $(MINIMAL) ## record them as the new budget
+	@$(BENCH_ENV) $(PYTHON) tests/bench/instructions.py --renew
+
 # --- installing
 
 UNITDIR = $(DESTDIR)$(PREFIX)/lib/systemd/system
