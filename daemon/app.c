@@ -398,9 +398,12 @@ static void app_close(struct app *app)
 		listen_unlink(app->unix_sockets.items[i]);
 		free(app->unix_sockets.items[i]);
 	}
-	free(app->metrics);
-	if (app->base)
+	if (app->base) {
+		/* A name look-up that was cut off is freed in the loop's next turn. */
+		event_base_loop(app->base, EVLOOP_NONBLOCK);
 		event_base_free(app->base);
+	}
+	free(app->metrics);
 	config_free(app->config);
 }
 

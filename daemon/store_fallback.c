@@ -22,6 +22,12 @@
 #define FOLDS_IN_FLIGHT 64
 /* After main has refused a step (out of memory, no permission), before the next try. */
 #define FOLD_RETRY_MS 1000
+/* The offset to main's clock is measured over a round trip, and so to a few milliseconds:
+ * what differs by less is the same, and no stamp is moved for it. */
+#define OFFSET_NOISE_MS 25
+/* For the same reason what is done to a circuit may seem to be earlier than what was seen of
+ * it before. By so much it is set right; beyond, a clock is wrong, and not for us to follow. */
+#define CLOCKS_APART_MS 1000
 /* As that, where main merely has no room for it now. */
 #define FOLD_PAUSE_MS 20
 /* Circuits may be many: of what befalls their steps, a line now and then. */
@@ -59,6 +65,7 @@ struct fallback_store {
 	bool ready;
 	int64_t offset_ms; /* main's clock less ours, as the stamps made here use it */
 	int64_t stamp_ms;  /* the last stamp made here */
+	int64_t behind_ms; /* the next one comes behind this, or 0 */
 	struct keytable records;
 	struct fold_records waiting; /* the same, the oldest first */
 	struct fold_flights flights;
@@ -92,6 +99,8 @@ static int64_t now_in_main(void *arg)
 	struct fallback_store *f = arg;
 
 	f->stamp_ms = store_now_ms(&f->clock) + f->offset_ms;
+	if (f->behind_ms >= f->stamp_ms && f->behind_ms - f->stamp_ms <= CLOCKS_APART_MS)
+		f->stamp_ms = f->behind_ms + 1;
 	return f->stamp_ms;
 }
 
@@ -310,13 +319,16 @@ static void on_turn(evutil_socket_t fd, short what, void *arg)
 static void on_main_change(void *arg, bool ready)
 {
 	struct fallback_store *f = arg;
+	int64_t offset_ms;
 
 	f->ready = ready;
 	if (!ready) {
 		evtimer_del(f->turn);
 		return;
 	}
-	f->offset_ms = f->main->driver->clock_offset_ms(f->main);
+	offset_ms = f->main->driver->clock_offset_ms(f->main);
+	if (llabs(offset_ms - f->offset_ms) > OFFSET_NOISE_MS)
+		f->offset_ms = offset_ms;
 	f->refused = false;
 	f->folding = f->records.count > 0;
 	if (f->folding)
@@ -348,7 +360,9 @@ static struct store_op *run_local(struct fallback_store *f, const struct store_r
 
 	get.op.verb = CIRCUIT_GET_STATE;
 	store_submit(f->local, &get, NULL, NULL, &before);
+	f->behind_ms = before.absent ? 0 : before.circuit.last_state_change;
 	store_submit(f->local, request, NULL, NULL, result);
+	f->behind_ms = 0;
 	result->degraded = true;
 	if (result->status != STORE_OK || !circuit_verb_writes(request->op.verb))
 		return NULL;

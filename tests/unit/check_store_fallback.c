@@ -494,6 +494,33 @@ START_TEST(stamps_are_in_the_time_of_main)
 }
 END_TEST
 
+START_TEST(what_is_done_here_is_later_than_what_was_seen)
+{
+	struct circuit theirs = {.state = CIRCUIT_OPEN, .last_state_change = T0 + 7};
+
+	/* Main's clock is a little ahead of what we measured. */
+	store_memory_put(scripted->circuits, "k", 1, &theirs);
+	there_ok("k", OP_GET);
+	set_up(false);
+	ck_assert_int_eq(away_ok("k", OP_TO(CIRCUIT_HALF_OPEN)).last_state_change, T0 + 8);
+	ck_assert_int_eq(away_ok("l", OP_TO(CIRCUIT_OPEN)).last_state_change, T0);
+	set_up(true);
+	until_folded();
+	ck_assert_int_eq(in_main("k").circuit.state, CIRCUIT_HALF_OPEN);
+}
+END_TEST
+
+START_TEST(noise_in_the_clocks_moves_no_stamp)
+{
+	set_up(false);
+	away_ok("k", OP_FAILURE);
+	scripted->offset_ms = 3;
+	set_up(true);
+	until_folded();
+	ck_assert_int_eq(in_main("k").circuit.last_failure_time, T0);
+}
+END_TEST
+
 START_TEST(a_step_lost_on_the_way_is_not_taken_twice)
 {
 	set_up(false);
@@ -613,6 +640,8 @@ int main(void)
 	tcase_add_test(own, an_operation_sends_its_step_ahead);
 	tcase_add_test(own, a_reset_is_folded_too);
 	tcase_add_test(own, stamps_are_in_the_time_of_main);
+	tcase_add_test(own, what_is_done_here_is_later_than_what_was_seen);
+	tcase_add_test(own, noise_in_the_clocks_moves_no_stamp);
 	tcase_add_test(own, a_step_lost_on_the_way_is_not_taken_twice);
 	tcase_add_test(own, a_step_surely_not_taken_is_taken_later);
 	tcase_add_test(own, a_step_that_main_refuses_for_now_is_tried_again);
