@@ -25,8 +25,8 @@
 /* The offset to main's clock is measured over a round trip, and so to a few milliseconds:
  * what differs by less is the same, and no stamp is moved for it. */
 #define OFFSET_NOISE_MS 25
-/* For the same reason what is done to a circuit may seem to be earlier than what was seen of
- * it before. By so much it is set right; beyond, a clock is wrong, and not for us to follow. */
+/* For the same reason a transition may seem to be earlier than the one before it, that was
+ * seen in main, and would not stand. By so much it is set right; beyond, a clock is wrong, and not for us to follow. */
 #define CLOCKS_APART_MS 1000
 /* As that, where main merely has no room for it now. */
 #define FOLD_PAUSE_MS 20
@@ -65,7 +65,7 @@ struct fallback_store {
 	bool ready;
 	int64_t offset_ms; /* main's clock less ours, as the stamps made here use it */
 	int64_t stamp_ms;  /* the last stamp made here */
-	int64_t behind_ms; /* the next one comes behind this, or 0 */
+	int64_t behind_ms; /* the next one comes behind this; 0: anywhere */
 	struct keytable records;
 	struct fold_records waiting; /* the same, the oldest first */
 	struct fold_flights flights;
@@ -360,7 +360,8 @@ static struct store_op *run_local(struct fallback_store *f, const struct store_r
 
 	get.op.verb = CIRCUIT_GET_STATE;
 	store_submit(f->local, &get, NULL, NULL, &before);
-	f->behind_ms = before.absent ? 0 : before.circuit.last_state_change;
+	if (request->op.verb == CIRCUIT_TRANSITION && !before.absent)
+		f->behind_ms = before.circuit.last_state_change;
 	store_submit(f->local, request, NULL, NULL, result);
 	f->behind_ms = 0;
 	result->degraded = true;
