@@ -2,6 +2,7 @@
 
 #include "access.h"
 #include "circuit_json.h"
+#include "clock.h"
 #include "log.h"
 #include "pages.h"
 #include "problem.h"
@@ -11,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
-#include <time.h>
 
 #define JSON      "application/json"
 #define NO_MEMORY "Out of memory. Try again in a second."
@@ -43,14 +43,6 @@ struct api {
 	struct log *log;
 	struct waiting_list waiting;
 };
-
-static uint64_t monotonic_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
 
 /* A request that means to change something (RFC 9110, section 9.2.1: not a safe method). */
 static bool is_writing(const struct http_request *rq)
@@ -290,7 +282,7 @@ static void answer(struct api *api, struct http_request *rq, const struct ask *a
 		   struct store_result *result)
 {
 	metrics_operation(api->metrics, ask->operation, result->status,
-			  monotonic_ns() - ask->started_ns);
+			  clock_ns() - ask->started_ns);
 	if (ask->route == ROUTE_INDEX)
 		answer_index(api, rq, result->page);
 	else if (result->status != STORE_OK)
@@ -343,7 +335,7 @@ static void submit(struct api *api, struct http_request *rq, struct ask *ask,
 		refuse(rq, ask->route, PROBLEM_OVERLOADED, NO_MEMORY);
 		return;
 	}
-	w->ask.started_ns = monotonic_ns();
+	w->ask.started_ns = clock_ns();
 	if (query)
 		w->op = store_list(api->store, query, on_store_done, w, &result);
 	else

@@ -13,8 +13,9 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-/* A stop ends within 5 s: what is in flight has most of that, its answers the rest. */
-#define DRAIN_SECONDS       4
+/* A stop ends within 5 s: what is in flight has most of that, its answers and the last save
+ * the rest. */
+#define DRAIN_SECONDS       3
 #define LAST_WORDS_MICROSEC 500000
 /* Between two looks at whether everything is folded into Redis. */
 #define SETTLE_MICROSEC 10000

@@ -1,3 +1,4 @@
+#include "clock.h"
 #include "http_head.h"
 #include "http_private.h"
 #include "problem.h"
@@ -38,14 +39,6 @@ const char *http_method_name(enum http_method method)
 	};
 
 	return names[(unsigned)method < HTTP_METHODS ? method : HTTP_OTHER];
-}
-
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 }
 
 /* The pump. */
@@ -266,7 +259,7 @@ static enum MHD_Result refuse(struct http_request *rq, enum problem problem, con
 		return MHD_NO;
 	rq->last = true;
 	reply.body = body;
-	rq->arrived_ns = now_ns();
+	rq->arrived_ns = clock_ns();
 	http->handling++;
 	http->metrics->http_requests_in_flight++;
 	http_reply(rq, &reply);
@@ -280,7 +273,7 @@ static enum MHD_Result hand_over(struct conn *c)
 	struct http *http = c->http;
 	struct http_request *rq = &c->rq;
 
-	rq->arrived_ns = now_ns();
+	rq->arrived_ns = clock_ns();
 	http_conn_enter(c, PHASE_HANDLER);
 	http->handling++;
 	http->metrics->http_requests_in_flight++;
@@ -528,7 +521,7 @@ void http_reply(struct http_request *rq, const struct http_reply *reply)
 {
 	struct conn *c = http_conn_of(rq);
 	struct http *http = c->http;
-	uint64_t ns = now_ns() - rq->arrived_ns;
+	uint64_t ns = clock_ns() - rq->arrived_ns;
 
 	assert(!rq->answered);
 	rq->answered = true;

@@ -1,5 +1,6 @@
 #include "notify.h"
 
+#include "clock.h"
 #include "key.h"
 #include "store.h"
 
@@ -168,13 +169,11 @@ void notify_serving(struct notify *n)
 
 void notify_reloading(void)
 {
-	struct timespec now;
 	char text[96];
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
 	snprintf(text, sizeof(text),
 		 "RELOADING=1\nMONOTONIC_USEC=%" PRIu64 "\nSTATUS=Reloading the configuration",
-		 (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000);
+		 clock_ns() / 1000);
 	say(text);
 }
 

@@ -6,6 +6,8 @@
  */
 #include "redis_conn.h"
 
+#include "clock.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <event2/event.h>
@@ -52,14 +54,6 @@ struct redis_conn {
 	bool shut;
 	bool lost_count; /* it spoke unasked */
 };
-
-int64_t redis_conn_now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 void redis_place_print(const struct redis_place *place, char *out, size_t size)
 {
@@ -113,7 +107,7 @@ static void conn_answer(struct redis_conn *conn, redisReply *reply)
 
 	STAILQ_REMOVE_HEAD(&conn->queue, entry);
 	conn->waiting--;
-	conn->silent_since_ms = redis_conn_now_ms();
+	conn->silent_since_ms = clock_ms();
 	if (conn->on.judge)
 		why = conn->on.judge(conn->on.arg, reply);
 	first->fn(first->arg, why ? REDIS_REFUSED : REDIS_REPLY, why ? NULL : reply, why);
@@ -388,7 +382,7 @@ int redis_conn_send(struct redis_conn *conn, redis_reply_fn *fn, void *arg, int 
 	last->fn = fn;
 	last->arg = arg;
 	if (conn->waiting++ == 0)
-		conn->silent_since_ms = redis_conn_now_ms();
+		conn->silent_since_ms = clock_ms();
 	STAILQ_INSERT_TAIL(&conn->queue, last, entry);
 	if (!event_pending(conn->writable, EV_WRITE, NULL))
 		event_active(conn->flush, EV_WRITE, 0);

@@ -54,7 +54,4 @@ void redis_conn_free(struct redis_conn *conn, const char *why);
 /* "127.0.0.1:6379", "[::1]:6379", "/run/redis.sock" */
 void redis_place_print(const struct redis_place *place, char *out, size_t size);
 
-/* Monotonic milliseconds. */
-int64_t redis_conn_now_ms(void);
-
 #endif

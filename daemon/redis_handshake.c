@@ -1,5 +1,6 @@
 #include "redis_handshake.h"
 
+#include "clock.h"
 #include "redis_conn.h"
 #include "redis_faults.h"
 #include "redis_target.h"
@@ -12,14 +13,6 @@
 #define OLDEST_MAJOR 6
 #define OLDEST_MINOR 2
 #define CLIENT_NAME  "breakerd"
-
-static int64_t wall_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static void end(struct redis_handshake *h, const char *why)
 {
@@ -155,14 +148,14 @@ static void script_answer(struct redis_handshake *h, const redisReply *reply)
 /* The server looked at its clock somewhere between our question and its answer: halfway. */
 static void time_answer(struct redis_handshake *h, const redisReply *reply)
 {
-	int64_t round_trip_ms = redis_conn_now_ms() - h->began_ms;
+	int64_t round_trip_ms = clock_ms() - h->began_ms;
 	int64_t there_ms = strtoll(text_of(reply, 0), NULL, 10) * 1000 +
 			   strtoll(text_of(reply, 1), NULL, 10) / 1000;
 
 	if (there_ms <= 0)
 		return;
 	h->server.has_clock = true;
-	h->server.clock_offset_ms = there_ms - (wall_ms() - round_trip_ms / 2);
+	h->server.clock_offset_ms = there_ms - (clock_wall_ms() - round_trip_ms / 2);
 }
 
 static int send_words(struct redis_handshake *h, int argc, const char **argv);
@@ -274,7 +267,7 @@ int redis_handshake_begin(struct redis_handshake *handshake, struct redis_conn *
 					      .done = done,
 					      .arg = arg,
 					      .server = {.name = "redis"},
-					      .began_ms = redis_conn_now_ms()};
+					      .began_ms = clock_ms()};
 	for (size_t n = 0; n < STEPS; n++) {
 		if (!step_needed(handshake, &steps[n]))
 			continue;

@@ -1,5 +1,6 @@
 #include "redis_link.h"
 
+#include "clock.h"
 #include "log.h"
 #include "metrics.h"
 #include "redis_conn.h"
@@ -79,20 +80,12 @@ static void arm(struct event *timer, int64_t ms)
 	event_add(timer, &after);
 }
 
-static int64_t wall_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* --- what is written to the log --- */
 
 /* Takes a line's worth from the budget, if it is there. */
 static bool log_affords(struct redis_link *link)
 {
-	int64_t now = redis_conn_now_ms();
+	int64_t now = clock_ms();
 	int64_t full = (int64_t)LOG_LINES * LOG_LINE_EACH_MS;
 
 	link->log_budget_ms += now - link->log_budget_at_ms;
@@ -112,7 +105,7 @@ static struct log_text quoted(const char *text)
 
 static void log_ready(struct redis_link *link, enum redis_link_state was)
 {
-	int64_t away_ms = redis_conn_now_ms() - link->away_since_ms;
+	int64_t away_ms = clock_ms() - link->away_since_ms;
 
 	link->log_owes_ready = !log_affords(link);
 	if (link->log_owes_ready)
@@ -125,7 +118,7 @@ static void log_ready(struct redis_link *link, enum redis_link_state was)
 /* One line for each first failure and each other reason, one now and then for the same. */
 static void log_away(struct redis_link *link, enum redis_link_state was, bool other_reason)
 {
-	int64_t now = redis_conn_now_ms();
+	int64_t now = clock_ms();
 
 	if (!other_reason && now - link->logged_ms < LOG_AGAIN_MS)
 		return;
@@ -170,9 +163,9 @@ static void link_enter(struct redis_link *link, enum redis_link_state state, con
 	else if (state == LINK_BACKOFF || state == LINK_SUSPECT)
 		log_away(link, was, other_reason);
 	if (ready != (was == LINK_READY)) {
-		link->since_ms = wall_ms();
+		link->since_ms = clock_wall_ms();
 		if (!ready)
-			link->away_since_ms = redis_conn_now_ms();
+			link->away_since_ms = clock_ms();
 		if (link->options.on_change)
 			link->options.on_change(link->options.arg, ready);
 		other_reason = true;
@@ -286,7 +279,7 @@ static void on_watchdog(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	if (link->state != LINK_READY || redis_conn_waiting(link->conn) == 0)
 		return;
-	silent_ms = redis_conn_now_ms() - redis_conn_silent_since_ms(link->conn);
+	silent_ms = clock_ms() - redis_conn_silent_since_ms(link->conn);
 	if (silent_ms < (int64_t)link->options.command_timeout_ms)
 		arm(link->watchdog, (int64_t)link->options.command_timeout_ms - silent_ms);
 	else
@@ -515,8 +508,8 @@ struct redis_link *redis_link_new(struct event_base *base, const struct redis_ta
 	link->metrics = metrics;
 	link->log = log;
 	link->state = LINK_RESOLVING;
-	link->since_ms = wall_ms();
-	link->away_since_ms = redis_conn_now_ms();
+	link->since_ms = clock_wall_ms();
+	link->away_since_ms = clock_ms();
 	link->log_budget_at_ms = link->away_since_ms;
 	link->log_budget_ms = (int64_t)LOG_LINES * LOG_LINE_EACH_MS;
 	snprintf(link->reason, sizeof(link->reason), "not connected yet");

@@ -1,5 +1,6 @@
 #include "state_keeper.h"
 
+#include "clock.h"
 #include "log.h"
 #include "metrics.h"
 #include "state_file.h"
@@ -55,7 +56,7 @@ static struct state_moment moment_of(const struct state_keeper *k)
 
 	return (struct state_moment){
 		.wall_ms = wall,
-		.table_ms = k->clock.now_ms ? wall : store_monotonic_ms(),
+		.table_ms = k->clock.now_ms ? wall : clock_ms(),
 	};
 }
 
@@ -63,7 +64,7 @@ static struct state_moment moment_of(const struct state_keeper *k)
 
 static void save_failed(struct state_keeper *k, const char *reason)
 {
-	int64_t now = store_monotonic_ms();
+	int64_t now = clock_ms();
 
 	if (k->metrics)
 		k->metrics->state_save_errors++;
@@ -84,7 +85,7 @@ static void save_succeeded(struct state_keeper *k)
 	}
 	log_write(k->log, k->warned_ms ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG, "state_saved",
 		  "file=%s took_ms=%lld", log_quote(k->path, strlen(k->path)).text,
-		  (long long)(store_monotonic_ms() - k->started_ms));
+		  (long long)(clock_ms() - k->started_ms));
 	k->warned_ms = 0;
 }
 
@@ -148,21 +149,19 @@ static int64_t child_may_take(const struct state_keeper *k)
 
 static void save_start(struct state_keeper *k)
 {
-	struct timespec before, after;
+	uint64_t before = clock_ns(), after;
 	pid_t child;
 
-	k->started_ms = store_monotonic_ms();
-	clock_gettime(CLOCK_MONOTONIC, &before);
+	k->started_ms = (int64_t)(before / 1000000);
 	child = child_start(k);
-	clock_gettime(CLOCK_MONOTONIC, &after);
+	after = clock_ns();
 	if (child < 0) {
 		save_failed(k, strerror(errno));
 		arm(k, k->options.interval_ms);
 		return;
 	}
 	log_debug(k->log, "state_saving", "child=%ld fork_us=%lld", (long)child,
-		  (long long)(after.tv_sec - before.tv_sec) * 1000000 +
-			  (after.tv_nsec - before.tv_nsec) / 1000);
+		  (long long)((after - before) / 1000));
 	k->child = child;
 	k->saving = k->changes;
 	arm(k, child_may_take(k));
@@ -251,7 +250,7 @@ static int take_path(struct state_keeper *k, const char *path, char *why, size_t
 /* A daemon that was just told to stop still saves: waiting for it is what a restart needs. */
 static int take_lock(struct state_keeper *k, char *why, size_t why_size)
 {
-	int64_t stop = store_monotonic_ms() + (k->options.lock_ms ? k->options.lock_ms : LOCK_MS);
+	int64_t stop = clock_ms() + (k->options.lock_ms ? k->options.lock_ms : LOCK_MS);
 	char name[PATH_MAX];
 
 	snprintf(name, sizeof(name), "%.*s.lock", (int)(PATH_MAX - 6), k->path);
@@ -262,7 +261,7 @@ static int take_lock(struct state_keeper *k, char *why, size_t why_size)
 	}
 	/* Where a file system knows no locks, there are none. */
 	while (flock(k->lock, LOCK_EX | LOCK_NB) != 0 && (errno == EWOULDBLOCK || errno == EINTR)) {
-		if (store_monotonic_ms() >= stop)
+		if (clock_ms() >= stop)
 			return complain(why, why_size, k, "another process keeps its state there");
 		usleep(LOCK_POLL_US);
 	}
@@ -304,7 +303,7 @@ static int keep_aside(struct state_keeper *k, const char *damage, char *why, siz
 
 static int restore(struct state_keeper *k, char *why, size_t why_size)
 {
-	int64_t began = store_monotonic_ms();
+	int64_t began = clock_ms();
 	struct state_moment now = moment_of(k);
 	struct state_file_report report;
 
@@ -321,7 +320,7 @@ static int restore(struct state_keeper *k, char *why, size_t why_size)
 	log_write(k->log, report.dropped ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO, "state_restored",
 		  "file=%s circuits=%zu expired=%zu dropped=%zu took_ms=%lld",
 		  log_quote(k->path, strlen(k->path)).text, report.restored, report.expired,
-		  report.dropped, (long long)(store_monotonic_ms() - began));
+		  report.dropped, (long long)(clock_ms() - began));
 	return 0;
 }
 
@@ -378,7 +377,7 @@ static void save_now(struct state_keeper *k)
 	struct state_moment now = moment_of(k);
 	int rc;
 
-	k->started_ms = store_monotonic_ms();
+	k->started_ms = clock_ms();
 	k->saving = k->changes;
 	rc = state_file_write(k->path, k->table, &now);
 	if (rc == 0) {

@@ -1,5 +1,7 @@
 #include "store_driver.h"
 
+#include "clock.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -55,22 +57,9 @@ void store_free(struct store *s)
 	s->driver->free(s);
 }
 
-int64_t store_monotonic_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 int64_t store_now_ms(const struct store_clock *clock)
 {
-	struct timespec now;
-
-	if (clock->now_ms)
-		return clock->now_ms(clock->arg);
-	clock_gettime(CLOCK_REALTIME, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+	return clock->now_ms ? clock->now_ms(clock->arg) : clock_wall_ms();
 }
 
 /* Takes the op out of the books; who calls decides what becomes of it. */
@@ -93,7 +82,7 @@ static void deadline_arm(struct store *s)
 	if (TAILQ_EMPTY(&s->ops) || evtimer_pending(s->deadline, NULL) ||
 	    TAILQ_FIRST(&s->ops)->deadline_ms == INT64_MAX)
 		return;
-	left = TAILQ_FIRST(&s->ops)->deadline_ms - store_monotonic_ms();
+	left = TAILQ_FIRST(&s->ops)->deadline_ms - clock_ms();
 	if (left < 0)
 		left = 0;
 	wait.tv_sec = left / 1000;
@@ -104,7 +93,7 @@ static void deadline_arm(struct store *s)
 static void on_deadline(evutil_socket_t fd, short what, void *arg)
 {
 	struct store *s = arg;
-	int64_t now = store_monotonic_ms();
+	int64_t now = clock_ms();
 	struct store_op *op;
 
 	(void)fd;
@@ -187,7 +176,7 @@ static void op_start(struct store *s, struct store_op *op, store_done_fn *done, 
 
 void store_op_start(struct store *s, struct store_op *op, store_done_fn *done, void *arg)
 {
-	op_start(s, op, done, arg, store_monotonic_ms() + s->limits.timeout_ms);
+	op_start(s, op, done, arg, clock_ms() + s->limits.timeout_ms);
 }
 
 void store_op_start_open(struct store *s, struct store_op *op, store_done_fn *done, void *arg)

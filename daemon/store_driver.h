@@ -93,9 +93,6 @@ void store_op_finish(struct store_op *op, struct store_result *result);
 struct store_op *store_refuse(struct store_result *result, enum store_status status,
 			      const char *message);
 
-/* Monotonic milliseconds. */
-int64_t store_monotonic_ms(void);
-
 /* The wall clock, or the test's. */
 int64_t store_now_ms(const struct store_clock *clock);
 

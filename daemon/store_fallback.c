@@ -8,6 +8,7 @@
  * step ahead of itself. A step that was handed over is never handed over again, unless
  * main says that it surely did not take it.
  */
+#include "clock.h"
 #include "keytable.h"
 #include "log.h"
 #include "metrics.h"
@@ -26,7 +27,8 @@
  * what differs by less is the same, and no stamp is moved for it. */
 #define OFFSET_NOISE_MS 25
 /* For the same reason a transition may seem to be earlier than the one before it, that was
- * seen in main, and would not stand. By so much it is set right; beyond, a clock is wrong, and not for us to follow. */
+ * seen in main, and would not stand. By so much it is set right; beyond, a clock is wrong, and not
+ * for us to follow. */
 #define CLOCKS_APART_MS 1000
 /* As that, where main merely has no room for it now. */
 #define FOLD_PAUSE_MS 20
@@ -108,7 +110,7 @@ static int64_t monotonic(void *arg)
 {
 	struct fallback_store *f = arg;
 
-	return f->clock.monotonic_ms ? f->clock.monotonic_ms(f->clock.arg) : store_monotonic_ms();
+	return f->clock.monotonic_ms ? f->clock.monotonic_ms(f->clock.arg) : clock_ms();
 }
 
 static void count_waiting(struct fallback_store *f)
@@ -169,7 +171,7 @@ static struct fold_record *record_get(struct fallback_store *f, const char *key,
 
 static bool log_affords(struct fallback_store *f, enum fold_line line)
 {
-	int64_t now = store_monotonic_ms();
+	int64_t now = clock_ms();
 
 	if (f->logged_ms[line] && now - f->logged_ms[line] < FOLD_LOG_EACH_MS)
 		return false;

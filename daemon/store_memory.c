@@ -3,6 +3,7 @@
  * loop, so that one that matches little does not hold up the rest.
  */
 #include "circuit_table.h"
+#include "clock.h"
 #include "state_keeper.h"
 #include "store_driver.h"
 
@@ -43,7 +44,7 @@ static struct memory_store *memory(struct store *s)
 /* What the time to live runs on. */
 static int64_t table_now(struct memory_store *m)
 {
-	return m->clock.monotonic_ms ? m->clock.monotonic_ms(m->clock.arg) : store_monotonic_ms();
+	return m->clock.monotonic_ms ? m->clock.monotonic_ms(m->clock.arg) : clock_ms();
 }
 
 static void expiry_arm(struct memory_store *m, int64_t now, int64_t next)
@@ -190,8 +191,7 @@ static void on_list_turn(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	l->page->cursor[0] = '\0';
-	if (!list_step(m, &l->query, &l->slot, l->page, &no_memory) &&
-	    store_monotonic_ms() < l->stop_ms) {
+	if (!list_step(m, &l->query, &l->slot, l->page, &no_memory) && clock_ms() < l->stop_ms) {
 		event_active(l->turn, EV_TIMEOUT, 0);
 		return;
 	}
@@ -231,7 +231,7 @@ static struct memory_list *list_continue(struct memory_store *m, const struct st
 	l->query = *query;
 	l->page = page;
 	l->slot = slot;
-	l->stop_ms = store_monotonic_ms() + m->store.limits.timeout_ms / 2;
+	l->stop_ms = clock_ms() + m->store.limits.timeout_ms / 2;
 	event_active(l->turn, EV_TIMEOUT, 0);
 	return l;
 }

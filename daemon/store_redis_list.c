@@ -19,6 +19,7 @@
  */
 #include "store_redis.h"
 
+#include "clock.h"
 #include "log.h"
 
 #include <errno.h>
@@ -284,7 +285,7 @@ static void begin_step(struct redis_list *l, uint64_t start)
 static void step_done(struct redis_list *l)
 {
 	begin_step(l, l->end);
-	if (l->start == 0 || l->page->count >= l->query.limit || store_monotonic_ms() >= l->stop_ms)
+	if (l->start == 0 || l->page->count >= l->query.limit || clock_ms() >= l->stop_ms)
 		list_done(l, NULL);
 	else
 		scan(l);
@@ -349,7 +350,7 @@ static void fill(struct redis_list *l)
 		step_done(l);
 		return;
 	}
-	if (room == 0 || (l->next > 0 && store_monotonic_ms() >= l->stop_ms)) {
+	if (room == 0 || (l->next > 0 && clock_ms() >= l->stop_ms)) {
 		list_done(l, &l->found[l->next - 1]);
 		return;
 	}
@@ -475,7 +476,7 @@ struct store_op *redis_store_list(struct store *s, const struct store_query *que
 	l->base.release = list_release;
 	l->query = *query;
 	l->count = SCAN_COUNT;
-	l->stop_ms = store_monotonic_ms() + s->limits.timeout_ms / 2;
+	l->stop_ms = clock_ms() + s->limits.timeout_ms / 2;
 	pattern_add(l, r->prefix, r->prefix_len);
 	pattern_add(l, query->prefix, query->prefix_len);
 	l->pattern[l->pattern_len++] = '*';
