@@ -44,7 +44,7 @@ SAY = $(if $(V),@:,@printf '  %-4s %s\n')
 # What the checks look at.
 C_SOURCES  := $(wildcard proto/*.c daemon/*.c tests/*/*.c)
 C_FILES    := $(C_SOURCES) $(wildcard proto/*.h daemon/*.h tests/*/*.h)
-PY_FILES   := $(wildcard tests/*.py tests/*/*.py tests/*/*/*.py docs/clients/*.py scripts/*.py)
+PY_FILES   := $(wildcard tests/*.py tests/*/*.py tests/*/*/*.py docs/clients/*.py docs/clients/*/*.py scripts/*.py)
 SH_FILES   := .ci/run docs/clients/breaker.sh $(shell grep -lE '^\#!/.*\b(ba)?sh\b' scripts/* tests/*/* tests/*/*/* 2>/dev/null)
 
 # `make run` and `make test` use all processors unless told otherwise.
@@ -121,6 +121,15 @@ run: ## install what is missing, build, serve on 127.0.0.1:8747
 	@scripts/install-packages build
 	@$(MAKE) $(JOBS) --no-print-directory BUILD=$(BUILD) all
 	@scripts/run $(BUILD)/breakerd $(ARGS)
+
+.PHONY: demo demo-record
+demo: ## two gateways, in Python and in Node, share one circuit while an upstream breaks
+	@scripts/install-packages build demo
+	@$(MAKE) $(JOBS) --no-print-directory BUILD=$(BUILD) all
+	@$(PYTHON) docs/clients/demo/demo.py $(BUILD)/breakerd
+
+demo-record: $(BUILD)/breakerd ## ... and put what it prints into docs/demo.md
+	@$(PYTHON) docs/clients/demo/demo.py $(BUILD)/breakerd --record docs/demo.md
 
 .PHONY: test
 test: ## install what is missing, build, run every test
