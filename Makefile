@@ -142,11 +142,12 @@ test: ## install what is missing, build, run every test
 
 .PHONY: unit
 unit: $(TESTS) ## the Check programs
-	@for t in $(TESTS); do $$t || exit 1; done
+	@printf '%s\n' $(TESTS) | xargs -P 3 -I{} \
+		sh -c 'said=$$({} 2>&1); status=$$?; printf "%s\n" "$$said"; exit $$status'
 
 .PHONY: e2e
 e2e: $(BUILD)/breakerd ## the daemon over HTTP, with redis-servers of its own
-	BREAKERD=$(abspath $(BUILD)/breakerd) $(PYTHON) -m pytest -q tests/e2e $(PYTEST_ARGS)
+	BREAKERD=$(abspath $(BUILD)/breakerd) $(PYTHON) -m pytest -q -n 3 tests/e2e $(PYTEST_ARGS)
 
 .PHONY: interop
 interop: $(BUILD)/breakerd ## the daemon beside Stoma's own store, in Node
