@@ -6,7 +6,8 @@
  * each circuit as one step (circuit_fold.h). When main is back the steps are taken on it,
  * a few at a time; an operation on a circuit whose step has not been taken yet sends that
  * step ahead of itself. A step that was handed over is never handed over again, unless
- * main says that it surely did not take it.
+ * main says that it surely did not take it. Where no answer came, the circuit itself tells,
+ * for main was asked for it before the step: as it was, or as the step makes it.
  */
 #include "clock.h"
 #include "keytable.h"
@@ -35,22 +36,37 @@
 /* Circuits may be many: of what befalls their steps, a line now and then. */
 #define FOLD_LOG_EACH_MS 15000
 
+/* A step that was handed over, and may have been taken. */
+struct fold_doubt {
+	struct circuit_fold fold;
+	int64_t offset_ms;
+	bool has_before; /* main was asked for the circuit first */
+	bool existed;
+	struct circuit before;
+};
+
 /* The step to be taken on one circuit. */
 struct fold_record {
 	struct keynode node;
 	TAILQ_ENTRY(fold_record) entry;
 	struct circuit_fold fold;
-	int64_t offset_ms; /* to main's clock, in the stamps of fold */
+	int64_t offset_ms;        /* to main's clock, in the stamps of fold */
+	struct fold_doubt *doubt; /* about the step before it; or NULL */
 };
 TAILQ_HEAD(fold_records, fold_record);
 
-/* A step under way. */
+/* A step under way: main is asked for the circuit, then takes the step. */
 struct fold_flight {
 	TAILQ_ENTRY(fold_flight) entry;
 	struct fallback_store *owner;
 	struct store_op *op;
 	struct circuit_fold fold;
 	int64_t offset_ms;
+	struct fold_doubt *doubt;
+	bool asking; /* for the circuit; else the step is on its way */
+	bool has_before;
+	bool existed;
+	struct circuit before;
 	size_t key_len;
 	char key[];
 };
@@ -129,18 +145,19 @@ static struct fold_record *record_find(struct fallback_store *f, const char *key
 static void record_remove(struct fallback_store *f, struct fold_record *record)
 {
 	TAILQ_REMOVE(&f->waiting, record, entry);
+	free(record->doubt);
 	keytable_remove(&f->records, &record->node);
 }
 
-static bool under_way(const struct fallback_store *f, const char *key, size_t len)
+static struct fold_flight *flight_find(const struct fallback_store *f, const char *key, size_t len)
 {
-	const struct fold_flight *flight;
+	struct fold_flight *flight;
 
 	TAILQ_FOREACH (flight, &f->flights, entry) {
 		if (flight->key_len == len && memcmp(flight->key, key, len) == 0)
-			return true;
+			return flight;
 	}
-	return false;
+	return NULL;
 }
 
 /* A snapshot from main (NULL: no circuit). What waits for main has been done since. */
@@ -163,7 +180,7 @@ static struct fold_record *record_get(struct fallback_store *f, const char *key,
 	if (!record)
 		return NULL;
 	/* What a step under way brings is no state seen in main. */
-	circuit_fold_begin(&record->fold, under_way(f, key, len) ? NULL : seen);
+	circuit_fold_begin(&record->fold, flight_find(f, key, len) ? NULL : seen);
 	record->offset_ms = f->offset_ms;
 	TAILQ_INSERT_TAIL(&f->waiting, record, entry);
 	return record;
@@ -202,13 +219,59 @@ static void put_back(struct fallback_store *f, struct fold_flight *flight)
 {
 	struct fold_record *record = record_get(f, flight->key, flight->key_len, NULL);
 
-	if (!record) {
-		lose(f, flight, "out of memory");
+	if (!record || (record->doubt && flight->doubt)) {
+		lose(f, flight, record ? "it is not known what became of it" : "out of memory");
 		return;
 	}
 	circuit_fold_shift(&flight->fold, record->offset_ms - flight->offset_ms);
 	circuit_fold_append(&flight->fold, &record->fold);
 	record->fold = flight->fold;
+	if (flight->doubt)
+		record->doubt = flight->doubt;
+	flight->doubt = NULL;
+}
+
+/* The step may have been taken, and must not be taken twice: the circuit will tell. */
+static void doubt(struct fallback_store *f, struct fold_flight *flight)
+{
+	if (circuit_fold_repeatable(&flight->fold)) {
+		put_back(f, flight);
+		return;
+	}
+	flight->doubt = malloc(sizeof(*flight->doubt));
+	if (!flight->doubt) {
+		lose(f, flight, "out of memory");
+		return;
+	}
+	flight->doubt->fold = flight->fold;
+	flight->doubt->offset_ms = flight->offset_ms;
+	flight->doubt->has_before = flight->has_before;
+	flight->doubt->existed = flight->existed;
+	flight->doubt->before = flight->before;
+	circuit_fold_begin(&flight->fold, NULL);
+	put_back(f, flight);
+}
+
+/* Main says what the circuit is: the step in doubt was taken, or goes ahead of this one. */
+static void judge(struct fallback_store *f, struct fold_flight *flight, const struct circuit *now)
+{
+	struct fold_doubt *d = flight->doubt;
+
+	flight->doubt = NULL;
+	switch (circuit_fold_trace(&d->fold, d->has_before, d->existed ? &d->before : NULL, now)) {
+	case CIRCUIT_FOLD_TAKEN:
+		f->metrics->folds++;
+		break;
+	case CIRCUIT_FOLD_NOT_TAKEN:
+		circuit_fold_shift(&d->fold, flight->offset_ms - d->offset_ms);
+		circuit_fold_append(&d->fold, &flight->fold);
+		flight->fold = d->fold;
+		break;
+	case CIRCUIT_FOLD_UNSURE:
+		lose(f, flight, "it may have been taken, and is not taken twice");
+		break;
+	}
+	free(d);
 }
 
 static void fold_soon(struct fallback_store *f, unsigned ms)
@@ -237,12 +300,13 @@ static void fold_settle(struct fallback_store *f, struct fold_flight *flight,
 		put_back(f, flight);
 		pause_ms = FOLD_PAUSE_MS;
 		break;
+	case STORE_TIMEOUT: /* of the question, not of the step */
+		put_back(f, flight);
+		pause_ms = FOLD_PAUSE_MS;
+		break;
 	case STORE_UNKNOWN:
-	case STORE_TIMEOUT:
-		if (circuit_fold_repeatable(&flight->fold))
-			put_back(f, flight);
-		else
-			lose(f, flight, "it may have been taken, and is not taken twice");
+		doubt(f, flight);
+		pause_ms = FOLD_PAUSE_MS;
 		break;
 	default:
 		if (result->message && strncmp(result->message, "WRONGTYPE", 9) == 0) {
@@ -265,42 +329,112 @@ static void fold_settle(struct fallback_store *f, struct fold_flight *flight,
 	fold_soon(f, pause_ms);
 }
 
-static void on_folded(void *arg, struct store_result *result)
+static void flight_end(struct fold_flight *flight, const struct store_result *result)
 {
-	struct fold_flight *flight = arg;
 	struct fallback_store *f = flight->owner;
 
 	TAILQ_REMOVE(&f->flights, flight, entry);
 	f->in_flight--;
 	fold_settle(f, flight, result);
+	free(flight->doubt);
 	free(flight);
 }
 
-/* Hands the step over. Without memory it goes on waiting. */
-static void fold_launch(struct fallback_store *f, struct fold_record *record)
+static void on_folded(void *arg, struct store_result *result)
 {
-	size_t len = record->node.key_len;
-	struct fold_flight *flight = malloc(sizeof(*flight) + len);
+	flight_end(arg, result);
+}
+
+static void flight_step(struct fold_flight *flight)
+{
+	struct fallback_store *f = flight->owner;
 	struct store_result result;
 
-	if (!flight)
+	flight->op = f->main->driver->fold(f->main, flight->key, flight->key_len, &flight->fold,
+					   on_folded, flight, &result);
+	if (!flight->op)
+		flight_end(flight, &result);
+}
+
+static void on_asked(void *arg, struct store_result *result)
+{
+	struct fold_flight *flight = arg;
+
+	flight->asking = false;
+	if (result->status != STORE_OK) {
+		flight_end(flight, result);
 		return;
+	}
+	flight->has_before = true;
+	flight->existed = !result->absent;
+	flight->before = result->circuit;
+	if (flight->doubt)
+		judge(flight->owner, flight, result->absent ? NULL : &result->circuit);
+	if (circuit_fold_empty(&flight->fold))
+		flight_end(flight, result);
+	else
+		flight_step(flight);
+}
+
+static void flight_ask(struct fold_flight *flight)
+{
+	struct store_request get = {
+		.key = flight->key,
+		.key_len = flight->key_len,
+		.op = {.verb = CIRCUIT_GET_STATE},
+	};
+	struct store_result result;
+
+	flight->asking = true;
+	flight->op = store_submit(flight->owner->main, &get, on_asked, flight, &result);
+	if (!flight->op)
+		on_asked(flight, &result);
+}
+
+/*
+ * Takes the step to main. If it is in a `hurry`, an operation follows at once and the step
+ * must go ahead of that: the circuit is only asked for if there is a doubt to be settled.
+ * Without memory the step goes on waiting.
+ */
+static void fold_launch(struct fallback_store *f, struct fold_record *record, bool hurry)
+{
+	size_t len = record->node.key_len;
+	struct fold_flight *flight = calloc(1, sizeof(*flight) + len);
+
+	if (!flight) {
+		fold_soon(f, FOLD_PAUSE_MS);
+		return;
+	}
 	flight->owner = f;
 	flight->fold = record->fold;
 	flight->offset_ms = f->offset_ms;
 	circuit_fold_shift(&flight->fold, f->offset_ms - record->offset_ms);
+	flight->doubt = record->doubt;
+	record->doubt = NULL;
 	flight->key_len = len;
 	memcpy(flight->key, keynode_key(&record->node), len);
 	record_remove(f, record);
-	flight->op = f->main->driver->fold(f->main, flight->key, len, &flight->fold, on_folded,
-					   flight, &result);
-	if (flight->op) {
-		TAILQ_INSERT_TAIL(&f->flights, flight, entry);
-		f->in_flight++;
-		return;
+	TAILQ_INSERT_TAIL(&f->flights, flight, entry);
+	f->in_flight++;
+	if (flight->doubt || circuit_fold_empty(&flight->fold) || !hurry)
+		flight_ask(flight);
+	else
+		flight_step(flight);
+}
+
+/* An operation on the circuit follows: main takes things in their order. */
+static void fold_ahead(struct fallback_store *f, const char *key, size_t len)
+{
+	struct fold_flight *flight = flight_find(f, key, len);
+	struct fold_record *record = record_find(f, key, len);
+
+	if (flight && flight->asking && !flight->doubt && !circuit_fold_empty(&flight->fold)) {
+		store_cancel(flight->op);
+		flight->asking = false;
+		flight_step(flight);
 	}
-	fold_settle(f, flight, &result);
-	free(flight);
+	if (record)
+		fold_launch(f, record, true);
 }
 
 static void on_turn(evutil_socket_t fd, short what, void *arg)
@@ -313,7 +447,7 @@ static void on_turn(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	while (f->ready && most-- > 0 && f->in_flight < FOLDS_IN_FLIGHT &&
 	       !TAILQ_EMPTY(&f->waiting))
-		fold_launch(f, TAILQ_FIRST(&f->waiting));
+		fold_launch(f, TAILQ_FIRST(&f->waiting), false);
 }
 
 /* --- main comes and goes ------------------------------------------------------------------ */
@@ -432,17 +566,13 @@ static struct store_op *fallback_submit(struct store *s, const struct store_requ
 					store_done_fn *done, void *arg, struct store_result *result)
 {
 	struct fallback_store *f = fallback(s);
-	struct fold_record *record;
 	struct fallback_op *o;
 
 	if (!f->ready)
 		return run_local(f, request, true, result);
 	if (store_overloaded(s, result))
 		return NULL;
-	/* What was done here before goes ahead: main takes things in their order. */
-	record = record_find(f, request->key, request->key_len);
-	if (record)
-		fold_launch(f, record);
+	fold_ahead(f, request->key, request->key_len);
 	o = malloc(sizeof(*o) + request->key_len);
 	if (!o)
 		return store_refuse(result, STORE_ERROR, "out of memory");
@@ -567,12 +697,15 @@ static void fallback_free(struct store *s)
 	while ((flight = TAILQ_FIRST(&f->flights)) != NULL) {
 		TAILQ_REMOVE(&f->flights, flight, entry);
 		store_cancel(flight->op);
+		free(flight->doubt);
 		free(flight);
 	}
 	if (f->records.count)
 		log_warning(f->log, "folds_dropped",
 			    "circuits=%zu reason=\"stopped before Redis was back\"",
 			    f->records.count);
+	while (!TAILQ_EMPTY(&f->waiting))
+		record_remove(f, TAILQ_FIRST(&f->waiting));
 	f->main->on_change = NULL;
 	store_watch(f->main, NULL, NULL);
 	store_free(f->main);

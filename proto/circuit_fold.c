@@ -166,6 +166,52 @@ enum circuit_effect circuit_fold_apply(struct circuit *c, bool exists, int64_t w
 	return CIRCUIT_WRITTEN;
 }
 
+static bool same(const struct circuit *a, const struct circuit *b)
+{
+	if (!a || !b)
+		return a == b;
+	return a->state == b->state && a->failure_count == b->failure_count &&
+	       a->success_count == b->success_count &&
+	       a->last_failure_time == b->last_failure_time &&
+	       a->last_state_change == b->last_state_change;
+}
+
+/* Is *now what the step makes of *before? written_ms decides on a reset, and is not known. */
+static bool made(const struct circuit_fold *fold, const struct circuit *before, int64_t written_ms,
+		 const struct circuit *now)
+{
+	struct circuit c = {0};
+
+	if (before)
+		c = *before;
+	return circuit_fold_apply(&c, before != NULL, written_ms, fold) == CIRCUIT_WRITTEN &&
+	       same(&c, now);
+}
+
+/* A stamp of ours, of which the circuit keeps the later one. */
+static enum circuit_fold_trace stamp_trace(int64_t ours, int64_t there)
+{
+	if (there == ours)
+		return CIRCUIT_FOLD_TAKEN;
+	return there < ours ? CIRCUIT_FOLD_NOT_TAKEN : CIRCUIT_FOLD_UNSURE;
+}
+
+enum circuit_fold_trace circuit_fold_trace(const struct circuit_fold *fold, bool has_before,
+					   const struct circuit *before, const struct circuit *now)
+{
+	enum circuit_fold_trace trace = CIRCUIT_FOLD_UNSURE;
+
+	if (!now || (has_before && same(before, now)))
+		return CIRCUIT_FOLD_NOT_TAKEN;
+	if (has_before && (made(fold, before, 0, now) || made(fold, before, INT64_MAX, now)))
+		return CIRCUIT_FOLD_TAKEN;
+	if (fold->own_state_change)
+		trace = stamp_trace(fold->last_state_change, now->last_state_change);
+	if (trace == CIRCUIT_FOLD_UNSURE && fold->own_failure_time)
+		trace = stamp_trace(fold->last_failure_time, now->last_failure_time);
+	return trace;
+}
+
 size_t circuit_fold_encode(char buf[CIRCUIT_FOLD_MAX], const struct circuit_fold *fold)
 {
 	int len =

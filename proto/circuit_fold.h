@@ -53,6 +53,20 @@ void circuit_fold_append(struct circuit_fold *fold, const struct circuit_fold *l
 enum circuit_effect circuit_fold_apply(struct circuit *c, bool exists, int64_t written_ms,
 				       const struct circuit_fold *fold);
 
+/* What a circuit says of whether a step, handed over and not answered, was taken on it. */
+enum circuit_fold_trace {
+	CIRCUIT_FOLD_UNSURE,
+	CIRCUIT_FOLD_TAKEN,
+	CIRCUIT_FOLD_NOT_TAKEN, /* or nothing of it is left: it may be taken again */
+};
+
+/*
+ * Looks at the circuit as it stands `now` (NULL: there is none) and as it stood before the
+ * step, if has_before (NULL: there was none). Others may have written it in between.
+ */
+enum circuit_fold_trace circuit_fold_trace(const struct circuit_fold *fold, bool has_before,
+					   const struct circuit *before, const struct circuit *now);
+
 /* Room for circuit_fold_encode, its NUL included. */
 #define CIRCUIT_FOLD_MAX 192
 

@@ -18,16 +18,16 @@ TICK = 0.005  # seconds between two looks, at most
 
 
 class Answered:
-    """One request and its answer. `took` is at least that many seconds."""
+    """One request and its answer. It took at least `took` seconds, at most `within`."""
 
-    __slots__ = ("key", "verb", "line", "sent", "took", "status", "headers", "body")
+    __slots__ = ("key", "verb", "line", "sent", "took", "within", "status", "headers", "body")
 
     def __init__(self, key, verb, line, sent):
         self.key = key
         self.verb = verb
         self.line = line
         self.sent = sent
-        self.took = self.status = self.headers = self.body = None
+        self.took = self.within = self.status = self.headers = self.body = None
 
     def __repr__(self):
         return f"<{self.verb} {self.key} {self.status} {self.took:.3f} s {self.body!r}>"
@@ -149,6 +149,7 @@ class Storm:
         line.buffer += data
         if done := line.take():
             done.took = max(0.0, looked - done.sent)
+            done.within = time.monotonic() - done.sent
             self.answers.append(done)
 
     # --- what came of it

@@ -8,11 +8,14 @@ import json
 import os
 import re
 import time
+from collections import Counter
 
 import pytest
 
 from contract import expect, path, problem, snapshot
 from gate import Gate
+from load import hammer
+from redis_server import RedisError
 from storm import Storm
 from wait import until
 from wire import request_bytes
@@ -241,6 +244,115 @@ def test_redis_comes_back_empty(private_redis, start):
     expect(daemon.get(path("untouched")), failureCount=0)
     record(daemon, failures=1)
     expect(daemon.get(path("k")), failureCount=3)
+
+
+def test_what_is_unknown_is_not_repeated(private_redis, start):
+    """A transition that Redis may have done, and did not, is not done by what follows it."""
+    redis = private_redis("--appendonly", "yes", "--appendfsync", "always")
+    daemon = start(store=redis.url).wait_ready()
+    record(daemon, failures=5)
+    at = move(daemon, "open")["lastStateChange"]
+    redis.freeze()
+    answer = degraded(daemon.post(path("k", "transition"), {"to": "closed"}))
+    expect(answer, state="closed", failureCount=0)
+    redis.kill()
+    until(lambda: daemon.readyz() == "degraded", "the loss is noticed")
+    expect(degraded(daemon.post(path("k", "failure"))), state="closed", failureCount=1)
+    redis.start()
+    daemon.wait_ready()
+    folded(daemon)
+    expect(daemon.get(path("k")), state="open", failureCount=6, lastStateChange=at)
+
+
+def fill(daemon, circuits):
+    """Two failures on each of so many circuits."""
+    answers = hammer([daemon.address], 32,
+                     (request_bytes("POST", path(f"k{n % circuits}", "failure"), body=b"")
+                      for n in range(2 * circuits)))
+    assert all(status == 200 for status, _, _ in answers)
+
+
+@pytest.mark.slow
+def test_live_traffic_while_folding(private_redis, start):
+    """Folding back holds nobody up."""
+    circuits = 20000 if FULL else 4000
+    redis = private_redis()
+    gate = Gate(redis.address)
+    daemon = start(store=gate.url)
+    fill(daemon, circuits)
+    turn = iter(range(10**9))
+    # Others, and those that wait to be folded too.
+    with Storm([daemon.address], 8, lambda _: (f"k{next(turn) * 37 % (2 * circuits)}", "failure"),
+               rate=1000) as storm:
+        gate.open()
+        daemon.wait_ready()
+        began = time.monotonic()
+        folded(daemon)
+        took = time.monotonic() - began
+    slowest = max(a.took for a in storm.answers if not a.degraded)
+    live = sorted(a.within for a in storm.answers if not a.degraded)
+    print(f"{circuits} circuits in {took:.3f} s; {len(live)} live answers meanwhile, half within "
+          f"{live[len(live) // 2] * 1000:.1f} ms, the slowest {live[-1] * 1000:.1f} ms")
+    assert {a.status for a in storm.answers} == {200}
+    assert slowest < 0.25
+    gate.shut()
+    book = storm.book()
+    for n in range(circuits):
+        more = book[f"k{n}"]["acknowledged"] if f"k{n}" in book else 0
+        assert stored_count(redis, n) == 2 + more
+    assert daemon.metric("breakerd_folds_lost_total") == 0
+
+
+def stored_count(redis, n):
+    if not hasattr(redis, "reader"):
+        redis.reader = redis.client()
+    value = redis.reader.call("GET", f"stoma:cb:k{n}")
+    return json.loads(value)["failureCount"] if value else 0
+
+
+def size(redis):
+    try:
+        return redis.call("DBSIZE")
+    except RedisError:  # LOADING
+        return 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["kill", "cut", "freeze"])
+def test_an_interrupted_fold_back_goes_on(private_redis, start, how):
+    """Redis goes again, and again, while it is folded into. Nothing is counted twice, nothing
+    is lost."""
+    circuits = 20000 if FULL else 3000
+    redis = private_redis("--appendonly", "yes", "--appendfsync", "always")
+    gate = Gate(redis.address)
+    daemon = start(store=gate.url)
+    fill(daemon, circuits)
+    for part in range(1, 4):
+        if redis.process is None:
+            redis.start()
+        gate.open()
+        until(lambda p=part: size(redis) > p * circuits / 5, "folding has begun", step=0.001)
+        if how == "kill":
+            redis.kill()
+            gate.shut()
+        elif how == "cut":
+            gate.shut()
+        else:
+            redis.freeze()
+            until(lambda: daemon.readyz() == "degraded", "the loss is noticed")
+            gate.shut()
+            redis.thaw()
+        until(lambda: daemon.readyz() == "degraded", "the loss is noticed")
+    if redis.process is None:
+        redis.start()
+    gate.open()
+    daemon.wait_ready()
+    folded(daemon)
+    counts = Counter(stored_count(redis, n) for n in range(circuits))
+    print(how, dict(counts))
+    assert counts == {2: circuits}
+    assert daemon.metric("breakerd_folds_lost_total") == 0
+    gate.shut()
 
 
 def faketime():

@@ -28,7 +28,8 @@ def stored(redis, key):
 
 def check_times(storm):
     slowest = storm.slowest()
-    print(f"{len(storm.answers)} answers, the slowest took {slowest.took * 1000:.0f} ms")
+    print(f"{len(storm.answers)} answers, the slowest took {slowest.took * 1000:.0f} ms or "
+          f"{max(a.within for a in storm.answers) * 1000:.0f} ms as this process saw it")
     assert slowest.took <= TIMEOUT + NOISE, slowest
 
 

@@ -254,6 +254,94 @@ START_TEST(two_steps_are_one)
 }
 END_TEST
 
+static enum circuit_fold_trace trace(const struct circuit_fold *fold, const struct circuit *before,
+				     const struct circuit *now)
+{
+	return circuit_fold_trace(fold, true, before, now);
+}
+
+START_TEST(a_step_leaves_a_trace)
+{
+	struct circuit_fold fold;
+	struct circuit c = seen, other;
+
+	circuit_fold_begin(&fold, NULL);
+	note(&fold, CIRCUIT_RECORD_SUCCESS, T0);
+	ck_assert(!circuit_fold_repeatable(&fold));
+	circuit_fold_apply(&c, true, 0, &fold);
+	ck_assert_int_eq(trace(&fold, &seen, &seen), CIRCUIT_FOLD_NOT_TAKEN);
+	ck_assert_int_eq(trace(&fold, &seen, &c), CIRCUIT_FOLD_TAKEN);
+	ck_assert_int_eq(trace(&fold, &seen, NULL), CIRCUIT_FOLD_NOT_TAKEN);
+	ck_assert_int_eq(trace(&fold, NULL, NULL), CIRCUIT_FOLD_NOT_TAKEN);
+	other = c;
+	other.success_count++;
+	ck_assert_int_eq(trace(&fold, &seen, &other), CIRCUIT_FOLD_UNSURE);
+	ck_assert_int_eq(circuit_fold_trace(&fold, false, NULL, &c), CIRCUIT_FOLD_UNSURE);
+}
+END_TEST
+
+START_TEST(the_trace_of_a_step_on_nothing)
+{
+	struct circuit_fold fold;
+	struct circuit c = {0};
+
+	circuit_fold_begin(&fold, NULL);
+	note(&fold, CIRCUIT_RESET, T0);
+	note(&fold, CIRCUIT_RECORD_SUCCESS, T0 + 1);
+	circuit_fold_apply(&c, false, 0, &fold);
+	ck_assert_int_eq(trace(&fold, NULL, &c), CIRCUIT_FOLD_TAKEN);
+	/* Also where there was something that the reset removed. */
+	ck_assert_int_eq(trace(&fold, &seen, &c), CIRCUIT_FOLD_TAKEN);
+	ck_assert_int_eq(trace(&fold, NULL, &seen), CIRCUIT_FOLD_UNSURE);
+}
+END_TEST
+
+/* Whatever else was written: a stamp of ours is there, or an older one. */
+START_TEST(stamps_are_a_trace)
+{
+	struct circuit_fold fold;
+	struct circuit c = {.failure_count = 99};
+
+	circuit_fold_begin(&fold, &seen);
+	note(&fold, CIRCUIT_RECORD_FAILURE, T0);
+	c.last_failure_time = T0 - 1;
+	ck_assert_int_eq(circuit_fold_trace(&fold, false, NULL, &c), CIRCUIT_FOLD_NOT_TAKEN);
+	c.last_failure_time = T0;
+	ck_assert_int_eq(circuit_fold_trace(&fold, false, NULL, &c), CIRCUIT_FOLD_TAKEN);
+	c.last_failure_time = T0 + 1;
+	ck_assert_int_eq(circuit_fold_trace(&fold, false, NULL, &c), CIRCUIT_FOLD_UNSURE);
+	note_to(&fold, CIRCUIT_CLOSED, T0 + 2);
+	c.last_state_change = T0 + 1;
+	ck_assert_int_eq(circuit_fold_trace(&fold, false, NULL, &c), CIRCUIT_FOLD_NOT_TAKEN);
+	c.last_state_change = T0 + 2;
+	ck_assert_int_eq(circuit_fold_trace(&fold, false, NULL, &c), CIRCUIT_FOLD_TAKEN);
+	c.last_state_change = T0 + 3;
+	ck_assert_int_eq(circuit_fold_trace(&fold, false, NULL, &c), CIRCUIT_FOLD_UNSURE);
+}
+END_TEST
+
+START_TEST(what_only_moves_the_state_may_be_repeated)
+{
+	struct circuit_fold fold;
+	struct circuit once = seen, twice;
+
+	circuit_fold_begin(&fold, &seen);
+	ck_assert(circuit_fold_repeatable(&fold));
+	note_to(&fold, CIRCUIT_OPEN, T0);
+	ck_assert(circuit_fold_repeatable(&fold));
+	circuit_fold_apply(&once, true, 0, &fold);
+	twice = once;
+	circuit_fold_apply(&twice, true, 0, &fold);
+	expect(&twice, CIRCUIT_OPEN, 3, 5, T0 - 500, T0);
+	note_to(&fold, CIRCUIT_HALF_OPEN, T0 + 1);
+	ck_assert(!circuit_fold_repeatable(&fold));
+	note(&fold, CIRCUIT_RESET, T0 + 2);
+	ck_assert(circuit_fold_repeatable(&fold));
+	note(&fold, CIRCUIT_RECORD_SUCCESS, T0 + 3);
+	ck_assert(!circuit_fold_repeatable(&fold));
+}
+END_TEST
+
 START_TEST(it_is_encoded_for_the_script)
 {
 	struct circuit_fold fold;
@@ -289,6 +377,10 @@ int main(void)
 	tcase_add_test(tc, what_follows_a_reset_begins_at_nothing);
 	tcase_add_test(tc, only_stamps_of_our_own_are_corrected);
 	tcase_add_test(tc, two_steps_are_one);
+	tcase_add_test(tc, a_step_leaves_a_trace);
+	tcase_add_test(tc, the_trace_of_a_step_on_nothing);
+	tcase_add_test(tc, stamps_are_a_trace);
+	tcase_add_test(tc, what_only_moves_the_state_may_be_repeated);
 	tcase_add_test(tc, it_is_encoded_for_the_script);
 	suite_add_tcase(suite, tc);
 	runner = srunner_create(suite);

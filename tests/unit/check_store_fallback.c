@@ -21,6 +21,9 @@ enum mood {
 	LOSE,   /* take it, and lose it in the next turn */
 	REFUSE, /* surely not taken, in the next turn */
 	FAIL,   /* an error of the store's own, in the next turn */
+	/* As ANSWER, but for a step: it goes down, and says nothing of the step, which ... */
+	LOSE_STEP, /* it has not taken */
+	HIDE_STEP, /* it has taken */
 };
 
 /* An operation or a step that was handed over. */
@@ -77,13 +80,36 @@ static void apply_fold(struct scripted_op *o, struct store_result *result)
 	result->circuit = before.circuit;
 }
 
-static void on_scripted_turn(evutil_socket_t fd, short what, void *arg)
+static void set_up(bool up)
+{
+	scripted->up = up;
+	scripted->store.on_change(scripted->store.on_change_arg, up);
+}
+
+static void answer(struct scripted_op *o, const struct store_request *request,
+		   struct store_result *result)
 {
 	static const char letters[] = "gsftd";
+	char letter[2] = {o->is_fold ? 'w' : letters[o->what.verb], '\0'};
+	bool silent = o->is_fold && (o->mood == LOSE_STEP || o->mood == HIDE_STEP);
+
+	if (!o->is_fold || o->mood != LOSE_STEP)
+		journal(letter, o->key, o->key_len);
+	if (!o->is_fold)
+		store_submit(scripted->circuits, request, NULL, NULL, result);
+	else if (o->mood != LOSE_STEP)
+		apply_fold(o, result);
+	if (silent) {
+		set_up(false);
+		store_refuse(result, STORE_UNKNOWN, "lost");
+	}
+}
+
+static void on_scripted_turn(evutil_socket_t fd, short what, void *arg)
+{
 	struct scripted_op *o = arg;
 	struct store_request request = {.key = o->key, .key_len = o->key_len, .op = o->what};
 	struct store_result result;
-	char letter[2] = {o->is_fold ? 'w' : letters[o->what.verb], '\0'};
 
 	(void)fd;
 	(void)what;
@@ -99,11 +125,7 @@ static void on_scripted_turn(evutil_socket_t fd, short what, void *arg)
 		store_refuse(&result, STORE_ERROR, scripted->words);
 		break;
 	default:
-		journal(letter, o->key, o->key_len);
-		if (o->is_fold)
-			apply_fold(o, &result);
-		else
-			store_submit(scripted->circuits, &request, NULL, NULL, &result);
+		answer(o, &request, &result);
 	}
 	store_op_finish(&o->op, &result);
 }
@@ -211,12 +233,6 @@ static int64_t fake_now;
 static int64_t fake_clock(void *arg)
 {
 	return *(int64_t *)arg;
-}
-
-static void set_up(bool up)
-{
-	scripted->up = up;
-	scripted->store.on_change(scripted->store.on_change_arg, up);
 }
 
 static struct store *open_on(struct event_base *on, const struct store_limits *limits)
@@ -411,7 +427,13 @@ START_TEST(an_answer_that_does_not_come_in_time_is_made_here)
 	scripted->mood = HOLD;
 	ck_assert_int_eq(away_ok("k", OP_FAILURE).failure_count, 2);
 	ck_assert_int_eq(away_ok("k", OP_GET).failure_count, 2);
-	ck_assert_uint_eq(metrics->folds_pending, 0);
+	/* Main knows better, and is asked; nothing is brought to it. */
+	scripted->mood = ANSWER;
+	until_folded();
+	ck_assert_uint_eq(metrics->folds, 0);
+	ck_assert_ptr_null(strchr(scripted->journal, 'w'));
+	set_up(false);
+	ck_assert_int_eq(away_ok("k", OP_GET).failure_count, 1);
 }
 END_TEST
 
@@ -437,7 +459,7 @@ START_TEST(steps_go_in_the_order_of_the_circuits)
 	ck_assert_int_eq(metrics->folds_pending, 3);
 	set_up(true);
 	until_folded();
-	ck_assert_str_eq(scripted->journal, "w:b w:a w:c");
+	ck_assert_str_eq(scripted->journal, "g:b g:a g:c w:b w:a w:c");
 	ck_assert_int_eq(in_main("b").circuit.failure_count, 2);
 	ck_assert_uint_eq(metrics->folds, 3);
 }
@@ -451,7 +473,7 @@ START_TEST(an_operation_sends_its_step_ahead)
 	set_up(true);
 	ck_assert_int_eq(there_ok("b", OP_FAILURE).failure_count, 2);
 	until_folded();
-	ck_assert_str_eq(scripted->journal, "w:b f:b w:a");
+	ck_assert_str_eq(scripted->journal, "w:b f:b g:a w:a");
 	ck_assert_int_eq(in_main("b").circuit.failure_count, 2);
 }
 END_TEST
@@ -494,6 +516,7 @@ START_TEST(stamps_are_in_the_time_of_main)
 }
 END_TEST
 
+<<<<<<< HEAD
 START_TEST(what_is_done_here_is_later_than_what_was_seen)
 {
 	struct circuit theirs = {.state = CIRCUIT_OPEN, .last_state_change = T0 + 7};
@@ -522,19 +545,91 @@ START_TEST(noise_in_the_clocks_moves_no_stamp)
 END_TEST
 
 START_TEST(a_step_lost_on_the_way_is_not_taken_twice)
+=======
+/* Three failures on k and three successes on l, and main goes away in the midst of their
+ * folding, so often; then one more of each. */
+static void interrupt(enum mood mood, int times)
+>>>>>>> 64fa8cb (A fold-back that is interrupted loses nothing and counts nothing twice)
 {
+	static const struct circuit theirs = {.failure_count = 5, .success_count = 7};
+
+	store_memory_put(scripted->circuits, "k", 1, &theirs);
+	store_memory_put(scripted->circuits, "l", 1, &theirs);
 	set_up(false);
-	away_ok("k", OP_FAILURE);
-	scripted->mood = LOSE;
-	set_up(true);
-	until_folded();
+	for (int i = 0; i < 3; i++) {
+		away_ok("k", OP_FAILURE);
+		away_ok("l", OP_SUCCESS);
+	}
+	for (int i = 0; i < times; i++) {
+		scripted->mood = mood;
+		set_up(true);
+		while (scripted->up && metrics->folds_pending)
+			event_base_loop(base, EVLOOP_ONCE);
+	}
 	scripted->mood = ANSWER;
 	set_up(false);
+	fake_now += 10;
 	away_ok("k", OP_FAILURE);
+	away_ok("l", OP_SUCCESS);
+}
+
+START_TEST(a_step_lost_on_the_way_is_taken_again)
+{
+	interrupt(LOSE_STEP, 2);
 	set_up(true);
 	until_folded();
-	ck_assert_int_eq(in_main("k").circuit.failure_count, 1);
-	ck_assert_uint_eq(metrics->folds_lost, 1);
+	ck_assert_int_eq(in_main("k").circuit.failure_count, 9);
+	ck_assert_int_eq(in_main("k").circuit.last_failure_time, T0 + 10);
+	ck_assert_int_eq(in_main("l").circuit.success_count, 11);
+	ck_assert_uint_eq(metrics->folds_lost, 0);
+}
+END_TEST
+
+START_TEST(a_step_whose_answer_was_lost_is_not_taken_twice)
+{
+	interrupt(HIDE_STEP, 2);
+	set_up(true);
+	until_folded();
+	ck_assert_int_eq(in_main("k").circuit.failure_count, 9);
+	ck_assert_int_eq(in_main("l").circuit.success_count, 11);
+	ck_assert_uint_eq(metrics->folds_lost, 0);
+}
+END_TEST
+
+START_TEST(a_step_is_given_up_where_the_circuit_does_not_tell)
+{
+	struct circuit c;
+
+	interrupt(HIDE_STEP, 1);
+	c = in_main("k").circuit;
+	c.failure_count++;
+	c.last_failure_time += 5;
+	store_memory_put(scripted->circuits, "k", 1, &c);
+	c = in_main("l").circuit;
+	c.success_count++;
+	store_memory_put(scripted->circuits, "l", 1, &c);
+	set_up(true);
+	until_folded();
+	ck_assert_int_eq(in_main("k").circuit.failure_count, 10);
+	ck_assert_int_eq(in_main("l").circuit.success_count, 12);
+	ck_assert_uint_eq(metrics->folds_lost, 2);
+}
+END_TEST
+
+START_TEST(what_may_have_been_applied_is_no_seed)
+{
+	there_ok("k", OP_FAILURE);
+	there_ok("k", OP_TO(CIRCUIT_OPEN));
+	fake_now += 10;
+	scripted->mood = LOSE;
+	ck_assert_int_eq(away_ok("k", OP_TO(CIRCUIT_CLOSED)).failure_count, 0);
+	set_up(false);
+	ck_assert_int_eq(away_ok("k", OP_FAILURE).failure_count, 1);
+	scripted->mood = ANSWER;
+	set_up(true);
+	until_folded();
+	ck_assert_int_eq(in_main("k").circuit.state, CIRCUIT_OPEN);
+	ck_assert_int_eq(in_main("k").circuit.failure_count, 2);
 }
 END_TEST
 
@@ -640,9 +735,16 @@ int main(void)
 	tcase_add_test(own, an_operation_sends_its_step_ahead);
 	tcase_add_test(own, a_reset_is_folded_too);
 	tcase_add_test(own, stamps_are_in_the_time_of_main);
+<<<<<<< HEAD
 	tcase_add_test(own, what_is_done_here_is_later_than_what_was_seen);
 	tcase_add_test(own, noise_in_the_clocks_moves_no_stamp);
 	tcase_add_test(own, a_step_lost_on_the_way_is_not_taken_twice);
+=======
+	tcase_add_test(own, what_may_have_been_applied_is_no_seed);
+	tcase_add_test(own, a_step_lost_on_the_way_is_taken_again);
+	tcase_add_test(own, a_step_whose_answer_was_lost_is_not_taken_twice);
+	tcase_add_test(own, a_step_is_given_up_where_the_circuit_does_not_tell);
+>>>>>>> 64fa8cb (A fold-back that is interrupted loses nothing and counts nothing twice)
 	tcase_add_test(own, a_step_surely_not_taken_is_taken_later);
 	tcase_add_test(own, a_step_that_main_refuses_for_now_is_tried_again);
 	tcase_add_test(own, a_step_on_another_type_is_given_up);
