@@ -27,9 +27,9 @@
 /* The offset to main's clock is measured over a round trip, and so to a few milliseconds:
  * what differs by less is the same, and no stamp is moved for it. */
 #define OFFSET_NOISE_MS 25
-/* For the same reason a transition may seem to be earlier than the one before it, that was
- * seen in main, and would not stand. By so much it is set right; beyond, a clock is wrong, and not
- * for us to follow. */
+/* For the same reason a transition or a reset may seem to be earlier than what was
+ * seen in main, and would not stand. By so much it is set right; beyond, a clock is wrong,
+ * and not for us to follow. */
 #define CLOCKS_APART_MS 1000
 /* As that, where main merely has no room for it now. */
 #define FOLD_PAUSE_MS 20
@@ -481,6 +481,14 @@ static void on_main_news(void *arg)
 
 /* --- operations --------------------------------------------------------------------------- */
 
+/* The stamp behind which that of the operation must be, to have an effect in main; or 0. */
+static int64_t comes_behind(enum circuit_verb verb, const struct circuit *seen)
+{
+	if (verb == CIRCUIT_RESET && seen->last_failure_time > seen->last_state_change)
+		return seen->last_failure_time;
+	return verb == CIRCUIT_RESET || verb == CIRCUIT_TRANSITION ? seen->last_state_change : 0;
+}
+
 /*
  * Runs an operation on the embedded store. `fold` is false for one that main may have
  * applied: the caller sees its effect, but main shall not get it again. The record that is
@@ -496,8 +504,8 @@ static struct store_op *run_local(struct fallback_store *f, const struct store_r
 
 	get.op.verb = CIRCUIT_GET_STATE;
 	store_submit(f->local, &get, NULL, NULL, &before);
-	if (request->op.verb == CIRCUIT_TRANSITION && !before.absent)
-		f->behind_ms = before.circuit.last_state_change;
+	if (!before.absent)
+		f->behind_ms = comes_behind(request->op.verb, &before.circuit);
 	store_submit(f->local, request, NULL, NULL, result);
 	f->behind_ms = 0;
 	result->degraded = true;
