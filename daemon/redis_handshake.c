@@ -148,7 +148,7 @@ static void script_answer(struct redis_handshake *h, const redisReply *reply)
 /* The server looked at its clock somewhere between our question and its answer: halfway. */
 static void time_answer(struct redis_handshake *h, const redisReply *reply)
 {
-	int64_t round_trip_ms = clock_ms() - h->began_ms;
+	int64_t round_trip_ms = clock_ms() - h->clock_asked_ms;
 	int64_t there_ms = strtoll(text_of(reply, 0), NULL, 10) * 1000 +
 			   strtoll(text_of(reply, 1), NULL, 10) / 1000;
 
@@ -204,6 +204,8 @@ static const struct step {
 	{NULL, {"TIME"}, time_answer},
 };
 #define STEPS (sizeof(steps) / sizeof(steps[0]))
+/* Has a round trip to itself: how long the others took tells nothing of when it was answered. */
+#define CLOCK_STEP (STEPS - 1)
 
 static bool step_needed(const struct redis_handshake *h, const struct step *step)
 {
@@ -213,6 +215,8 @@ static bool step_needed(const struct redis_handshake *h, const struct step *step
 		return h->target->db != 0;
 	return step->send != script_send || h->script;
 }
+
+static void ask_clock(struct redis_handshake *h);
 
 static void on_answer(void *arg, enum redis_outcome outcome, const redisReply *reply,
 		      const char *why)
@@ -232,8 +236,12 @@ static void on_answer(void *arg, enum redis_outcome outcome, const redisReply *r
 		end(h, fault);
 	else
 		steps[n].answer(h, reply);
-	if (!h->asked)
+	if (h->asked || h->ended)
+		return;
+	if (n == CLOCK_STEP)
 		end(h, NULL);
+	else
+		ask_clock(h);
 }
 
 static int send_words(struct redis_handshake *h, int argc, const char **argv)
@@ -257,6 +265,14 @@ static int step_send(struct redis_handshake *h, const struct step *step)
 	return send_words(h, argc, argv);
 }
 
+static void ask_clock(struct redis_handshake *h)
+{
+	h->clock_asked_ms = clock_ms();
+	h->asked = 1u << CLOCK_STEP;
+	if (step_send(h, &steps[CLOCK_STEP]) < 0)
+		end(h, "out of memory");
+}
+
 int redis_handshake_begin(struct redis_handshake *handshake, struct redis_conn *conn,
 			  const struct redis_target *target, const char *script,
 			  redis_handshake_fn *done, void *arg)
@@ -266,9 +282,8 @@ int redis_handshake_begin(struct redis_handshake *handshake, struct redis_conn *
 					      .script = script,
 					      .done = done,
 					      .arg = arg,
-					      .server = {.name = "redis"},
-					      .began_ms = clock_ms()};
-	for (size_t n = 0; n < STEPS; n++) {
+					      .server = {.name = "redis"}};
+	for (size_t n = 0; n < CLOCK_STEP; n++) {
 		if (!step_needed(handshake, &steps[n]))
 			continue;
 		if (step_send(handshake, &steps[n]) < 0)

@@ -1,6 +1,7 @@
 /*
  * What is said on a new connection before it carries anything: who we are, which
- * database, and whether the server is one that we can use. All of it in one round trip.
+ * database, and whether the server is one that we can use. It takes one round
+ * trip, and a second one to compare the clocks.
  */
 #ifndef BREAKERD_REDIS_HANDSHAKE_H
 #define BREAKERD_REDIS_HANDSHAKE_H
@@ -33,8 +34,8 @@ struct redis_handshake {
 	redis_handshake_fn *done;
 	void *arg;
 	struct redis_server server;
-	unsigned asked;   /* bit n: step n was sent and its answer has not come */
-	int64_t began_ms; /* monotonic */
+	unsigned asked;         /* bit n: step n was sent and its answer has not come */
+	int64_t clock_asked_ms; /* monotonic */
 	bool ended;
 };
 
