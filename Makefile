@@ -162,7 +162,17 @@ $(MINIMAL): $(BUILD)/tests/bench/minimal.o
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(shell pkg-config --libs libmicrohttpd)
 
 # What all of the programs in tests/bench are told.
-BENCH_ENV = BREAKERD=$(abspath $(BUILD)/breakerd) MINIMAL=$(abspath $(MINIMAL))
+BENCH_ENV = BUILD=$(abspath $(BUILD)) BREAKERD=$(abspath $(BUILD)/breakerd) MINIMAL=$(abspath $(MINIMAL))
+
+.PHONY: bench bench-quick
+bench: $(BUILD)/breakerd $(MINIMAL) ## beside nginx, webdis and Stoma's store; half an hour, BENCH_ARGS
+	@scripts/install-packages bench instructions
+	@scripts/interop install
+	@$(BENCH_ENV) $(PYTHON) tests/bench/bench.py $(BENCH_ARGS)
+
+bench-quick: $(BUILD)/breakerd $(MINIMAL) ## the most important of it in under a minute
+	@scripts/install-packages bench
+	@$(BENCH_ENV) $(PYTHON) tests/bench/bench.py --quick $(BENCH_ARGS)
 
 .PHONY: instructions instructions-renew
 instructions: $(BUILD)/breakerd $(MINIMAL) ## instructions a request; fails if they are 5% over the recorded ones

@@ -1,0 +1,74 @@
+"""What a request costs as the work grows: connections, and circuits. Flat is good."""
+
+import resource
+import socket
+
+import wrk
+
+CONNECTIONS = (10, 100, 1000, 10000)
+CIRCUITS = (1, 10, 100, 1000, 10000, 100000, 1000000)
+ASKING = 10  # connections that send, among many
+AT_ONCE = 16
+
+
+def most_connections():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard - 200
+
+
+def idle(server, count):
+    """That many connections, each of which has been used once."""
+    connections = []
+    try:
+        for _ in range(count):
+            connection = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+            connection.sendall(b"GET /v1/circuits/c1 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            connection.recv(4096)
+            connections.append(connection)
+        return connections
+    except OSError:
+        close(connections)
+        raise
+
+
+def close(connections):
+    for connection in connections:
+        connection.close()
+
+
+def row(server, kind, workload, size, figures):
+    return {"server": server.name, "kind": kind, "workload": workload, "size": size, **figures}
+
+
+def by_connections(server, seconds, patience, say):
+    """Once with all of them busy, once with 10 busy ones among the rest."""
+    rows = []
+    limit = most_connections()
+    for size in CONNECTIONS:
+        if size > limit:
+            print(f"{size} connections: not measured, this user may open {limit} files")
+            continue
+        # Connecting takes its time, and is part of the run.
+        figures = wrk.run(server, "read", 1, size, seconds + size // 1000, patience)
+        rows.append(row(server, "busy connections", "read", size, figures))
+        say(rows[-1])
+        others = idle(server, size - ASKING)
+        try:
+            figures = wrk.run(server, "read", 1, ASKING, seconds, patience)
+        finally:
+            close(others)
+        rows.append(row(server, "idle connections", "read", size, figures))
+        say(rows[-1])
+    return rows
+
+
+def by_circuits(server, seconds, patience, say):
+    rows = []
+    for size in CIRCUITS:
+        server.fill(size)
+        for workload in ("read", "write"):
+            figures = wrk.run(server, workload, size, AT_ONCE, seconds, patience)
+            rows.append(row(server, "circuits", workload, size, figures))
+            say(rows[-1])
+    return rows
