@@ -380,7 +380,7 @@ static void redis_detach(struct store_op *op, struct store_result *verdict)
 		release(o);
 		verdict->status = o->writes ? STORE_UNKNOWN : STORE_TIMEOUT;
 	}
-	if (verdict->timed_out && verdict->status != STORE_UNAVAILABLE)
+	if (verdict->timed_out)
 		redis_link_missed(r->link);
 }
 

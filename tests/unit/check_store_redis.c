@@ -1,5 +1,5 @@
 /*
- * daemon/store_redis.c and store_redis_list.c, on a real redis-server.
+ * daemon/store_redis.c, store_redis_write.c and store_redis_list.c, on a real redis-server.
  */
 #include "circuit_json.h"
 #include "log.h"
@@ -888,6 +888,114 @@ START_TEST(a_full_server_is_an_error)
 }
 END_TEST
 
+/* --- group commit --- */
+
+/* What came together goes together, and each has the snapshot of its own step. */
+START_TEST(together_each_is_a_step_of_its_own)
+{
+	enum { MANY = 90 };
+	struct answer answers[MANY];
+	static const char *const keys[] = {"a", "b", "c"};
+	int64_t calls;
+
+	open_ready("stoma:");
+	calls = info("commandstats", "cmdstat_evalsha:calls=");
+	for (int i = 0; i < MANY; i++)
+		submit(&answers[i], keys[i % 3], OP_FAILURE);
+	wait_for_all();
+	for (int i = 0; i < MANY; i++) {
+		ck_assert_int_eq(answers[i].result.status, STORE_OK);
+		ck_assert_int_eq(answers[i].result.circuit.failure_count, i / 3 + 1);
+	}
+	ck_assert_int_eq(do_ok("b", OP_GET).failure_count, MANY / 3);
+	ck_assert_int_eq(info("commandstats", "cmdstat_evalsha:calls=") - calls, 1);
+}
+END_TEST
+
+START_TEST(together_the_order_is_kept)
+{
+	struct answer a[6];
+
+	open_ready("stoma:");
+	submit(&a[0], "k", OP_FAILURE);
+	submit(&a[1], "k", OP_TO(CIRCUIT_OPEN));
+	submit(&a[2], "k", OP_FROM_TO(CIRCUIT_OPEN, CIRCUIT_HALF_OPEN));
+	submit(&a[3], "k", OP_FROM_TO(CIRCUIT_OPEN, CIRCUIT_HALF_OPEN));
+	submit(&a[4], "k", OP_RESET);
+	submit(&a[5], "k", OP_SUCCESS);
+	wait_for_all();
+	ck_assert_int_eq(a[1].result.was, CIRCUIT_CLOSED);
+	ck_assert_int_eq(a[1].result.circuit.failure_count, 1);
+	ck_assert_int_eq(a[2].result.status, STORE_OK);
+	ck_assert_int_eq(a[2].result.was, CIRCUIT_OPEN);
+	ck_assert_int_eq(a[3].result.status, STORE_CONFLICT);
+	ck_assert_int_eq(a[3].result.circuit.state, CIRCUIT_HALF_OPEN);
+	ck_assert_int_eq(a[4].result.status, STORE_OK);
+	ck_assert_int_eq(a[5].result.circuit.failure_count, 0);
+	ck_assert_int_eq(a[5].result.circuit.success_count, 1);
+	ck_assert_int_eq(do_ok("k", OP_GET).success_count, 1);
+}
+END_TEST
+
+/* One circuit's error is no other's: of its type, and of who may touch it. */
+START_TEST(together_each_fails_by_itself)
+{
+	struct answer good, list, forbidden, fine;
+	char url[128];
+
+	RUN("ACL SETUSER half on >pw ~stoma:cb:good ~stoma:cb:list ~stoma:cb:fine +@all");
+	RUN("RPUSH stoma:cb:list x");
+	snprintf(url, sizeof(url), "redis://half:pw@127.0.0.1:%d", server.port);
+	open_store(url, "stoma:", store_test_limits());
+	wait_for(STORE_READY);
+	submit(&good, "good", OP_FAILURE);
+	submit(&list, "list", OP_FAILURE);
+	submit(&fine, "fine", OP_SUCCESS);
+	wait_for_all();
+	ck_assert_int_eq(good.result.status, STORE_OK);
+	ck_assert_int_eq(list.result.status, STORE_ERROR);
+	ck_assert_msg(strncmp(list.message, "WRONGTYPE ", 10) == 0, "%s", list.message);
+	ck_assert_int_eq(fine.result.status, STORE_OK);
+
+	submit(&good, "good", OP_FAILURE);
+	submit(&forbidden, "forbidden", OP_FAILURE);
+	submit(&fine, "fine", OP_SUCCESS);
+	wait_for_all();
+	ck_assert_int_eq(good.result.circuit.failure_count, 2);
+	ck_assert_int_eq(fine.result.circuit.success_count, 2);
+	ck_assert_int_eq(forbidden.result.status, STORE_ERROR);
+	ck_assert_msg(strncmp(forbidden.message, "NOPERM ", 7) == 0, "%s", forbidden.message);
+	RUN("ACL DELUSER half");
+}
+END_TEST
+
+/* What waits for the call before it was not handed over, and says so. */
+START_TEST(what_waited_was_surely_not_applied)
+{
+	struct store_limits limits = store_test_limits();
+	struct answer under_way, waits, cancelled;
+
+	limits.timeout_ms = 100;
+	open_store(server.store, "stoma:", limits);
+	wait_for(STORE_READY);
+	kill(server.pid, SIGSTOP);
+	submit(&under_way, "k", OP_FAILURE);
+	event_base_loop(base, EVLOOP_NONBLOCK); /* the call goes out */
+	submit(&waits, "k", OP_FAILURE);
+	submit(&cancelled, "k", OP_FAILURE);
+	store_cancel(cancelled.op);
+	waiting--;
+	wait_for_all();
+	ck_assert_int_eq(under_way.result.status, STORE_UNKNOWN);
+	ck_assert_int_eq(waits.result.status, STORE_UNAVAILABLE);
+	ck_assert(waits.result.timed_out);
+	ck_assert_uint_eq(cancelled.count, 0);
+	kill(server.pid, SIGCONT);
+	wait_for(STORE_READY);
+	ck_assert_int_eq(do_ok("k", OP_FAILURE).failure_count, 2);
+}
+END_TEST
+
 static TCase *cases(void)
 {
 	TCase *t = tcase_create("redis");
@@ -917,6 +1025,10 @@ static TCase *cases(void)
 	tcase_add_test(t, a_demoted_master_refuses_and_is_away);
 	tcase_add_test(t, strange_replies_are_errors);
 	tcase_add_test(t, a_full_server_is_an_error);
+	tcase_add_test(t, together_each_is_a_step_of_its_own);
+	tcase_add_test(t, together_the_order_is_kept);
+	tcase_add_test(t, together_each_fails_by_itself);
+	tcase_add_test(t, what_waited_was_surely_not_applied);
 	return t;
 }
 
