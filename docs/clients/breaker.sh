@@ -17,7 +17,7 @@
 # 2: no answer. Without a verb it is a GET.
 breaker_ask() {
 	breaker_path=$(printf %s "$1" | od -An -v -tx1 | tr -d '\n' | sed 's/ /%/g')
-	breaker_answer=$(curl -sS --noproxy '*' --max-time "$BREAKER_TIMEOUT" -w '\n%{http_code}' \
+	breaker_answer=$(curl -sS --path-as-is --noproxy '*' --max-time "$BREAKER_TIMEOUT" -w '\n%{http_code}' \
 		${BREAKER_TOKEN:+-H "Authorization: Bearer $BREAKER_TOKEN"} ${2+--data "${3-}"} \
 		"$BREAKER_URL/v1/circuits/$breaker_path${2:+/$2}") || return 2
 	case $breaker_answer in

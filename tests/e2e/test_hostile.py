@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from breakerd import run
 from contract import expect, path, problem, snapshot
 from wire import Closed, request_bytes
 
@@ -11,6 +12,10 @@ HOST = b"Host: localhost\r\n"
 POST = b"POST /v1/circuits/first/failure HTTP/1.1\r\n" + HOST
 # What an attacker would have run behind the request that it is hidden in.
 SMUGGLED = b"POST /v1/circuits/smuggled/failure HTTP/1.1\r\n" + HOST + b"\r\n"
+
+# From 1.0 on libmicrohttpd is strict by itself: it refuses most of what is refused here before
+# we see it, in its own words, or by closing the connection.
+LIBRARY_IS_STRICT = "libmicrohttpd 0." not in run("--version").stdout
 
 
 def answers(daemon, data, pieces=1):
@@ -29,7 +34,7 @@ def answers(daemon, data, pieces=1):
                 out.append(wire.receive())
         except (Closed, AssertionError, ValueError, OSError):
             # The library's own answer to a broken Content-Length has its head twice.
-            assert out, f"closed without an answer: {data!r}"
+            assert out or LIBRARY_IS_STRICT, f"closed without an answer: {data!r}"
         return out
 
 
@@ -38,7 +43,7 @@ def untouched(daemon):
         expect(daemon.get(path(key)), failureCount=0, lastFailureTime=0)
 
 
-# What we refuse: with a problem document.
+# What we refuse: with a problem document, where libmicrohttpd leaves it to us.
 REFUSED = {
     # Where does the body end?
     "length-and-chunked": POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -55,7 +60,6 @@ REFUSED = {
     "xchunked": POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
     "chunked-quoted": POST + b"Transfer-Encoding: \"chunked\"\r\n\r\n0\r\n\r\n",
     "chunked-parameter": POST + b"Transfer-Encoding: chunked;a=b\r\n\r\n0\r\n\r\n",
-    "chunked-trailing-space": POST + b"Transfer-Encoding: chunked \r\n\r\n0\r\n\r\n",
     "chunked-vertical-tab": POST + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
     "chunked-nul": POST + b"Transfer-Encoding: chunked\0\r\n\r\n0\r\n\r\n",
     "chunked-empty": POST + b"Transfer-Encoding:\r\n\r\n0\r\n\r\n",
@@ -113,18 +117,21 @@ REFUSED = {
 @pytest.mark.parametrize("data", REFUSED.values(), ids=REFUSED)
 def test_refused_with_a_problem(memory_daemon, data):
     got = answers(memory_daemon, data)
+    untouched(memory_daemon)
+    if LIBRARY_IS_STRICT and not any(a.type == "application/problem+json" for a in got):
+        assert [a.status for a in got] in ([], [400]), got
+        return
     assert len(got) == 1, got
     # Of the codes that there are, these say best that it is the request.
     problem(got[0], "invalid_key" if b"invalid_key" in got[0].body else "invalid_body", "no")
     assert got[0].header("Connection").lower() == "close"
-    untouched(memory_daemon)
 
 
 @pytest.mark.parametrize("data", REFUSED.values(), ids=REFUSED)
 def test_refused_in_pieces_too(memory_daemon, data):
     for pieces in (2, 7):
         got = answers(memory_daemon, data, pieces)
-        assert [a.status for a in got] == [400], got
+        assert [a.status for a in got] == [400] or (LIBRARY_IS_STRICT and not got), got
     untouched(memory_daemon)
 
 
@@ -195,6 +202,14 @@ def test_nothing_runs_behind_chunks(memory_daemon, chunks):
     expect(memory_daemon.get(path("smuggled")), failureCount=0)
 
 
+def test_a_space_behind_chunked(memory_daemon):
+    """RFC 9112 allows it, and libmicrohttpd 1.0 takes it away; not everybody does either."""
+    got = answers(memory_daemon, POST + b"Transfer-Encoding: chunked \r\n\r\n0\r\n\r\n")
+    assert [a.status for a in got] in ([200], [400]), got
+    assert got[0].header("Connection").lower() == "close"
+    expect(memory_daemon.get(path("smuggled")), failureCount=0)
+
+
 SOUND = {
     "plain": POST + b"\r\n",
     "1.0-kept": POST.replace(b"1.1", b"1.0") + b"Connection: keep-alive\r\n\r\n",
@@ -211,7 +226,7 @@ SOUND = {
     "query": POST.replace(b" HTTP", b"? HTTP", 1) + b"\r\n",
     "list": b"GET /v1/circuits?prefix=a%26b+c&state=open&limit=5 HTTP/1.1\r\n" + HOST + b"\r\n",
     "absolute": POST.replace(b" /", b" http://localhost:8747/") + b"\r\n",
-    "empty-lines-before": b"\r\n\r\n" + POST + b"\r\n",
+    "empty-lines-before": b"\r\n" * (1 if LIBRARY_IS_STRICT else 2) + POST + b"\r\n",
 }
 
 

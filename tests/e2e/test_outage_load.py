@@ -11,7 +11,6 @@ from collections import Counter
 
 import pytest
 
-from contract import path
 from storm import Storm
 from wait import until
 

@@ -329,7 +329,7 @@ START_TEST(many_operations_come_to_what_each_does)
 	unsigned random = 20250102;
 
 	for (int round = 0; round < 2000; round++) {
-		struct answer a[40];
+		struct answer a[40] = {0};
 		struct circuit stored;
 		char ops[41];
 		size_t count = 1 + (size_t)rand_r(&random) % 40;
