@@ -217,8 +217,11 @@ static bool take_scalar(struct scan *s)
 {
 	struct token ignored;
 
-	return take_string(s, &ignored) || take_text(s, "true") || take_text(s, "false") ||
-	       take_text(s, "null") || take_number(s);
+	/* A string that is none has been stepped into: nothing else may go on from there. */
+	if (at(s, '"'))
+		return take_string(s, &ignored);
+	return take_text(s, "true") || take_text(s, "false") || take_text(s, "null") ||
+	       take_number(s);
 }
 
 static bool take_name(struct scan *s, struct token *name)
