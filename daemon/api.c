@@ -134,7 +134,8 @@ static enum problem problem_of(const struct store_result *result)
 static void detail_of(const struct ask *ask, const struct store_result *result, char *out,
 		      size_t size)
 {
-	const char *words = result->message ? result->message : "no reason was given";
+	bool said = result->message && *result->message;
+	const char *words = said ? result->message : "no reason was given";
 	const char *unknown = "";
 	size_t len = strlen(words);
 
