@@ -181,6 +181,37 @@ instructions: $(BUILD)/breakerd $(MINIMAL) ## instructions a request; fails if t
 instructions-renew: $(BUILD)/breakerd $(MINIMAL) ## record them as the new budget
 	@$(BENCH_ENV) $(PYTHON) tests/bench/instructions.py --renew
 
+# --- fuzzing
+
+FUZZ_TARGETS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_SECONDS ?= 60
+# Everything with clang, in directories of its own.
+FUZZ = CC=clang CFLAGS='-O1 -g -fno-omit-frame-pointer'
+
+# fuzz_redis.c takes these two over.
+$(BUILD)/fuzz_redis: private LDFLAGS += -Wl,--wrap=connect -Wl,--wrap=redis_lookup_new
+
+$(BUILD)/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/tests/fuzz/fuzz.o $(BUILD)/libbreakerd.a
+	$(SAY) LD $@
+	$(Q)$(CC) $(LDFLAGS_ALL) -fsanitize=fuzzer -o $@ $^ $(PKG_LIBS) -llua5.1
+
+.PHONY: fuzz-targets
+fuzz-targets: $(FUZZ_TARGETS:%=$(BUILD)/fuzz_%)
+
+.PHONY: fuzz
+fuzz: ## fuzz each target for FUZZ_SECONDS (60), two at a time
+	@scripts/install-packages build fuzz
+	@$(MAKE) $(JOBS) --no-print-directory BUILD=$(BUILD)-fuzz $(FUZZ) \
+		SANITIZE='-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined' fuzz-targets
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) scripts/fuzz run $(BUILD)-fuzz $(TARGETS)
+
+.PHONY: fuzz-coverage
+fuzz-coverage: ## how much of its subject each target's corpus reaches
+	@scripts/install-packages build fuzz
+	@$(MAKE) $(JOBS) --no-print-directory BUILD=$(BUILD)-coverage $(FUZZ) \
+		SANITIZE='-fsanitize=fuzzer-no-link -fprofile-instr-generate -fcoverage-mapping' fuzz-targets
+	@scripts/fuzz coverage $(BUILD)-coverage $(TARGETS)
+
 # --- installing
 
 UNITDIR = $(DESTDIR)$(PREFIX)/lib/systemd/system
@@ -269,6 +300,8 @@ lint-openapi:
 .PHONY: clean
 clean: ## remove everything that was built
 	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-gcc $(BUILD)-clang $(BUILD)-plain
+
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-gcc $(BUILD)-clang $(BUILD)-fuzz $(BUILD)-coverage
 
 .SECONDARY:
 .DELETE_ON_ERROR:

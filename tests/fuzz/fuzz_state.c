@@ -1,0 +1,166 @@
+/*
+ * The file of the embedded store: daemon/state_file.c. An input is the file; one that begins
+ * with '+' is given the header, the number of circuits and the checksum that it lacks, or
+ * else next to none would come through. What follows a line "&" then stands behind all that.
+ */
+#include "circuit_json.h"
+#include "fuzz.h"
+#include "key.h"
+#include "siphash.h"
+#include "state_file.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <string.h>
+#include <unistd.h>
+
+#define NOW_MS INT64_C(1700000000000)
+#define TTL_MS INT64_C(86400000)
+#define BOUND  8
+
+static const struct state_moment now = {.wall_ms = NOW_MS, .table_ms = 1000000000};
+
+/* The lines between the header and the end, made into a whole file. */
+static char *complete(struct fuzz_text input, size_t *len)
+{
+	static const char header[] = "breakerd-state 1\n";
+	char *text = malloc(input.len + sizeof(header) + 64), *line = text, *end;
+	struct fuzz_text lines = fuzz_until(&input, "\n&\n");
+	struct siphash_key sum = {0};
+	size_t count = 0;
+
+	FUZZ_CHECK(text);
+	memcpy(text, header, sizeof(header) - 1);
+	memcpy(text + sizeof(header) - 1, lines.p, lines.len);
+	end = text + sizeof(header) - 1 + lines.len;
+	if (end[-1] != '\n')
+		*end++ = '\n';
+	while (line < end) {
+		char *next = (char *)memchr(line, '\n', (size_t)(end - line)) + 1;
+
+		sum.k0 = siphash(&sum, line, (size_t)(next - line));
+		count++;
+		line = next;
+	}
+	end += sprintf(end, "end %zu %016" PRIx64 "\n", count - 1, sum.k0);
+	memcpy(end, input.p, input.len);
+	*len = (size_t)(end + input.len - text);
+	return text;
+}
+
+static void check_entries(struct circuit_table *t, struct circuit_table *again)
+{
+	struct circuit_entry *e, *other;
+	struct circuit_walk walk;
+	int64_t last = INT64_MIN;
+	char one[CIRCUIT_JSON_MAX], two[CIRCUIT_JSON_MAX];
+
+	circuit_walk_begin(&walk, t);
+	while ((e = circuit_walk_next(&walk)) != NULL) {
+		size_t len;
+		const char *key = circuit_entry_key(e, &len);
+		const struct circuit *c = circuit_entry_get(e);
+
+		FUZZ_CHECK(key_check(key, len) == NULL);
+		FUZZ_CHECK(c->failure_count >= 0 && c->failure_count <= CIRCUIT_INT_MAX);
+		FUZZ_CHECK(c->success_count >= 0 && c->success_count <= CIRCUIT_INT_MAX);
+		FUZZ_CHECK(c->last_failure_time >= 0 && c->last_state_change >= 0);
+		FUZZ_CHECK((unsigned)c->state < CIRCUIT_STATES);
+		FUZZ_CHECK(circuit_entry_written(e) <= now.table_ms);
+		FUZZ_CHECK(circuit_entry_written(e) > now.table_ms - TTL_MS);
+		FUZZ_CHECK(circuit_entry_written(e) >= last);
+		last = circuit_entry_written(e);
+		other = circuit_table_find(again, key, len, now.table_ms);
+		FUZZ_CHECK(other && circuit_entry_written(other) == last);
+		circuit_json_encode(one, c);
+		circuit_json_encode(two, circuit_entry_get(other));
+		FUZZ_CHECK(strcmp(one, two) == 0);
+	}
+}
+
+/* What was read, written and read again, is the same. */
+static void check_again(struct circuit_table *t)
+{
+	struct circuit_table *again = circuit_table_new(BOUND, TTL_MS, NULL);
+	struct state_file_report report;
+	char path[64];
+
+	FUZZ_CHECK(again);
+	snprintf(path, sizeof(path), "/dev/shm/fuzz-state-%d", (int)getpid());
+	FUZZ_CHECK(state_file_write(path, t, &now) == 0);
+	FUZZ_CHECK(state_file_read(path, again, TTL_MS, &now, &report) == STATE_FILE_READ);
+	FUZZ_CHECK(report.restored == circuit_table_count(t));
+	FUZZ_CHECK(report.expired == 0 && report.dropped == 0);
+	FUZZ_CHECK(circuit_table_count(again) == circuit_table_count(t));
+	check_entries(t, again);
+	unlink(path);
+	circuit_table_free(again);
+}
+
+/* There is nowhere to write to. */
+static void check_unwritable(void)
+{
+	struct circuit_table *t = circuit_table_new(BOUND, TTL_MS, NULL);
+	char path[PATH_MAX];
+
+	FUZZ_CHECK(t);
+	memset(path, 'p', sizeof(path));
+	path[0] = '/';
+	path[PATH_MAX - 1] = '\0';
+	FUZZ_CHECK(state_file_write(path, t, &now) == ENAMETOOLONG);
+	FUZZ_CHECK(state_file_write("/proc/self/no-such", t, &now) != 0);
+	circuit_table_free(t);
+}
+
+static void check_read(const char *path, bool ours)
+{
+	struct circuit_table *t = circuit_table_new(BOUND, TTL_MS, NULL);
+	struct state_file_report report;
+
+	FUZZ_CHECK(t);
+	switch (state_file_read(path, t, TTL_MS, &now, &report)) {
+	case STATE_FILE_READ:
+		FUZZ_CHECK(circuit_table_count(t) == report.restored);
+		FUZZ_CHECK(report.restored <= BOUND);
+		check_again(t);
+		break;
+	case STATE_FILE_DAMAGED:
+		FUZZ_CHECK(circuit_table_count(t) == 0);
+		fuzz_check_sentence(report.why, sizeof(report.why));
+		break;
+	default:
+		FUZZ_CHECK(!ours);
+	}
+	circuit_table_free(t);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static char path[32];
+	static int fd;
+	struct fuzz_text text = {(const char *)data, size};
+	char *whole;
+
+	if (!path[0]) {
+		fd = fuzz_memfd(path);
+		/* Nothing there, nothing regular there. */
+		check_read("/dev/shm/no-such-file", false);
+		check_read("/dev/null", false);
+		check_unwritable();
+	}
+	if (size > 0 && data[0] == '+') {
+		text.p++;
+		text.len--;
+		whole = complete(text, &text.len);
+		text.p = whole;
+	} else {
+		whole = NULL;
+		if (size == 0)
+			text.p = "";
+	}
+	fuzz_fill(fd, text);
+	free(whole);
+	check_read(path, true);
+	return 0;
+}

@@ -1,0 +1,406 @@
+/*
+ * The value in Redis as C and as Lua read it: proto/circuit_json.c and proto/circuit.lua,
+ * which run here in one process and must agree on every input. The script runs in Debian's
+ * Lua 5.1, from which Redis's own descends.
+ *
+ * An input is the operations on one line, then the value: letters of circuit.lua, or a step
+ * to be folded in, which begins with w. What is no letter stands for one.
+ */
+#include "circuit_fold.h"
+#include "circuit_json.h"
+#include "circuit_script.h"
+#include "fuzz.h"
+
+#include <inttypes.h>
+#include <lua5.1/lauxlib.h>
+#include <lua5.1/lua.h>
+#include <lua5.1/lualib.h>
+#include <string.h>
+
+#define LETTERS "gsfdABCDEFGHIJKL"
+#define OPS_MAX 24
+#define NOW_MS  INT64_C(1700000000123)
+#define TTL_S   86400
+#define LEFT_MS INT64_C(86000000) /* of the stored circuit's time to live */
+
+extern const char circuit_lua[];
+
+/* --- the script, in a Redis of one key ---------------------------------------------------- */
+
+static struct {
+	lua_State *lua;
+	struct fuzz_text value; /* what GET answers */
+	char *set;              /* what SET was given; NULL: none */
+	size_t set_len;
+	bool deleted;
+} redis;
+
+static int on_get(lua_State *l)
+{
+	lua_pushlstring(l, redis.value.p, redis.value.len);
+	return 1;
+}
+
+static int on_set(lua_State *l)
+{
+	const char *value = luaL_checklstring(l, 3, &redis.set_len);
+
+	FUZZ_CHECK(strcmp(luaL_checkstring(l, 2), "k") == 0);
+	FUZZ_CHECK(strcmp(luaL_checkstring(l, 4), "EX") == 0);
+	FUZZ_CHECK(luaL_checkint(l, 5) == TTL_S);
+	FUZZ_CHECK(!redis.set && !redis.deleted);
+	/* The final memory ends with the value. */
+	redis.set = malloc(redis.set_len);
+	FUZZ_CHECK(redis.set);
+	memcpy(redis.set, value, redis.set_len);
+	lua_createtable(l, 0, 1);
+	lua_pushliteral(l, "OK");
+	lua_setfield(l, -2, "ok");
+	return 1;
+}
+
+static int on_time(lua_State *l)
+{
+	lua_createtable(l, 2, 0);
+	lua_pushliteral(l, "1700000000");
+	lua_rawseti(l, -2, 1);
+	lua_pushliteral(l, "123456");
+	lua_rawseti(l, -2, 2);
+	return 1;
+}
+
+static int on_pcall(lua_State *l)
+{
+	const char *command = luaL_checkstring(l, 1);
+
+	if (strcmp(command, "GET") == 0)
+		return on_get(l);
+	if (strcmp(command, "SET") == 0)
+		return on_set(l);
+	if (strcmp(command, "TIME") == 0)
+		return on_time(l);
+	if (strcmp(command, "PTTL") == 0) {
+		lua_pushnumber(l, (lua_Number)LEFT_MS);
+		return 1;
+	}
+	FUZZ_CHECK(strcmp(command, "DEL") == 0 && !redis.set && !redis.deleted);
+	redis.deleted = true;
+	lua_pushnumber(l, 1);
+	return 1;
+}
+
+static void redis_start(void)
+{
+	lua_State *l = luaL_newstate();
+
+	FUZZ_CHECK(l);
+	luaL_openlibs(l);
+	lua_createtable(l, 0, 1);
+	lua_pushcfunction(l, on_pcall);
+	lua_setfield(l, -2, "pcall");
+	lua_setglobal(l, "redis");
+	lua_createtable(l, 1, 0);
+	lua_pushliteral(l, "k");
+	lua_rawseti(l, -2, 1);
+	lua_setglobal(l, "KEYS");
+	FUZZ_CHECK(luaL_loadbuffer(l, circuit_lua, strlen(circuit_lua), "circuit.lua") == 0);
+	redis.lua = l;
+}
+
+static void redis_forget(void)
+{
+	free(redis.set);
+	redis.set = NULL;
+	redis.deleted = false;
+}
+
+/* Runs the script; what it answered, as the daemon reads it. */
+static void redis_eval(struct fuzz_text value, const char *ops,
+		       struct circuit_script_answer *answer)
+{
+	lua_State *l = redis.lua;
+	size_t len;
+	const char *text;
+
+	redis_forget();
+	redis.value = value;
+	lua_createtable(l, 2, 0);
+	lua_pushliteral(l, "86400");
+	lua_rawseti(l, -2, 1);
+	lua_pushstring(l, ops);
+	lua_rawseti(l, -2, 2);
+	lua_setglobal(l, "ARGV");
+	lua_pushvalue(l, 1);
+	if (lua_pcall(l, 0, 1, 0) != 0) {
+		fprintf(stderr, "circuit.lua: %s\n", lua_tostring(l, -1));
+		abort();
+	}
+	FUZZ_CHECK(lua_istable(l, -1) && lua_objlen(l, -1) == 1);
+	lua_rawgeti(l, -1, 1);
+	text = lua_tolstring(l, -1, &len);
+	FUZZ_CHECK(text && circuit_script_read(text, len, answer));
+	lua_settop(l, 1);
+}
+
+/* --- members that are not ours ------------------------------------------------------------ */
+
+/* Steps over a string or anything else that a sound value holds, up to one of `ends`. */
+static const char *step_over(const char *p, const char *ends)
+{
+	for (int depth = 0; depth > 0 || !strchr(ends, *p); p++) {
+		if (*p == '"') {
+			for (p++; *p != '"'; p++)
+				p += *p == '\\';
+		}
+		depth += *p == '{' || *p == '[';
+		depth -= *p == '}' || *p == ']';
+	}
+	return p;
+}
+
+/* A name with its escapes undone, as far as it may be one of ours. */
+static bool is_ours(const char *name, const char *end)
+{
+	static const char *const ours[] = {"state", "failureCount", "successCount",
+					   "lastFailureTime", "lastStateChange"};
+	char plain[24];
+	size_t n = 0;
+
+	for (name++, end--; name < end; n++) {
+		char hex[5] = "";
+
+		if (n == sizeof(plain) - 1)
+			return false;
+		if (*name != '\\') {
+			plain[n] = *name++;
+			continue;
+		}
+		if (name[1] != 'u')
+			return false;
+		memcpy(hex, name + 2, 4);
+		if (strtoul(hex, NULL, 16) > 0x7E)
+			return false;
+		plain[n] = (char)strtoul(hex, NULL, 16);
+		name += 6;
+	}
+	plain[n] = '\0';
+	for (size_t i = 0; i < 5; i++)
+		if (n == strlen(ours[i]) && memcmp(plain, ours[i], n) == 0)
+			return true;
+	return false;
+}
+
+static const char *blank(const char *p)
+{
+	return p + strspn(p, " \t\r\n");
+}
+
+/* Of a sound object: its members that are not ours, each as it is written, with a comma before. */
+static char *others_of(struct fuzz_text value)
+{
+	char *text = fuzz_string(value), *others = malloc(2 * value.len + 1), *to = others;
+	const char *p = blank(text);
+
+	FUZZ_CHECK(others && *p == '{');
+	/* Sound texts hold no NUL, so that of the copy ends them. */
+	for (p = blank(p + 1); *p != '}';) {
+		const char *name = p, *name_end = step_over(p, " \t\r\n:");
+		const char *from = blank(blank(name_end) + 1), *end = step_over(from, " \t\r\n,}");
+
+		if (!is_ours(name, name_end))
+			to += sprintf(to, ",%.*s:%.*s", (int)(name_end - name), name,
+				      (int)(end - from), from);
+		p = blank(end);
+		if (*p == ',')
+			p = blank(p + 1);
+	}
+	*to = '\0';
+	free(text);
+	return others;
+}
+
+/* --- what is compared --------------------------------------------------------------------- */
+
+static void check_same(const struct circuit *a, const struct circuit *b)
+{
+	FUZZ_CHECK(a->state == b->state);
+	FUZZ_CHECK(a->failure_count == b->failure_count);
+	FUZZ_CHECK(a->success_count == b->success_count);
+	FUZZ_CHECK(a->last_failure_time == b->last_failure_time);
+	FUZZ_CHECK(a->last_state_change == b->last_state_change);
+}
+
+/* What was written reads soundly, says this, and keeps what was not ours. */
+static void check_written(const struct circuit *c, const char *others)
+{
+	struct fuzz_text written = {redis.set, redis.set_len};
+	char head[CIRCUIT_JSON_MAX];
+	struct circuit again;
+	size_t len;
+
+	FUZZ_CHECK(redis.set);
+	FUZZ_CHECK(circuit_json_decode_stored(written.p, written.len, &again) ==
+		   CIRCUIT_STORED_SOUND);
+	check_same(&again, c);
+	/* Byte by byte: the five, the others, the brace. */
+	len = circuit_json_encode(head, c) - 1;
+	FUZZ_CHECK(written.len == len + strlen(others) + 1);
+	FUZZ_CHECK(memcmp(written.p, head, len) == 0);
+	FUZZ_CHECK(memcmp(written.p + len, others, strlen(others)) == 0);
+}
+
+static void check_read(struct fuzz_text value, enum circuit_stored stored, const struct circuit *c)
+{
+	struct circuit_script_answer answer;
+
+	redis_eval(value, "g", &answer);
+	FUZZ_CHECK(!redis.set && !redis.deleted);
+	FUZZ_CHECK(answer.stored == stored && answer.exists == (stored != CIRCUIT_STORED_NONE));
+	FUZZ_CHECK(!answer.exists || answer.now_ms == 0);
+	if (answer.exists)
+		check_same(&answer.circuit, c);
+}
+
+static struct circuit_op op_of(char letter)
+{
+	int n = letter - 'A';
+
+	switch (letter) {
+	case 'g':
+		return (struct circuit_op){.verb = CIRCUIT_GET_STATE};
+	case 's':
+		return (struct circuit_op){.verb = CIRCUIT_RECORD_SUCCESS};
+	case 'f':
+		return (struct circuit_op){.verb = CIRCUIT_RECORD_FAILURE};
+	case 'd':
+		return (struct circuit_op){.verb = CIRCUIT_RESET};
+	}
+	return (struct circuit_op){.verb = CIRCUIT_TRANSITION,
+				   .to = n / 4,
+				   .has_from = n % 4 > 0,
+				   .from = n % 4 ? n % 4 - 1 : 0};
+}
+
+static void check_operations(struct fuzz_text value, const char *ops, struct circuit c, bool exists,
+			     char *others)
+{
+	struct circuit_script_answer answer;
+	enum circuit_effect last = CIRCUIT_READ;
+
+	redis_eval(value, ops, &answer);
+	for (; *ops; ops++) {
+		struct circuit_op op = op_of(*ops);
+		enum circuit_effect effect = circuit_apply(&c, exists, &op, NOW_MS);
+
+		if (effect == CIRCUIT_REMOVED)
+			others[0] = '\0';
+		if (effect == CIRCUIT_WRITTEN || effect == CIRCUIT_REMOVED) {
+			exists = effect == CIRCUIT_WRITTEN;
+			last = effect;
+		}
+	}
+	FUZZ_CHECK(redis.deleted == (last == CIRCUIT_REMOVED));
+	FUZZ_CHECK((redis.set != NULL) == (last == CIRCUIT_WRITTEN));
+	if (redis.set)
+		check_written(&c, others);
+}
+
+/* The numbers of a step, from the words behind its w; as circuit_fold.c could have made it. */
+static void fold_of(struct fuzz_text words, struct circuit_fold *fold)
+{
+	int64_t n[9] = {0};
+
+	for (size_t i = 0; i < 9; i++) {
+		char *word = fuzz_string(fuzz_until(&words, " "));
+
+		n[i] = (int64_t)(strtoull(word, NULL, 10) % ((uint64_t)CIRCUIT_INT_MAX + 1));
+		free(word);
+	}
+	*fold = (struct circuit_fold){
+		.failures = n[0],
+		.successes = n[1],
+		.zero_failures = n[2] % 2,
+		.zero_successes = n[3] % 2,
+		.writes = n[4] % 2,
+		.has_state = n[5] % 4 != 3,
+		.state = (enum circuit_state)(n[5] % 3),
+		.last_failure_time = n[7],
+		.reset = n[8],
+	};
+	if (fold->has_state)
+		fold->last_state_change = n[6];
+	else
+		fold->created = n[6];
+}
+
+static void check_fold(struct fuzz_text value, struct fuzz_text words, struct circuit c,
+		       bool exists, char *others)
+{
+	const int64_t written = NOW_MS - (TTL_S * INT64_C(1000) - LEFT_MS);
+	struct circuit_script_answer answer;
+	struct circuit_fold fold;
+	enum circuit_effect effect;
+	char step[CIRCUIT_FOLD_MAX];
+	bool removed;
+
+	fold_of(words, &fold);
+	circuit_fold_encode(step, &fold);
+	redis_eval(value, step, &answer);
+	removed = exists && fold.reset > 0 && c.last_failure_time <= fold.reset &&
+		  c.last_state_change <= fold.reset && written <= fold.reset;
+	effect = circuit_fold_apply(&c, exists, exists ? written : 0, &fold);
+	FUZZ_CHECK(redis.deleted == (effect == CIRCUIT_REMOVED));
+	FUZZ_CHECK((redis.set != NULL) == (effect == CIRCUIT_WRITTEN));
+	FUZZ_CHECK(answer.exists ==
+		   (effect == CIRCUIT_WRITTEN || (exists && effect != CIRCUIT_REMOVED)));
+	if (answer.exists)
+		check_same(&answer.circuit, &c);
+	if (removed)
+		others[0] = '\0';
+	if (redis.set)
+		check_written(&c, others);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct fuzz_text value = {(const char *)data, size}, spaced;
+	struct fuzz_text line = fuzz_until(&value, "\n");
+	struct circuit c = {0};
+	enum circuit_stored stored;
+	char *others, *copy, ops[OPS_MAX + 1] = "";
+
+	if (!redis.lua)
+		redis_start();
+	if (!value.p)
+		value.p = "";
+	stored = circuit_json_decode_stored(value.p, value.len, &c);
+	check_read(value, stored, &c);
+	/* With a space the script takes its other way to read a plain value. */
+	copy = malloc(value.len + 1);
+	FUZZ_CHECK(copy);
+	copy[0] = ' ';
+	memcpy(copy + 1, value.p, value.len);
+	spaced = (struct fuzz_text){copy, value.len + 1};
+	check_read(spaced, stored, &c);
+
+	others = stored == CIRCUIT_STORED_NONE ? fuzz_string((struct fuzz_text){"", 0})
+					       : others_of(value);
+	if (line.len > 0 && line.p[0] == 'w') {
+		line.p += line.len > 1 ? 2 : 1;
+		line.len -= line.len > 1 ? 2 : 1;
+		check_fold(value, line, c, stored != CIRCUIT_STORED_NONE, others);
+	} else {
+		for (size_t i = 0; i < line.len && i < OPS_MAX; i++)
+			ops[i] = line.p[i] && strchr(LETTERS, line.p[i])
+					 ? line.p[i]
+					 : LETTERS[(unsigned char)line.p[i] % strlen(LETTERS)];
+		if (ops[0])
+			check_operations(value, ops, c, stored != CIRCUIT_STORED_NONE, others);
+	}
+	redis_forget();
+	free(others);
+	free(copy);
+	/* What one run leaves behind would be taken for a leak, and looked into. */
+	lua_gc(redis.lua, LUA_GCCOLLECT, 0);
+	return 0;
+}
