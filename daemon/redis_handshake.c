@@ -33,9 +33,11 @@ static void end_with_words(struct redis_handshake *h, const char *what, const ch
 }
 
 /* AUTH's own errors may repeat its arguments ("unknown command 'AUTH', with args beginning
- * with ..."): of these only the first word is shown. */
+ * with ..."): of these only the first word is shown, and only if it looks like a code. */
 static void auth_answer(struct redis_handshake *h, const redisReply *reply)
 {
+	size_t len = strspn(reply->type == REDIS_REPLY_ERROR ? reply->str : "",
+			    "ABCDEFGHIJKLMNOPQRSTUVWXYZ");
 	char code[24];
 
 	if (reply->type != REDIS_REPLY_ERROR)
@@ -45,8 +47,11 @@ static void auth_answer(struct redis_handshake *h, const redisReply *reply)
 		end(h, "a password is given, and the server has none");
 		return;
 	}
-	snprintf(code, sizeof(code), "%.*s", (int)strcspn(reply->str, " "), reply->str);
-	end_with_words(h, "the server refuses AUTH", code);
+	snprintf(code, sizeof(code), "%.*s", (int)len, reply->str);
+	if (reply->str[len] != ' ' || strcmp(code, h->target->password) == 0)
+		end(h, "the server refuses AUTH");
+	else
+		end_with_words(h, "the server refuses AUTH", code);
 }
 
 static void select_answer(struct redis_handshake *h, const redisReply *reply)
