@@ -115,6 +115,24 @@ def test_frozen(private_redis, start, mode):
     check_own(storm, redis)
 
 
+@pytest.mark.parametrize("mode", ["error", "local"])
+@pytest.mark.parametrize("keys", [1, 50])
+def test_one_client_waits_a_few_times_only(private_redis, start, mode, keys):
+    """Writes one after another: also those that never went out count as unanswered."""
+    redis = private_redis()
+    daemon = start(store=redis.url, on_store_failure=mode).wait_ready()
+    redis.freeze()
+    times = []
+    for n in range(20):
+        began = time.monotonic()
+        answer = daemon.post(path(f"k{n % keys}", "failure"))
+        times.append(time.monotonic() - began)
+        assert answer.status == 200 if mode == "local" else answer.status in (503, 504), answer
+    redis.thaw()
+    print([f"{t:.3f}" for t in times])
+    assert sum(t > TIMEOUT / 2 for t in times) <= 3, times
+
+
 def check_frozen_time(storm, froze, thawed):
     """After the first few deadlines, answers come at once."""
     waited = [a for a in storm.answers if froze < a.sent < thawed and a.took > TIMEOUT * 0.8]
