@@ -551,6 +551,7 @@ END_TEST
 
 START_TEST(answer_in_drops)
 {
+	options.command_timeout_ms = 5000;
 	link_to_fake("", "");
 	WAIT_FOR(ready());
 	fake_redis_on(fake, "GET", "$11\r\nhello\r\nyou!\r\n", FAKE_DRIP);
