@@ -41,6 +41,7 @@ struct api {
 	struct api_access access;
 	struct metrics *metrics;
 	struct log *log;
+	struct log_limit changes; /* circuits may be many, and flap */
 	struct waiting_list waiting;
 };
 
@@ -270,7 +271,8 @@ static void note_transition(struct api *api, const struct http_request *rq, cons
 			    const struct store_result *result)
 {
 	api->metrics->transitions[result->was][result->circuit.state]++;
-	if (result->was == result->circuit.state)
+	if (result->was == result->circuit.state ||
+	    !log_allows(api->log, &api->changes, LOG_LEVEL_INFO, "state_change"))
 		return;
 	log_info(api->log, "state_change", "key=%s from=%s to=%s by=%s",
 		 log_quote(ask->store.key, ask->store.key_len).text,
@@ -627,10 +629,6 @@ void api_handle(void *arg, struct http_request *rq)
 	bool too_large;
 	size_t len;
 
-	log_debug(api->log, "request", "method=%s path=%s by=%s",
-		  http_method_name(http_request_method(rq)),
-		  log_quote(http_request_path(rq), strlen(http_request_path(rq))).text,
-		  http_request_peer(rq));
 	if (!access_check(&api->access, rq, to.route, &verdict)) {
 		refuse(rq, to.route, verdict.problem, verdict.detail);
 		return;

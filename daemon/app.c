@@ -3,6 +3,7 @@
 #include "api.h"
 #include "config.h"
 #include "listen.h"
+#include "loop_lag.h"
 #include "notify.h"
 
 #include <event2/event.h>
@@ -34,6 +35,7 @@ struct app {
 	struct config *config;
 	struct event_base *base;
 	struct metrics *metrics;
+	struct loop_lag *lag;
 	struct store *store;
 	struct api *api;
 	struct http *http;
@@ -224,6 +226,21 @@ static int open_store(struct app *app)
 	return 0;
 }
 
+static void show_limits(struct metrics *metrics, const struct config *config)
+{
+	metrics->store_in_flight_limit = config->max_in_flight;
+	metrics->circuits_limit = config->max_circuits;
+	metrics->http_connections_limit = config->max_connections;
+}
+
+static void on_request(void *arg, struct http_request *rq)
+{
+	struct app *app = arg;
+
+	loop_lag_touch(app->lag);
+	api_handle(app->api, rq);
+}
+
 static int open_parts(struct app *app)
 {
 	struct http_limits limits = http_limits_of(app->config);
@@ -232,13 +249,16 @@ static int open_parts(struct app *app)
 	app->metrics = calloc(1, sizeof(*app->metrics));
 	if (!app->metrics)
 		return start_failed(app, "out of memory");
+	app->log.suppressed = &app->metrics->log_lines_suppressed;
+	show_limits(app->metrics, app->config);
 	if (open_store(app) != 0)
 		return -1;
 	app->notify = notify_new(app->base, app->store);
 	app->api = api_new(app->store, &access, app->metrics, &app->log);
-	if (!app->api || !app->notify)
+	app->lag = loop_lag_new(app->base, &app->metrics->loop_lag);
+	if (!app->api || !app->notify || !app->lag)
 		return start_failed(app, "out of memory");
-	app->http = http_new(app->base, &limits, api_handle, app->api, app->metrics, &app->log);
+	app->http = http_new(app->base, &limits, on_request, app, app->metrics, &app->log);
 	if (!app->http)
 		return start_failed(app, "the HTTP server cannot be set up");
 	for (size_t i = 0; i < app->socket_count; i++) {
@@ -316,6 +336,7 @@ static void apply(struct app *app, struct config *next)
 	store_reconfigure(app->store, &store_limits);
 	http_reconfigure(app->http, &http_limits);
 	api_reconfigure(app->api, &access);
+	show_limits(app->metrics, next);
 }
 
 static void on_reload_signal(evutil_socket_t fd, short what, void *arg)
@@ -389,6 +410,7 @@ static void app_close(struct app *app)
 	if (app->http)
 		http_free(app->http);
 	api_free(app->api);
+	loop_lag_free(app->lag);
 	notify_free(app->notify);
 	store_free(app->store);
 	for (size_t i = 0; i < app->socket_count; i++) {
@@ -399,6 +421,7 @@ static void app_close(struct app *app)
 		listen_unlink(app->unix_sockets.items[i]);
 		free(app->unix_sockets.items[i]);
 	}
+	app->log.suppressed = NULL;
 	if (app->base) {
 		/* A name look-up that was cut off is freed in the loop's next turn. */
 		event_base_loop(app->base, EVLOOP_NONBLOCK);

@@ -535,7 +535,8 @@ void http_reply(struct http_request *rq, const struct http_reply *reply)
 	c->progress = 0;
 	/* Queued while it is suspended still: that saves a call of the handler. */
 	rq->queued = queue_reply(c, reply);
-	if (!rq->queued)
+	if (!rq->queued &&
+	    log_allows(http->log, &http->failed_replies, LOG_LEVEL_ERROR, "http_reply_failed"))
 		log_error(http->log, "http_reply_failed", "peer=%s", http_request_peer(rq));
 	if (rq->suspended) {
 		rq->suspended = false;

@@ -90,6 +90,7 @@ struct http {
 	void *arg;
 	struct metrics *metrics;
 	struct log *log;
+	struct log_limit failed_replies;
 
 	struct MHD_Daemon *mhd;
 	struct event *readable; /* its epoll descriptor */

@@ -1,5 +1,6 @@
 #include "log.h"
 
+#include "clock.h"
 #include "key.h"
 
 #include <errno.h>
@@ -127,6 +128,31 @@ void log_write(struct log *log, enum log_level level, const char *token, const c
 		put_line(line, len + 1);
 	}
 	errno = saved;
+}
+
+bool log_allows(struct log *log, struct log_limit *limit, enum log_level level, const char *token)
+{
+	const int64_t full = (int64_t)LOG_LIMIT_LINES * LOG_LIMIT_EACH_MS;
+	int64_t now = clock_ms();
+
+	if (!log || level > log->level)
+		return false;
+	limit->saved_ms += limit->at_ms ? now - limit->at_ms : full;
+	limit->at_ms = now;
+	if (limit->saved_ms > full)
+		limit->saved_ms = full;
+	if (limit->saved_ms < LOG_LIMIT_EACH_MS && log->level < LOG_LEVEL_DEBUG) {
+		limit->held_back++;
+		if (log->suppressed)
+			++*log->suppressed;
+		return false;
+	}
+	limit->saved_ms -= LOG_LIMIT_EACH_MS;
+	if (limit->held_back)
+		log_write(log, level, "suppressed", "kind=%s lines=%" PRIu64, token,
+			  limit->held_back);
+	limit->held_back = 0;
+	return true;
 }
 
 /* The length of the UTF-8 sequence at p, or 0 if there is none. */

@@ -6,7 +6,9 @@
 #ifndef BREAKERD_LOG_H
 #define BREAKERD_LOG_H
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 enum log_level {
 	LOG_LEVEL_ERROR,
@@ -23,6 +25,7 @@ struct log {
 	int journal;          /* write <N> prefixes */
 	log_sink_fn *sink;    /* NULL: stderr */
 	void *sink_arg;
+	uint64_t *suppressed; /* counts the lines that log_allows held back; NULL: nobody does */
 };
 
 /* To stderr; finds out whether that is the journal. */
@@ -50,6 +53,24 @@ void log_write(struct log *log, enum log_level level, const char *token, const c
 		if (debug_log_ && debug_log_->level >= LOG_LEVEL_DEBUG)                            \
 			log_write(debug_log_, LOG_LEVEL_DEBUG, __VA_ARGS__);                       \
 	} while (0)
+
+/*
+ * A bound on the lines of one kind that whoever is outside could make many of: so many at
+ * once, then one in so many milliseconds. Begins as zeros.
+ */
+#define LOG_LIMIT_LINES   100
+#define LOG_LIMIT_EACH_MS 100
+struct log_limit {
+	int64_t saved_ms; /* saved up for lines */
+	int64_t at_ms;    /* when that was so; monotonic */
+	uint64_t held_back;
+};
+
+/*
+ * True if a line of this level and kind (its token) may be written now. Says, before the next
+ * line that may, how many were held back. Everything is written at debug.
+ */
+bool log_allows(struct log *log, struct log_limit *limit, enum log_level level, const char *token);
 
 /*
  * Text from outside made safe for a line: in double quotes, with \" \\ and \xNN for

@@ -1,5 +1,8 @@
 #include "metrics.h"
 
+#include "clock.h"
+#include "redis_link.h"
+
 #include <dirent.h>
 #include <event2/buffer.h>
 #include <event2/event.h>
@@ -58,6 +61,17 @@ void metrics_observe(struct metrics_histogram *h, uint64_t duration_ns)
 		i++;
 	h->buckets[i]++;
 	h->sum_ns += duration_ns;
+}
+
+static uint64_t stopwatch_ns(const struct metrics_stopwatch *watch)
+{
+	return watch->total_ns + (watch->since_ns ? clock_ns() - watch->since_ns : 0);
+}
+
+void metrics_run(struct metrics_stopwatch *watch, bool run)
+{
+	watch->total_ns = stopwatch_ns(watch);
+	watch->since_ns = run ? clock_ns() : 0;
 }
 
 /* The result to count a status as; METRICS_RESULTS: it was no operation at all. */
@@ -203,8 +217,11 @@ static void emit_store(struct writer *w, const struct metrics *m)
 
 static void emit_circuits(struct writer *w, const struct metrics *m)
 {
-	emit_head(w, "breakerd_circuits", "gauge", "Circuits in the embedded store, by state.");
-	for (unsigned s = 0; s < CIRCUIT_STATES; s++)
+	/* Those in Redis are not counted: no series says so better than zeros. */
+	if (!m->redis_link)
+		emit_head(w, "breakerd_circuits", "gauge",
+			  "Circuits in the embedded store, by state.");
+	for (unsigned s = 0; !m->redis_link && s < CIRCUIT_STATES; s++)
 		emit(w, "breakerd_circuits{state=\"%s\"} %" PRId64 "\n",
 		     circuit_state_name((enum circuit_state)s), m->circuits[s]);
 
@@ -232,10 +249,18 @@ static void emit_http(struct writer *w, const struct metrics *m)
 				     http_method_name((enum http_method)v), s,
 				     m->http_requests[r][v][s]);
 			}
+}
 
-	emit_head(w, "breakerd_http_request_duration_seconds", "histogram",
-		  "From the arrival of a whole HTTP request to its answer.");
-	emit_histogram(w, "breakerd_http_request_duration_seconds", "", &m->http_seconds);
+/* One of the states is 1, as promtool and dashboards like an enumeration. */
+static void emit_link(struct writer *w, const struct metrics *m)
+{
+	if (!m->redis_link)
+		return;
+	emit_head(w, "breakerd_redis_link_state", "gauge",
+		  "1 for the state that the link to Redis is in, 0 for the others.");
+	for (int s = 0; s < REDIS_LINK_STATES; s++)
+		emit(w, "breakerd_redis_link_state{state=\"%s\"} %d\n",
+		     redis_link_state_name((enum redis_link_state)s), m->redis_link == 1 + s);
 }
 
 /* Reads a small file of /proc whole, as a string. False if it cannot. */
@@ -331,9 +356,11 @@ static void emit_build_info(struct writer *w)
 {
 	emit_head(w, "breakerd_build_info", "gauge",
 		  "Always 1; the labels say what this is and runs on.");
-	emit(w, "breakerd_build_info{version=\"%s\",libevent=\"%s\",libmicrohttpd=\"%s\"} 1\n",
+	emit(w,
+	     "breakerd_build_info{version=\"%s\",libevent=\"%s\",libmicrohttpd=\"%s\","
+	     "hiredis=\"%d.%d.%d\"} 1\n",
 	     label(BREAKERD_VERSION).text, label(event_get_version()).text,
-	     label(MHD_get_version()).text);
+	     label(MHD_get_version()).text, HIREDIS_MAJOR, HIREDIS_MINOR, HIREDIS_PATCH);
 }
 
 int metrics_write(const struct metrics *m, struct evbuffer *out)
@@ -351,6 +378,17 @@ int metrics_write(const struct metrics *m, struct evbuffer *out)
 	emit(&w, "breakerd_" name " %" PRId64 "\n", m->field);
 	METRICS_GAUGES(X)
 #undef X
+#define X(field, name, help)                                                                       \
+	emit_head(&w, "breakerd_" name, "counter", help);                                          \
+	emit(&w, "breakerd_" name " %.3f\n", (double)stopwatch_ns(&m->field) / 1e9);
+	METRICS_STOPWATCHES(X)
+#undef X
+#define X(field, name, help)                                                                       \
+	emit_head(&w, "breakerd_" name, "histogram", help);                                        \
+	emit_histogram(&w, "breakerd_" name, "", &m->field);
+	METRICS_HISTOGRAMS(X)
+#undef X
+	emit_link(&w, m);
 	emit_circuits(&w, m);
 	emit_store(&w, m);
 	emit_http(&w, m);

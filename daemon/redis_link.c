@@ -143,6 +143,12 @@ const char *redis_link_state_name(enum redis_link_state state)
 	return names[state];
 }
 
+static void show_state(struct redis_link *link)
+{
+	if (link->metrics)
+		link->metrics->redis_link = 1 + (int)link->state;
+}
+
 /* Every change of state goes through here. `reason` is NULL where there is no news of one. */
 static void link_enter(struct redis_link *link, enum redis_link_state state, const char *reason)
 {
@@ -154,6 +160,7 @@ static void link_enter(struct redis_link *link, enum redis_link_state state, con
 	if (state != LINK_CONNECTING)
 		event_del(link->timer);
 	link->state = state;
+	show_state(link);
 	if (reason && reason != link->reason)
 		snprintf(link->reason, sizeof(link->reason), "%s", reason);
 	log_debug(link->log, "redis_link", "from=%s to=%s reason=%s", redis_link_state_name(was),
@@ -508,6 +515,7 @@ struct redis_link *redis_link_new(struct event_base *base, const struct redis_ta
 	link->metrics = metrics;
 	link->log = log;
 	link->state = LINK_RESOLVING;
+	show_state(link);
 	link->since_ms = clock_wall_ms();
 	link->away_since_ms = clock_ms();
 	link->log_budget_at_ms = link->away_since_ms;

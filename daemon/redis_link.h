@@ -29,6 +29,7 @@ enum redis_link_state {
 	LINK_SUSPECT, /* commands went unanswered; a PING decides; carries nothing */
 	LINK_BACKOFF,
 };
+#define REDIS_LINK_STATES (LINK_BACKOFF + 1)
 
 enum redis_outcome {
 	REDIS_REPLY,   /* an answer, an error of the operation's own included */

@@ -39,6 +39,7 @@
 /* A step that was handed over, and may have been taken. */
 struct fold_doubt {
 	struct circuit_fold fold;
+	uint64_t operations; /* in fold */
 	int64_t offset_ms;
 	bool has_before; /* main was asked for the circuit first */
 	bool existed;
@@ -50,6 +51,7 @@ struct fold_record {
 	struct keynode node;
 	TAILQ_ENTRY(fold_record) entry;
 	struct circuit_fold fold;
+	uint64_t operations;      /* in fold */
 	int64_t offset_ms;        /* to main's clock, in the stamps of fold */
 	struct fold_doubt *doubt; /* about the step before it; or NULL */
 };
@@ -61,6 +63,7 @@ struct fold_flight {
 	struct fallback_store *owner;
 	struct store_op *op;
 	struct circuit_fold fold;
+	uint64_t operations;
 	int64_t offset_ms;
 	struct fold_doubt *doubt;
 	bool asking; /* for the circuit; else the step is on its way */
@@ -207,9 +210,11 @@ static void log_step(struct fallback_store *f, const char *what, const struct fo
 		    f->metrics->folds_lost);
 }
 
-static void lose(struct fallback_store *f, const struct fold_flight *flight, const char *reason)
+static void lose(struct fallback_store *f, const struct fold_flight *flight, uint64_t operations,
+		 const char *reason)
 {
 	f->metrics->folds_lost++;
+	f->metrics->folded_operations_lost += operations;
 	if (log_affords(f, FOLD_LOST))
 		log_step(f, "fold_lost", flight, reason);
 }
@@ -220,12 +225,15 @@ static void put_back(struct fallback_store *f, struct fold_flight *flight)
 	struct fold_record *record = record_get(f, flight->key, flight->key_len, NULL);
 
 	if (!record || (record->doubt && flight->doubt)) {
-		lose(f, flight, record ? "it is not known what became of it" : "out of memory");
+		lose(f, flight,
+		     flight->operations + (flight->doubt ? flight->doubt->operations : 0),
+		     record ? "it is not known what became of it" : "out of memory");
 		return;
 	}
 	circuit_fold_shift(&flight->fold, record->offset_ms - flight->offset_ms);
 	circuit_fold_append(&flight->fold, &record->fold);
 	record->fold = flight->fold;
+	record->operations += flight->operations;
 	if (flight->doubt)
 		record->doubt = flight->doubt;
 	flight->doubt = NULL;
@@ -240,10 +248,12 @@ static void doubt(struct fallback_store *f, struct fold_flight *flight)
 	}
 	flight->doubt = malloc(sizeof(*flight->doubt));
 	if (!flight->doubt) {
-		lose(f, flight, "out of memory");
+		lose(f, flight, flight->operations, "out of memory");
 		return;
 	}
 	flight->doubt->fold = flight->fold;
+	flight->doubt->operations = flight->operations;
+	flight->operations = 0;
 	flight->doubt->offset_ms = flight->offset_ms;
 	flight->doubt->has_before = flight->has_before;
 	flight->doubt->existed = flight->existed;
@@ -261,14 +271,16 @@ static void judge(struct fallback_store *f, struct fold_flight *flight, const st
 	switch (circuit_fold_trace(&d->fold, d->has_before, d->existed ? &d->before : NULL, now)) {
 	case CIRCUIT_FOLD_TAKEN:
 		f->metrics->folds++;
+		f->metrics->folded_operations += d->operations;
 		break;
 	case CIRCUIT_FOLD_NOT_TAKEN:
 		circuit_fold_shift(&d->fold, flight->offset_ms - d->offset_ms);
 		circuit_fold_append(&d->fold, &flight->fold);
 		flight->fold = d->fold;
+		flight->operations += d->operations;
 		break;
 	case CIRCUIT_FOLD_UNSURE:
-		lose(f, flight, "it may have been taken, and is not taken twice");
+		lose(f, flight, d->operations, "it may have been taken, and is not taken twice");
 		break;
 	}
 	free(d);
@@ -292,6 +304,7 @@ static void fold_settle(struct fallback_store *f, struct fold_flight *flight,
 	case STORE_OK:
 		f->refused = false;
 		f->metrics->folds += !circuit_fold_empty(&flight->fold);
+		f->metrics->folded_operations += flight->operations;
 		note_seen(f, flight->key, flight->key_len,
 			  result->absent ? NULL : &result->circuit);
 		break;
@@ -310,7 +323,7 @@ static void fold_settle(struct fallback_store *f, struct fold_flight *flight,
 		break;
 	default:
 		if (result->message && strncmp(result->message, "WRONGTYPE", 9) == 0) {
-			lose(f, flight, result->message);
+			lose(f, flight, flight->operations, result->message);
 			break;
 		}
 		put_back(f, flight);
@@ -407,6 +420,7 @@ static void fold_launch(struct fallback_store *f, struct fold_record *record, bo
 	}
 	flight->owner = f;
 	flight->fold = record->fold;
+	flight->operations = record->operations;
 	flight->offset_ms = f->offset_ms;
 	circuit_fold_shift(&flight->fold, f->offset_ms - record->offset_ms);
 	flight->doubt = record->doubt;
@@ -458,6 +472,8 @@ static void on_main_change(void *arg, bool ready)
 	int64_t offset_ms;
 
 	f->ready = ready;
+	if (f->metrics)
+		metrics_run(&f->metrics->degraded_time, !ready);
 	if (!ready) {
 		evtimer_del(f->turn);
 		return;
@@ -528,6 +544,7 @@ static struct store_op *run_local(struct fallback_store *f, const struct store_r
 		effect = CIRCUIT_REMOVED;
 	circuit_fold_shift(&record->fold, f->offset_ms - record->offset_ms);
 	record->offset_ms = f->offset_ms;
+	record->operations++;
 	circuit_fold_note(&record->fold, &request->op, effect, f->stamp_ms);
 	count_waiting(f);
 	return NULL;
@@ -753,6 +770,8 @@ struct store *store_fallback_new(struct event_base *base, struct store *main,
 	f->local = store_memory_new(base, limits, local_clock, NULL);
 	if (!f->turn || !f->local || keytable_init(&f->records) != 0)
 		goto fail;
+	if (metrics)
+		metrics_run(&metrics->degraded_time, true);
 	f->main = main;
 	main->on_change = on_main_change;
 	main->on_change_arg = f;

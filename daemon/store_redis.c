@@ -141,7 +141,8 @@ void redis_store_corrupt(struct redis_store *r, const char *key, size_t key_len,
 
 	if (r->metrics)
 		r->metrics->corrupt_entries++;
-	if (*place == hash)
+	if (*place == hash ||
+	    !log_allows(r->log, &r->corrupt_lines, LOG_LEVEL_WARNING, "corrupt_entry"))
 		return;
 	*place = hash;
 	log_warning(r->log, "corrupt_entry", "key=%s found=\"%s\"", log_quote(key, key_len).text,

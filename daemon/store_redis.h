@@ -7,6 +7,7 @@
 
 #include "circuit_json.h"
 #include "keytable.h"
+#include "log.h"
 #include "redis_link.h"
 #include "siphash.h"
 #include "store_driver.h"
@@ -45,6 +46,7 @@ struct redis_store {
 	struct redis_op_queue clock_queue; /* reads that wait for the TIME that is under way */
 	struct redis_writes writes;
 	struct siphash_key hash_key;
+	struct log_limit corrupt_lines;
 	uint64_t corrupt_seen[CORRUPT_REMEMBERED];
 };
 

@@ -1,9 +1,21 @@
 """/metrics: section 6 of the contract."""
 
+import json
+import os
 import re
+import shutil
+import signal
+import subprocess
+import time
 
+import pytest
+import yaml
+
+from breakerd import ROOT
 from contract import path
 from wait import until
+
+with_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool here")
 
 NAMES = {
     "breakerd_store_operations_total": "counter",
@@ -15,6 +27,18 @@ NAMES = {
     "breakerd_transitions_total": "counter",
     "breakerd_corrupt_entries_total": "counter",
     "breakerd_build_info": "gauge",
+    "breakerd_redis_connects_total": "counter",
+    "breakerd_redis_disconnects_total": "counter",
+    "breakerd_store_degraded_seconds_total": "counter",
+    "breakerd_folded_operations_total": "counter",
+    "breakerd_folded_operations_lost_total": "counter",
+    "breakerd_folds_pending": "gauge",
+    "breakerd_store_operations_in_flight": "gauge",
+    "breakerd_http_requests_in_flight": "gauge",
+    "breakerd_http_connections": "gauge",
+    "breakerd_evictions_total": "counter",
+    "breakerd_event_loop_lag_seconds": "histogram",
+    "breakerd_log_lines_suppressed_total": "counter",
     "process_cpu_seconds_total": "counter",
     "process_resident_memory_bytes": "gauge",
     "process_virtual_memory_bytes": "gauge",
@@ -43,7 +67,7 @@ def work(daemon):
     daemon.head(path(key))
 
 
-def test_text_format(daemon):
+def test_text_format(daemon, store):
     work(daemon)
     answer = daemon.get("/metrics")
     assert answer.header("Content-Type").startswith("text/plain; version=0.0.4")
@@ -69,8 +93,10 @@ def test_text_format(daemon):
             base = re.sub(r"_(bucket|sum|count)$", "", base)
         assert base == current, f"{line} stands under {current}"
     assert set(types) == set(helps)
-    for name, kind in NAMES.items():
+    only = {"memory": {"breakerd_circuits": "gauge"}, "redis": {"breakerd_redis_link_state": "gauge"}}
+    for name, kind in {**NAMES, **only[store]}.items():
         assert types.get(name) == kind, name
+    assert not set(types) & set(only["redis" if store == "memory" else "memory"])
     for name, kind in types.items():
         assert name.endswith("_total") == (kind == "counter"), name
 
@@ -183,3 +209,170 @@ def test_connections_are_counted_down_again(memory_daemon):
     for wire in wires:
         wire.close()
     until(lambda: memory_daemon.metric("breakerd_http_connections") == 1, "they are gone")
+
+
+def promtool(*args, text=None):
+    done = subprocess.run(["promtool", *args], input=text, capture_output=True, text=True,
+                          timeout=60, check=False)
+    # What it merely advises is on stderr, with status 0 or 3.
+    assert done.returncode == 0 and not done.stderr, done.stdout + done.stderr
+    return done.stdout
+
+
+@with_promtool
+def test_promtool_finds_nothing(daemon):
+    work(daemon)
+    promtool("check", "metrics", text=daemon.get("/metrics").body.decode())
+
+
+def test_an_outage_in_metrics(private_redis, start):
+    redis = private_redis()
+    daemon = start(store=redis.url).wait_ready()
+
+    def state():
+        return [dict(labels)["state"] for (name, labels), value in daemon.metrics().items()
+                if name == "breakerd_redis_link_state" and value == 1]
+
+    daemon.post(path("a", "failure"))
+    assert state() == ["ready"]
+    first = daemon.metrics()
+    at_start = first["breakerd_store_degraded_seconds_total", frozenset()]
+    assert at_start < 5, "only until the link was up"
+    assert first["breakerd_redis_connects_total", frozenset()] == 1
+
+    began = time.monotonic()
+    redis.kill()
+    until(lambda: daemon.metric("breakerd_store_degraded") == 1, "it notices")
+    noticed = time.monotonic()
+    for _ in range(3):
+        daemon.post(path("a", "failure"))
+    daemon.post(path("b", "success"))
+    assert state() != ["ready"] and len(state()) == 1
+    assert daemon.metric("breakerd_folds_pending") == 2
+    early = daemon.metric("breakerd_store_degraded_seconds_total")
+    until(lambda: daemon.metric("breakerd_store_degraded_seconds_total") > early, "it runs")
+    before = time.monotonic()
+    redis.start()
+    until(lambda: daemon.metric("breakerd_store_degraded") == 0, "it is over")
+    until(lambda: daemon.metric("breakerd_folds_pending") == 0, "all is folded")
+    last = daemon.metrics()
+    away = last["breakerd_store_degraded_seconds_total", frozenset()] - at_start
+    assert before - noticed <= away + 0.002 and away <= time.monotonic() - began + 0.002
+    assert daemon.metric("breakerd_store_degraded_seconds_total") - at_start == away, "it stands still"
+    assert last["breakerd_redis_connects_total", frozenset()] == 2
+    assert last["breakerd_redis_disconnects_total", frozenset()] == 1
+    assert last["breakerd_folds_total", frozenset()] == 2
+    assert last["breakerd_folded_operations_total", frozenset()] == 4
+    assert last["breakerd_folded_operations_lost_total", frozenset()] == 0
+    assert state() == ["ready"]
+
+
+def test_event_loop_lag(start):
+    """A loop that is held up shows; here by a stop of the whole process."""
+    daemon = start()
+    name = "breakerd_event_loop_lag_seconds"
+
+    def late():
+        metrics = daemon.metrics()
+        return metrics[name + "_count", frozenset()] \
+            - metrics[name + "_bucket", frozenset({("le", "0.25")})]
+
+    until(lambda: daemon.metric(name + "_count") > 0, "it is measured")
+    before = late()
+    daemon.get("/healthz")
+    daemon.signal(signal.SIGSTOP)
+    time.sleep(0.5)
+    daemon.signal(signal.SIGCONT)
+    until(lambda: late() > before, "it has been seen")
+
+
+# --- what reads the metrics
+
+DASHBOARD = os.path.join(ROOT, "docs", "grafana-dashboard.json")
+ALERTS = os.path.join(ROOT, "docs", "prometheus-alerts.yml")
+
+
+def dashboard_queries():
+    with open(DASHBOARD, encoding="utf-8") as f:
+        dashboard = json.load(f)
+    out = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    out += [variable["query"] if isinstance(variable["query"], str) else variable["query"]["query"]
+            for variable in dashboard["templating"]["list"] if variable["type"] == "query"]
+    assert len(out) > 10
+    return out
+
+
+def alert_queries():
+    with open(ALERTS, encoding="utf-8") as f:
+        rules = yaml.safe_load(f)
+    return [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
+
+
+def known(daemons):
+    """Metric name -> the values that each label has been seen with."""
+    out = {}
+    for daemon in daemons:
+        for name, labels in daemon.metrics():
+            seen = out.setdefault(name, {})
+            for label, value in labels:
+                seen.setdefault(label, set()).add(value)
+    return out
+
+
+@pytest.mark.parametrize("queries", [dashboard_queries, alert_queries])
+def test_what_is_asked_for_exists(start, redis, queries):
+    """Each metric that the dashboard and the alerts name, and each label that they select by."""
+    daemons = [start(), start(store=redis.url).wait_ready()]
+    for daemon in daemons:
+        work(daemon)
+    metrics = known(daemons)
+    for query in queries():
+        names = re.findall(r"\b((?:breakerd|process)_\w+)(?:\{([^}]*)\})?", query)
+        assert names or "up{" in query, query
+        for name, selector in names:
+            assert name in metrics, f"{name}: {query}"
+            for label, value in re.findall(r'(\w+)=~?"([^"]*)"', selector):
+                if label in ("job", "instance"):
+                    continue
+                assert label in metrics[name], f"{name}{{{label}}}: {query}"
+                if "$" not in value and "|" not in value and ".." not in value \
+                        and label != "status":
+                    assert value in metrics[name][label], f"{name}{{{label}={value}}}: {query}"
+
+
+@with_promtool
+def test_queries_of_the_dashboard_are_sound(directory):
+    """Each as a rule, with values in place of Grafana's variables."""
+    rules = []
+    for i, query in enumerate(dashboard_queries()):
+        if query.startswith("label_values("):
+            continue
+        expr = query.replace("$__rate_interval", "5m").replace("$job", ".+") \
+            .replace("$instance", ".+")
+        assert "$" not in expr
+        rules.append({"record": f"panel_{i}", "expr": expr})
+    name = os.path.join(directory, "rules.yml")
+    with open(name, "w", encoding="utf-8") as f:
+        yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}, f)
+    assert f"{len(rules)} rules found" in promtool("check", "rules", name)
+
+
+@with_promtool
+def test_alert_rules_are_sound():
+    out = promtool("check", "rules", ALERTS)
+    assert "SUCCESS" in out
+
+
+@with_promtool
+def test_alerts_fire_when_they_should():
+    promtool("test", "rules", os.path.join(ROOT, "tests", "e2e", "prometheus-alerts.test.yml"))
+
+
+def test_each_alert_is_explained():
+    with open(ALERTS, encoding="utf-8") as f:
+        rules = [rule for group in yaml.safe_load(f)["groups"] for rule in group["rules"]]
+    with open(os.path.join(ROOT, "docs", "operations.md"), encoding="utf-8") as f:
+        manual = f.read()
+    for rule in rules:
+        assert re.search(rf"^#+ {rule['alert']}$", manual, re.MULTILINE), rule["alert"]
+        assert rule["annotations"]["summary"] and rule["labels"]["severity"] in ("warning", "critical")

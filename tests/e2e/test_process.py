@@ -1,6 +1,7 @@
 """Start, sockets and stop."""
 
 import os
+import re
 import signal
 import socket
 import stat
@@ -261,6 +262,55 @@ def test_state_changes_are_logged_once_with_who_asked(start):
     until(lambda: daemon.stderr().count("state_change") == 2, "they are logged")
     line = [li for li in daemon.stderr().splitlines() if "state_change" in li][0]
     assert "/api/users" in line and "127.0.0.1:" in line
+
+
+def test_a_flapping_circuit_does_not_flood_the_log(start):
+    """A hundred lines, then ten a second; what was left out is counted, and said. Until
+    somebody looks for a fault: at debug there is everything."""
+    daemon = start()
+
+    def flap(times):
+        for i in range(times):
+            daemon.post(path("a", "transition"), {"to": ("open", "closed")[i % 2]})
+
+    def lines():
+        text = daemon.stderr()
+        assert text.endswith("\n")
+        return sum(1 for line in text.splitlines() if " state_change " in line)
+
+    began = time.monotonic()
+    flap(600)
+    most = 100 + 10 * (time.monotonic() - began) + 2
+    assert 100 <= lines() <= most
+    left_out = daemon.metric("breakerd_log_lines_suppressed_total")
+    assert left_out == 600 - lines() > 0
+
+    def said():
+        flap(2)
+        return re.findall(r"suppressed kind=state_change lines=(\d+)", daemon.stderr())
+
+    until(lambda: sum(map(int, said())) >= left_out, "it is said")
+
+
+def test_an_access_log_at_debug_only(start, directory):
+    conf = f"{directory}/conf"
+    with open(conf, "w", encoding="ascii") as file:
+        file.write("log_level = info\n")
+    daemon = start(config=conf)
+
+    def asked(n):
+        daemon.get(f"/v1/circuits/number-{n}")
+        return f"number-{n}" in daemon.stderr()
+
+    assert not asked(1)
+    with open(conf, "w", encoding="ascii") as file:
+        file.write("log_level = debug\n")
+    daemon.hangup()
+    until(lambda: "reloaded" in daemon.stderr(), "it is reloaded")
+    assert asked(2)
+    lines = [line for line in daemon.stderr().splitlines() if "number-2" in line]
+    assert len(lines) == 1, "one line an event"
+    assert "status=200" in lines[0] and "127.0.0.1:" in lines[0]
 
 
 def test_idle_memory_is_small(start):

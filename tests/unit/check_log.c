@@ -267,6 +267,65 @@ START_TEST(a_full_or_closed_stderr_is_no_matter)
 }
 END_TEST
 
+START_TEST(a_flood_is_held_back_and_counted)
+{
+	struct log log = sink_log(LOG_LEVEL_INFO, 1);
+	struct log_limit limit = {0}, other = {0};
+	uint64_t suppressed = 0;
+	int written = 0;
+
+	log.suppressed = &suppressed;
+	for (int i = 0; i < 1000; i++)
+		written += log_allows(&log, &limit, LOG_LEVEL_INFO, "flood");
+	/* A few more in the time that this took. */
+	ck_assert_int_ge(written, LOG_LIMIT_LINES);
+	ck_assert_int_le(written, LOG_LIMIT_LINES + 20);
+	ck_assert_uint_eq(suppressed, 1000 - (unsigned)written);
+	ck_assert_int_eq(lines, written > LOG_LIMIT_LINES);
+
+	/* Other kinds have their own bound. */
+	ck_assert(log_allows(&log, &other, LOG_LEVEL_INFO, "other"));
+
+	/* Some time later: what was held back is said, then the line may come. */
+	suppressed = limit.held_back;
+	ck_assert_uint_gt(suppressed, 0);
+	limit.at_ms -= LOG_LIMIT_EACH_MS;
+	ck_assert(log_allows(&log, &limit, LOG_LEVEL_INFO, "flood"));
+	char expected[80];
+	snprintf(expected, sizeof(expected), "<6>suppressed kind=flood lines=%llu",
+		 (unsigned long long)suppressed);
+	ck_assert_str_eq(last, expected);
+
+	/* Much later there is room for as many as at first, and no more. */
+	limit.at_ms -= 3600 * 1000;
+	written = 0;
+	for (int i = 0; i < 1000; i++)
+		written += log_allows(&log, &limit, LOG_LEVEL_INFO, "flood");
+	ck_assert_int_le(written, LOG_LIMIT_LINES + 20);
+}
+END_TEST
+
+START_TEST(a_limit_counts_only_what_would_be_written)
+{
+	struct log log = sink_log(LOG_LEVEL_WARNING, 1);
+	struct log_limit limit = {0};
+	uint64_t suppressed = 0;
+
+	log.suppressed = &suppressed;
+	for (int i = 0; i < 1000; i++)
+		ck_assert(!log_allows(&log, &limit, LOG_LEVEL_INFO, "x"));
+	ck_assert_uint_eq(suppressed, 0);
+	ck_assert(log_allows(&log, &limit, LOG_LEVEL_WARNING, "x"));
+
+	/* Whoever looks for a fault sees everything. */
+	log.level = LOG_LEVEL_DEBUG;
+	for (int i = 0; i < 1000; i++)
+		ck_assert(log_allows(&log, &limit, LOG_LEVEL_INFO, "x"));
+	ck_assert_uint_eq(suppressed, 0);
+	ck_assert(!log_allows(NULL, &limit, LOG_LEVEL_ERROR, "x"));
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("log");
@@ -288,6 +347,8 @@ int main(void)
 	tcase_add_test(tc, the_journal_is_known_by_device_and_inode);
 	tcase_add_test(tc, stderr_gets_whole_lines);
 	tcase_add_test(tc, a_full_or_closed_stderr_is_no_matter);
+	tcase_add_test(tc, a_flood_is_held_back_and_counted);
+	tcase_add_test(tc, a_limit_counts_only_what_would_be_written);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);
