@@ -18,6 +18,7 @@ from load import hammer
 from redis_server import RedisError
 from storm import Storm
 from wait import until
+from wire import request_bytes
 
 # Clocks are compared over a round trip, and so to some milliseconds.
 APART = 0.06

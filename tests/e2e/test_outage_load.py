@@ -11,6 +11,7 @@ from collections import Counter
 
 import pytest
 
+from contract import path
 from storm import Storm
 from wait import until
 
