@@ -174,6 +174,10 @@ bench-quick: $(BUILD)/breakerd $(MINIMAL) ## the most important of it in under a
 	@scripts/install-packages bench
 	@$(BENCH_ENV) $(PYTHON) tests/bench/bench.py --quick $(BENCH_ARGS)
 
+.PHONY: bench-docs
+bench-docs: ## put the figures of the last `make bench` into docs/
+	@$(BENCH_ENV) $(PYTHON) tests/bench/report.py $(or $(FIGURES),$(BUILD)/bench/benchmarks.json)
+
 .PHONY: instructions instructions-renew
 instructions: $(BUILD)/breakerd $(MINIMAL) ## instructions a request; fails if they are 5% over the recorded ones
 	@$(BENCH_ENV) $(PYTHON) tests/bench/instructions.py

@@ -4,7 +4,8 @@ All contenders run at once and are asked in turn, one at a time, in several roun
 the machine does then meets all of them. What counts are the ratios within a round, and of
 these the median over the rounds; absolute figures do not carry over to another machine.
 
-usage: bench.py [--quick] [--rounds N] [--seconds N] [--patience MINUTES] [--only PART] [--out DIR]
+usage: bench.py [--quick] [--rounds N] [--seconds N] [--patience MINUTES] [--circuits N...]
+                [--connections N...] [--only PART] [--out DIR]
 parts: embedded, redis, stoma, growth, instructions
 """
 
@@ -26,6 +27,8 @@ from quiet import TOLERATED, Patience
 
 EMBEDDED = [servers.Breakerd, servers.NginxReturn, servers.NginxDict, servers.Minimal]
 ON_REDIS = [servers.BreakerdOnRedis, servers.Webdis]
+# The others only tell how much of it is libmicrohttpd's or the kernel's.
+GROWING = [servers.Breakerd, servers.BreakerdOnRedis, servers.Minimal, servers.NginxReturn]
 WORKLOADS = ("read", "write", "mix")
 MANY = (16, 64, 256)  # the connections that verdicts are about
 PARTS = ("embedded", "redis", "stoma", "growth", "instructions")
@@ -185,6 +188,8 @@ def others(result):
 
 def arguments():
     parser = argparse.ArgumentParser(description="breakerd beside what a user would pick instead")
+    parser.add_argument("--circuits", type=int, nargs="+", default=[1, 1000, 100000])
+    parser.add_argument("--connections", type=int, nargs="+", default=[1, 16, 64, 256])
     parser.add_argument("--quick", action="store_true", help="one circuit, 64 connections, once")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=1, help="of each run")
@@ -200,7 +205,7 @@ def main():
     args = arguments()
     quick = args.quick
     parts = args.only or (("embedded", "redis") if quick else PARTS)
-    circuits, connections = ((1,), (64,)) if quick else ((1, 1000, 100000), (1, 16, 64, 256))
+    circuits, connections = ((1,), (64,)) if quick else (args.circuits, args.connections)
     rounds = 2 if quick else args.rounds
     patience = Patience(60 * args.patience)
     result = {"machine": machine.describe(), "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -220,12 +225,12 @@ def main():
                                           patience, fresh(name))
         if "growth" in parts:
             print("\nAs the work grows")
-            for contender in (servers.Breakerd, servers.BreakerdOnRedis):
+            for contender in servers.present(GROWING):
                 with servers.running([contender], fresh("growth-" + contender.name)) as (server,):
-                    result["growth"] += growth.by_connections(server, args.seconds, patience,
-                                                               show_growth)
-                    result["growth"] += growth.by_circuits(server, args.seconds, patience,
-                                                            show_growth)
+                    how = (server, args.seconds, patience, show_growth)
+                    result["growth"] += growth.by_connections(*how)
+                    if "write" in server.requests:
+                        result["growth"] += growth.by_circuits(*how)
         if "stoma" in parts:
             result["stoma"] = stoma(args.seconds, fresh("stoma"))
     if result["stoma"]:

@@ -1,5 +1,6 @@
 """What a request costs as the work grows: connections, and circuits. Flat is good."""
 
+import contextlib
 import resource
 import socket
 
@@ -17,24 +18,16 @@ def most_connections():
     return hard - 200
 
 
+@contextlib.contextmanager
 def idle(server, count):
     """That many connections, each of which has been used once."""
-    connections = []
-    try:
+    with contextlib.ExitStack() as connections:
         for _ in range(count):
-            connection = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+            connection = connections.enter_context(
+                socket.create_connection(("127.0.0.1", server.port), timeout=10))
             connection.sendall(b"GET /v1/circuits/c1 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
             connection.recv(4096)
-            connections.append(connection)
-        return connections
-    except OSError:
-        close(connections)
-        raise
-
-
-def close(connections):
-    for connection in connections:
-        connection.close()
+        yield
 
 
 def row(server, kind, workload, size, figures):
@@ -53,11 +46,8 @@ def by_connections(server, seconds, patience, say):
         figures = wrk.run(server, "read", 1, size, seconds + size // 1000, patience)
         rows.append(row(server, "busy connections", "read", size, figures))
         say(rows[-1])
-        others = idle(server, size - ASKING)
-        try:
+        with idle(server, size - ASKING):
             figures = wrk.run(server, "read", 1, ASKING, seconds, patience)
-        finally:
-            close(others)
         rows.append(row(server, "idle connections", "read", size, figures))
         say(rows[-1])
     return rows

@@ -51,7 +51,8 @@ int main(int argc, char *argv[])
 				      .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	struct MHD_Daemon *daemon =
 		MHD_start_daemon(MHD_USE_EPOLL, 0, NULL, NULL, on_request, NULL,
-				 MHD_OPTION_SOCK_ADDR, &address, MHD_OPTION_END);
+				 MHD_OPTION_SOCK_ADDR, &address, MHD_OPTION_CONNECTION_LIMIT,
+				 15000u, MHD_OPTION_END);
 
 	if (!daemon) {
 		fprintf(stderr, "minimal: cannot listen on port %u\n", port);
