@@ -27,13 +27,12 @@ public final class Breaker {
     private static final System.Logger LOG = System.getLogger("breakerd");
     private static final Pattern STATE = Pattern.compile("\"state\":\"([a-z-]+)\"");
     // Keeps connections open, and notices when breakerd closes one.
-    private static final HttpClient HTTP = HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1)
-            .connectTimeout(Duration.ofMillis(300)).build();
+    private static final HttpClient HTTP = HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).build();
 
     private final String url;
     private final int threshold;
     private final Duration openTime;
-    public volatile Duration timeout = Duration.ofMillis(300);
+    public volatile Duration timeout = Duration.ofMillis(300); // for a whole exchange
     public volatile String token; // of breakerd's token_file
     private volatile boolean answering = true;
 

@@ -14,6 +14,7 @@ from breakerd import Breakerd  # noqa: E402
 from redis_server import RedisServer  # noqa: E402
 
 STORES = ("memory", "redis")
+pytest_plugins = ("summary",)
 
 
 def pytest_sessionstart(session):

@@ -21,27 +21,6 @@ OPERATIONS = [(p, m) for p, m, _ in DOCUMENT.operations()]
 ANSWERS = [(p, m, s) for p, m in OPERATIONS for s in DOCUMENT.responses(p, m)]
 
 
-class Coverage:
-    """A plugin of pytest that says how much of the document was provoked and held to it."""
-
-    def __init__(self):
-        self.covered = set()
-
-    def pytest_terminal_summary(self, terminalreporter):
-        operations = {(p, m) for p, m, _ in self.covered}
-        terminalreporter.line(f"openapi.yaml: {len(operations)} of {len(OPERATIONS)} operations covered, "
-                              f"{len(self.covered)} of {len(ANSWERS)} answers")
-
-
-@pytest.fixture
-def coverage(request):
-    """The one of this session."""
-    plugins = request.config.pluginmanager
-    if not plugins.has_plugin("openapi"):
-        plugins.register(Coverage(), "openapi")
-    return plugins.get_plugin("openapi").covered
-
-
 def concrete(template):
     return template.replace("{key}", "a")
 
@@ -220,14 +199,15 @@ def provoke(start, private_redis, directory):
 
 @pytest.mark.parametrize("template,method,status", ANSWERS,
                          ids=[f"{m} {p} {s}" for p, m, s in ANSWERS])
-def test_documented_answer(provoke, coverage, template, method, status):
+def test_documented_answer(provoke, record_property, template, method, status):
+    record_property("documented", (len(OPERATIONS), len(ANSWERS)))
     answer = provoke(template, method, status)
     assert answer.status == status, answer
     DOCUMENT.check(template, method, answer)
-    coverage.add((template, method, status))
     if answer.type == "application/problem+json" and method != "HEAD":
         document = answer.json()
         assert (document["status"], document["title"]) == table()[document["code"]]
+    record_property("covered", (template, method, status))
 
 
 def test_the_other_503s(start, private_redis):

@@ -4,7 +4,7 @@ import http from "node:http";
 import { Breaker } from "../breaker.mjs";
 
 const [breakerd, upstream, threshold, openSeconds] = process.argv.slice(2);
-const breaker = new Breaker(breakerd, "orders", { threshold: +threshold, openMs: openSeconds * 1000 });
+const breaker = new Breaker(breakerd, "orders", { threshold: +threshold, openMs: openSeconds * 1000, timeoutMs: 2000 });
 
 const server = http.createServer(async (request, response) => {
   const permit = await breaker.enter();

@@ -10,7 +10,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from breaker import OPEN, Breaker  # noqa: E402
 
 BREAKERD, UPSTREAM, THRESHOLD, OPEN_SECONDS = sys.argv[1:]
-breaker = Breaker(BREAKERD, "orders", int(THRESHOLD), float(OPEN_SECONDS))
+breaker = Breaker(BREAKERD, "orders", int(THRESHOLD), float(OPEN_SECONDS), timeout=2.0)
 direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 

@@ -38,8 +38,9 @@ local function enter(txn, key, open_ms)
 	elseif state == "closed" then
 		return "closed"
 	end
-	local now = core.now()
-	local left = tonumber(circuit:match('"lastStateChange":(%d+)')) + open_ms - now.sec * 1000 - now.usec // 1000
+	-- Not core.now(), which is no wall clock.
+	local left = tonumber(circuit:match('"lastStateChange":(%d+)')) + open_ms - txn.f:date(0, "ms")
+	left = math.min(left, open_ms) -- our clock may be a little behind
 	txn:set_var("txn.breaker_retry_after", math.max(1, (left + 999) // 1000))
 	if left > 0 then
 		return "open"

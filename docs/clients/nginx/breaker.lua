@@ -76,6 +76,7 @@ function Breaker:permit(key)
 		return "closed"
 	end
 	local left = tonumber(circuit:match('"lastStateChange":(%d+)')) + self.open_ms - ngx.now() * 1000
+	left = math.min(left, self.open_ms) -- our clock may be a little behind
 	if left > 0 then
 		return "open", left
 	elseif state == "half-open" then -- whoever probed never came back

@@ -6,6 +6,7 @@ final class Driver {
     public static void main(String[] args) throws Exception {
         var breaker = new Breaker(args[0], args[1], Integer.parseInt(args[2]), Duration.ofMillis(Long.parseLong(args[3])));
         breaker.token = args[4];
+        breaker.timeout = Duration.ofMillis(Long.parseLong(args[5]));
         var lines = new BufferedReader(new InputStreamReader(System.in));
         for (String line; (line = lines.readLine()) != null; ) {
             String[] words = line.split(" ");

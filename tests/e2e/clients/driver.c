@@ -7,11 +7,12 @@ int main(int argc, char **argv)
 {
 	char line[64], permit[16], outcome[16];
 
-	if (argc != 6)
+	if (argc != 7)
 		return 2;
 	struct breaker b = {.threshold = atoll(argv[3]), .open_ms = atoll(argv[4])};
 	if (breaker_init(&b, argv[1], argv[2]) < 0)
 		return 1;
+	curl_easy_setopt(b.curl, CURLOPT_TIMEOUT_MS, atol(argv[6]));
 	if (*argv[5]) {
 		curl_easy_setopt(b.curl, CURLOPT_HTTPAUTH, CURLAUTH_BEARER);
 		curl_easy_setopt(b.curl, CURLOPT_XOAUTH2_BEARER, argv[5]);

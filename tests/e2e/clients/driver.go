@@ -16,6 +16,8 @@ func main() {
 	b.Threshold, _ = strconv.ParseInt(os.Args[3], 10, 64)
 	ms, _ := strconv.Atoi(os.Args[4])
 	b.OpenTime, b.Token = time.Duration(ms)*time.Millisecond, os.Args[5]
+	ms, _ = strconv.Atoi(os.Args[6])
+	b.Client.Timeout = time.Duration(ms) * time.Millisecond
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		words := strings.Fields(lines.Text())
 		if words[0] == "enter" {
