@@ -216,6 +216,13 @@ fuzz-coverage: ## how much of its subject each target's corpus reaches
 		SANITIZE='-fsanitize=fuzzer-no-link -fprofile-instr-generate -fcoverage-mapping' fuzz-targets
 	@scripts/fuzz coverage $(BUILD)-coverage $(TARGETS)
 
+HTTP_FUZZ_ARGS ?= --seconds 30
+.PHONY: http-fuzz
+http-fuzz: ## fuzz a whole daemon, built with sanitizers, over raw sockets; HTTP_FUZZ_ARGS
+	@scripts/install-packages build test
+	@$(MAKE) $(JOBS) --no-print-directory $(ASAN) all
+	@BREAKERD=$(abspath $(BUILD)-asan/breakerd) $(PYTHON) tests/fuzz/http_fuzz.py $(HTTP_FUZZ_ARGS)
+
 # --- installing
 
 UNITDIR = $(DESTDIR)$(PREFIX)/lib/systemd/system
