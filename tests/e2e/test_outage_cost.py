@@ -1,0 +1,169 @@
+"""What a store that is away costs: processor, log lines, descriptors, memory."""
+
+import os
+import re
+import threading
+import time
+
+import pytest
+
+from contract import path, snapshot
+from gate import Impostor
+from ports import free_port
+from storm import Storm
+from wait import until
+
+FULL = os.environ.get("CHAOS") == "full"
+COUNT = int(os.environ.get("CHAOS_RECONNECTS", "100"))
+SANITIZED = bool(os.environ.get("SANITIZED"))
+
+
+def process_seconds(daemon):
+    with open(f"/proc/{daemon.process.pid}/stat", encoding="ascii", errors="replace") as stat:
+        fields = stat.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def descriptors(daemon):
+    return len(os.listdir(f"/proc/{daemon.process.pid}/fd"))
+
+
+def resident_kib(daemon):
+    with open(f"/proc/{daemon.process.pid}/status", encoding="ascii", errors="replace") as status:
+        return int(re.search(r"VmRSS:\s+(\d+)", status.read()).group(1))
+
+
+def silent(s):
+    while s.recv(65536):
+        pass
+
+
+def close_at_once(s):
+    s.close()
+
+
+@pytest.mark.slow
+def test_a_dead_store_costs_an_idle_daemon_nothing(start):
+    """Under a hundredth of a core, and a handful of log lines a minute."""
+    seconds = 60 if FULL else 5
+    mute, rude = Impostor(silent), Impostor(close_at_once)
+    stores = {"refused": f"redis://127.0.0.1:{free_port()}", "silent": mute.url,
+              "closes": rude.url, "no such name": "redis://no-such-host.invalid:6379",
+              "no such socket": "redis+unix:///nowhere/redis.sock",
+              "no sentinels": f"redis-sentinel://127.0.0.1:{free_port()},127.0.0.1:{free_port()}/m"}
+    daemons = {name: start(store=url) for name, url in stores.items()}
+    time.sleep(1)
+    before = {name: (process_seconds(d), d.stderr().count("\n")) for name, d in daemons.items()}
+    time.sleep(seconds)
+    for name, d in daemons.items():
+        used = process_seconds(d) - before[name][0]
+        said = d.stderr().count("\n")
+        print(f"{name}: {used / seconds * 100:.2f} % of a core, {said} lines in {seconds + 1} s, "
+              f"{said - before[name][1]} of them after the first second")
+        assert used <= 0.01 * seconds * (5 if SANITIZED else 1), name
+        # Two say that it has started.
+        assert said - 2 <= 12, d.stderr()
+        assert said - before[name][1] <= 8, d.stderr()
+    mute.end()
+    rude.end()
+
+
+def kill_clients(redis, times, daemons, deadline):
+    """Ends the daemons' connections again and again, as soon as they are there."""
+    with redis.client() as client:
+        own = client.call("CLIENT", "ID")
+        for _ in range(times):
+            until(lambda: all(d.metric("breakerd_store_up") for d in daemons), "it is back", deadline)
+            for d in daemons:
+                snapshot(d.post(path("k", "failure")))
+            client.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            until(lambda: client.call("CLIENT", "LIST").count(b"name=breakerd") < len(daemons) or
+                  all(d.metric("breakerd_redis_disconnects_total") for d in daemons), "they are gone")
+            assert client.call("CLIENT", "ID") == own
+
+
+@pytest.mark.slow
+def test_reconnecting_leaves_nothing_behind(private_redis, start):
+    """Neither descriptors nor memory grow with the number of reconnects; nor is a line
+    logged for each."""
+    count = 8 if FULL else 4
+    warm, times = (25, 125) if FULL else (3, 6)
+    redis = private_redis()
+    daemons = [start(store=redis.url).wait_ready() for _ in range(count)]
+    for d in daemons:
+        d.get("/metrics")
+    began = time.monotonic()
+    kill_clients(redis, warm, daemons, 20)
+    until(lambda: all(d.metric("breakerd_store_up") for d in daemons), "it is back")
+    before = [(descriptors(d), resident_kib(d)) for d in daemons]
+    kill_clients(redis, times - warm, daemons, 20)
+    until(lambda: all(d.metric("breakerd_store_up") for d in daemons), "it is back")
+    took = time.monotonic() - began
+    connects = sum(d.metric("breakerd_redis_connects_total") for d in daemons)
+    after = [(descriptors(d), resident_kib(d)) for d in daemons]
+    lines = [d.stderr().count("\n") for d in daemons]
+    print(f"{connects:.0f} connects in {took:.0f} s, descriptors and KiB: {before} then {after}; "
+          f"lines {lines}")
+    assert connects >= (times - 1) * count
+    for (fds, kib), (fds_now, kib_now) in zip(before, after):
+        assert fds_now <= fds
+        if not SANITIZED:
+            assert kib_now - kib <= 256
+    # A minute's worth of lines, and of what is saved up.
+    assert max(lines) < 20 + took / 60 * 15
+
+
+@pytest.mark.slow
+def test_the_dns_is_asked_afresh_and_blocks_nothing(start):
+    """While a name cannot be looked up, requests are answered at once."""
+    daemon = start(store="redis://no-such-host.invalid:6379")
+    with Storm([daemon.address], 8, lambda line: (f"k{line}", "failure"), rate=500) as storm:
+        time.sleep(1.5)
+    assert set(storm.statuses()) == {200}
+    assert storm.slowest().took < 0.25
+
+
+def test_memory_while_away_is_bounded(start):
+    """max_circuits bounds what is kept for Redis, whatever is written meanwhile."""
+    limit = 20000 if FULL else 2000
+    daemon = start(store=f"redis://127.0.0.1:{free_port()}", max_circuits=limit)
+    turn = iter(range(10**9))
+    sizes = []
+    for _ in range(3):
+        with Storm([daemon.address], 16, lambda _: (f"key-{next(turn)}", "failure"), rate=20000) as storm:
+            until(lambda: len(storm.answers) > 1.2 * limit, "so many have been written", 60)
+        sizes.append(resident_kib(daemon))
+    assert set(storm.statuses()) == {503}
+    print(f"KiB after each {1.2 * limit:.0f} new circuits: {sizes}")
+    if not SANITIZED:
+        assert sizes[2] - sizes[0] < 1024
+    assert daemon.metric("breakerd_folds_pending") == limit
+
+
+@pytest.mark.skipif(not FULL, reason="CHAOS=full")
+def test_a_thousand_reconnects_of_one_daemon(private_redis, start):
+    """By a server that ends the connection right after the handshake, so often."""
+    redis = private_redis()
+    daemon = start(store=redis.url).wait_ready()
+    stop = threading.Event()
+
+    def kill():
+        with redis.client() as client:
+            while not stop.wait(0.002):
+                client.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        until(lambda: daemon.metric("breakerd_redis_connects_total") > 20, "warm", 120, step=0.2)
+        before = (descriptors(daemon), resident_kib(daemon))
+        until(lambda: daemon.metric("breakerd_redis_connects_total") >= COUNT, "so many", 3600, step=1)
+        after = (descriptors(daemon), resident_kib(daemon))
+    finally:
+        stop.set()
+        killer.join()
+    print(f"{COUNT} reconnects: descriptors, KiB {before} then {after}; "
+          f"{daemon.stderr().count(chr(10))} lines")
+    assert after[0] <= before[0] + 1
+    assert SANITIZED or after[1] - before[1] <= 256
+    daemon.wait_ready()
