@@ -1,36 +1,19 @@
 """What a store that is away costs: processor, log lines, descriptors, memory."""
 
 import os
-import re
 import threading
 import time
 
 import pytest
 
+from chaos import FULL, SANITIZED, descriptors, full, process_seconds, resident_kib
 from contract import path, snapshot
 from gate import Impostor
 from ports import free_port
 from storm import Storm
 from wait import until
 
-FULL = os.environ.get("CHAOS") == "full"
 COUNT = int(os.environ.get("CHAOS_RECONNECTS", "100"))
-SANITIZED = bool(os.environ.get("SANITIZED"))
-
-
-def process_seconds(daemon):
-    with open(f"/proc/{daemon.process.pid}/stat", encoding="ascii", errors="replace") as stat:
-        fields = stat.read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def descriptors(daemon):
-    return len(os.listdir(f"/proc/{daemon.process.pid}/fd"))
-
-
-def resident_kib(daemon):
-    with open(f"/proc/{daemon.process.pid}/status", encoding="ascii", errors="replace") as status:
-        return int(re.search(r"VmRSS:\s+(\d+)", status.read()).group(1))
 
 
 def silent(s):
@@ -45,21 +28,21 @@ def close_at_once(s):
 @pytest.mark.slow
 def test_a_dead_store_costs_an_idle_daemon_nothing(start):
     """Under a hundredth of a core, and a handful of log lines a minute."""
-    seconds = 60 if FULL else 5
+    seconds = 60 if FULL else 3
     mute, rude = Impostor(silent), Impostor(close_at_once)
     stores = {"refused": f"redis://127.0.0.1:{free_port()}", "silent": mute.url,
               "closes": rude.url, "no such name": "redis://no-such-host.invalid:6379",
               "no such socket": "redis+unix:///nowhere/redis.sock",
               "no sentinels": f"redis-sentinel://127.0.0.1:{free_port()},127.0.0.1:{free_port()}/m"}
     daemons = {name: start(store=url) for name, url in stores.items()}
-    time.sleep(1)
+    time.sleep(0.5)
     before = {name: (process_seconds(d), d.stderr().count("\n")) for name, d in daemons.items()}
     time.sleep(seconds)
     for name, d in daemons.items():
         used = process_seconds(d) - before[name][0]
         said = d.stderr().count("\n")
-        print(f"{name}: {used / seconds * 100:.2f} % of a core, {said} lines in {seconds + 1} s, "
-              f"{said - before[name][1]} of them after the first second")
+        print(f"{name}: {used / seconds * 100:.2f} % of a core, {said} lines in {seconds + 0.5} s, "
+              f"{said - before[name][1]} of them after the first half")
         assert used <= 0.01 * seconds * (5 if SANITIZED else 1), name
         # Two say that it has started.
         assert said - 2 <= 12, d.stderr()
@@ -125,7 +108,7 @@ def test_the_dns_is_asked_afresh_and_blocks_nothing(start):
 
 def test_memory_while_away_is_bounded(start):
     """max_circuits bounds what is kept for Redis, whatever is written meanwhile."""
-    limit = 20000 if FULL else 2000
+    limit = 20000 if FULL else 1000
     daemon = start(store=f"redis://127.0.0.1:{free_port()}", max_circuits=limit)
     turn = iter(range(10**9))
     sizes = []
@@ -140,7 +123,7 @@ def test_memory_while_away_is_bounded(start):
     assert daemon.metric("breakerd_folds_pending") == limit
 
 
-@pytest.mark.skipif(not FULL, reason="CHAOS=full")
+@full
 def test_a_thousand_reconnects_of_one_daemon(private_redis, start):
     """By a server that ends the connection right after the handshake, so often."""
     redis = private_redis()

@@ -1,18 +1,16 @@
 """redis-sentinel://, with a real master, replica and sentinels."""
 
 import json
-import os
 import time
 
 import pytest
 
+from chaos import FULL, full
 from contract import expect, path
 from sentinels import NAME, Watched
 from storm import Storm
 from wait import until
 from wire import Client
-
-FULL = os.environ.get("CHAOS") == "full"
 
 
 @pytest.fixture
@@ -29,7 +27,7 @@ def watched(directory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["error", "local"])
+@pytest.mark.parametrize("mode", ["error", pytest.param("local", marks=full)])
 def test_the_master_is_killed(watched, start, mode):
     """Service against the promoted replica within ten seconds, by itself."""
     group = watched()
@@ -75,6 +73,7 @@ def the_old_master_comes_back(group, daemons):
     assert [d.readyz() for d in daemons] == ["ready", "ready"]
 
 
+@full
 @pytest.mark.slow
 def test_a_planned_failover(watched, start):
     """The master is exchanged while both live: the old one is left for the new one."""

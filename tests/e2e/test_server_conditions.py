@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from chaos import full
 from contract import expect, path, problem, snapshot
 from gate import Impostor
 from redis_server import RedisError
@@ -20,13 +21,16 @@ from wait import until
 from wire import Client
 
 SECRET = "s3cr3t-of-the-link"
-FULL = os.environ.get("CHAOS") == "full"
 MODES = ("error", "local")
 
 
 @pytest.fixture(params=MODES)
 def mode(request):
     return request.param
+
+
+# For what takes its time.
+one_mode = pytest.mark.parametrize("mode", ["error", pytest.param("local", marks=full)])
 
 
 def begin(start, mode, url, **settings):
@@ -142,6 +146,7 @@ def test_no_permission_to_load_the_script(private_redis, start, mode):
     is_back(daemon)
 
 
+@one_mode
 def test_loading(private_redis, start, mode):
     redis = private_redis("--appendonly", "no")
     with redis.client() as client:
@@ -239,6 +244,7 @@ def test_writes_stopped_because_nothing_can_be_saved(private_redis, start, mode)
         is_back(daemon)
 
 
+@one_mode
 def test_too_few_replicas(private_redis, start, mode):
     """A condition that shows only in a write: the link comes and goes, and every answer is true."""
     redis = private_redis()
@@ -259,6 +265,7 @@ def test_too_few_replicas(private_redis, start, mode):
     assert got["failureCount"] == (20 if mode == "local" else 0)
 
 
+@one_mode
 def test_cluster_down(private_redis, start, mode):
     """A node of a cluster that has no slots."""
     redis = private_redis("--cluster-enabled", "yes")
@@ -325,6 +332,7 @@ def test_another_type(private_redis, start, mode):
     assert reason(daemon) is None
 
 
+@one_mode
 def test_the_slot_is_elsewhere(private_redis, start, mode):
     """MOVED is the operation's: the circuits whose slots are here go on."""
     nodes = [private_redis("--cluster-enabled", "yes") for _ in range(2)]
@@ -462,10 +470,13 @@ IMPOSTORS = {
     drip: "lets us in and says nothing",
 }
 
+SLOW = (endless_line, drip)
+QUICK = [("error", b) for b in IMPOSTORS if b not in SLOW] + [("local", garbage)]
+
 
 @pytest.mark.parametrize("mode,behave", [
-    pytest.param(m, b, id=f"{b.__name__}-{m}") for b in IMPOSTORS for m in MODES
-    if m == "error" or FULL or b in (close_at_once, garbage)])
+    pytest.param(m, b, id=f"{b.__name__}-{m}", marks=[] if (m, b) in QUICK else full)
+    for b in IMPOSTORS for m in MODES])
 def test_no_redis(start, behave, mode):
     impostor = Impostor(behave)
     try:
@@ -477,6 +488,7 @@ def test_no_redis(start, behave, mode):
         impostor.end()
 
 
+@one_mode
 def test_a_port_that_never_answers(start, mode):
     """As a host behind a firewall: the connect itself gets no answer."""
     with socket.socket() as listener:
