@@ -131,7 +131,7 @@ static void info_answer(struct redis_handshake *h, const redisReply *reply)
 		snprintf(h->server.name, sizeof(h->server.name), "valkey");
 	else
 		snprintf(h->server.version, sizeof(h->server.version), "%s", redis);
-	if (sscanf(redis, "%d.%d", &major, &minor) != 2)
+	if (sscanf(redis, "%6d.%6d", &major, &minor) != 2)
 		return;
 	if (major > OLDEST_MAJOR || (major == OLDEST_MAJOR && minor >= OLDEST_MINOR))
 		return;

@@ -181,7 +181,7 @@ static bool on_unasked(void *arg, const redisReply *reply)
 	if (s->mode != WATCHING || reply->type != REDIS_REPLY_ARRAY || reply->elements != 3 ||
 	    reply->element[2]->type != REDIS_REPLY_STRING)
 		return false;
-	if (sscanf(reply->element[2]->str, "%255s %*s %*s %255s %d", name, host, &port) != 3)
+	if (sscanf(reply->element[2]->str, "%255s %*s %*s %255s %6d", name, host, &port) != 3)
 		return false;
 	snprintf(master, sizeof(master), "%s:%d", host, port);
 	if (strcmp(name, s->target->master) != 0 || strcmp(master, s->master) == 0)

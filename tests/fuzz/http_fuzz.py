@@ -27,9 +27,8 @@ import tempfile
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
-# pylint: disable=wrong-import-position
-from breakerd import BINARY, SANITIZERS, environment  # noqa: E402
-from ports import free_port  # noqa: E402
+from breakerd import BINARY, SANITIZERS, environment
+from ports import free_port
 
 MAX_BODY = 4096
 GROWTH_MAX = 20 * 1024  # kB
