@@ -253,6 +253,24 @@ uninstall: ## remove what install put there, but not the configuration
 		$(DESTDIR)$(PREFIX)/lib/sysusers.d/breakerd.conf \
 		$(DESTDIR)$(PREFIX)/lib/tmpfiles.d/breakerd.conf
 
+# dpkg-buildpackage leaves things in its tree, so it gets one of its own.
+DEB = $(abspath $(BUILD))/deb
+.PHONY: deb
+deb: ## a Debian package for this release, in $(BUILD)/deb, and what lintian thinks of it
+	@scripts/install-packages build deb
+	rm -rf $(DEB) && mkdir -p $(DEB)/breakerd
+	tar -c --exclude='./build*' --exclude=./.git --exclude=node_modules --exclude=__pycache__ . | \
+		tar -x -C $(DEB)/breakerd
+	cd $(DEB)/breakerd && DEB_BUILD_OPTIONS="nocheck $$DEB_BUILD_OPTIONS" DEB_BUILD_PROFILES=nocheck \
+		dpkg-buildpackage --build=binary --no-sign >$(DEB)/log 2>&1 || { tail -n 40 $(DEB)/log; exit 1; }
+	lintian --allow-root --fail-on error --info $(DEB)/*.changes
+	@echo; ls $(DEB)/*.deb
+
+.PHONY: deb-try
+deb-try: ## build, install, upgrade and purge the package in clean trees of Debian 12 and 13; root
+	tests/deb/try bookworm
+	tests/deb/try trixie
+
 # --- checking the code
 
 ASAN = BUILD=$(BUILD)-asan CFLAGS='-O1 -g -fno-omit-frame-pointer' \
@@ -316,4 +334,4 @@ clean: ## remove everything that was built
 
 .SECONDARY:
 .DELETE_ON_ERROR:
--include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+-include $(shell find $(BUILD) -path $(BUILD)/deb -prune -o -type f -name '*.d' -print 2>/dev/null)
