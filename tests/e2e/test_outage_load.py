@@ -50,7 +50,8 @@ def test_killed_and_restarted(private_redis, start):
         return f"k{(line * 7 + turn[line]) % 20}", VERBS[turn[line] % 2]
 
     back = []
-    with Storm([d.address for d in daemons], 32, choose) as storm:
+    # As fast as the answers come: something is always under way when it is killed.
+    with Storm([d.address for d in daemons], 32, choose, rate=20000) as storm:
         for seconds in away:
             time.sleep(0.5)
             redis.kill()
@@ -190,7 +191,7 @@ def test_gone_for_a_while(private_redis, start, end):
         era = "after" if noticed and n % 2 else "always"
         return f"{era}-{n % 3}-{line % 2 if n % 3 else 'both'}", VERBS[n // 3 % 2]
 
-    with Storm([d.address for d in daemons], 32, choose) as storm:
+    with Storm([d.address for d in daemons], 32, choose, rate=6000) as storm:
         time.sleep(0.5)
         gone = time.monotonic()
         redis.kill() if end == "kill" else redis.freeze()
