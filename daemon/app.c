@@ -33,6 +33,7 @@ struct app {
 	char **envp;
 	struct log log;
 	struct config *config;
+	struct config *started; /* as it was at the start, for what only a restart changes */
 	struct event_base *base;
 	struct metrics *metrics;
 	struct loop_lag *lag;
@@ -43,7 +44,7 @@ struct app {
 	int sockets[LISTEN_MAX]; /* until http has them */
 	size_t socket_count;
 	char socket_names[LISTEN_MAX][160];
-	const char *handed_remote;       /* a socket handed over that other hosts can reach */
+	const char *remote;              /* a socket that other hosts can reach */
 	struct config_list unix_sockets; /* to be removed at the end */
 	const char *hosts[HOSTS_MAX];
 	char host_names[LISTEN_MAX][160];
@@ -146,16 +147,19 @@ static int open_address(struct app *app, const char *address, struct listen_erro
 	return 0;
 }
 
-/* The rule for `listen`, for sockets that systemd opened. True if `config` will do. */
+/*
+ * The rule for `listen` once more: for sockets that systemd opened, and on a reload for those
+ * that are open, whatever `listen` says by then. True if `config` will do.
+ */
 static bool token_suffices(const struct app *app, const struct config *config,
 			   struct config_error *error)
 {
-	if (!app->handed_remote || config->token)
+	if (!app->remote || config->token)
 		return true;
 	snprintf(error->text, sizeof(error->text),
-		 "socket activation: other hosts can reach %s: set token_file, or let the socket "
-		 "unit listen on a loopback address or a unix socket",
-		 app->handed_remote);
+		 "other hosts can reach %s, where breakerd listens: set token_file, or have it "
+		 "started on a loopback address or a unix socket",
+		 app->remote);
 	return false;
 }
 
@@ -175,8 +179,8 @@ static int open_sockets(struct app *app)
 	}
 	for (size_t i = 0; i < app->socket_count; i++) {
 		listen_name(app->sockets[i], app->socket_names[i], sizeof(app->socket_names[i]));
-		if (inherited > 0 && !listen_is_local(app->sockets[i]))
-			app->handed_remote = app->socket_names[i];
+		if (!listen_is_local(app->sockets[i]))
+			app->remote = app->socket_names[i];
 	}
 	return token_suffices(app, app->config, &refusal) ? 0 : start_failed(app, refusal.text);
 }
@@ -361,9 +365,10 @@ static void on_reload_signal(evutil_socket_t fd, short what, void *arg)
 		config_free(next);
 		return;
 	}
-	config_needs_restart(app->config, next, names, sizeof(names));
+	config_needs_restart(app->started, next, names, sizeof(names));
 	apply(app, next);
-	config_free(app->config);
+	if (app->config != app->started)
+		config_free(app->config);
 	app->config = next;
 	if (names[0])
 		log_warning(&app->log, "restart_needed", "settings=\"%s\"", names);
@@ -428,7 +433,9 @@ static void app_close(struct app *app)
 		event_base_free(app->base);
 	}
 	free(app->metrics);
-	config_free(app->config);
+	if (app->config != app->started)
+		config_free(app->config);
+	config_free(app->started);
 }
 
 static int serve(struct app *app)
@@ -475,6 +482,7 @@ int app_run(int argc, char *argv[], char *envp[])
 	app->envp = envp;
 	log_init(&app->log, LOG_LEVEL_INFO);
 	status = config_load(argc, argv, envp, &app->log, &action, &app->config, &error);
+	app->started = app->config;
 	if (action == CONFIG_HELP)
 		config_print_help(stdout);
 	else if (action == CONFIG_VERSION)

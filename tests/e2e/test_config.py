@@ -327,3 +327,11 @@ def test_hangup_says_what_needs_a_restart(start, conf):
     until(lambda: reloads(daemon) == 1, "it is reloaded")
     lines = [line for line in daemon.stderr().splitlines() if "restart" in line]
     assert len(lines) == 1 and "prefix" in lines[0] and "ttl" not in lines[0]
+    # Again, as long as it is so; and no longer.
+    daemon.hangup()
+    until(lambda: reloads(daemon) == 2, "it is reloaded")
+    assert daemon.stderr().count("restart_needed") == 2
+    conf("prefix = a:\nttl = 5\n")
+    daemon.hangup()
+    until(lambda: reloads(daemon) == 3, "it is reloaded")
+    assert daemon.stderr().count("restart_needed") == 2
