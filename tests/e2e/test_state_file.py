@@ -81,7 +81,7 @@ def test_without_a_change_nothing_is_written(start, state):
 
 @pytest.mark.slow
 def test_a_killed_daemon_loses_seconds_only(start, state):
-    daemon = start(state_file=state)
+    daemon = start(state_file=state).wait_ready()  # it has looked at its directory
     os.mkdir(state + ".tmp")  # in the way of the first save, for root too
     daemon.post(path("kept", "transition"), {"to": "open"})
     until(lambda: daemon.metric("breakerd_state_save_errors_total") == 1, "a save fails",
