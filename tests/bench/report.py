@@ -55,10 +55,10 @@ def table(head, rows):
 
 
 def verdicts(result):
-    return table(["", "wanted", "measured", ""],
+    return table(["", "wanted", "measured", "", "by processor time"],
                  [[what, f"{'≥' if relation == '>=' else '≤'} {bound:.2f}", f"{got:.2f}",
-                   "reached" if reached else "**missed**"]
-                  for what, got, relation, bound, reached in result["verdicts"]])
+                   "reached" if reached else "**missed**", f"{work:.2f}" if work else ""]
+                  for what, got, relation, bound, reached, work in result["verdicts"]])
 
 
 def sides(result, names):
