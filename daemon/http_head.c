@@ -11,7 +11,11 @@
  * head as RFC 9112 has it, each piece stands right behind the one before: one NUL between
  * method, target and version, two at the end of each line, and the whole as long as
  * MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE says. In any other, something stands elsewhere.
- * (All that this cannot see is a NUL before a bare LF, which looks as CR LF does.)
+ *
+ * What this cannot see is what looks like CR LF in the end: NUL LF; and before the end of the
+ * head, where libmicrohttpd takes a line that begins with NUL or ':' for the empty one, LF NUL CR
+ * LF or LF ':' CR LF and CR LF ':' LF for CR LF CR LF. Such a NUL, and a header without a name, no
+ * other reader lets pass, so there is none to disagree with.
  */
 
 struct walk {
