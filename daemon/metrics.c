@@ -261,6 +261,12 @@ static void emit_link(struct writer *w, const struct metrics *m)
 	for (int s = 0; s < REDIS_LINK_STATES; s++)
 		emit(w, "breakerd_redis_link_state{state=\"%s\"} %d\n",
 		     redis_link_state_name((enum redis_link_state)s), m->redis_link == 1 + s);
+
+	emit_head(w, "breakerd_redis_failures_total", "counter",
+		  "Attempts and connections to Redis that failed, by what was wrong.");
+	for (unsigned f = 0; f < REDIS_FAILURES; f++)
+		emit(w, "breakerd_redis_failures_total{reason=\"%s\"} %" PRIu64 "\n",
+		     redis_failure_label(f), m->redis_failures[f]);
 }
 
 /* Reads a small file of /proc whole, as a string. False if it cannot. */

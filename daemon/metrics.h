@@ -7,6 +7,7 @@
 
 #include "circuit.h"
 #include "http.h"
+#include "redis_faults.h"
 #include "store.h"
 
 struct evbuffer;
@@ -129,7 +130,8 @@ struct metrics {
 #define X(field, name, help) struct metrics_histogram field;
 	METRICS_HISTOGRAMS(X)
 #undef X
-	int redis_link;                                       /* 0: no Redis; else 1 + its state */
+	int redis_link; /* 0: no Redis; else 1 + its state */
+	uint64_t redis_failures[REDIS_FAILURES];
 	int64_t circuits[CIRCUIT_STATES];                     /* of the embedded store */
 	uint64_t transitions[CIRCUIT_STATES][CIRCUIT_STATES]; /* from, to */
 	uint64_t operations[METRICS_OPERATIONS][METRICS_RESULTS];

@@ -187,6 +187,7 @@ static void link_enter(struct redis_link *link, enum redis_link_state state, con
  */
 static void link_drop(struct redis_link *link, const char *reason)
 {
+	unsigned failure = redis_failure(reason, link->state);
 	char full[400], where[200];
 
 	if (link->state == LINK_BACKOFF)
@@ -215,6 +216,8 @@ static void link_drop(struct redis_link *link, const char *reason)
 	    event_pending(link->timer, EV_TIMEOUT, NULL))
 		return;
 	link->failures++;
+	if (link->metrics)
+		link->metrics->redis_failures[failure]++;
 	link_enter(link, LINK_BACKOFF, reason);
 }
 

@@ -50,6 +50,13 @@ def reason(daemon):
     return body["reason"]
 
 
+# Where the server itself says what is wrong, by the words for a person.
+LABELS = {"user or the password": "wrongpass", "asks for a password": "noauth",
+          "still loading": "loading", "busy with": "busy", "limit of clients": "maxclients",
+          "cannot save": "misconf", "no answer in time": "connect",
+          "says nothing": "handshake"}
+
+
 def is_away(daemon, mode, words, deadline=10):
     """All that is to be seen of a store that cannot be used, and why."""
     def says():
@@ -62,6 +69,9 @@ def is_away(daemon, mode, words, deadline=10):
         raise AssertionError(f"{error}; it says {reason(daemon)!r}") from None
     assert daemon.metric("breakerd_store_up") == 0
     assert daemon.metric("breakerd_store_degraded") == (mode == "local")
+    for part, label in LABELS.items():
+        if part in words:
+            assert daemon.metric("breakerd_redis_failures_total", reason=label) > 0
     lines = [line for line in daemon.stderr().splitlines() if "warning redis_" in line]
     assert any(words in line for line in lines), lines
     began = time.monotonic()
