@@ -24,13 +24,15 @@ WORKLOADS = {"read": "getState", "write": "recordFailure", "mix": "gateway mix"}
 def merge(results):
     """What a later file has stands in place of the same in an earlier one."""
     whole = results[0]
+    whole["parts"] = [{name: result[name] for name in
+                       ("began", "rounds", "seconds", "load_before", "load_after")}
+                      for result in results]
     for other in results[1:]:
         for part in ("growth", "stoma", "instructions"):
             whole[part] = other[part] or whole[part]
         whole["rows"] = [row for row in whole["rows"] if not bench.find(
             other["rows"], row["server"], row["workload"], row["circuits"], row["connections"])
         ] + other["rows"]
-        whole["load_after"] = other["load_after"]
     whole["verdicts"] = bench.verdicts(whole["rows"], whole["instructions"])
     whole["others"] = bench.others(whole)
     return whole
@@ -41,9 +43,11 @@ def machine(result):
     return (f"{m['processors']} processors ({m['processor']}{', virtual' if m['virtual'] else ''}), "
             f"{m['memory_gib']} GiB, {m['system']}, Linux {m['kernel']}; breakerd {m['commit']}, "
             f"libmicrohttpd {m['libmicrohttpd']}, Redis {m['redis']}, nginx {m['nginx']}, webdis "
-            f"{m['webdis']}, Node {m['node']}, wrk {m['wrk']}. {result['began']}, {result['rounds']} "
-            f"rounds of {result['seconds']} s. Load average before {result['load_before']}, after "
-            f"{result['load_after']}. Other programs took {result['others']['median']:.0%} of the "
+            f"{m['webdis']}, Node {m['node']}, wrk {m['wrk']}. "
+            + " ".join(f"{part['began']}: rounds of {part['seconds']} s, {part['rounds']} of them, "
+                       f"load average {part['load_before']} before and {part['load_after']} after."
+                       for part in result["parts"])
+            + f" Other programs took {result['others']['median']:.0%} of the "
             f"machine (median over the runs); more than {bench.TOLERATED:.0%} in "
             f"{result['others']['disturbed']:.0%} of the runs.")
 
@@ -113,7 +117,8 @@ def text(result):
     if result["stoma"]:
         parts += ["## Stoma's own store\n",
                   "`recordFailure` on one circuit from one Node process, on one Redis: Stoma's own "
-                  "store through ioredis in the process itself, breakerd over HTTP.\n",
+                  "store through ioredis in the process itself, breakerd over HTTP. Node's HTTP client "
+                  "costs Node more than breakerd costs to answer it, and is what bounds the latter here.\n",
                   stoma(result)]
     parts += ["## All figures\n",
               details("Embedded store", sides(result, plot.EMBEDDED)),
