@@ -18,6 +18,9 @@ after(async () => {
 });
 beforeEach(() => { upstream.status = 200; });
 
+// Where no test is about time-outs, none happens, however busy the machine is.
+const PATIENCE = 5000; // ms
+
 const times = (n, act) => Array.from({ length: n }, (_, i) => act(i));
 const url = (daemon) => `http://127.0.0.1:${daemon.port}`;
 
@@ -28,7 +31,8 @@ function assertRefused(answer, status = 503) {
 
 for (const kind of ["memory", "redis"]) {
   describe(`on the ${kind} store`, () => {
-    const args = () => kind === "redis" ? [`--store=redis://127.0.0.1:${redis.port}`] : [];
+    const args = () => kind === "redis"
+      ? [`--store=redis://127.0.0.1:${redis.port}`, `--store-timeout=${PATIENCE}`] : [];
     let breakerd, store, prefix = 0;
 
     // Keys of the test's own: the two stores and all tests share one Redis.
@@ -37,7 +41,7 @@ for (const kind of ["memory", "redis"]) {
 
     before(async () => {
       breakerd = await Breakerd.start(...args());
-      store = new BreakerdStore({ url: url(breakerd) });
+      store = new BreakerdStore({ url: url(breakerd), timeoutMs: PATIENCE });
     });
     after(async () => {
       store?.destroy();
@@ -287,7 +291,7 @@ describe("when breakerd does not answer", () => {
   test("a store that is away is an error with a code", async () => {
     await breakerd.stop();
     breakerd = await Breakerd.start("--store=redis://127.0.0.1:1", "--on-store-failure=error");
-    store = new BreakerdStore({ url: url(breakerd) });
+    store = new BreakerdStore({ url: url(breakerd), timeoutMs: PATIENCE });
     await assert.rejects(store.recordFailure("a"), { code: "store_unavailable", status: 503, applied: "no" });
     const { request } = gateway(upstream, { store, failureThreshold: 1, ...PATIENT });
     upstream.status = 500;
@@ -296,7 +300,7 @@ describe("when breakerd does not answer", () => {
 
   test("something that is not breakerd", async () => {
     const { port } = new URL(upstream.url);
-    const other = new BreakerdStore({ url: `http://127.0.0.1:${port}` });
+    const other = new BreakerdStore({ url: `http://127.0.0.1:${port}`, timeoutMs: PATIENCE });
     await assert.rejects(other.getState("a"), { name: "BreakerdError", status: 200 });
     upstream.status = 404;
     await assert.rejects(other.getState("a"), { name: "BreakerdError", status: 404 });
@@ -310,13 +314,13 @@ describe("how it is reached", () => {
     const { writeFileSync } = await import("node:fs");
     writeFileSync(token_file, "t0ken\n");
     const breakerd = await Breakerd.start(`--listen=unix:${socketPath}`, `--token-file=${token_file}`);
-    const store = new BreakerdStore({ socketPath, token: "t0ken" });
+    const store = new BreakerdStore({ socketPath, token: "t0ken", timeoutMs: PATIENCE });
     try {
       const { request } = gateway(upstream, { store, failureThreshold: 1, ...PATIENT });
       upstream.status = 500;
       await request();
       assertRefused(await request());
-      const stranger = new BreakerdStore({ socketPath });
+      const stranger = new BreakerdStore({ socketPath, timeoutMs: PATIENCE });
       await assert.rejects(stranger.recordFailure("a"), { code: "unauthorized", status: 401, applied: "no" });
       stranger.destroy();
     } finally {
