@@ -128,8 +128,8 @@ demo: ## two gateways, in Python and in Node, share one circuit while an upstrea
 	@$(MAKE) $(JOBS) --no-print-directory BUILD=$(BUILD) all
 	@$(PYTHON) docs/clients/demo/demo.py $(BUILD)/breakerd
 
-demo-record: $(BUILD)/breakerd ## ... and put what it prints into docs/demo.md
-	@$(PYTHON) docs/clients/demo/demo.py $(BUILD)/breakerd --record docs/demo.md
+demo-record: $(BUILD)/breakerd ## ... and put what it prints into README.md
+	@$(PYTHON) docs/clients/demo/demo.py $(BUILD)/breakerd --record README.md
 
 .PHONY: test
 test: ## install what is missing, build, run every test

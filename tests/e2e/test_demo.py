@@ -1,4 +1,4 @@
-"""make demo does what docs/demo.md says it printed."""
+"""make demo does what README.md says it printed."""
 
 import os
 import re
@@ -12,7 +12,7 @@ def test_the_demonstration():
                           stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", timeout=60,
                           env=environment({"http_proxy": "http://127.0.0.1:9"}), check=False)
     assert done.returncode == 0, done.stderr
-    with open(os.path.join(ROOT, "docs", "demo.md"), encoding="utf-8") as file:
+    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
         recorded = re.search(r"^```console\n\$ make demo\n(.*?)^```$", file.read(), re.DOTALL | re.MULTILINE)[1]
     assert done.stdout == recorded
     # Both trip it and both stop: nothing reached the upstream from the trip to the probe.

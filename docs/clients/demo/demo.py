@@ -1,7 +1,7 @@
 """Two gateways, one in Python and one in Node, share one circuit through breakerd: make demo
 
 usage: demo.py BREAKERD [--record FILE]
---record puts what was printed into FILE, in place of its first block of console output.
+--record puts what was printed into FILE, in place of what `make demo` printed there before.
 """
 
 import http.client
@@ -163,7 +163,7 @@ def record(file):
     with open(file, encoding="utf-8") as old:
         text = old.read()
     block = "```console\n$ make demo\n" + "".join(line + "\n" for line in printed) + "```\n"
-    text = re.sub(r"^```console\n.*?^```\n", lambda _: block, text, count=1, flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"^```console\n\$ make demo\n.*?^```\n", lambda _: block, text, count=1, flags=re.DOTALL | re.MULTILINE)
     with open(file, "w", encoding="utf-8") as new:
         new.write(text)
 
