@@ -272,7 +272,7 @@ deb: ## a Debian package for this release, in $(BUILD)/deb, and what lintian thi
 	@echo; ls $(DEB)/*.deb
 
 .PHONY: deb-try
-deb-try: ## build, install, upgrade and purge the package in clean trees of Debian 12 and 13; root
+deb-try: ## the package in clean trees of Debian 12 and 13, and under their systemds; as root
 	tests/deb/try bookworm
 	tests/deb/try trixie
 
