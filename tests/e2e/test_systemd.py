@@ -254,7 +254,9 @@ def test_socket_activation(directory):
                 env=environment())
             try:
                 addresses = [("127.0.0.1", port), name]
-                until(lambda name=name: os.path.exists(name), "it listens")
+                # The socket's file is there a moment before it can be connected to.
+                until(lambda file=log.name: open(file, "rb").read().count(b"Listening on") == 2,
+                      "it listens")
                 for n, address in enumerate(addresses[::1 if first == "tcp" else -1], 1):
                     with Wire(address) as wire:
                         expect(wire.ask("POST", path("a", "failure"), body=b""), failureCount=n)
