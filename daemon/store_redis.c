@@ -28,6 +28,7 @@ struct redis_command {
 /* One of the five operations. */
 struct redis_circuit_op {
 	struct redis_op base;
+	bool whole; /* with the script, not its hash */
 	size_t key_len;
 	size_t script_len;
 	char key[]; /* prefix, "cb:" and the circuit's key; then, script_len bytes, what the
@@ -108,6 +109,16 @@ void redis_op_continue(struct redis_op *o, int argc, const char **argv, const si
 		return;
 	redis_store_away(redis_store(o->op.store), &result);
 	redis_op_finish(o, &result);
+}
+
+bool redis_script_again(struct redis_store *r, const redisReply *reply, bool *whole)
+{
+	if (*whole || reply->type != REDIS_REPLY_ERROR || strncmp(reply->str, "NOSCRIPT", 8) != 0)
+		return false;
+	if (r->metrics)
+		r->metrics->redis_noscript++;
+	*whole = true;
+	return true;
 }
 
 const char *redis_store_why(struct redis_store *r)
@@ -254,19 +265,17 @@ static int send_get(struct redis_circuit_op *q)
 
 /* --- steps to be folded in */
 
-static int send_script(struct redis_circuit_op *q, bool whole);
+static int send_script(struct redis_circuit_op *q);
 
 static void on_step(struct redis_op *o, const redisReply *reply)
 {
 	struct redis_store *r = redis_store(o->op.store);
+	struct redis_circuit_op *q = circuit_op(o);
 	struct circuit_script_answer a;
 	struct store_result result;
 
-	if (reply->type == REDIS_REPLY_ERROR && strncmp(reply->str, "NOSCRIPT", 8) == 0) {
-		/* It surely did not run. */
-		if (r->metrics)
-			r->metrics->redis_noscript++;
-		if (send_script(circuit_op(o), true) != 0) {
+	if (redis_script_again(r, reply, &q->whole)) {
+		if (send_script(q) != 0) {
 			redis_store_away(r, &result);
 			redis_op_finish(o, &result);
 		}
@@ -280,12 +289,12 @@ static void on_step(struct redis_op *o, const redisReply *reply)
 		finish_circuit(o, &a.circuit, !a.exists);
 }
 
-static int send_script(struct redis_circuit_op *q, bool whole)
+static int send_script(struct redis_circuit_op *q)
 {
 	struct redis_store *r = redis_store(q->base.op.store);
-	const char *script = whole ? circuit_lua : redis_link_sha(r->link);
+	const char *script = q->whole ? circuit_lua : redis_link_sha(r->link);
 	const char *argv[] = {
-		whole ? "EVAL" : "EVALSHA", script, "1", q->key, r->ttl, q->key + q->key_len,
+		q->whole ? "EVAL" : "EVALSHA", script, "1", q->key, r->ttl, q->key + q->key_len,
 	};
 	size_t argvlen[] = {
 		strlen(argv[0]), strlen(script), 1, q->key_len, r->ttl_len, q->script_len,
@@ -353,7 +362,7 @@ static struct store_op *redis_fold(struct store *s, const char *key, size_t key_
 	q = circuit_op_new(r, key, key_len, step, step_len);
 	if (!q)
 		return store_refuse(result, STORE_ERROR, "out of memory");
-	if (send_script(q, false) != 0) {
+	if (send_script(q) != 0) {
 		free(q);
 		return redis_store_away(r, result);
 	}

@@ -82,6 +82,10 @@ void redis_op_fail(struct redis_op *o, enum store_status status, const char *mes
 /* Ends the op with an error reply's words, or with "unexpected reply". */
 void redis_op_fail_reply(struct redis_op *o, const redisReply *reply);
 
+/* True if the reply says that Redis does not know the hash of circuit.lua: the call surely did
+ * not run, and goes again with the whole script. Sets *whole, and is true only once. */
+bool redis_script_again(struct redis_store *r, const redisReply *reply, bool *whole);
+
 /* NULL, with *result set, if the link is down or max_in_flight reached; else the store. */
 struct redis_store *redis_store_open(struct store *s, struct store_result *result);
 

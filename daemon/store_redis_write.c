@@ -8,7 +8,6 @@
 
 #include "circuit_script.h"
 #include "keytable.h"
-#include "metrics.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -249,19 +248,12 @@ static void call_split(struct redis_call *call)
 
 static void call_error(struct redis_call *call, const redisReply *reply)
 {
-	struct redis_store *r = call->r;
-
-	if (strncmp(reply->str, "NOSCRIPT", 8) == 0 && !call->whole) {
-		/* It surely did not run. */
-		if (r->metrics)
-			r->metrics->redis_noscript++;
-		call->whole = true;
+	if (redis_script_again(call->r, reply, &call->whole))
 		call_send(call);
-	} else if (call->part_count > 1) {
+	else if (call->part_count > 1)
 		call_split(call);
-	} else {
+	else
 		call_fail(call, STORE_ERROR, reply->str);
-	}
 }
 
 static void call_answer(struct redis_call *call, const redisReply *reply)

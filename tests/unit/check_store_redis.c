@@ -2,11 +2,13 @@
  * daemon/store_redis.c, store_redis_write.c and store_redis_list.c, on a real redis-server.
  */
 #include "circuit_json.h"
+#include "fake_redis.h"
 #include "log.h"
 #include "metrics.h"
 #include "redis_server.h"
 #include "redis_target.h"
 #include "store_contract.h"
+#include "store_driver.h"
 
 #include <event2/event.h>
 #include <inttypes.h>
@@ -335,6 +337,48 @@ START_TEST(a_forgotten_script_is_sent_again)
 	for (size_t i = 0; i < 20; i++)
 		ck_assert_int_eq(answers[i].result.status, STORE_OK);
 	ck_assert_int_eq(do_ok("k", OP_GET).failure_count, 23);
+}
+END_TEST
+
+/* A server that knows no script, not even the one that it is just given. */
+START_TEST(a_script_refused_whole_is_an_error)
+{
+	static const char noscript[] = "-NOSCRIPT No matching script.\r\n";
+	const struct circuit_fold fold = {.failures = 1, .writes = true};
+	struct fake_redis *fake = fake_redis_new(base);
+	struct store_result refusal;
+	struct answer a[4];
+	char url[64];
+
+	fake_redis_on(fake, "EVALSHA", noscript, FAKE_STAY);
+	fake_redis_on(fake, "EVAL", noscript, FAKE_STAY);
+	snprintf(url, sizeof(url), "redis://127.0.0.1:%d", fake_redis_port(fake));
+	open_store(url, "stoma:", store_test_limits());
+	wait_for(STORE_READY);
+
+	submit(&a[0], "k", OP_FAILURE);
+	wait_for_all();
+	ck_assert_uint_eq(metrics->redis_noscript, 1);
+
+	memset(&a[1], 0, sizeof(a[1]));
+	a[1].op = store->driver->fold(store, "k", 1, &fold, on_answer, &a[1], &refusal);
+	ck_assert_ptr_nonnull(a[1].op);
+	waiting++;
+	wait_for_all();
+	ck_assert_uint_eq(metrics->redis_noscript, 2);
+
+	/* In one call; then each by itself, as with any error of a whole call. */
+	submit(&a[2], "k", OP_FAILURE);
+	submit(&a[3], "l", OP_FAILURE);
+	wait_for_all();
+	ck_assert_uint_eq(metrics->redis_noscript, 5);
+
+	for (size_t i = 0; i < 4; i++) {
+		ck_assert_uint_eq(a[i].count, 1);
+		ck_assert_int_eq(a[i].result.status, STORE_ERROR);
+		ck_assert_str_eq(a[i].message, "NOSCRIPT No matching script.");
+	}
+	fake_redis_free(fake);
 }
 END_TEST
 
@@ -1010,6 +1054,7 @@ static TCase *cases(void)
 	tcase_add_test(t, writes_renew_the_time_to_live);
 	tcase_add_test(t, every_transition_reaches_the_script);
 	tcase_add_test(t, a_forgotten_script_is_sent_again);
+	tcase_add_test(t, a_script_refused_whole_is_an_error);
 	tcase_add_test(t, another_type_is_an_error_and_stays);
 	tcase_add_test(t, a_corrupt_value_reads_as_no_circuit);
 	tcase_add_test(t, absent_reads_share_the_clock);
