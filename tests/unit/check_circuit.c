@@ -4,6 +4,7 @@
 #include "cases.h"
 #include "circuit.h"
 #include "circuit_json.h"
+#include "suite.h"
 
 #include <check.h>
 #include <stdlib.h>
@@ -116,8 +117,7 @@ int main(void)
 {
 	Suite *s = suite_create("circuit");
 	TCase *t = tcase_create("circuit");
-	SRunner *r = srunner_create(s);
-	int failed;
+	int status;
 
 	cases_load(&cases);
 	tcase_add_loop_test(t, table, 0, cases.count);
@@ -126,9 +126,7 @@ int main(void)
 	tcase_add_test(t, verbs_have_the_names_of_the_metrics);
 	tcase_add_test(t, reset_leaves_an_absent_circuit);
 	suite_add_tcase(s, t);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
+	status = suite_run(s);
 	cases_free(&cases);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return status;
 }

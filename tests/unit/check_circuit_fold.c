@@ -1,4 +1,5 @@
 #include "circuit_fold.h"
+#include "suite.h"
 
 #include <check.h>
 #include <stdlib.h>
@@ -362,8 +363,6 @@ int main(void)
 {
 	Suite *suite = suite_create("circuit_fold");
 	TCase *tc = tcase_create("fold");
-	SRunner *runner;
-	int failed;
 
 	tcase_add_test(tc, reads_and_conflicts_leave_nothing);
 	tcase_add_test(tc, counts_are_added_to_what_others_recorded);
@@ -383,9 +382,5 @@ int main(void)
 	tcase_add_test(tc, what_only_moves_the_state_may_be_repeated);
 	tcase_add_test(tc, it_is_encoded_for_the_script);
 	suite_add_tcase(suite, tc);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(suite);
 }

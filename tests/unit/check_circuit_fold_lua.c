@@ -5,6 +5,7 @@
 #include "circuit_fold.h"
 #include "circuit_json.h"
 #include "redis_server.h"
+#include "suite.h"
 
 #include <check.h>
 #include <inttypes.h>
@@ -188,8 +189,6 @@ int main(void)
 {
 	Suite *suite = suite_create("circuit_fold_lua");
 	TCase *tc = tcase_create("fold");
-	SRunner *runner;
-	int failed;
 
 	tcase_add_unchecked_fixture(tc, setup, teardown);
 	tcase_set_timeout(tc, 60);
@@ -198,9 +197,5 @@ int main(void)
 	tcase_add_test(tc, members_of_others_are_kept);
 	tcase_add_test(tc, another_type_is_left_alone);
 	suite_add_tcase(suite, tc);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(suite);
 }

@@ -4,6 +4,7 @@
  */
 #include "circuit_json.h"
 #include "key.h"
+#include "suite.h"
 
 #include <check.h>
 #include <inttypes.h>
@@ -494,8 +495,6 @@ int main(void)
 {
 	Suite *s = suite_create("circuit_json");
 	TCase *t = tcase_create("circuit_json");
-	SRunner *r = srunner_create(s);
-	int failed;
 
 	tcase_set_timeout(t, 60);
 	tcase_add_test(t, encodes_as_stoma_does);
@@ -513,8 +512,5 @@ int main(void)
 	tcase_add_test(t, the_sentence_is_cut_to_its_room);
 	tcase_add_test(t, a_deep_body_is_invalid);
 	suite_add_tcase(s, t);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -4,6 +4,7 @@
 #include "cases.h"
 #include "circuit_script.h"
 #include "redis_server.h"
+#include "suite.h"
 
 #include <check.h>
 #include <inttypes.h>
@@ -772,8 +773,6 @@ int main(void)
 {
 	Suite *s = suite_create("circuit.lua");
 	TCase *t = tcase_create("circuit.lua");
-	SRunner *r = srunner_create(s);
-	int failed;
 
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_set_timeout(t, 120);
@@ -787,8 +786,5 @@ int main(void)
 	tcase_add_test(t, no_permission_says_so);
 	tcase_add_test(t, lua_reads_as_c_does);
 	suite_add_tcase(s, t);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -1,5 +1,6 @@
 #include "config.h"
 #include "config_table.h"
+#include "suite.h"
 
 #include <check.h>
 #include <ctype.h>
@@ -901,8 +902,6 @@ int main(void)
 {
 	Suite *s = suite_create("config");
 	TCase *tc = tcase_create("config");
-	SRunner *sr = srunner_create(s);
-	int failed;
 
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, defaults_are_those_of_the_contract);
@@ -940,8 +939,5 @@ int main(void)
 	tcase_add_test(tc, the_shipped_file_holds_every_default);
 	tcase_add_test(tc, the_manual_pages_name_every_setting);
 	suite_add_tcase(s, tc);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -2,6 +2,7 @@
 #include "listen.h"
 #include "log.h"
 #include "metrics.h"
+#include "suite.h"
 
 #include <check.h>
 #include <errno.h>
@@ -1329,8 +1330,6 @@ int main(void)
 {
 	Suite *s = suite_create("http");
 	TCase *tc = tcase_create("http");
-	SRunner *runner;
-	int failed;
 
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_set_timeout(tc, 30);
@@ -1385,9 +1384,5 @@ int main(void)
 	tcase_add_test(tc, debug_log);
 	tcase_add_test(tc, many_connections_come_and_go);
 	suite_add_tcase(s, tc);
-	runner = srunner_create(s);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed != 0;
+	return suite_run(s);
 }

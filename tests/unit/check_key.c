@@ -2,6 +2,7 @@
  * proto/key.c
  */
 #include "key.h"
+#include "suite.h"
 
 #include <check.h>
 #include <stdlib.h>
@@ -240,8 +241,6 @@ int main(void)
 {
 	Suite *s = suite_create("key");
 	TCase *t = tcase_create("key");
-	SRunner *r = srunner_create(s);
-	int failed;
 
 	tcase_add_loop_test(t, segments_decode, 0, COUNT(decodes));
 	tcase_add_loop_test(t, segments_are_refused, 0, COUNT(refusals));
@@ -251,8 +250,5 @@ int main(void)
 	tcase_add_loop_test(t, text_is_made_safe, 0, COUNT(cleans));
 	tcase_add_test(t, text_is_cut_between_characters);
 	suite_add_tcase(s, t);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

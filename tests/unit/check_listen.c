@@ -1,4 +1,5 @@
 #include "listen.h"
+#include "suite.h"
 
 #include <check.h>
 #include <errno.h>
@@ -377,8 +378,6 @@ int main(void)
 {
 	Suite *s = suite_create("listen");
 	TCase *tc = tcase_create("listen");
-	SRunner *runner;
-	int failed;
 
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, addresses_are_parsed);
@@ -403,9 +402,5 @@ int main(void)
 	tcase_add_test(tc, other_descriptors_are_refused);
 #endif
 	suite_add_tcase(s, tc);
-	runner = srunner_create(s);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed != 0;
+	return suite_run(s);
 }

@@ -1,4 +1,5 @@
 #include "log.h"
+#include "suite.h"
 
 #include <check.h>
 #include <errno.h>
@@ -330,8 +331,6 @@ int main(void)
 {
 	Suite *s = suite_create("log");
 	TCase *tc = tcase_create("log");
-	SRunner *sr = srunner_create(s);
-	int failed;
 
 	tcase_add_test(tc, a_line_has_stamp_level_token_and_pairs);
 	tcase_add_test(tc, the_journal_gets_a_priority_and_no_stamp);
@@ -350,8 +349,5 @@ int main(void)
 	tcase_add_test(tc, a_flood_is_held_back_and_counted);
 	tcase_add_test(tc, a_limit_counts_only_what_would_be_written);
 	suite_add_tcase(s, tc);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -1,4 +1,5 @@
 #include "metrics.h"
+#include "suite.h"
 
 #include <check.h>
 #include <event2/buffer.h>
@@ -265,8 +266,6 @@ int main(void)
 {
 	Suite *s = suite_create("metrics");
 	TCase *tc = tcase_create("metrics");
-	SRunner *runner;
-	int failed;
 
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_set_timeout(tc, 30);
@@ -279,9 +278,5 @@ int main(void)
 	tcase_add_test(tc, exposition_is_well_formed);
 	tcase_add_test(tc, promtool_has_no_complaint);
 	suite_add_tcase(s, tc);
-	runner = srunner_create(s);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed != 0;
+	return suite_run(s);
 }

@@ -2,6 +2,7 @@
  * proto/problem.c
  */
 #include "problem.h"
+#include "suite.h"
 
 #include <check.h>
 #include <stdio.h>
@@ -97,16 +98,11 @@ int main(void)
 {
 	Suite *s = suite_create("problem");
 	TCase *t = tcase_create("problem");
-	SRunner *r = srunner_create(s);
-	int failed;
 
 	tcase_add_test(t, members_stand_in_order);
 	tcase_add_test(t, detail_is_made_safe);
 	tcase_add_test(t, detail_may_be_long);
 	tcase_add_loop_test(t, every_problem_is_whole, 0, PROBLEMS);
 	suite_add_tcase(s, t);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

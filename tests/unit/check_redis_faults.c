@@ -1,8 +1,8 @@
 #include "redis_faults.h"
+#include "suite.h"
 
 #include <check.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 static const char *judge(const char *text)
@@ -68,17 +68,11 @@ int main(void)
 {
 	Suite *suite = suite_create("redis_faults");
 	TCase *tc = tcase_create("faults");
-	SRunner *runner;
-	int failed;
 
 	tcase_add_test(tc, what_nobody_could_write_to_is_the_link_s);
 	tcase_add_test(tc, each_failure_has_a_label_of_its_own);
 	tcase_add_test(tc, a_failure_is_what_the_server_said_or_where_it_was);
 	tcase_add_test(tc, words_are_one_printable_line);
 	suite_add_tcase(suite, tc);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(suite);
 }

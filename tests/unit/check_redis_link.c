@@ -5,6 +5,7 @@
 #include "metrics.h"
 #include "redis_server.h"
 #include "redis_target.h"
+#include "suite.h"
 
 #include <check.h>
 #include <dirent.h>
@@ -959,11 +960,5 @@ static Suite *suite(void)
 
 int main(void)
 {
-	SRunner *runner = srunner_create(suite());
-	int failed;
-
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(suite());
 }

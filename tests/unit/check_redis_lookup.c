@@ -1,4 +1,5 @@
 #include "redis_lookup.h"
+#include "suite.h"
 
 #include <arpa/inet.h>
 #include <check.h>
@@ -316,8 +317,6 @@ int main(void)
 {
 	Suite *suite = suite_create("redis_lookup");
 	TCase *tcase = tcase_create("all");
-	SRunner *runner = srunner_create(suite);
-	int failed;
 
 	tcase_set_timeout(tcase, 30);
 	tcase_add_checked_fixture(tcase, setup, teardown);
@@ -330,8 +329,5 @@ int main(void)
 	tcase_add_test(tcase, nobody_answers);
 	tcase_add_test(tcase, freed_while_asking);
 	suite_add_tcase(suite, tcase);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(suite);
 }

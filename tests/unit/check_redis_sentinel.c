@@ -4,12 +4,12 @@
 #include "fake_redis.h"
 #include "redis_server.h"
 #include "redis_target.h"
+#include "suite.h"
 
 #include <check.h>
 #include <event2/event.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -358,8 +358,6 @@ int main(void)
 {
 	Suite *suite = suite_create("redis_sentinel");
 	TCase *tcase = tcase_create("all");
-	SRunner *runner = srunner_create(suite);
-	int failed;
 
 	tcase_set_timeout(tcase, 60);
 	tcase_add_checked_fixture(tcase, setup, teardown);
@@ -375,8 +373,5 @@ int main(void)
 	tcase_add_test(tcase, freed_at_any_time);
 	tcase_add_test(tcase, real_failover);
 	suite_add_tcase(suite, tcase);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(suite);
 }

@@ -1,8 +1,8 @@
 #include "redis_target.h"
+#include "suite.h"
 
 #include <check.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 static struct redis_target parsed(const char *url)
@@ -180,8 +180,6 @@ int main(void)
 {
 	Suite *suite = suite_create("redis_target");
 	TCase *tcase = tcase_create("all");
-	SRunner *runner = srunner_create(suite);
-	int failed;
 
 	tcase_add_test(tcase, tcp);
 	tcase_add_test(tcase, userinfo);
@@ -191,8 +189,5 @@ int main(void)
 	tcase_add_test(tcase, too_long);
 	tcase_add_test(tcase, print);
 	suite_add_tcase(suite, tcase);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(suite);
 }

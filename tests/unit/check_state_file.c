@@ -1,6 +1,7 @@
 #include "key.h"
 #include "siphash.h"
 #include "state_file.h"
+#include "suite.h"
 
 #include <check.h>
 #include <errno.h>
@@ -614,11 +615,5 @@ static Suite *state_file_suite(void)
 
 int main(void)
 {
-	SRunner *runner = srunner_create(state_file_suite());
-	int failed;
-
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(state_file_suite());
 }

@@ -4,6 +4,7 @@
 #include "metrics.h"
 #include "state_keeper.h"
 #include "store_driver.h"
+#include "suite.h"
 
 #include <check.h>
 #include <event2/event.h>
@@ -477,11 +478,5 @@ static Suite *state_keeper_suite(void)
 
 int main(void)
 {
-	SRunner *runner = srunner_create(state_keeper_suite());
-	int failed;
-
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(state_keeper_suite());
 }

@@ -5,6 +5,7 @@
 #include "metrics.h"
 #include "store_contract.h"
 #include "store_driver.h"
+#include "suite.h"
 
 #include <event2/event.h>
 #include <stdio.h>
@@ -718,8 +719,6 @@ int main(void)
 {
 	Suite *suite = suite_create("store_fallback");
 	TCase *own = tcase_create("fallback");
-	SRunner *runner;
-	int failed;
 
 	suite_add_tcase(suite, store_contract(&there));
 	tcase_add_checked_fixture(own, setup, teardown);
@@ -748,9 +747,5 @@ int main(void)
 	tcase_add_test(own, what_waits_is_bounded);
 	tcase_add_test(own, it_can_be_freed_with_steps_under_way);
 	suite_add_tcase(suite, own);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(suite);
 }

@@ -1,5 +1,6 @@
 #include "metrics.h"
 #include "store_contract.h"
+#include "suite.h"
 
 #include <event2/event.h>
 #include <stdio.h>
@@ -270,8 +271,6 @@ int main(void)
 {
 	Suite *suite = suite_create("store_memory");
 	TCase *own = tcase_create("memory");
-	SRunner *runner;
-	int failed;
 
 	suite_add_tcase(suite, store_contract(&plain));
 	tcase_add_checked_fixture(own, setup, teardown);
@@ -287,9 +286,5 @@ int main(void)
 	tcase_add_test(own, a_state_file_keeps_what_was_written);
 	tcase_add_test(own, a_place_that_does_not_do_leaves_the_store);
 	suite_add_tcase(suite, own);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(suite);
 }

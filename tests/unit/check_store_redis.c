@@ -9,6 +9,7 @@
 #include "redis_target.h"
 #include "store_contract.h"
 #include "store_driver.h"
+#include "suite.h"
 
 #include <event2/event.h>
 #include <inttypes.h>
@@ -1085,16 +1086,11 @@ int main(void)
 {
 	Suite *s = suite_create("store_redis");
 	TCase *both[] = {store_contract(&contract), cases()};
-	SRunner *r = srunner_create(s);
-	int failed;
 
 	signal(SIGPIPE, SIG_IGN);
 	for (size_t i = 0; i < 2; i++) {
 		tcase_add_unchecked_fixture(both[i], start_server, stop_server);
 		suite_add_tcase(s, both[i]);
 	}
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }
