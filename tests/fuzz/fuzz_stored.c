@@ -6,6 +6,7 @@
  * An input is the operations on one line, then the value: letters of circuit.lua, or a step
  * to be folded in, which begins with w. What is no letter stands for one.
  */
+#include "../unit/script_op.h"
 #include "circuit_fold.h"
 #include "circuit_json.h"
 #include "circuit_script.h"
@@ -261,26 +262,6 @@ static void check_read(struct fuzz_text value, enum circuit_stored stored, const
 		check_same(&answer.circuit, c);
 }
 
-static struct circuit_op op_of(char letter)
-{
-	int n = letter - 'A';
-
-	switch (letter) {
-	case 'g':
-		return (struct circuit_op){.verb = CIRCUIT_GET_STATE};
-	case 's':
-		return (struct circuit_op){.verb = CIRCUIT_RECORD_SUCCESS};
-	case 'f':
-		return (struct circuit_op){.verb = CIRCUIT_RECORD_FAILURE};
-	case 'd':
-		return (struct circuit_op){.verb = CIRCUIT_RESET};
-	}
-	return (struct circuit_op){.verb = CIRCUIT_TRANSITION,
-				   .to = n / 4,
-				   .has_from = n % 4 > 0,
-				   .from = n % 4 ? n % 4 - 1 : 0};
-}
-
 static void check_operations(struct fuzz_text value, const char *ops, struct circuit c, bool exists,
 			     char *others)
 {
@@ -289,7 +270,7 @@ static void check_operations(struct fuzz_text value, const char *ops, struct cir
 
 	redis_eval(value, ops, &answer);
 	for (; *ops; ops++) {
-		struct circuit_op op = op_of(*ops);
+		struct circuit_op op = script_op(*ops);
 		enum circuit_effect effect = circuit_apply(&c, exists, &op, NOW_MS);
 
 		if (effect == CIRCUIT_REMOVED)

@@ -37,21 +37,20 @@ static void teardown(void)
 
 static redisReply *run(const char *step)
 {
-	redisReply *reply = redisCommand(redis, "EVAL %s 1 k %d %s", circuit_lua, TTL, step);
+	redisReply *reply = redis_reply(redis, "EVAL %s 1 k %d %s", circuit_lua, TTL, step);
 
-	ck_assert_ptr_nonnull(reply);
 	ck_assert_msg(reply->type == REDIS_REPLY_ARRAY, "%s", reply->str);
 	return reply;
 }
 
 static void set(const char *value)
 {
-	freeReplyObject(redisCommand(redis, "SET k %s EX %d", value, TTL));
+	redis_run(redis, "SET k %s EX %d", value, TTL);
 }
 
 static void expect_stored(const char *value)
 {
-	redisReply *reply = redisCommand(redis, "GET k");
+	redisReply *reply = redis_reply(redis, "GET k");
 
 	if (value)
 		ck_assert_str_eq(reply->str, value);
@@ -113,9 +112,9 @@ START_TEST(the_script_folds_as_the_function_does)
 
 		circuit_json_encode(before, &c);
 		if (exists) /* without a time to live: when it was written is not known */
-			freeReplyObject(redisCommand(redis, "SET k %s", before));
+			redis_run(redis, "SET k %s", before);
 		else
-			freeReplyObject(redisCommand(redis, "DEL k"));
+			redis_run(redis, "DEL k");
 		effect = circuit_fold_apply(&c, exists, 0, &fold);
 		circuit_fold_encode(step, &fold);
 		freeReplyObject(run(step));
@@ -139,11 +138,9 @@ START_TEST(a_success_recorded_since_keeps_a_circuit_from_its_reset)
 {
 	static const char value[] = "{\"state\":\"closed\",\"failureCount\":0,\"successCount\":1,"
 				    "\"lastFailureTime\":0,\"lastStateChange\":1}";
-	redisReply *time = redisCommand(redis, "TIME");
-	int64_t now = strtoll(time->element[0]->str, NULL, 10) * 1000;
+	int64_t now = redis_now_ms(redis);
 	char step[CIRCUIT_FOLD_MAX];
 
-	freeReplyObject(time);
 	set(value);
 	snprintf(step, sizeof(step), "w 0 0 1 1 0 3 0 0 %" PRId64, now - 5000);
 	freeReplyObject(run(step));
@@ -156,16 +153,12 @@ END_TEST
 
 START_TEST(members_of_others_are_kept)
 {
-	redisReply *reply;
-
 	set("{\"x\":[ ],\"state\":\"open\",\"failureCount\":1,\"successCount\":0,"
 	    "\"lastFailureTime\":5,\"lastStateChange\":6,\"n\":1.00}");
 	freeReplyObject(run("w 2 1 0 0 1 3 9 8 0"));
 	expect_stored("{\"state\":\"open\",\"failureCount\":3,\"successCount\":1,"
 		      "\"lastFailureTime\":8,\"lastStateChange\":6,\"x\":[ ],\"n\":1.00}");
-	reply = redisCommand(redis, "TTL k");
-	ck_assert_int_ge(reply->integer, TTL - 5);
-	freeReplyObject(reply);
+	ck_assert_int_ge(redis_integer(redis, "TTL k"), TTL - 5);
 }
 END_TEST
 
@@ -173,15 +166,15 @@ START_TEST(another_type_is_left_alone)
 {
 	redisReply *reply;
 
-	freeReplyObject(redisCommand(redis, "DEL k"));
-	freeReplyObject(redisCommand(redis, "RPUSH k a"));
+	redis_run(redis, "DEL k");
+	redis_run(redis, "RPUSH k a");
 	reply = run("w 2 1 0 0 1 3 9 8 0");
 	ck_assert_int_eq(reply->element[0]->type, REDIS_REPLY_ERROR);
 	freeReplyObject(reply);
-	reply = redisCommand(redis, "TYPE k");
+	reply = redis_reply(redis, "TYPE k");
 	ck_assert_str_eq(reply->str, "list");
 	freeReplyObject(reply);
-	freeReplyObject(redisCommand(redis, "DEL k"));
+	redis_run(redis, "DEL k");
 }
 END_TEST
 

@@ -4,6 +4,7 @@
 #include "cases.h"
 #include "circuit_script.h"
 #include "redis_server.h"
+#include "script_op.h"
 #include "suite.h"
 
 #include <check.h>
@@ -23,59 +24,13 @@ static struct redis_server_process server;
 static redisContext *redis;
 static char sha[64];
 
-/* --- talking to the server --- */
-
-static redisReply *command(const char *fmt, ...)
-{
-	redisReply *reply;
-	va_list ap;
-
-	va_start(ap, fmt);
-	reply = redisvCommand(redis, fmt, ap);
-	va_end(ap);
-	ck_assert_msg(reply != NULL, "%s", redis->errstr);
-	return reply;
-}
-
-static void run(const char *fmt, ...)
-{
-	redisReply *reply;
-	va_list ap;
-
-	va_start(ap, fmt);
-	reply = redisvCommand(redis, fmt, ap);
-	va_end(ap);
-	ck_assert_msg(reply && reply->type != REDIS_REPLY_ERROR, "%s: %s", fmt,
-		      reply ? reply->str : redis->errstr);
-	freeReplyObject(reply);
-}
-
-static int64_t integer_of(redisReply *reply)
-{
-	int64_t n = reply->integer;
-
-	ck_assert_int_eq(reply->type, REDIS_REPLY_INTEGER);
-	freeReplyObject(reply);
-	return n;
-}
-
-static int64_t redis_now_ms(void)
-{
-	redisReply *reply = command("TIME");
-	int64_t now = strtoll(reply->element[0]->str, NULL, 10) * 1000 +
-		      strtoll(reply->element[1]->str, NULL, 10) / 1000;
-
-	freeReplyObject(reply);
-	return now;
-}
-
 static void setup(void)
 {
 	redisReply *reply;
 
 	redis_server_start(&server, NULL);
 	redis = redis_server_connect(&server);
-	reply = command("SCRIPT LOAD %s", circuit_lua);
+	reply = redis_reply(redis, "SCRIPT LOAD %s", circuit_lua);
 	ck_assert_msg(reply->type == REDIS_REPLY_STRING, "%s", reply->str);
 	snprintf(sha, sizeof(sha), "%s", reply->str);
 	freeReplyObject(reply);
@@ -94,27 +49,6 @@ struct answer {
 	struct circuit circuit;
 };
 
-/* The operation of a letter: these are part of the script's interface, and written out here. */
-static struct circuit_op op_of(char letter)
-{
-	int n = letter - 'A';
-
-	switch (letter) {
-	case 'g':
-		return (struct circuit_op){.verb = CIRCUIT_GET_STATE};
-	case 's':
-		return (struct circuit_op){.verb = CIRCUIT_RECORD_SUCCESS};
-	case 'f':
-		return (struct circuit_op){.verb = CIRCUIT_RECORD_FAILURE};
-	case 'd':
-		return (struct circuit_op){.verb = CIRCUIT_RESET};
-	}
-	return (struct circuit_op){.verb = CIRCUIT_TRANSITION,
-				   .to = n / 4,
-				   .has_from = n % 4 > 0,
-				   .from = n % 4 ? n % 4 - 1 : 0};
-}
-
 /* What the operations came to, as who asked makes it of the script's answer. */
 static void answers_of(const redisReply *reply, const char *ops, struct answer *answers)
 {
@@ -126,7 +60,7 @@ static void answers_of(const redisReply *reply, const char *ops, struct answer *
 	ck_assert_msg(circuit_script_read(reply->str, reply->len, &found), "%s", reply->str);
 	exists = found.exists;
 	for (; *ops; ops++, answers++) {
-		struct circuit_op op = op_of(*ops);
+		struct circuit_op op = script_op(*ops);
 		enum circuit_effect effect;
 
 		answers->stored = reply->str[0] - '0';
@@ -141,7 +75,7 @@ static void answers_of(const redisReply *reply, const char *ops, struct answer *
 /* One operation, by its letter, on KEY. */
 static struct answer apply(const char *letter)
 {
-	redisReply *reply = command("EVALSHA %s 1 " KEY " " TTL " %s", sha, letter);
+	redisReply *reply = redis_reply(redis, "EVALSHA %s 1 " KEY " " TTL " %s", sha, letter);
 	struct answer a;
 
 	ck_assert_msg(reply->type == REDIS_REPLY_ARRAY && reply->elements == 1, "%s",
@@ -153,7 +87,7 @@ static struct answer apply(const char *letter)
 
 static void store(const char *value, size_t len)
 {
-	run("SET " KEY " %b EX %d", value, len, OLD_TTL);
+	redis_run(redis, "SET " KEY " %b EX %d", value, len, OLD_TTL);
 }
 
 static void check_circuit(const struct circuit *is, const struct circuit *should, const char *name)
@@ -171,7 +105,7 @@ static void check_circuit(const struct circuit *is, const struct circuit *should
 
 static void check_value(const char *name, const char *should, size_t len)
 {
-	redisReply *reply = command("GET " KEY);
+	redisReply *reply = redis_reply(redis, "GET " KEY);
 
 	ck_assert_msg(reply->type == (should ? REDIS_REPLY_STRING : REDIS_REPLY_NIL),
 		      "%s: a value is %sthere", name, should ? "not " : "");
@@ -205,7 +139,7 @@ static void check_stored(const struct circuit_case *row, int64_t now)
 
 static void check_ttl(const struct circuit_case *row)
 {
-	int64_t ttl = integer_of(command("TTL " KEY));
+	int64_t ttl = redis_integer(redis, "TTL " KEY);
 	int64_t most = row->effect == CIRCUIT_WRITTEN ? atoi(TTL) : OLD_TTL;
 
 	if (row->effect == CIRCUIT_REMOVED || (row->effect != CIRCUIT_WRITTEN && !row->before))
@@ -228,14 +162,14 @@ static void check_case(const struct circuit_case *row)
 	int64_t from, to, now = 0;
 	struct answer a;
 
-	run("DEL " KEY);
+	redis_run(redis, "DEL " KEY);
 	if (row->before) {
 		store(row->before, row->before_len);
 		circuit_json_decode_stored(row->before, row->before_len, &before);
 	}
-	from = redis_now_ms();
+	from = redis_now_ms(redis);
 	a = apply(letter);
-	to = redis_now_ms();
+	to = redis_now_ms(redis);
 	ck_assert_msg(a.stored == stored[row->found], "%s: found %d", row->name, a.stored);
 	ck_assert_msg(a.conflict == (row->effect == CIRCUIT_CONFLICT), "%s: conflict", row->name);
 	ck_assert_msg(a.was == before.state, "%s: was %d", row->name, a.was);
@@ -270,9 +204,9 @@ START_TEST(one_call_for_several_circuits)
 	redisReply *reply;
 	struct answer a[3];
 
-	run("RPUSH list x");
-	run("SET b %s", "{\"state\":\"open\",\"n\":1}");
-	reply = command("EVALSHA %s 3 a list b 60 fsE ssd Hs", sha);
+	redis_run(redis, "RPUSH list x");
+	redis_run(redis, "SET b %s", "{\"state\":\"open\",\"n\":1}");
+	reply = redis_reply(redis, "EVALSHA %s 3 a list b 60 fsE ssd Hs", sha);
 	ck_assert_int_eq(reply->type, REDIS_REPLY_ARRAY);
 	ck_assert_uint_eq(reply->elements, 3);
 
@@ -294,19 +228,19 @@ START_TEST(one_call_for_several_circuits)
 	ck_assert_int_eq(a[1].circuit.success_count, 1);
 	freeReplyObject(reply);
 
-	ck_assert_int_eq(integer_of(command("LLEN list")), 1);
-	ck_assert_int_eq(integer_of(command("TTL list")), -1);
-	reply = command("GET b");
+	ck_assert_int_eq(redis_integer(redis, "LLEN list"), 1);
+	ck_assert_int_eq(redis_integer(redis, "TTL list"), -1);
+	reply = redis_reply(redis, "GET b");
 	ck_assert_str_eq(reply->str, "{\"state\":\"open\",\"failureCount\":0,\"successCount\":1,"
 				     "\"lastFailureTime\":0,\"lastStateChange\":0,\"n\":1}");
 	freeReplyObject(reply);
-	ck_assert_int_eq(integer_of(command("DBSIZE")), 3);
+	ck_assert_int_eq(redis_integer(redis, "DBSIZE"), 3);
 }
 END_TEST
 
 START_TEST(operations_on_one_circuit_in_order)
 {
-	redisReply *reply = command("EVALSHA %s 1 " KEY " " TTL " fdgsf", sha);
+	redisReply *reply = redis_reply(redis, "EVALSHA %s 1 " KEY " " TTL " fdgsf", sha);
 	struct answer a[5];
 
 	ck_assert_uint_eq(reply->elements, 1);
@@ -317,7 +251,7 @@ START_TEST(operations_on_one_circuit_in_order)
 	ck_assert_int_eq(a[4].circuit.success_count, 1);
 	freeReplyObject(reply);
 
-	reply = command("EVALSHA %s 1 " KEY " " TTL " fd", sha);
+	reply = redis_reply(redis, "EVALSHA %s 1 " KEY " " TTL " fd", sha);
 	freeReplyObject(reply);
 	check_value("removed last", NULL, 0);
 }
@@ -341,10 +275,10 @@ START_TEST(many_operations_come_to_what_each_does)
 					 ? ops[i - 1]
 					 : letters[(size_t)rand_r(&random) % (sizeof(letters) - 1)];
 		ops[count] = '\0';
-		reply = command("EVALSHA %s 1 " KEY " " TTL " %s", sha, ops);
+		reply = redis_reply(redis, "EVALSHA %s 1 " KEY " " TTL " %s", sha, ops);
 		ck_assert_int_eq(reply->type, REDIS_REPLY_ARRAY);
 		answers_of(reply->element[0], ops, a);
-		value = command("GET " KEY);
+		value = redis_reply(redis, "GET " KEY);
 		if (value->type == REDIS_REPLY_STRING) {
 			ck_assert_int_eq(circuit_json_decode_stored(value->str, value->len,
 								    &stored),
@@ -363,9 +297,10 @@ START_TEST(another_type_is_left_alone)
 {
 	static const char *const letters[] = {"g", "s", "f", "d", "A", "F", "L"};
 
-	run("RPUSH " KEY " x");
+	redis_run(redis, "RPUSH " KEY " x");
 	for (size_t i = 0; i < sizeof(letters) / sizeof(letters[0]); i++) {
-		redisReply *reply = command("EVALSHA %s 1 " KEY " " TTL " %s", sha, letters[i]);
+		redisReply *reply =
+			redis_reply(redis, "EVALSHA %s 1 " KEY " " TTL " %s", sha, letters[i]);
 
 		ck_assert_int_eq(reply->type, REDIS_REPLY_ARRAY);
 		ck_assert_uint_eq(reply->elements, 1);
@@ -373,8 +308,8 @@ START_TEST(another_type_is_left_alone)
 		ck_assert_int_eq(strncmp(reply->element[0]->str, "WRONGTYPE ", 10), 0);
 		freeReplyObject(reply);
 	}
-	ck_assert_int_eq(integer_of(command("LLEN " KEY)), 1);
-	ck_assert_int_eq(integer_of(command("TTL " KEY)), -1);
+	ck_assert_int_eq(redis_integer(redis, "LLEN " KEY), 1);
+	ck_assert_int_eq(redis_integer(redis, "TTL " KEY), -1);
 }
 END_TEST
 
@@ -384,16 +319,16 @@ START_TEST(a_full_server_says_so)
 	redisReply *reply;
 
 	store("{}", 2);
-	run("CONFIG SET maxmemory 1");
-	reply = command("EVALSHA %s 2 " KEY " other " TTL " s f", sha);
+	redis_run(redis, "CONFIG SET maxmemory 1");
+	reply = redis_reply(redis, "EVALSHA %s 2 " KEY " other " TTL " s f", sha);
 	ck_assert_int_eq(reply->type, REDIS_REPLY_ERROR);
 	ck_assert_msg(strncmp(reply->str, "OOM ", 4) == 0, "%s", reply->str);
 	freeReplyObject(reply);
-	reply = command("EVALSHA %s 1 " KEY " " TTL " d", sha);
+	reply = redis_reply(redis, "EVALSHA %s 1 " KEY " " TTL " d", sha);
 	ck_assert_int_eq(reply->type, REDIS_REPLY_ARRAY);
 	freeReplyObject(reply);
-	run("CONFIG SET maxmemory 0");
-	ck_assert_int_eq(integer_of(command("DBSIZE")), 0);
+	redis_run(redis, "CONFIG SET maxmemory 0");
+	ck_assert_int_eq(redis_integer(redis, "DBSIZE"), 0);
 }
 END_TEST
 
@@ -401,8 +336,8 @@ START_TEST(a_replica_says_so)
 {
 	redisReply *reply;
 
-	run("REPLICAOF 127.0.0.1 1");
-	reply = command("EVALSHA %s 1 " KEY " " TTL " f", sha);
+	redis_run(redis, "REPLICAOF 127.0.0.1 1");
+	reply = redis_reply(redis, "EVALSHA %s 1 " KEY " " TTL " f", sha);
 	ck_assert_int_eq(reply->type, REDIS_REPLY_ERROR);
 	ck_assert_msg(strncmp(reply->str, "READONLY ", 9) == 0, "%s", reply->str);
 	freeReplyObject(reply);
@@ -413,16 +348,16 @@ START_TEST(no_permission_says_so)
 {
 	redisReply *reply;
 
-	run("ACL SETUSER default -set");
-	reply = command("EVALSHA %s 1 " KEY " " TTL " f", sha);
+	redis_run(redis, "ACL SETUSER default -set");
+	reply = redis_reply(redis, "EVALSHA %s 1 " KEY " " TTL " f", sha);
 	ck_assert_int_eq(reply->type, REDIS_REPLY_ERROR);
 	ck_assert_msg(strcasestr(reply->str, "user") != NULL, "%s", reply->str);
 	freeReplyObject(reply);
-	run("ACL SETUSER default +set -time");
-	reply = command("EVALSHA %s 2 a b " TTL " f f", sha);
+	redis_run(redis, "ACL SETUSER default +set -time");
+	reply = redis_reply(redis, "EVALSHA %s 2 a b " TTL " f f", sha);
 	ck_assert_int_eq(reply->type, REDIS_REPLY_ERROR);
 	freeReplyObject(reply);
-	ck_assert_int_eq(integer_of(command("DBSIZE")), 0);
+	ck_assert_int_eq(redis_integer(redis, "DBSIZE"), 0);
 }
 END_TEST
 
@@ -740,7 +675,7 @@ static void compare_readings(const struct text *t, unsigned *seen)
 
 	/* What is written in its place is sound, and has counted. */
 	a = apply("s");
-	reply = command("GET " KEY);
+	reply = redis_reply(redis, "GET " KEY);
 	ck_assert_msg(circuit_json_decode_stored(reply->str, reply->len, &again) ==
 			      CIRCUIT_STORED_SOUND,
 		      "wrote %s for %s", reply->str, what);

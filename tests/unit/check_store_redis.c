@@ -31,48 +31,21 @@ static char warning[LOG_LINE_MAX + 1];
 
 /* --- talking to the server --- */
 
-static redisReply *command(const char *fmt, ...)
+#define RUN(...) redis_run(redis, __VA_ARGS__)
+
+static int64_t now_ms(void)
 {
-	redisReply *reply;
-	va_list ap;
-
-	va_start(ap, fmt);
-	reply = redisvCommand(redis, fmt, ap);
-	va_end(ap);
-	ck_assert_msg(reply && reply->type != REDIS_REPLY_ERROR, "%s: %s", fmt,
-		      reply ? reply->str : redis->errstr);
-	return reply;
-}
-
-#define RUN(...) freeReplyObject(command(__VA_ARGS__))
-
-static int64_t integer(const char *words)
-{
-	redisReply *reply = command(words);
-	int64_t n = reply->integer;
-
-	ck_assert_int_eq(reply->type, REDIS_REPLY_INTEGER);
-	freeReplyObject(reply);
-	return n;
-}
-
-static int64_t redis_now_ms(void)
-{
-	redisReply *reply = command("TIME");
-	int64_t now = strtoll(reply->element[0]->str, NULL, 10) * 1000 +
-		      strtoll(reply->element[1]->str, NULL, 10) / 1000;
-
-	freeReplyObject(reply);
-	return now;
+	return redis_now_ms(redis);
 }
 
 /* What INFO says behind "name:" or "name=". */
 static int64_t info(const char *section, const char *name)
 {
-	redisReply *reply = command("INFO %s", section);
+	redisReply *reply = redis_reply(redis, "INFO %s", section);
 	char *at = strstr(reply->str, name);
 	int64_t n = at ? strtoll(at + strlen(name), NULL, 10) : 0;
 
+	ck_assert_int_eq(reply->type, REDIS_REPLY_STRING);
 	freeReplyObject(reply);
 	return n;
 }
@@ -249,7 +222,7 @@ static void contract_close(void)
 static const struct store_fixture contract = {
 	.open = contract_open,
 	.close = contract_close,
-	.now_ms = redis_now_ms,
+	.now_ms = now_ms,
 };
 
 /* --- operations --- */
@@ -268,14 +241,14 @@ START_TEST(the_layout_is_stomas)
 	ck_assert_int_eq(c.last_state_change, 6);
 	c = do_ok("/api/users", OP_SUCCESS);
 	ck_assert_int_eq(c.success_count, 5);
-	reply = command("GET stoma:cb:/api/users");
+	reply = redis_reply(redis, "GET stoma:cb:/api/users");
 	ck_assert_str_eq(reply->str,
 			 "{\"state\":\"open\",\"failureCount\":3,\"successCount\":5,"
 			 "\"lastFailureTime\":5,\"lastStateChange\":6,\"tags\":[],\"w\":1.50}");
 	freeReplyObject(reply);
 	ck_assert_uint_eq(metrics->corrupt_entries, 0);
 	do_ok("/api/users", OP_RESET);
-	ck_assert_int_eq(integer("DBSIZE"), 0);
+	ck_assert_int_eq(redis_integer(redis, "DBSIZE"), 0);
 }
 END_TEST
 
@@ -285,14 +258,14 @@ START_TEST(writes_renew_the_time_to_live)
 
 	open_ready("stoma:");
 	do_ok("k", OP_FAILURE);
-	ck_assert_int_gt(integer("TTL stoma:cb:k"), 3500);
+	ck_assert_int_gt(redis_integer(redis, "TTL stoma:cb:k"), 3500);
 	limits.ttl_s = 70;
 	store_reconfigure(store, &limits);
 	do_ok("k", OP_GET);
 	store_do(base, store, "k", OP_FROM_TO(CIRCUIT_OPEN, CIRCUIT_CLOSED), STORE_CONFLICT);
-	ck_assert_int_gt(integer("TTL stoma:cb:k"), 3500);
+	ck_assert_int_gt(redis_integer(redis, "TTL stoma:cb:k"), 3500);
 	do_ok("k", OP_SUCCESS);
-	ck_assert_int_le(integer("TTL stoma:cb:k"), 70);
+	ck_assert_int_le(redis_integer(redis, "TTL stoma:cb:k"), 70);
 }
 END_TEST
 
@@ -314,7 +287,7 @@ START_TEST(every_transition_reaches_the_script)
 			ck_assert_int_eq(do_ok("k", OP_TO(to)).state, to);
 		}
 	}
-	ck_assert_int_eq(integer("EXISTS cb:k"), 1);
+	ck_assert_int_eq(redis_integer(redis, "EXISTS cb:k"), 1);
 }
 END_TEST
 
@@ -397,8 +370,8 @@ START_TEST(another_type_is_an_error_and_stays)
 		ck_assert_int_eq(a.result.status, STORE_ERROR);
 		ck_assert_msg(strncmp(a.message, "WRONGTYPE ", 10) == 0, "%s", a.message);
 	}
-	ck_assert_int_eq(integer("LLEN stoma:cb:k"), 1);
-	ck_assert_int_eq(integer("TTL stoma:cb:k"), -1);
+	ck_assert_int_eq(redis_integer(redis, "LLEN stoma:cb:k"), 1);
+	ck_assert_int_eq(redis_integer(redis, "TTL stoma:cb:k"), -1);
 }
 END_TEST
 
@@ -409,11 +382,11 @@ START_TEST(a_corrupt_value_reads_as_no_circuit)
 
 	open_ready("stoma:");
 	RUN("SET stoma:cb:k garbage");
-	before = redis_now_ms();
+	before = now_ms();
 	c = do_ok("k", OP_GET);
 	ck_assert_int_eq(c.state, CIRCUIT_CLOSED);
 	ck_assert_int_ge(c.last_state_change, before);
-	ck_assert_int_le(c.last_state_change, redis_now_ms());
+	ck_assert_int_le(c.last_state_change, now_ms());
 	ck_assert_uint_eq(metrics->corrupt_entries, 1);
 	ck_assert_uint_eq(warnings, 1);
 	ck_assert_msg(strstr(warning, "stoma:cb:k") != NULL, "%s", warning);
@@ -441,18 +414,18 @@ START_TEST(absent_reads_share_the_clock)
 
 	open_ready("stoma:");
 	RUN("CONFIG RESETSTAT");
-	before = redis_now_ms();
+	before = now_ms();
 	for (size_t i = 0; i < 50; i++)
 		submit(&answers[i], "nobody", OP_GET);
 	wait_for_all();
 	for (size_t i = 0; i < 50; i++) {
 		ck_assert_int_eq(answers[i].result.status, STORE_OK);
 		ck_assert_int_ge(answers[i].result.circuit.last_state_change, before);
-		ck_assert_int_le(answers[i].result.circuit.last_state_change, redis_now_ms());
+		ck_assert_int_le(answers[i].result.circuit.last_state_change, now_ms());
 	}
 	/* 51 are the test's own. */
 	ck_assert_int_le(info("commandstats", "cmdstat_time:calls="), 51 + 10);
-	ck_assert_int_eq(integer("DBSIZE"), 0);
+	ck_assert_int_eq(redis_integer(redis, "DBSIZE"), 0);
 }
 END_TEST
 

@@ -179,3 +179,61 @@ redisContext *redis_server_connect(const struct redis_server_process *server)
 	ck_assert_msg(c->err == 0, "%s", c->errstr);
 	return c;
 }
+
+static redisReply *reply_to(redisContext *c, const char *fmt, va_list ap)
+{
+	redisReply *reply = redisvCommand(c, fmt, ap);
+
+	ck_assert_msg(reply != NULL, "%s: %s", fmt, c->errstr);
+	return reply;
+}
+
+redisReply *redis_reply(redisContext *c, const char *fmt, ...)
+{
+	redisReply *reply;
+	va_list ap;
+
+	va_start(ap, fmt);
+	reply = reply_to(c, fmt, ap);
+	va_end(ap);
+	return reply;
+}
+
+void redis_run(redisContext *c, const char *fmt, ...)
+{
+	redisReply *reply;
+	va_list ap;
+
+	va_start(ap, fmt);
+	reply = reply_to(c, fmt, ap);
+	va_end(ap);
+	ck_assert_msg(reply->type != REDIS_REPLY_ERROR, "%s: %s", fmt, reply->str);
+	freeReplyObject(reply);
+}
+
+int64_t redis_integer(redisContext *c, const char *fmt, ...)
+{
+	redisReply *reply;
+	int64_t n;
+	va_list ap;
+
+	va_start(ap, fmt);
+	reply = reply_to(c, fmt, ap);
+	va_end(ap);
+	ck_assert_msg(reply->type == REDIS_REPLY_INTEGER, "%s: type %d", fmt, reply->type);
+	n = reply->integer;
+	freeReplyObject(reply);
+	return n;
+}
+
+int64_t redis_now_ms(redisContext *c)
+{
+	redisReply *reply = redis_reply(c, "TIME");
+	int64_t now;
+
+	ck_assert_uint_eq(reply->elements, 2);
+	now = strtoll(reply->element[0]->str, NULL, 10) * 1000 +
+	      strtoll(reply->element[1]->str, NULL, 10) / 1000;
+	freeReplyObject(reply);
+	return now;
+}

@@ -6,6 +6,7 @@
 #define TEST_REDIS_SERVER_H
 
 #include <hiredis/hiredis.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 struct redis_server_process {
@@ -34,5 +35,19 @@ void redis_server_stop(struct redis_server_process *server);
 
 /* A blocking connection for the test to look with; the caller frees it. */
 redisContext *redis_server_connect(const struct redis_server_process *server);
+
+/* Commands, written as for redisCommand. Each fails the test where no reply comes. */
+
+/* The reply, an error too; the caller frees it. */
+redisReply *redis_reply(redisContext *c, const char *fmt, ...);
+
+/* The reply may be anything but an error. */
+void redis_run(redisContext *c, const char *fmt, ...);
+
+/* The reply is an integer, this one. */
+int64_t redis_integer(redisContext *c, const char *fmt, ...);
+
+/* The server's clock, epoch milliseconds. */
+int64_t redis_now_ms(redisContext *c);
 
 #endif

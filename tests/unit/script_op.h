@@ -1,0 +1,30 @@
+/*
+ * The operation of a letter of circuit.lua, written out here: the letters are part of the
+ * script's interface, and what sends them must not be what checks them.
+ */
+#ifndef BREAKERD_TESTS_SCRIPT_OP_H
+#define BREAKERD_TESTS_SCRIPT_OP_H
+
+#include "circuit.h"
+
+static inline struct circuit_op script_op(char letter)
+{
+	int n = letter - 'A';
+
+	switch (letter) {
+	case 'g':
+		return (struct circuit_op){.verb = CIRCUIT_GET_STATE};
+	case 's':
+		return (struct circuit_op){.verb = CIRCUIT_RECORD_SUCCESS};
+	case 'f':
+		return (struct circuit_op){.verb = CIRCUIT_RECORD_FAILURE};
+	case 'd':
+		return (struct circuit_op){.verb = CIRCUIT_RESET};
+	}
+	return (struct circuit_op){.verb = CIRCUIT_TRANSITION,
+				   .to = n / 4,
+				   .has_from = n % 4 > 0,
+				   .from = n % 4 ? n % 4 - 1 : 0};
+}
+
+#endif
