@@ -1,4 +1,5 @@
 #include "circuit_fold.h"
+#include "script_op.h"
 #include "suite.h"
 
 #include <check.h>
@@ -14,19 +15,35 @@ static const struct circuit seen = {
 	.last_state_change = T0 - 1000,
 };
 
+static void note_op(struct circuit_fold *fold, const struct circuit_op *op, int64_t now)
+{
+	circuit_fold_note(fold, op, op->verb == CIRCUIT_RESET ? CIRCUIT_REMOVED : CIRCUIT_WRITTEN,
+			  now);
+}
+
 static void note(struct circuit_fold *fold, enum circuit_verb verb, int64_t now)
 {
-	struct circuit_op op = {.verb = verb};
-
-	circuit_fold_note(fold, &op, verb == CIRCUIT_RESET ? CIRCUIT_REMOVED : CIRCUIT_WRITTEN,
-			  now);
+	note_op(fold, &(struct circuit_op){.verb = verb}, now);
 }
 
 static void note_to(struct circuit_fold *fold, enum circuit_state to, int64_t now)
 {
-	struct circuit_op op = {.verb = CIRCUIT_TRANSITION, .to = to};
+	note_op(fold, &(struct circuit_op){.verb = CIRCUIT_TRANSITION, .to = to}, now);
+}
 
-	circuit_fold_note(fold, &op, CIRCUIT_WRITTEN, now);
+/* The step of these operations, each a millisecond behind the one before, the first at T0. In
+ * the letters of circuit.lua: s success, f failure, d reset, A E I to closed, open, half-open. */
+static struct circuit_fold fold_of(const struct circuit *before, const char *operations)
+{
+	struct circuit_fold fold;
+
+	circuit_fold_begin(&fold, before);
+	for (int64_t now = T0; *operations; operations++, now++) {
+		struct circuit_op op = script_op(*operations);
+
+		note_op(&fold, &op, now);
+	}
+	return fold;
 }
 
 static void expect(const struct circuit *c, enum circuit_state state, int64_t failures,
@@ -57,13 +74,9 @@ END_TEST
 
 START_TEST(counts_are_added_to_what_others_recorded)
 {
-	struct circuit_fold fold;
+	struct circuit_fold fold = fold_of(&seen, "ffs");
 	struct circuit c = seen;
 
-	circuit_fold_begin(&fold, &seen);
-	note(&fold, CIRCUIT_RECORD_FAILURE, T0);
-	note(&fold, CIRCUIT_RECORD_FAILURE, T0 + 1);
-	note(&fold, CIRCUIT_RECORD_SUCCESS, T0 + 2);
 	ck_assert(!circuit_fold_empty(&fold));
 	c.failure_count = 10;
 	c.last_failure_time = T0 + 7;
@@ -88,13 +101,9 @@ END_TEST
 
 START_TEST(a_close_meanwhile_adds_to_nothing)
 {
-	struct circuit_fold fold;
+	struct circuit_fold fold = fold_of(&seen, "fAf");
 	struct circuit c = seen;
 
-	circuit_fold_begin(&fold, &seen);
-	note(&fold, CIRCUIT_RECORD_FAILURE, T0);
-	note_to(&fold, CIRCUIT_CLOSED, T0 + 1);
-	note(&fold, CIRCUIT_RECORD_FAILURE, T0 + 2);
 	circuit_fold_apply(&c, true, 0, &fold);
 	expect(&c, CIRCUIT_CLOSED, 1, 0, T0 + 2, T0 + 1);
 }
@@ -102,13 +111,9 @@ END_TEST
 
 START_TEST(a_half_open_meanwhile_zeroes_the_successes)
 {
-	struct circuit_fold fold;
+	struct circuit_fold fold = fold_of(&seen, "sIs");
 	struct circuit c = seen;
 
-	circuit_fold_begin(&fold, &seen);
-	note(&fold, CIRCUIT_RECORD_SUCCESS, T0);
-	note_to(&fold, CIRCUIT_HALF_OPEN, T0 + 1);
-	note(&fold, CIRCUIT_RECORD_SUCCESS, T0 + 2);
 	circuit_fold_apply(&c, true, 0, &fold);
 	expect(&c, CIRCUIT_HALF_OPEN, 3, 1, T0 - 500, T0 + 1);
 }
@@ -116,11 +121,9 @@ END_TEST
 
 START_TEST(the_later_state_stands)
 {
-	struct circuit_fold fold;
+	struct circuit_fold fold = fold_of(&seen, "E");
 	struct circuit later = seen, earlier = seen;
 
-	circuit_fold_begin(&fold, &seen);
-	note_to(&fold, CIRCUIT_OPEN, T0);
 	later.state = CIRCUIT_HALF_OPEN;
 	later.last_state_change = T0 + 1;
 	circuit_fold_apply(&later, true, 0, &fold);
@@ -132,11 +135,9 @@ END_TEST
 
 START_TEST(a_circuit_that_came_to_be_meanwhile_closes_nothing)
 {
-	struct circuit_fold fold;
+	struct circuit_fold fold = fold_of(NULL, "f");
 	struct circuit c = seen;
 
-	circuit_fold_begin(&fold, NULL);
-	note(&fold, CIRCUIT_RECORD_FAILURE, T0);
 	c.state = CIRCUIT_OPEN;
 	circuit_fold_apply(&c, true, 0, &fold);
 	expect(&c, CIRCUIT_OPEN, 4, 5, T0, T0 - 1000);
@@ -179,12 +180,9 @@ END_TEST
 
 START_TEST(what_follows_a_reset_begins_at_nothing)
 {
-	struct circuit_fold fold;
+	struct circuit_fold fold = fold_of(&seen, "df");
 	struct circuit c = seen;
 
-	circuit_fold_begin(&fold, &seen);
-	note(&fold, CIRCUIT_RESET, T0);
-	note(&fold, CIRCUIT_RECORD_FAILURE, T0 + 1);
 	ck_assert_int_eq(circuit_fold_apply(&c, true, 0, &fold), CIRCUIT_WRITTEN);
 	expect(&c, CIRCUIT_CLOSED, 1, 0, T0 + 1, T0 + 1);
 }
@@ -192,11 +190,9 @@ END_TEST
 
 START_TEST(only_stamps_of_our_own_are_corrected)
 {
-	struct circuit_fold fold;
+	struct circuit_fold fold = fold_of(&seen, "s");
 	struct circuit c = seen, absent;
 
-	circuit_fold_begin(&fold, &seen);
-	note(&fold, CIRCUIT_RECORD_SUCCESS, T0);
 	circuit_fold_shift(&fold, 100);
 	circuit_fold_apply(&c, true, 0, &fold);
 	expect(&c, CIRCUIT_CLOSED, 3, 6, T0 - 500, T0 - 1000);
@@ -263,11 +259,9 @@ static enum circuit_fold_trace trace(const struct circuit_fold *fold, const stru
 
 START_TEST(a_step_leaves_a_trace)
 {
-	struct circuit_fold fold;
+	struct circuit_fold fold = fold_of(NULL, "s");
 	struct circuit c = seen, other;
 
-	circuit_fold_begin(&fold, NULL);
-	note(&fold, CIRCUIT_RECORD_SUCCESS, T0);
 	ck_assert(!circuit_fold_repeatable(&fold));
 	circuit_fold_apply(&c, true, 0, &fold);
 	ck_assert_int_eq(trace(&fold, &seen, &seen), CIRCUIT_FOLD_NOT_TAKEN);
@@ -283,12 +277,9 @@ END_TEST
 
 START_TEST(the_trace_of_a_step_on_nothing)
 {
-	struct circuit_fold fold;
+	struct circuit_fold fold = fold_of(NULL, "ds");
 	struct circuit c = {0};
 
-	circuit_fold_begin(&fold, NULL);
-	note(&fold, CIRCUIT_RESET, T0);
-	note(&fold, CIRCUIT_RECORD_SUCCESS, T0 + 1);
 	circuit_fold_apply(&c, false, 0, &fold);
 	ck_assert_int_eq(trace(&fold, NULL, &c), CIRCUIT_FOLD_TAKEN);
 	/* Also where there was something that the reset removed. */
@@ -300,11 +291,9 @@ END_TEST
 /* Whatever else was written: a stamp of ours is there, or an older one. */
 START_TEST(stamps_are_a_trace)
 {
-	struct circuit_fold fold;
+	struct circuit_fold fold = fold_of(&seen, "f");
 	struct circuit c = {.failure_count = 99};
 
-	circuit_fold_begin(&fold, &seen);
-	note(&fold, CIRCUIT_RECORD_FAILURE, T0);
 	c.last_failure_time = T0 - 1;
 	ck_assert_int_eq(circuit_fold_trace(&fold, false, NULL, &c), CIRCUIT_FOLD_NOT_TAKEN);
 	c.last_failure_time = T0;
