@@ -289,8 +289,13 @@ def test_many_clients_wait_and_all_are_answered(private_redis, start):
     wires = [Wire(daemon.address) for _ in range(100)]
     for n, wire in enumerate(wires):
         wire.send(request_bytes("POST", path("hot", "failure"), body=b""))
-        if n == 0: # it is under way, and those for the same circuit wait for it
+        if n == 0:
             until(lambda: daemon.metric("breakerd_store_operations_in_flight") == 1, "it waits")
+            # It is handed over at the end of its turn of the loop, and those for the same
+            # circuit then wait for it. Who connects now is accepted in a later turn.
+            with daemon.wire() as newcomer:
+                newcomer.send(request_bytes("GET", "/healthz"))
+                assert newcomer.receive().status == 200
     until(lambda: daemon.metric("breakerd_store_operations_in_flight") == 100, "all wait")
     redis.kill()
     applied = []
