@@ -24,6 +24,15 @@
 #define CONNECTION_MEMORY ((size_t)16 * 1024)
 /* Times that libmicrohttpd is run again while it has data at hand, before all else. */
 #define PUMP_ROUNDS 16
+/*
+ * A connection whose request waits for its answer is suspended only when libmicrohttpd has
+ * looked for it so often: to suspend and to resume costs two calls of epoll_ctl, a recv in
+ * vain and a walk along all that are suspended, as much as so many looks. From a Redis nearby
+ * the answer is there before.
+ */
+#define LOOKS_MAX 16
+/* When to look again if nothing else happens. */
+#define AGAIN_MS 1
 /* A drain waits so long for the next request on a connection that is new or had one within
  * DRAIN_RECENT_MS: it may be on its way. Its answer then says that the connection ends. */
 #define DRAIN_LINGER_MS 200
@@ -79,18 +88,38 @@ static void check_drained(struct http *http)
 	drained(http->drained_arg);
 }
 
-/* Runs libmicrohttpd until it waits for the network again. */
+/*
+ * True if another run may get on with something. Connections that wait unsuspended keep
+ * libmicrohttpd busy for nothing; of the others only those count that are amid a request,
+ * and a run in which nothing has moved is the last.
+ */
+static bool goes_on(struct http *http, uint64_t moves)
+{
+	if (!mhd_is_busy(http))
+		return false;
+	if (!http->unsuspended)
+		return true;
+	return moves != http->moves && (!TAILQ_EMPTY(&http->phases[PHASE_READING]) ||
+					!TAILQ_EMPTY(&http->phases[PHASE_SENDING]));
+}
+
+/* Runs libmicrohttpd until it waits for the network again, or for answers. */
 static void pump(struct http *http)
 {
+	const struct timeval again = {.tv_usec = AGAIN_MS * 1000};
 	unsigned rounds = 0;
+	uint64_t moves;
 
 	http->pump_pending = false;
-	do
+	do {
+		moves = http->moves;
 		MHD_run(http->mhd);
-	while (mhd_is_busy(http) && ++rounds < PUMP_ROUNDS);
+	} while (goes_on(http, moves) && ++rounds < PUMP_ROUNDS);
 	/* Still busy: the rest of the loop has its turn first. */
 	if (rounds == PUMP_ROUNDS)
 		http_schedule_pump(http);
+	else if (http->unsuspended && !event_pending(http->again, EV_TIMEOUT, NULL))
+		event_add(http->again, &again);
 	check_drained(http);
 }
 
@@ -129,12 +158,17 @@ static void on_connection(void *arg, struct MHD_Connection *mhd, void **context,
 	}
 	c = *context;
 	*context = NULL;
-	http_conn_free(c);
+	if (c->rq.orphaned)
+		c->mhd = NULL; /* freed in http_reply */
+	else
+		http_conn_free(c);
 	http->connections--;
 	http->metrics->http_connections--;
 	/* No timer shall wake an idle daemon. */
-	if (!http->connections)
+	if (!http->connections) {
+		event_del(http->again);
 		http_sweep_stop(http);
+	}
 	http_accept_update(http);
 }
 
@@ -209,6 +243,18 @@ static void *on_request_line(void *arg, const char *target, struct MHD_Connectio
 	return c;
 }
 
+/*
+ * The connection ends amid the handler's work; that is seen only while it is not suspended.
+ * What of the request lives in libmicrohttpd's memory goes with it.
+ */
+static void orphan(struct conn *c)
+{
+	c->http->unsuspended--;
+	c->rq.orphaned = true;
+	c->rq.target = "";
+	http_request_peer(&c->rq); /* the last chance to ask the socket */
+}
+
 static void on_completed(void *arg, struct MHD_Connection *mhd, void **context,
 			 enum MHD_RequestTerminationCode code)
 {
@@ -220,7 +266,10 @@ static void on_completed(void *arg, struct MHD_Connection *mhd, void **context,
 	if (!c)
 		return;
 	*context = NULL;
-	assert(c->phase != PHASE_HANDLER);
+	if (c->phase == PHASE_HANDLER) {
+		orphan(c);
+		return;
+	}
 	http->requests--;
 	if (c->body_size > BODY_KEEP) {
 		free(c->body);
@@ -267,7 +316,7 @@ static enum MHD_Result refuse(struct http_request *rq, enum problem problem, con
 	return rq->queued ? MHD_YES : MHD_NO;
 }
 
-/* Gives the request to the handler; suspends the connection if it does not answer at once. */
+/* Gives the request to the handler. */
 static enum MHD_Result hand_over(struct conn *c)
 {
 	struct http *http = c->http;
@@ -280,9 +329,16 @@ static enum MHD_Result hand_over(struct conn *c)
 	http->handler(http->arg, rq);
 	if (rq->answered)
 		return rq->queued ? MHD_YES : MHD_NO;
-	rq->suspended = true;
-	MHD_suspend_connection(c->mhd);
+	rq->waits = true;
+	http->unsuspended++;
 	return MHD_YES;
+}
+
+static void suspend(struct conn *c)
+{
+	c->rq.suspended = true;
+	c->http->unsuspended--;
+	MHD_suspend_connection(c->mhd);
 }
 
 /*
@@ -295,6 +351,7 @@ static enum MHD_Result on_begin(struct conn *c, const char *url, const char *met
 	struct http_request *rq = &c->rq;
 	struct http_line line = {method, url, rq->target_len, version};
 	struct http_framing f = {0};
+	enum MHD_Result result = MHD_YES;
 	const char *wrong;
 
 	if (!rq->target)
@@ -311,12 +368,15 @@ static enum MHD_Result on_begin(struct conn *c, const char *url, const char *met
 			      "percent-encode it.");
 	/* What libmicrohttpd lets pass for a chunk cannot be seen, so nothing may follow it. */
 	rq->last = f.chunked;
-	/* The client asks before it sends a body that is too long: it need not send it. */
+	/* The client asks before it sends a body that is too long: it need not send it, and
+	 * is not told to go on meanwhile. */
 	if (f.expects && f.length > c->http->limits.max_body) {
 		rq->too_large = true;
-		return hand_over(c);
+		result = hand_over(c);
+		if (rq->waits)
+			suspend(c);
 	}
-	return MHD_YES;
+	return result;
 }
 
 /* A piece of the body. */
@@ -356,6 +416,11 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *mhd, const c
 	/* It comes back after http_reply only if that had no response to queue. */
 	if (c->rq.answered)
 		return MHD_NO;
+	if (c->rq.waits) {
+		if (++c->rq.looks == LOOKS_MAX)
+			suspend(c);
+		return MHD_YES;
+	}
 	if (*upload_len) {
 		result = on_body(c, upload, *upload_len);
 		*upload_len = 0;
@@ -454,7 +519,8 @@ const char *http_request_header(const struct http_request *rq, const char *name,
 {
 	struct lookup l = {.name = name, .len = strlen(name)};
 
-	MHD_get_connection_values_n(http_conn_of(rq)->mhd, MHD_HEADER_KIND, on_header, &l);
+	if (!rq->orphaned)
+		MHD_get_connection_values_n(http_conn_of(rq)->mhd, MHD_HEADER_KIND, on_header, &l);
 	if (count)
 		*count = l.count;
 	return l.value;
@@ -517,6 +583,16 @@ static void log_reply(struct conn *c, const struct http_reply *reply, uint64_t n
 		  ns / 1000, http_request_peer(&c->rq));
 }
 
+/* Nobody takes the answer any more. */
+static void drop_orphan(struct conn *c)
+{
+	c->http->requests--;
+	http_schedule_pump(c->http); /* a drain may wait for this one */
+	c->rq.orphaned = false;
+	if (!c->mhd)
+		http_conn_free(c);
+}
+
 void http_reply(struct http_request *rq, const struct http_reply *reply)
 {
 	struct conn *c = http_conn_of(rq);
@@ -531,18 +607,23 @@ void http_reply(struct http_request *rq, const struct http_reply *reply)
 	http->metrics->http_requests_in_flight--;
 	if (http->log && http->log->level >= LOG_LEVEL_DEBUG)
 		log_reply(c, reply, ns);
+	if (rq->orphaned) {
+		drop_orphan(c);
+		return;
+	}
 	http_conn_enter(c, PHASE_SENDING);
 	c->progress = 0;
-	/* Queued while it is suspended still: that saves a call of the handler. */
 	rq->queued = queue_reply(c, reply);
 	if (!rq->queued &&
 	    log_allows(http->log, &http->failed_replies, LOG_LEVEL_ERROR, "http_reply_failed"))
 		log_error(http->log, "http_reply_failed", "peer=%s", http_request_peer(rq));
-	if (rq->suspended) {
-		rq->suspended = false;
+	/* Now that there is a response: that saves a call of the handler. */
+	if (rq->suspended)
 		MHD_resume_connection(c->mhd);
+	else if (rq->waits)
+		http->unsuspended--;
+	if (rq->waits)
 		http_schedule_pump(http);
-	}
 }
 
 /* Start and stop. */
@@ -592,7 +673,9 @@ struct http *http_new(struct event_base *base, const struct http_limits *limits,
 	http->linger = evtimer_new(base, on_pump, http);
 	http->readable = event_new(base, info->epoll_fd, EV_READ | EV_PERSIST, on_pump, http);
 	http->pump = event_new(base, -1, 0, on_pump, http);
-	if (!http->linger || !http->readable || !http->pump || event_add(http->readable, NULL) < 0)
+	http->again = evtimer_new(base, on_pump, http);
+	if (!http->linger || !http->readable || !http->pump || !http->again ||
+	    event_add(http->readable, NULL) < 0)
 		goto fail;
 	return http;
 fail:
@@ -642,6 +725,8 @@ void http_free(struct http *http)
 		event_free(http->readable);
 	if (http->pump)
 		event_free(http->pump);
+	if (http->again)
+		event_free(http->again);
 	if (http->linger)
 		event_free(http->linger);
 	if (http->sweep)

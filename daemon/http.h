@@ -2,10 +2,11 @@
  * HTTP/1.1 for the API: libmicrohttpd driven by the libevent loop.
  *
  * A request reaches the handler once its body has arrived. The handler replies at once,
- * or keeps the pointer and calls http_reply later, exactly once; until then the
- * connection is suspended. The request is gone after http_reply has returned. That the
- * client has gone meanwhile is not noticed; one that has only closed its sending side counts
- * as gone if its answer was not given at once (libmicrohttpd knows no half-closed clients).
+ * or keeps the pointer and calls http_reply later, exactly once, whether the client is still
+ * there or not. The request is gone after http_reply has returned. Of a connection that ends
+ * while its request waits, the headers and the target are gone too: absent, and "". A client
+ * that has only closed its sending side counts as gone if its answer takes longer than a
+ * moment (libmicrohttpd knows no half-closed clients).
  */
 #ifndef BREAKERD_HTTP_H
 #define BREAKERD_HTTP_H

@@ -83,6 +83,7 @@ void http_conn_enter(struct conn *c, enum phase phase)
 {
 	struct http *http = c->http;
 
+	http->moves++;
 	conn_leave(c);
 	c->phase = phase;
 	if (phase >= PHASES_TIMED)

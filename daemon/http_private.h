@@ -34,7 +34,10 @@ enum phase {
 struct http_request {
 	enum http_method method;
 	bool begun;     /* the handler of libmicrohttpd has been called for it */
+	bool waits;     /* the handler has returned without an answer */
 	bool suspended; /* the connection is */
+	bool orphaned;  /* the connection has ended, but http_reply is still to come */
+	unsigned looks; /* in vain, of libmicrohttpd for the answer */
 	bool answered;  /* http_reply was called */
 	bool queued;    /* and libmicrohttpd has the response */
 	bool too_large;
@@ -51,7 +54,7 @@ struct http_request {
 struct conn {
 	unsigned magic;
 	struct http *http;
-	struct MHD_Connection *mhd;
+	struct MHD_Connection *mhd; /* NULL: it is gone, and an orphaned request is left */
 	int fd;
 	enum phase phase;
 	uint64_t requests; /* done */
@@ -96,6 +99,8 @@ struct http {
 	struct event *readable; /* its epoll descriptor */
 	struct event *pump;     /* runs it at the end of the turn */
 	bool pump_pending;
+	struct event *again; /* runs it in a moment, while requests wait unsuspended */
+	uint64_t moves;      /* of any request */
 
 	TAILQ_HEAD(listener_list, listener) listeners;
 	struct event *unpause;
@@ -107,8 +112,9 @@ struct http {
 	struct event *sweep;
 	int64_t sweep_ms; /* when the timer fires; 0: it is off */
 	unsigned connections;
-	unsigned requests; /* under way, from their request line until they are sent */
-	unsigned handling; /* with the handler */
+	unsigned requests;    /* under way, from their request line until they are sent */
+	unsigned handling;    /* with the handler */
+	unsigned unsuspended; /* of these, those that libmicrohttpd keeps looking after */
 
 	bool draining;
 	int64_t drain_ms;     /* since when */

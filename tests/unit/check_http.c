@@ -35,8 +35,8 @@ static char socket_path[64];
 static struct http_limits limits;
 static struct http_request *pending[PENDING_MAX];
 static unsigned pending_count;
-static unsigned handled;
 static unsigned drained;
+static unsigned handled;
 static char *big;
 
 struct client {
@@ -179,6 +179,19 @@ static void teardown(void)
 			event_base_loop(base, EVLOOP_ONCE);                                        \
 		}                                                                                  \
 	} while (0)
+
+static void run_for(int64_t ms)
+{
+	int64_t end = now_ms() + ms;
+
+	RUN_UNTIL(now_ms() >= end);
+}
+
+static void on_drained(void *arg)
+{
+	ck_assert_ptr_eq(arg, &drained);
+	drained++;
+}
 
 static void use_timeouts(unsigned idle_s, unsigned request_s)
 {
@@ -707,9 +720,12 @@ START_TEST(deferred_reply)
 {
 	struct client *c = client_new();
 
-	for (int i = 0; i < 3; i++) {
+	for (int i = 0; i < 4; i++) {
 		send_get(c, "/defer");
 		RUN_UNTIL(pending_count == 1);
+		/* An answer after a while is sent as well as one after a moment. */
+		if (i % 2)
+			run_for(100);
 		ck_assert_int_eq(metrics->http_requests_in_flight, 1);
 		answer(pending[--pending_count], 200, "later");
 		ck_assert_int_eq(metrics->http_requests_in_flight, 0);
@@ -727,6 +743,9 @@ START_TEST(pipelined_deferred_replies)
 	send_get(c, "/defer");
 	send_get(c, "/a");
 	send_get(c, "/defer");
+	RUN_UNTIL(pending_count == 1);
+	if (_i)
+		run_for(100);
 	answer_deferred(200, "one");
 	ck_reply(c, 200, "one");
 	ck_reply(c, 200, GOT("/a"));
@@ -766,6 +785,36 @@ START_TEST(client_leaves_while_its_request_waits)
 	answer(pending[--pending_count], 200, "to nobody");
 	RUN_UNTIL(metrics->http_connections == 1);
 	client_free(c);
+}
+END_TEST
+
+START_TEST(client_resets_while_its_request_waits)
+{
+	const struct linger reset = {.l_onoff = 1};
+	struct client *c = client_new();
+	struct http_request *rq;
+
+	send_get(c, "/defer?q");
+	RUN_UNTIL(pending_count == 1);
+	rq = pending[--pending_count];
+	setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+	client_free(c);
+	/* That is seen, and what is known of the request stays. */
+	RUN_UNTIL(metrics->http_connections == 0);
+	ck_assert_int_eq(metrics->http_requests_in_flight, 1);
+	ck_assert_int_eq(strncmp(http_request_peer(rq), "127.0.0.1:", 10), 0);
+	ck_assert_str_eq(http_request_query(rq), "q");
+	ck_assert_ptr_null(http_request_header(rq, "Host", NULL));
+	if (_i) {
+		/* A drain waits for it as for any other. */
+		http_drain(http, on_drained, &drained);
+		run_for(300);
+		ck_assert_uint_eq(drained, 0);
+	}
+	answer(rq, 200, "to nobody");
+	ck_assert_int_eq(metrics->http_requests_in_flight, 0);
+	if (_i)
+		RUN_UNTIL(drained == 1);
 }
 END_TEST
 
@@ -1102,12 +1151,14 @@ START_TEST(idle_costs_nothing)
 	ck_assert_uint_eq(wakeups(300), 0);
 	/* ... and so does one that sends nothing, or half a request. */
 	send_text(c, "GET /a");
-	wakeups(20);
+	run_for(20);
 	ck_assert_uint_eq(wakeups(300), 0);
 	send_text(c, " HTTP/1.1\r\nHost: x\r\n\r\n");
 	ck_assert_int_eq(read_reply(c), 200);
 	send_get(c, "/defer");
 	RUN_UNTIL(pending_count == 1);
+	/* A request that waits is looked after some times, and then no more. */
+	run_for(100);
 	ck_assert_uint_eq(wakeups(300), 0);
 	answer(pending[--pending_count], 200, "x");
 	ck_assert_int_eq(read_reply(c), 200);
@@ -1129,12 +1180,6 @@ START_TEST(waiting_for_the_client_costs_nothing)
 	client_free(c);
 }
 END_TEST
-
-static void on_drained(void *arg)
-{
-	ck_assert_ptr_eq(arg, &drained);
-	drained++;
-}
 
 START_TEST(drain_without_requests)
 {
@@ -1339,9 +1384,10 @@ int main(void)
 	tcase_add_test(tc, client_that_closes_its_side_is_answered_and_let_go);
 	tcase_add_test(tc, http_1_0_ends_the_connection);
 	tcase_add_test(tc, deferred_reply);
-	tcase_add_test(tc, pipelined_deferred_replies);
+	tcase_add_loop_test(tc, pipelined_deferred_replies, 0, 2);
 	tcase_add_test(tc, many_deferred_replies_at_once);
 	tcase_add_test(tc, client_leaves_while_its_request_waits);
+	tcase_add_loop_test(tc, client_resets_while_its_request_waits, 0, 2);
 	tcase_add_test(tc, big_reply);
 	tcase_add_test(tc, connection_limit_is_reached_and_left);
 	tcase_add_test(tc, several_listeners_share_the_limit);
