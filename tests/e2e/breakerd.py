@@ -32,10 +32,11 @@ def flags(settings):
     return out
 
 
-def run(*args, env=None, timeout=20):
-    """Runs the binary to its end: for --help, --check-config and starts that are refused."""
-    done = subprocess.run([BINARY, *map(str, args)], stdin=subprocess.DEVNULL, capture_output=True,
-                          env=environment(env), timeout=timeout, check=False)
+def run(*args, env=None, timeout=20, under=()):
+    """Runs the binary to its end: for --help, --check-config and starts that are refused.
+    `under`: the words of a command that runs it."""
+    done = subprocess.run([*under, BINARY, *map(str, args)], stdin=subprocess.DEVNULL,
+                          capture_output=True, env=environment(env), timeout=timeout, check=False)
     done.stdout = done.stdout.decode("utf-8")
     done.stderr = done.stderr.decode("utf-8")
     assert not any(s in done.stderr for s in SANITIZERS), done.stderr

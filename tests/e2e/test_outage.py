@@ -360,7 +360,7 @@ def faketime():
     return found[0] if found else None
 
 
-@pytest.mark.skipif(not faketime(), reason="needs Debian's package faketime")
+@pytest.mark.skipif(not faketime(), reason="needs Debian's package libfaketime")
 @pytest.mark.skipif(SANITIZED, reason="faketime would stand before ASan")
 @pytest.mark.parametrize("skew", ["+3600", "-3600"])
 def test_a_skewed_clock(private_redis, start, skew):

@@ -14,7 +14,7 @@ from storm import Storm
 from wait import until
 
 # Of one daemon: each waits longer and longer, so a thousand take a quarter of an hour.
-RECONNECTS = int(os.environ.get("CHAOS_RECONNECTS", "0"))
+RECONNECTS = int(os.environ.get("CHAOS_RECONNECTS", "60" if FULL else "0"))
 
 
 def silent(s):
@@ -124,7 +124,7 @@ def test_memory_while_away_is_bounded(start):
     assert daemon.metric("breakerd_folds_pending") == limit
 
 
-@pytest.mark.skipif(not RECONNECTS, reason="CHAOS_RECONNECTS=1000 runs it")
+@pytest.mark.skipif(not RECONNECTS, reason="CHAOS=full runs it")
 def test_reconnects_of_one_daemon(private_redis, start):
     """By a server that ends the connection right after the handshake, so often."""
     redis = private_redis()
