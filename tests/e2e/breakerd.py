@@ -7,7 +7,7 @@ import time
 
 from ports import free_port
 from wait import until
-from wire import Client, Wire, connect
+from wire import Client, Methods, Wire, connect
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BINARY = os.path.abspath(os.environ.get("BREAKERD", os.path.join(ROOT, "build", "breakerd")))
@@ -43,7 +43,7 @@ def run(*args, env=None, timeout=20, under=()):
     return done
 
 
-class Breakerd:
+class Breakerd(Methods):
     """A running daemon. `settings` become flags; without `listen` it gets a free port."""
 
     def __init__(self, directory, args=(), env=None, **settings):
@@ -113,18 +113,6 @@ class Breakerd:
         if self._client is None:
             self._client = self.client()
         return self._client.request(*args, **kw)
-
-    def get(self, path, **kw):
-        return self.request("GET", path, **kw)
-
-    def head(self, path, **kw):
-        return self.request("HEAD", path, **kw)
-
-    def post(self, path, body=None, **kw):
-        return self.request("POST", path, body=b"" if body is None else body, **kw)
-
-    def delete(self, path, **kw):
-        return self.request("DELETE", path, **kw)
 
     def metrics(self):
         """{(name, frozenset of label pairs): value}"""

@@ -1,5 +1,6 @@
 """Start, sockets and stop."""
 
+import contextlib
 import os
 import re
 import signal
@@ -138,15 +139,22 @@ def refuses(address):
         return True
 
 
-@pytest.mark.slow
-def test_stop_ends_within_five_seconds(private_redis, start):
-    """Also when the store never answers; who waits is told that it may have happened."""
+@contextlib.contextmanager
+def a_write_waits(private_redis, start):
+    """A daemon, and a connection on which it owes an answer that Redis never gives."""
     redis = private_redis()
     daemon = start(store=redis.url, store_timeout=60000).wait_ready()
     redis.freeze()
     with daemon.wire() as wire:
         wire.send(request_bytes("POST", path("a", "failure"), body=b""))
         until(lambda: daemon.metric("breakerd_store_operations_in_flight") == 1, "it waits")
+        yield daemon, wire
+
+
+@pytest.mark.slow
+def test_stop_ends_within_five_seconds(private_redis, start):
+    """Also when the store never answers; who waits is told that it may have happened."""
+    with a_write_waits(private_redis, start) as (daemon, wire):
         began = time.monotonic()
         daemon.signal(signal.SIGTERM)
         problem(wire.receive(), "store_unavailable", "unknown")
@@ -155,12 +163,7 @@ def test_stop_ends_within_five_seconds(private_redis, start):
 
 
 def test_a_second_signal_ends_at_once(private_redis, start):
-    redis = private_redis()
-    daemon = start(store=redis.url, store_timeout=60000).wait_ready()
-    redis.freeze()
-    with daemon.wire() as wire:
-        wire.send(request_bytes("POST", path("a", "failure"), body=b""))
-        until(lambda: daemon.metric("breakerd_store_operations_in_flight") == 1, "it waits")
+    with a_write_waits(private_redis, start) as (daemon, _):
         daemon.signal(signal.SIGTERM)
         until(lambda: refuses(daemon.address), "the first one is noticed")
         began = time.monotonic()

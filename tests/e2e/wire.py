@@ -160,7 +160,23 @@ class Wire:
         return self.receive(method)
 
 
-class Client:
+class Methods:
+    """HTTP's methods, for what has a `request`."""
+
+    def get(self, path, **kw):
+        return self.request("GET", path, **kw)
+
+    def head(self, path, **kw):
+        return self.request("HEAD", path, **kw)
+
+    def post(self, path, body=None, **kw):
+        return self.request("POST", path, body=b"" if body is None else body, **kw)
+
+    def delete(self, path, **kw):
+        return self.request("DELETE", path, **kw)
+
+
+class Client(Methods):
     """Requests over one keep-alive connection, opened anew when the daemon has closed it."""
 
     def __init__(self, address, host="localhost"):
@@ -183,15 +199,3 @@ class Client:
         if (answer.header("Connection") or "").lower() == "close":
             self.close()
         return answer
-
-    def get(self, path, **kw):
-        return self.request("GET", path, **kw)
-
-    def head(self, path, **kw):
-        return self.request("HEAD", path, **kw)
-
-    def post(self, path, body=None, **kw):
-        return self.request("POST", path, body=b"" if body is None else body, **kw)
-
-    def delete(self, path, **kw):
-        return self.request("DELETE", path, **kw)
