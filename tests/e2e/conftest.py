@@ -105,6 +105,8 @@ def start_on(request, start):
     def start_one(kind, *args, **settings):
         if kind == "redis":
             settings["store"] = request.getfixturevalue("redis").url
+            # A busy machine is no reason to go on without Redis.
+            settings.setdefault("store_timeout", 5000)
         daemon = start(*args, **settings)
         return daemon.wait_ready() if kind == "redis" else daemon
 
