@@ -47,8 +47,15 @@ def test_an_idle_daemon_sleeps(daemon, connection):
     assert sleeps(daemon, 2)
 
 
+def waited(pid):
+    """The seconds in which a process would have run and had no processor: proc(5), schedstat."""
+    with open(f"/proc/{pid}/schedstat", encoding="ascii") as schedstat:
+        return int(schedstat.read().split()[1]) / 1e9
+
+
 def test_it_serves_soon(directory):
-    """From the start of the process to the first answer: under 50 ms, and much less as a rule."""
+    """From the start of the process to the first answer: under 50 ms, and much less as a rule.
+    The time in which it waits for a processor does not count."""
     took = []
     for i in range(7):
         name = f"{directory}/s{i}"
@@ -65,10 +72,10 @@ def test_it_serves_soon(directory):
                     time.sleep(0.0005)
             with wire:
                 assert wire.ask("GET", "/readyz").status == 200
-            took.append(time.monotonic() - began)
+            took.append(time.monotonic() - began - waited(process.pid))
         finally:
             process.kill()
             process.wait()
-    # The machine may be busy with other things; with all seven it is not.
+    # This process waits for the processors too, but hardly with all seven.
     assert min(took) < 0.05, took
     print("start to first answer, ms:", [round(t * 1000, 1) for t in sorted(took)])
