@@ -228,7 +228,7 @@ def test_promtool_finds_nothing(daemon):
 
 def test_an_outage_in_metrics(private_redis, start):
     redis = private_redis()
-    daemon = start(store=redis.url).wait_ready()
+    daemon = start(store=redis.url, store_timeout=5000).wait_ready()
 
     def state():
         return [dict(labels)["state"] for (name, labels), value in daemon.metrics().items()

@@ -285,7 +285,7 @@ def test_live_traffic_while_folding(private_redis, start):
     circuits = 20000 if FULL else 4000
     redis = private_redis()
     gate = Gate(redis.address)
-    daemon = start(store=gate.url)
+    daemon = start(store=gate.url, store_timeout=250)
     fill(daemon, circuits)
     turn = iter(range(10**9))
     # Others, and those that wait to be folded too.
