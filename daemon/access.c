@@ -81,7 +81,7 @@ static bool token_equal(const char *given, const char *token)
 static bool token_given(const struct http_request *rq, const char *token)
 {
 	unsigned count;
-	const char *value = http_request_header(rq, "Authorization", &count);
+	const char *value = http_request_header(rq, HTTP_FIELD_AUTHORIZATION, &count);
 
 	if (count != 1 || strncasecmp(value, "Bearer ", 7) != 0)
 		return false;
@@ -94,9 +94,9 @@ bool access_check(const struct api_access *access, const struct http_request *rq
 		  enum metrics_route route, struct access_verdict *verdict)
 {
 	unsigned hosts, origins, sites;
-	const char *host = http_request_header(rq, "Host", &hosts);
-	const char *origin = http_request_header(rq, "Origin", &origins);
-	const char *site = http_request_header(rq, "Sec-Fetch-Site", &sites);
+	const char *host = http_request_header(rq, HTTP_FIELD_HOST, &hosts);
+	const char *origin = http_request_header(rq, HTTP_FIELD_ORIGIN, &origins);
+	const char *site = http_request_header(rq, HTTP_FIELD_SEC_FETCH_SITE, &sites);
 
 	char authority[256];
 

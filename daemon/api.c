@@ -257,8 +257,8 @@ static void answer_index(struct api *api, struct http_request *rq, const struct 
 	struct store_health health;
 
 	store_health(api->store, &health);
-	if (!out || pages_index(&health, page, api->metrics, http_request_header(rq, "Host", NULL),
-				out) != 0)
+	if (!out || pages_index(&health, page, api->metrics,
+				http_request_header(rq, HTTP_FIELD_HOST, NULL), out) != 0)
 		refuse(rq, ROUTE_INDEX, PROBLEM_OVERLOADED, NO_MEMORY);
 	else
 		reply_text(rq, ROUTE_INDEX, "text/plain; charset=utf-8",

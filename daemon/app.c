@@ -71,6 +71,7 @@ static struct http_limits http_limits_of(const struct config *config)
 {
 	return (struct http_limits){
 		.max_connections = config->max_connections,
+		.max_head = config->max_head,
 		.max_body = config->max_body,
 		.idle_timeout_s = config->idle_timeout,
 		.request_timeout_s = config->request_timeout,

@@ -36,7 +36,7 @@ struct config_source {
 };
 
 /* How many settings there are. */
-#define CONFIG_SETTINGS 19
+#define CONFIG_SETTINGS 20
 
 struct config {
 	/* As set; strings are the config's own, "" where nothing was set. */
@@ -52,6 +52,7 @@ struct config {
 	unsigned max_in_flight;
 	unsigned max_connections;
 	unsigned max_circuits;
+	unsigned max_head;        /* bytes */
 	unsigned max_body;        /* bytes */
 	unsigned idle_timeout;    /* seconds */
 	unsigned request_timeout; /* seconds */

@@ -19,9 +19,6 @@
  * which wake nothing by themselves. Its own time-out is not used: any byte would renew it.
  */
 
-/* Memory that libmicrohttpd keeps for a connection: the request's line and headers fit in
- * it, or the answer is 414 or 431. It is cleared for each request, so more costs time. */
-#define CONNECTION_MEMORY ((size_t)16 * 1024)
 /* Times that libmicrohttpd is run again while it has data at hand, before all else. */
 #define PUMP_ROUNDS 16
 /*
@@ -37,6 +34,13 @@
  * DRAIN_RECENT_MS: it may be on its way. Its answer then says that the connection ends. */
 #define DRAIN_LINGER_MS 200
 #define DRAIN_RECENT_MS 1000
+/*
+ * libmicrohttpd's memory for a connection holds, besides the head, a record of each header,
+ * and the answer's headers. It is cleared for each request, so more of it would cost time.
+ */
+#define HEAD_ROOM   ((size_t)1536)
+#define HEAD_RECORD ((size_t)64)
+#define ANSWER_ROOM ((size_t)512)
 /* A body's memory up to this is kept for the connection's next request. */
 #define BODY_KEEP ((size_t)4096)
 
@@ -218,8 +222,10 @@ static bool target_is_broken(const char *target, size_t len)
 }
 
 /*
- * The request line has come. libmicrohttpd takes the query apart where it stands, so that
- * is copied; the path stays as it is. What is returned is the context of the request.
+ * The request line has come. libmicrohttpd would take the query apart where it stands, with a
+ * record of each part, and leave a client without an answer when there is no memory for them
+ * (0.9). So the query is copied and then cut off; the path stays as it is. What is returned is
+ * the context of the request.
  */
 static void *on_request_line(void *arg, const char *target, struct MHD_Connection *mhd)
 {
@@ -237,6 +243,7 @@ static void *on_request_line(void *arg, const char *target, struct MHD_Connectio
 			c->rq.query = memcpy(c->query_buf, query, len);
 		else
 			c->rq.target = NULL; /* on_begin gives up */
+		*(char *)(uintptr_t)query = '\0';
 	}
 	http->requests++;
 	http_conn_enter(c, PHASE_READING);
@@ -252,6 +259,7 @@ static void orphan(struct conn *c)
 	c->http->unsuspended--;
 	c->rq.orphaned = true;
 	c->rq.target = "";
+	c->rq.head = (struct http_head){0};
 	http_request_peer(&c->rq); /* the last chance to ask the socket */
 }
 
@@ -287,11 +295,6 @@ static void on_completed(void *arg, struct MHD_Connection *mhd, void **context,
 		http_conn_enter(c, c->hung_up ? PHASE_HUNG_UP : PHASE_FRESH);
 }
 
-static bool name_is(const char *key, size_t len, const char *name, size_t name_len)
-{
-	return len == name_len && strncasecmp(key, name, len) == 0;
-}
-
 /* Answers a request that the handler cannot be shown; the connection ends with it. */
 static enum MHD_Result refuse(struct http_request *rq, enum problem problem, const char *detail)
 {
@@ -314,6 +317,30 @@ static enum MHD_Result refuse(struct http_request *rq, enum problem problem, con
 	http_reply(rq, &reply);
 	free(body);
 	return rq->queued ? MHD_YES : MHD_NO;
+}
+
+/* True if the head is over max_head, or leaves libmicrohttpd no memory for an answer. */
+static bool head_is_too_long(const struct conn *c)
+{
+	size_t size = http_head_size(c->mhd), max = c->http->max_head;
+	int records = MHD_get_connection_values(c->mhd, MHD_HEADER_KIND, NULL, NULL);
+
+	return size > max || size + (size_t)records * HEAD_RECORD > max + HEAD_ROOM - ANSWER_ROOM;
+}
+
+/* Answers by itself, as libmicrohttpd does when there is no memory even for the head. */
+static enum MHD_Result refuse_head(struct conn *c)
+{
+	static const char text[] = "HTTP/1.1 431 Request Header Fields Too Large\r\n"
+				   "Connection: close\r\n"
+				   "Content-Type: text/plain\r\n"
+				   "Content-Length: 55\r\n"
+				   "\r\n"
+				   "The request line and headers are longer than max_head.\n";
+
+	metrics_request(c->http->metrics, ROUTE_NONE, c->rq.method, 431, 0);
+	send(c->fd, text, sizeof(text) - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+	return MHD_NO;
 }
 
 /* Gives the request to the handler. */
@@ -350,7 +377,6 @@ static enum MHD_Result on_begin(struct conn *c, const char *url, const char *met
 {
 	struct http_request *rq = &c->rq;
 	struct http_line line = {method, url, rq->target_len, version};
-	struct http_framing f = {0};
 	enum MHD_Result result = MHD_YES;
 	const char *wrong;
 
@@ -359,7 +385,9 @@ static enum MHD_Result on_begin(struct conn *c, const char *url, const char *met
 	rq->begun = true;
 	rq->method = parse_method(method);
 	rq->target = url;
-	wrong = http_head_check(c->mhd, &line, &f);
+	if (head_is_too_long(c))
+		return refuse_head(c);
+	wrong = http_head_check(c->mhd, &line, &rq->head);
 	if (wrong)
 		return refuse(rq, PROBLEM_INVALID_BODY, wrong);
 	if (rq->broken_target)
@@ -367,10 +395,10 @@ static enum MHD_Result on_begin(struct conn *c, const char *url, const char *met
 			      "There is a space or a control character in the request target; "
 			      "percent-encode it.");
 	/* What libmicrohttpd lets pass for a chunk cannot be seen, so nothing may follow it. */
-	rq->last = f.chunked;
+	rq->last = rq->head.chunked;
 	/* The client asks before it sends a body that is too long: it need not send it, and
 	 * is not told to go on meanwhile. */
-	if (f.expects && f.length > c->http->limits.max_body) {
+	if (rq->head.expects && rq->head.length > c->http->limits.max_body) {
 		rq->too_large = true;
 		result = hand_over(c);
 		if (rq->waits)
@@ -496,34 +524,12 @@ const char *http_request_query(const struct http_request *rq)
 	return rq->query;
 }
 
-struct lookup {
-	const char *name;
-	size_t len;
-	const char *value;
-	unsigned count;
-};
-
-static enum MHD_Result on_header(void *arg, enum MHD_ValueKind kind, const char *key,
-				 size_t key_len, const char *value, size_t value_len)
+const char *http_request_header(const struct http_request *rq, enum http_field field,
+				unsigned *count)
 {
-	struct lookup *l = arg;
-
-	(void)kind;
-	(void)value_len;
-	if (name_is(key, key_len, l->name, l->len) && l->count++ == 0)
-		l->value = value ? value : "";
-	return MHD_YES;
-}
-
-const char *http_request_header(const struct http_request *rq, const char *name, unsigned *count)
-{
-	struct lookup l = {.name = name, .len = strlen(name)};
-
-	if (!rq->orphaned)
-		MHD_get_connection_values_n(http_conn_of(rq)->mhd, MHD_HEADER_KIND, on_header, &l);
 	if (count)
-		*count = l.count;
-	return l.value;
+		*count = rq->head.fields[field].count;
+	return rq->head.fields[field].value;
 }
 
 const char *http_request_body(const struct http_request *rq, size_t *len, bool *too_large)
@@ -539,39 +545,6 @@ void **http_request_data(struct http_request *rq)
 }
 
 /* The answer. */
-
-static bool add_headers(const struct conn *c, struct MHD_Response *response,
-			const struct http_reply *reply)
-{
-	bool close_it = c->http->draining || c->rq.last;
-
-	if (reply->content_type &&
-	    MHD_add_response_header(response, "Content-Type", reply->content_type) != MHD_YES)
-		return false;
-	for (size_t i = 0; i < reply->header_count; i++)
-		if (MHD_add_response_header(response, reply->headers[i].name,
-					    reply->headers[i].value) != MHD_YES)
-			return false;
-	return !close_it || MHD_add_response_header(response, "Connection", "close") == MHD_YES;
-}
-
-static bool queue_reply(struct conn *c, const struct http_reply *reply)
-{
-	size_t len = reply->content_type ? reply->len : 0;
-	struct MHD_Response *response =
-		MHD_create_response_from_buffer(len,
-						len ? (void *)(uintptr_t)reply->body
-						    : (void *)(uintptr_t) "",
-						MHD_RESPMEM_MUST_COPY);
-	bool ok;
-
-	if (!response)
-		return false;
-	ok = add_headers(c, response, reply) &&
-	     MHD_queue_response(c->mhd, (unsigned)reply->status, response) == MHD_YES;
-	MHD_destroy_response(response);
-	return ok;
-}
 
 static void log_reply(struct conn *c, const struct http_reply *reply, uint64_t ns)
 {
@@ -613,7 +586,7 @@ void http_reply(struct http_request *rq, const struct http_reply *reply)
 	}
 	http_conn_enter(c, PHASE_SENDING);
 	c->progress = 0;
-	rq->queued = queue_reply(c, reply);
+	rq->queued = http_answer_queue(c, reply);
 	if (!rq->queued &&
 	    log_allows(http->log, &http->failed_replies, LOG_LEVEL_ERROR, "http_reply_failed"))
 		log_error(http->log, "http_reply_failed", "peer=%s", http_request_peer(rq));
@@ -643,7 +616,7 @@ static struct MHD_Daemon *start_mhd(struct http *http)
 				MHD_OPTION_URI_LOG_CALLBACK, on_request_line, http,
 				MHD_OPTION_NOTIFY_CONNECTION, on_connection, http,
 				MHD_OPTION_NOTIFY_COMPLETED, on_completed, http,
-				MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_MEMORY,
+				MHD_OPTION_CONNECTION_MEMORY_LIMIT, http->max_head + HEAD_ROOM,
 				/* Ours is the limit, and can change. */
 				MHD_OPTION_CONNECTION_LIMIT, (unsigned)INT32_MAX,
 				MHD_OPTION_CONNECTION_TIMEOUT, 0u, MHD_OPTION_STRICT_FOR_CLIENT,
@@ -660,6 +633,7 @@ struct http *http_new(struct event_base *base, const struct http_limits *limits,
 		return NULL;
 	http->base = base;
 	http->limits = *limits;
+	http->max_head = limits->max_head;
 	http->handler = handler;
 	http->arg = arg;
 	http->metrics = metrics;

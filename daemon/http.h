@@ -32,6 +32,7 @@ struct metrics;
  */
 struct http_limits {
 	unsigned max_connections;   /* open connections; more wait in the listen queue */
+	size_t max_head;            /* bytes, request line and headers; only http_new reads it */
 	size_t max_body;            /* bytes; of a longer body nothing is kept */
 	unsigned idle_timeout_s;    /* a connection without a request */
 	unsigned request_timeout_s; /* a request on its way in, first byte to last */
@@ -86,8 +87,18 @@ const char *http_request_path(const struct http_request *rq);
 bool http_request_authority(const struct http_request *rq, char *out, size_t size);
 /* The query as sent, behind the '?'; NULL when there is none. */
 const char *http_request_query(const struct http_request *rq);
-/* The value of a header; NULL if absent. *count, unless NULL, gets how often it came. */
-const char *http_request_header(const struct http_request *rq, const char *name, unsigned *count);
+/* The headers that somebody asks for. */
+enum http_field {
+	HTTP_FIELD_HOST,
+	HTTP_FIELD_ORIGIN,
+	HTTP_FIELD_SEC_FETCH_SITE,
+	HTTP_FIELD_AUTHORIZATION,
+	HTTP_FIELDS,
+};
+/* The value of a header's first line; NULL if absent. *count, unless NULL, gets how often it came.
+ */
+const char *http_request_header(const struct http_request *rq, enum http_field field,
+				unsigned *count);
 /* The body; *too_large says that it was over max_body and has been thrown away. */
 const char *http_request_body(const struct http_request *rq, size_t *len, bool *too_large);
 /* Who asks: "127.0.0.1:50312", "[::1]:50312" or "unix:uid=1000,pid=4242". */
@@ -102,7 +113,7 @@ struct http_header {
 
 struct http_reply {
 	int status;
-	const char *content_type; /* NULL: none, and no body */
+	const char *content_type; /* a constant; NULL: none, and no body */
 	const char *body;         /* copied */
 	size_t len;
 	const struct http_header *headers; /* further ones, copied */

@@ -74,6 +74,7 @@ void http_conn_free(struct conn *c)
 {
 	conn_leave(c);
 	c->magic = 0;
+	http_answer_forget(c);
 	free(c->body);
 	free(c->query_buf);
 	free(c);

@@ -23,8 +23,8 @@ struct walk {
 	bool http_1_1;
 	const char *next; /* where the next line has to begin */
 	const char *error;
-	unsigned lengths, encodings, hosts;
-	struct http_framing framing;
+	unsigned lengths, encodings;
+	struct http_head *head;
 };
 
 /* libmicrohttpd 1.0 refuses all that by itself, if told to, and works in another way. */
@@ -67,10 +67,7 @@ static bool is_field_value(const char *text, size_t len)
 	return true;
 }
 
-static bool name_is(const char *key, size_t len, const char *name)
-{
-	return len == strlen(name) && strncasecmp(key, name, len) == 0;
-}
+#define NAME_IS(key, len, name) ((len) == sizeof(name) - 1 && strncasecmp(key, name, len) == 0)
 
 /* Steps over a header line; false if it is not where and what it has to be. */
 static bool step(struct walk *w, const char *key, size_t key_len, const char *value,
@@ -88,10 +85,26 @@ static bool step(struct walk *w, const char *key, size_t key_len, const char *va
 	return true;
 }
 
+/* HTTP_FIELDS: none of those that are asked for. */
+static enum http_field field_of(const char *key, size_t len)
+{
+	if (NAME_IS(key, len, "Host"))
+		return HTTP_FIELD_HOST;
+	if (NAME_IS(key, len, "Origin"))
+		return HTTP_FIELD_ORIGIN;
+	if (NAME_IS(key, len, "Sec-Fetch-Site"))
+		return HTTP_FIELD_SEC_FETCH_SITE;
+	if (NAME_IS(key, len, "Authorization"))
+		return HTTP_FIELD_AUTHORIZATION;
+	return HTTP_FIELDS;
+}
+
 static enum MHD_Result on_field(void *arg, enum MHD_ValueKind kind, const char *key, size_t key_len,
 				const char *value, size_t value_len)
 {
 	struct walk *w = arg;
+	struct http_head *head = w->head;
+	enum http_field field;
 
 	(void)kind;
 	if (!value || !is_token(key, key_len) || !is_field_value(value, value_len) ||
@@ -100,16 +113,18 @@ static enum MHD_Result on_field(void *arg, enum MHD_ValueKind kind, const char *
 			   "behind it, the value without control characters, CR LF.";
 		return MHD_NO;
 	}
-	if (name_is(key, key_len, "Content-Length")) {
+	field = field_of(key, key_len);
+	if (field != HTTP_FIELDS) {
+		if (head->fields[field].count++ == 0)
+			head->fields[field].value = value;
+	} else if (NAME_IS(key, key_len, "Content-Length")) {
 		w->lengths++;
-		w->framing.length = strtoull(value, NULL, 10);
-	} else if (name_is(key, key_len, "Transfer-Encoding")) {
+		head->length = strtoull(value, NULL, 10);
+	} else if (NAME_IS(key, key_len, "Transfer-Encoding")) {
 		w->encodings++;
-		w->framing.chunked = strcasecmp(value, "chunked") == 0;
-	} else if (name_is(key, key_len, "Expect")) {
-		w->framing.expects = strcasecmp(value, "100-continue") == 0;
-	} else if (name_is(key, key_len, "Host")) {
-		w->hosts++;
+		head->chunked = strcasecmp(value, "chunked") == 0;
+	} else if (NAME_IS(key, key_len, "Expect")) {
+		head->expects = strcasecmp(value, "100-continue") == 0;
 	}
 	return MHD_YES;
 }
@@ -119,10 +134,10 @@ static const char *fields_error(const struct walk *w)
 {
 	if (w->lengths > 1)
 		return "There is more than one Content-Length.";
-	if (w->encodings && (w->encodings > 1 || !w->framing.chunked || w->lengths || !w->http_1_1))
+	if (w->encodings && (w->encodings > 1 || !w->head->chunked || w->lengths || !w->http_1_1))
 		return "Send the body with a Content-Length or, instead of that and in HTTP/1.1, "
 		       "with \"Transfer-Encoding: chunked\".";
-	if (w->http_1_1 && !w->hosts)
+	if (w->http_1_1 && !w->head->fields[HTTP_FIELD_HOST].count)
 		return "A request in HTTP/1.1 needs a Host header.";
 	return NULL;
 }
@@ -141,20 +156,25 @@ static const char *line_error(const struct http_line *line, bool in_place)
 	return NULL;
 }
 
-/* True if the last header is followed by CR LF, and the head ends with that. */
-static bool head_ends(struct MHD_Connection *mhd, const char *begin, const char *next)
+size_t http_head_size(struct MHD_Connection *mhd)
 {
 	const union MHD_ConnectionInfo *info =
 		MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
 
-	return info && info->header_size == (size_t)(next + 2 - begin) && next[0] == '\0' &&
+	return info ? info->header_size : 0;
+}
+
+/* True if the last header is followed by CR LF, and the head ends with that. */
+static bool head_ends(struct MHD_Connection *mhd, const char *begin, const char *next)
+{
+	return http_head_size(mhd) == (size_t)(next + 2 - begin) && next[0] == '\0' &&
 	       next[1] == '\0';
 }
 
 const char *http_head_check(struct MHD_Connection *mhd, const struct http_line *line,
-			    struct http_framing *framing)
+			    struct http_head *head)
 {
-	struct walk w = {.in_place = library_is_lenient()};
+	struct walk w = {.in_place = library_is_lenient(), .head = head};
 
 	w.error = line_error(line, w.in_place);
 	if (w.error)
@@ -165,6 +185,5 @@ const char *http_head_check(struct MHD_Connection *mhd, const struct http_line *
 	if (!w.error && w.in_place && !head_ends(mhd, line->method, w.next))
 		w.error = "The headers do not end with an empty line, or one ends with something "
 			  "else than CR LF.";
-	*framing = w.framing;
 	return w.error ? w.error : fields_error(&w);
 }

@@ -6,6 +6,8 @@
 #ifndef BREAKERD_HTTP_HEAD_H
 #define BREAKERD_HTTP_HEAD_H
 
+#include "http.h"
+
 #include <microhttpd.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -19,21 +21,28 @@ struct http_line {
 	const char *version;
 };
 
-/* What the headers say of the body. */
-struct http_framing {
+/* What the headers say. */
+struct http_head {
 	bool chunked;
-	bool expects; /* 100-continue */
-	uint64_t length;
+	bool expects;    /* 100-continue */
+	uint64_t length; /* Content-Length */
+	struct {
+		const char *value; /* of the first; it lives as long as the request */
+		unsigned count;
+	} fields[HTTP_FIELDS];
 };
 
 /* What MHD_OPTION_STRICT_FOR_CLIENT shall be, for the library that is loaded. */
 int http_head_strictness(void);
 
+/* Bytes of request line and headers, their ends included. In the handler only. */
+size_t http_head_size(struct MHD_Connection *mhd);
+
 /*
- * To be called in the handler's first call for a request. Sets *framing and returns NULL, or
- * a static sentence that says why the request is refused.
+ * To be called in the handler's first call for a request. Sets *head, zeroed before, and returns
+ * NULL, or a static sentence that says why the request is refused.
  */
 const char *http_head_check(struct MHD_Connection *mhd, const struct http_line *line,
-			    struct http_framing *framing);
+			    struct http_head *head);
 
 #endif

@@ -1,11 +1,13 @@
 /*
  * What the files of http share; nobody else includes this. http.c: requests and answers;
- * http_accept.c: listeners; http_conn.c: connections and their time-outs.
+ * http_accept.c: listeners; http_answer.c: responses; http_conn.c: connections and their
+ * time-outs.
  */
 #ifndef BREAKERD_HTTP_PRIVATE_H
 #define BREAKERD_HTTP_PRIVATE_H
 
 #include "http.h"
+#include "http_head.h"
 #include "log.h"
 #include "metrics.h"
 
@@ -45,10 +47,23 @@ struct http_request {
 	bool last;          /* no other may come behind it on this connection */
 	const char *target; /* as libmicrohttpd has it, without query */
 	size_t target_len;  /* with the query */
-	const char *query;  /* in query_buf, or NULL */
+	struct http_head head;
+	const char *query; /* in query_buf, or NULL */
 	size_t body_len;
 	uint64_t arrived_ns; /* all of it */
 	void *data;
+};
+
+/*
+ * A small answer's response, kept for the next one on the connection: that is alike as a rule,
+ * but for the bytes of its body, and to make a response costs as much as all else of one.
+ */
+struct kept_response {
+	struct MHD_Response *response; /* its data is `body`; may be NULL */
+	const char *type;
+	size_t len;
+	time_t date_s;
+	char body[256];
 };
 
 struct conn {
@@ -68,6 +83,7 @@ struct conn {
 	size_t body_size;
 	char *query_buf;
 	size_t query_size;
+	struct kept_response kept;
 	union {
 		struct sockaddr any;
 		struct sockaddr_in in;
@@ -89,11 +105,14 @@ struct listener {
 struct http {
 	struct event_base *base;
 	struct http_limits limits;
+	size_t max_head; /* as it was at the start: the memory for it stays as it is */
 	http_handler_fn *handler;
 	void *arg;
 	struct metrics *metrics;
 	struct log *log;
 	struct log_limit failed_replies;
+	time_t date_s; /* of `date` */
+	char date[32];
 
 	struct MHD_Daemon *mhd;
 	struct event *readable; /* its epoll descriptor */
@@ -131,6 +150,14 @@ static inline int64_t http_coarse_ms(void)
 	clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
 	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
+
+/* http_answer.c */
+
+/* Hands the answer to libmicrohttpd; false when it cannot take it. */
+bool http_answer_queue(struct conn *c, const struct http_reply *reply);
+
+/* The connection ends. */
+void http_answer_forget(struct conn *c);
 
 /* http_conn.c */
 

@@ -54,14 +54,21 @@ static char *put_text(char *to, const char *text)
 
 static char *put_number(char *to, int64_t number)
 {
+	/* Two digits a division: stamps have thirteen, and each answer holds two of them. */
+	static const char pairs[] = "00010203040506070809101112131415161718192021222324"
+				    "25262728293031323334353637383940414243444546474849"
+				    "50515253545556575859606162636465666768697071727374"
+				    "75767778798081828384858687888990919293949596979899";
 	char digits[20];
 	size_t at = sizeof(digits);
 	uint64_t rest = number < 0 ? -(uint64_t)number : (uint64_t)number;
 
-	do {
-		digits[--at] = (char)('0' + rest % 10);
-		rest /= 10;
-	} while (rest);
+	for (; rest >= 100; rest /= 100)
+		memcpy(digits + (at -= 2), pairs + rest % 100 * 2, 2);
+	if (rest >= 10)
+		memcpy(digits + (at -= 2), pairs + rest * 2, 2);
+	else
+		digits[--at] = (char)('0' + rest);
 	if (number < 0)
 		*to++ = '-';
 	memcpy(to, digits + at, sizeof(digits) - at);

@@ -20,6 +20,7 @@ DEFAULTS = {
     "max_in_flight": "10000",
     "max_connections": "1000",
     "max_circuits": "1000000",
+    "max_head": "8192",
     "max_body": "65536",
     "idle_timeout": "60",
     "request_timeout": "10",

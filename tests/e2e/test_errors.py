@@ -118,6 +118,52 @@ def test_body_limit_of_a_delete(daemon):
     assert daemon.delete(path("a"), body=b"x" * 65536).status == 204
 
 
+@pytest.mark.parametrize("limit", [4096, 8192, 65536])
+def test_max_head_is_a_setting(start, limit):
+    daemon = start(max_head=limit)
+
+    def send(size):
+        least = len(request_bytes("GET", path("a"), {"X-Filler": ""}))
+        with daemon.wire() as wire:
+            wire.send(request_bytes("GET", path("a"), {"X-Filler": "f" * (size - least)}))
+            return wire.receive().status
+
+    assert send(limit - 1) == send(limit) == 200
+    # Whatever it is over by, and where libmicrohttpd's own bound takes over.
+    for over in (1, 2, 100, *range(500, 2000, 20), 3000, limit):
+        assert send(limit + over) == 431, over
+    assert send(limit) == 200
+
+
+def test_many_small_headers(daemon):
+    """What they take beside their bytes counts, and always there is an answer."""
+    def send(count):
+        with daemon.wire() as wire:
+            wire.send(request_bytes("GET", path("a"), [("a", "b")] * count))
+            return wire.receive().status
+
+    answers = [send(count) for count in range(1, 300)]
+    limit = answers.index(431)
+    assert limit > 16
+    assert set(answers[:limit]) == {200}
+    assert set(answers[limit:]) == {431}
+
+
+def test_query_of_many_parts(daemon):
+    with daemon.wire() as wire:
+        for count in (1, 100, 200, 500, 1000, 3000):
+            wire.send(request_bytes("GET", path("a") + "?" + "a&" * count))
+            problem(wire.receive(), "invalid_query", None)
+
+
+def test_longest_key_leaves_room_for_headers(daemon):
+    """1024 bytes, each percent-encoded, and a kilobyte of headers."""
+    target = "/v1/circuits/" + "%41" * 1024
+    with daemon.wire() as wire:
+        wire.send(request_bytes("GET", target, {"Authorization": "Bearer " + "t" * 1024}))
+        assert wire.receive().status == 200
+
+
 def test_max_body_is_a_setting(start_on, store):
     daemon = start_on(store, max_body=1024)
     snapshot(daemon.post(path("a", "failure"), b"x" * 1024))

@@ -126,6 +126,7 @@ START_TEST(defaults_are_those_of_the_contract)
 	ck_assert_uint_eq(config->max_in_flight, 10000);
 	ck_assert_uint_eq(config->max_connections, 1000);
 	ck_assert_uint_eq(config->max_circuits, 1000000);
+	ck_assert_uint_eq(config->max_head, 8192);
 	ck_assert_uint_eq(config->max_body, 65536);
 	ck_assert_uint_eq(config->idle_timeout, 60);
 	ck_assert_uint_eq(config->request_timeout, 10);
@@ -194,6 +195,7 @@ START_TEST(every_value_is_read)
 			   "max_in_flight = 3\n"
 			   "max_connections = 4\n"
 			   "max_circuits = 5\n"
+			   "max_head = 5000\n"
 			   "max_body = 66\n"
 			   "idle_timeout = 7\n"
 			   "request_timeout = 8\n"
@@ -216,6 +218,7 @@ START_TEST(every_value_is_read)
 	ck_assert_uint_eq(config->max_in_flight, 3);
 	ck_assert_uint_eq(config->max_connections, 4);
 	ck_assert_uint_eq(config->max_circuits, 5);
+	ck_assert_uint_eq(config->max_head, 5000);
 	ck_assert_uint_eq(config->max_body, 66);
 	ck_assert_uint_eq(config->idle_timeout, 7);
 	ck_assert_uint_eq(config->request_timeout, 8);
