@@ -43,7 +43,7 @@ class Watch:
 
 def test_slow_senders_and_a_flood(start):
     """600 slow senders, then a flood beyond max_connections and the kernel's queue behind it: who has
-    a connection is served as ever, and who comes when the flood is over is within a second."""
+    a connection is served as ever, and who comes when the flood is over is within seconds."""
     daemon = start(request_timeout=2)
     most = daemon.metric("breakerd_http_connections_limit")
 
@@ -72,6 +72,8 @@ def test_slow_senders_and_a_flood(start):
             ended = now
         print(f"new connections: the first {1000 * waited[0]:.1f} ms after the flood, "
               f"slowest {1000 * max(waited):.1f} ms")
-        assert max(waited) < 1
+        # The kernel's queue may be full of the flood still; a connection is then asked for again
+        # after a second (RFC 6298).
+        assert max(waited) < 3
         watch.over(lambda: connections() < most)
         watch.check("after the flood")

@@ -8,6 +8,7 @@ import pytest
 
 from breakerd import BINARY, environment
 from contract import path
+from flood import queued_seconds
 from wait import until
 from wire import Wire
 
@@ -47,12 +48,6 @@ def test_an_idle_daemon_sleeps(daemon, connection):
     assert sleeps(daemon, 2)
 
 
-def waited(pid):
-    """The seconds in which a process would have run and had no processor: proc(5), schedstat."""
-    with open(f"/proc/{pid}/schedstat", encoding="ascii") as schedstat:
-        return int(schedstat.read().split()[1]) / 1e9
-
-
 def test_it_serves_soon(directory):
     """From the start of the process to the first answer: under 50 ms, and much less as a rule.
     The time in which it waits for a processor does not count."""
@@ -72,7 +67,7 @@ def test_it_serves_soon(directory):
                     time.sleep(0.0005)
             with wire:
                 assert wire.ask("GET", "/readyz").status == 200
-            took.append(time.monotonic() - began - waited(process.pid))
+            took.append(time.monotonic() - began - queued_seconds(process.pid))
         finally:
             process.kill()
             process.wait()

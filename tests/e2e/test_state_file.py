@@ -140,8 +140,8 @@ def test_the_time_to_live_goes_on(start, state):
     daemon.stop()
     until(lambda: time.time() > written + 1, "a second has gone by")
     daemon = start(state_file=state, ttl=1)
-    assert "circuits=0 expired=1" in daemon.stderr()
     assert listing(daemon) == []
+    assert "circuits=0 expired=1" in daemon.stderr()
 
 
 def test_what_cannot_be_kept_is_refused_at_the_start(directory, state):
