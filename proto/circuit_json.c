@@ -63,16 +63,17 @@ static char *put_number(char *to, int64_t number)
 	size_t at = sizeof(digits);
 	uint64_t rest = number < 0 ? -(uint64_t)number : (uint64_t)number;
 
-	for (; rest >= 100; rest /= 100)
-		memcpy(digits + (at -= 2), pairs + rest % 100 * 2, 2);
-	if (rest >= 10)
-		memcpy(digits + (at -= 2), pairs + rest * 2, 2);
-	else
+	for (; rest >= 10; rest /= 100) {
+		digits[--at] = pairs[rest % 100 * 2 + 1];
+		digits[--at] = pairs[rest % 100 * 2];
+	}
+	if (rest || at == sizeof(digits))
 		digits[--at] = (char)('0' + rest);
 	if (number < 0)
 		*to++ = '-';
-	memcpy(to, digits + at, sizeof(digits) - at);
-	return to + (sizeof(digits) - at);
+	while (at < sizeof(digits))
+		*to++ = digits[at++];
+	return to;
 }
 
 size_t circuit_json_encode(char buf[CIRCUIT_JSON_MAX], const struct circuit *c)
