@@ -21,7 +21,6 @@ struct ask {
 	enum metrics_route route;
 	unsigned operation; /* a verb, or METRICS_OPERATION_LIST */
 	struct store_request store;
-	uint64_t started_ns;
 };
 
 /* A request that waits for the store. */
@@ -204,7 +203,7 @@ static void answer_problem(struct http_request *rq, const struct ask *ask,
 }
 
 static void answer_circuit(struct http_request *rq, const struct ask *ask,
-			   const struct store_result *result)
+			   const struct store_result *result, uint64_t now_ns)
 {
 	static const struct http_header degraded = {"Breakerd-Degraded", "true"};
 	char body[CIRCUIT_JSON_MAX + 1];
@@ -215,6 +214,7 @@ static void answer_circuit(struct http_request *rq, const struct ask *ask,
 		.headers = &degraded,
 		.header_count = result->degraded ? 1 : 0,
 		.route = ask->route,
+		.now_ns = now_ns,
 	};
 
 	if (ask->store.op.verb == CIRCUIT_RESET) {
@@ -284,8 +284,10 @@ static void note_transition(struct api *api, const struct http_request *rq, cons
 static void answer(struct api *api, struct http_request *rq, const struct ask *ask,
 		   struct store_result *result)
 {
+	uint64_t now_ns = clock_ns();
+
 	metrics_operation(api->metrics, ask->operation, result->status,
-			  clock_ns() - ask->started_ns);
+			  now_ns - http_request_arrived_ns(rq));
 	if (ask->route == ROUTE_INDEX)
 		answer_index(api, rq, result->page);
 	else if (result->status != STORE_OK)
@@ -295,7 +297,7 @@ static void answer(struct api *api, struct http_request *rq, const struct ask *a
 	else {
 		if (ask->store.op.verb == CIRCUIT_TRANSITION)
 			note_transition(api, rq, ask, result);
-		answer_circuit(rq, ask, result);
+		answer_circuit(rq, ask, result, now_ns);
 	}
 	store_page_free(result->page);
 }
@@ -338,7 +340,6 @@ static void submit(struct api *api, struct http_request *rq, struct ask *ask,
 		refuse(rq, ask->route, PROBLEM_OVERLOADED, NO_MEMORY);
 		return;
 	}
-	w->ask.started_ns = clock_ns();
 	if (query)
 		w->op = store_list(api->store, query, on_store_done, w, &result);
 	else

@@ -539,6 +539,11 @@ const char *http_request_body(const struct http_request *rq, size_t *len, bool *
 	return rq->body_len ? http_conn_of(rq)->body : "";
 }
 
+uint64_t http_request_arrived_ns(const struct http_request *rq)
+{
+	return rq->arrived_ns;
+}
+
 void **http_request_data(struct http_request *rq)
 {
 	return &rq->data;
@@ -570,7 +575,7 @@ void http_reply(struct http_request *rq, const struct http_reply *reply)
 {
 	struct conn *c = http_conn_of(rq);
 	struct http *http = c->http;
-	uint64_t ns = clock_ns() - rq->arrived_ns;
+	uint64_t ns = (reply->now_ns ? reply->now_ns : clock_ns()) - rq->arrived_ns;
 
 	assert(!rq->answered);
 	rq->answered = true;

@@ -101,6 +101,8 @@ const char *http_request_header(const struct http_request *rq, enum http_field f
 				unsigned *count);
 /* The body; *too_large says that it was over max_body and has been thrown away. */
 const char *http_request_body(const struct http_request *rq, size_t *len, bool *too_large);
+/* When it had arrived, by clock_ns(). */
+uint64_t http_request_arrived_ns(const struct http_request *rq);
 /* Who asks: "127.0.0.1:50312", "[::1]:50312" or "unix:uid=1000,pid=4242". */
 const char *http_request_peer(const struct http_request *rq);
 /* A place for the handler's own, NULL at first. */
@@ -118,7 +120,8 @@ struct http_reply {
 	size_t len;
 	const struct http_header *headers; /* further ones, copied */
 	size_t header_count;
-	int route; /* enum metrics_route, for the counter */
+	int route;       /* enum metrics_route, for the counter */
+	uint64_t now_ns; /* clock_ns(), of who has just asked for it; 0: unknown */
 };
 
 /*
