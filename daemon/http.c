@@ -36,7 +36,8 @@
 #define DRAIN_RECENT_MS 1000
 /*
  * libmicrohttpd's memory for a connection holds, besides the head, a record of each header,
- * and the answer's headers. It is cleared for each request, so more of it would cost time.
+ * the cookies once more, and the answer's headers. It is cleared for each request, so more of it
+ * would cost time.
  */
 #define HEAD_ROOM   ((size_t)1536)
 #define HEAD_RECORD ((size_t)64)
@@ -319,13 +320,28 @@ static enum MHD_Result refuse(struct http_request *rq, enum problem problem, con
 	return rq->queued ? MHD_YES : MHD_NO;
 }
 
+/* A cookie is copied, and has a record. */
+static enum MHD_Result on_cookie(void *arg, enum MHD_ValueKind kind, const char *key,
+				 size_t key_len, const char *value, size_t value_len)
+{
+	size_t *memory = arg;
+
+	(void)kind;
+	(void)key;
+	(void)value;
+	*memory += HEAD_RECORD + key_len + value_len + 3;
+	return MHD_YES;
+}
+
 /* True if the head is over max_head, or leaves libmicrohttpd no memory for an answer. */
 static bool head_is_too_long(const struct conn *c)
 {
 	size_t size = http_head_size(c->mhd), max = c->http->max_head;
 	int records = MHD_get_connection_values(c->mhd, MHD_HEADER_KIND, NULL, NULL);
+	size_t memory = size + (size_t)records * HEAD_RECORD;
 
-	return size > max || size + (size_t)records * HEAD_RECORD > max + HEAD_ROOM - ANSWER_ROOM;
+	MHD_get_connection_values_n(c->mhd, MHD_COOKIE_KIND, on_cookie, &memory);
+	return size > max || memory > max + HEAD_ROOM - ANSWER_ROOM;
 }
 
 /* Answers by itself, as libmicrohttpd does when there is no memory even for the head. */

@@ -217,34 +217,6 @@ def test_connection_limit_is_left_again(start):
     until(lambda: daemon.get("/healthz").status == 200, "it accepts again")
 
 
-@pytest.mark.slow
-def test_idle_connections_are_closed(start):
-    daemon = start(idle_timeout=1)
-    with daemon.wire() as wire:
-        assert wire.ask("GET", "/healthz").status == 200
-        began = time.monotonic()
-        wire.sock.settimeout(6)
-        assert wire.ended()
-        assert 0.9 < time.monotonic() - began < 5
-
-
-@pytest.mark.slow
-def test_a_request_that_does_not_arrive_is_given_up(start):
-    daemon = start(request_timeout=1, idle_timeout=30)
-    with daemon.wire() as head, daemon.wire() as body:
-        head.send(b"GET /healthz HTT")
-        body.send(b"POST /v1/circuits/a/transition HTTP/1.1\r\nHost: localhost\r\n"
-                  b"Content-Length: 100\r\n\r\n{")
-        for wire in (head, body):
-            wire.sock.settimeout(6)
-            try:
-                while wire.sock.recv(4096):
-                    pass
-            except ConnectionResetError:
-                pass
-    assert daemon.get("/healthz").status == 200
-
-
 def test_log_lines_are_one_line_each(start):
     """What a client sends cannot forge a line of the log."""
     daemon = start(log_level="debug")

@@ -1,0 +1,190 @@
+"""What one client may take of what there is: connections, time, descriptors, the length of a head. The
+bounds of bodies are in test_errors.py, those of keys in test_keys.py, operations in flight in
+test_redis_link.py."""
+
+import os
+import resource
+import time
+
+import pytest
+
+from chaos import process_seconds
+from contract import expect, path, snapshot
+from flood import Slow
+from wait import until
+from wire import Closed, request_bytes
+
+GET = request_bytes("GET", path("a"))
+
+
+def waits(wire, seconds):
+    """True if nothing comes for so long."""
+    wire.sock.settimeout(seconds)
+    try:
+        return not wire.receive()
+    except TimeoutError:
+        return True
+    finally:
+        wire.sock.settimeout(10)
+
+
+def closes(wire):
+    """True once the connection is, whatever still comes."""
+    try:
+        while wire.sock.recv(65536):
+            pass
+    except ConnectionResetError:
+        pass
+    except TimeoutError:
+        return False
+    return True
+
+
+def test_the_limit_of_connections_again_and_again(start):
+    """Reached and left thirty times: none is refused, each has its turn."""
+    daemon = start(max_connections=10)
+    with daemon.wire() as kept:
+        snapshot(kept.ask("GET", path("a")))
+        for _ in range(30):
+            wires = [daemon.wire() for _ in range(30)]
+            for wire in wires:
+                wire.send(GET)
+            for n, wire in enumerate(wires):
+                expect(wire.receive(), failureCount=0)
+                if n == 0:
+                    until(lambda: connections(kept) == 10, "the limit is reached")
+                wire.close()
+        until(lambda: connections(kept) == 1, "all have been let go")
+
+
+def connections(wire):
+    text = wire.ask("GET", "/metrics").body.decode("utf-8")
+    return int(text.split("\nbreakerd_http_connections ", 1)[1].split("\n", 1)[0])
+
+
+@pytest.mark.slow
+def test_an_idle_connection(start):
+    """Kept below idle_timeout, and much longer than a request may take; ended above it."""
+    daemon = start(idle_timeout=3, request_timeout=1)
+    with daemon.wire() as wire:
+        snapshot(wire.ask("GET", path("a")))
+        assert waits(wire, 1.7)
+        began = time.monotonic()
+        snapshot(wire.ask("GET", path("a")))
+        assert wire.ended()
+        assert 2.9 < time.monotonic() - began < 8
+
+
+ENDS = (b"a HTTP/1.1\r\nHost: localhost\r\n\r\n", b"\r\n\r\n", b" " * 59988, b" " * 59988 + b"\r\n0\r\n\r\n")
+PARTS = dict(zip(("line", "header", "body", "chunk"), zip(Slow.REQUESTS, ENDS)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", PARTS)
+def test_a_slow_request(start, part):
+    """It has come whole below request_timeout, and is answered; or it has not, and never will, however
+    much of it keeps coming."""
+    begin, end = PARTS[part]
+    body = b'{"to":"open"' if b"POST" in begin else b""
+    rest = body + (end[:-1] + b"}" if part == "body" else end.replace(b" \r\n0", b"}\r\n0"))
+    daemon = start(request_timeout=2, idle_timeout=60)
+    with daemon.wire() as below:
+        below.send(begin)
+        assert waits(below, 1)
+        below.send(rest)
+        snapshot(below.receive())
+    began = time.monotonic()
+    with daemon.wire() as above:
+        above.send(begin + body)
+        above.sock.settimeout(0.05)
+        try:
+            while not closes(above):
+                assert time.monotonic() - began < 8, "it is never ended"
+                above.send(b" ")
+        except BrokenPipeError:
+            pass
+        assert time.monotonic() - began > 1.9
+    expect(daemon.get(path("slow")), state="open" if body else "closed")
+
+
+def out_of_descriptors(daemon):
+    """No further one may be opened than are open now."""
+    pid = daemon.process.pid
+    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    most = max(int(n) for n in os.listdir(f"/proc/{pid}/fd"))
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (most + 1, limits[1]))
+    return limits
+
+
+@pytest.mark.parametrize("kind", ["memory", "redis"])
+def test_no_descriptors_left(start, private_redis, kind):
+    """New connections wait, the old ones are served, nothing spins; and all is well again as soon as
+    there are some. The link to Redis, lost meanwhile, is no exception."""
+    redis = private_redis() if kind == "redis" else None
+    daemon = start(**({"store": redis.url} if redis else {}))
+    if redis:
+        daemon.wait_ready()
+    snapshot(daemon.get(path("a")))
+    pid = daemon.process.pid
+    limits = out_of_descriptors(daemon)
+    wires = [daemon.wire() for _ in range(40)]
+    for wire in wires:
+        wire.send(GET)
+    until(lambda: "http_accept_failed" in daemon.stderr(), "there are none")
+    if redis:
+        redis.kill()
+        until(lambda: daemon.get("/readyz").json()["status"] == "degraded", "the link is lost")
+
+    began, used = time.monotonic(), process_seconds(daemon)
+    while time.monotonic() - began < 2:
+        snapshot(daemon.get(path("a")))
+        assert waits(wires[-1], 0.05)
+    used = process_seconds(daemon) - used
+    print(f"{used:.2f} s of processor time")
+    assert used < 0.15, f"{used:.2f} s of processor time in two seconds"
+    assert daemon.stderr().count("http_accept_failed") == 1, "it is said once in a while, not each time"
+
+    if redis:
+        redis.start()
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+    for wire in wires:
+        snapshot(wire.receive())
+        wire.close()
+    if redis:
+        daemon.wait_ready()
+    with daemon.wire() as wire:
+        expect(wire.ask("POST", path("a", "failure")), failureCount=1)
+
+
+HEADS = {
+    "target": lambda n: request_bytes("GET", "/v1/circuits/" + "k" * n),
+    "query": lambda n: request_bytes("GET", "/v1/circuits?prefix=" + "k" * n),
+    "value": lambda n: request_bytes("POST", path("a", "failure"), {"X-Header": "v" * n}),
+    "name": lambda n: request_bytes("POST", path("a", "failure"), {"X" * n: "v"}),
+    # These take more than their bytes.
+    "cookie": lambda n: request_bytes("POST", path("a", "failure"), {"Cookie": "a=" + "v" * (n // 2)}),
+    "headers": lambda n: request_bytes("POST", path("a", "failure"), [("X", "v")] * (n // 50)),
+    "cookies": lambda n: request_bytes("POST", path("a", "failure"), {"Cookie": "a=b; " * (n // 50)}),
+}
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_the_length_of_a_head(memory_daemon, kind):
+    """Up to max_head it is read, or refused for another reason; beyond it is not, and what it asks
+    for has not happened. There is an answer always, at the bound of libmicrohttpd's memory too."""
+    for n in [*range(500, 7000, 500), *range(7000, 11000, 20), 50000, 200000]:
+        data = HEADS[kind](n)
+        before = snapshot(memory_daemon.get(path("a")))["failureCount"]
+        with memory_daemon.wire() as wire:
+            try:
+                wire.send(data)
+                answer = wire.receive()
+            except (Closed, OSError) as error:
+                raise AssertionError(f"{n}: no answer to {len(data)} bytes") from error
+            read = answer.status in (200, 400)
+            assert read or (answer.status in (414, 431) and closes(wire)), (n, answer)
+        if kind not in ("cookie", "cookies", "headers"):
+            assert read or len(data) > 8192, (n, answer)
+        assert not read or len(data) <= 8192, (n, answer)
+        after = snapshot(memory_daemon.get(path("a")))["failureCount"]
+        assert after - before == (answer.status == 200 and b"POST" in data), (n, answer)
