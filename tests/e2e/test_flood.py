@@ -4,8 +4,9 @@ import resource
 import time
 
 from contract import path
-from flood import Load
+from flood import Load, queued_seconds
 from wait import until
+from wire import Wire
 
 SLOW = 600
 ENOUGH = 1500  # answers of which a percentile is taken
@@ -41,9 +42,24 @@ class Watch:
         assert percentile(ms, 0.99) < 100, phase
 
 
+def new_connection(daemon, since):
+    """Seconds from then until a new connection is answered, without those in which the machine had no
+    processor for the daemon. As gateways do it gives up early and tries anew: while the kernel's
+    queue is full it drops a connection's first packet, and the second comes after a second (RFC
+    6298)."""
+    queued = queued_seconds(daemon.process.pid)
+    while True:
+        try:
+            with Wire(daemon.address, 0.1) as wire:
+                assert wire.ask("GET", path("new")).status == 200
+                return time.monotonic() - since - (queued_seconds(daemon.process.pid) - queued)
+        except TimeoutError:
+            assert time.monotonic() - since < 10, "no new connection is answered"
+
+
 def test_slow_senders_and_a_flood(start):
     """600 slow senders, then a flood beyond max_connections and the kernel's queue behind it: who has
-    a connection is served as ever, and who comes when the flood is over is within seconds."""
+    a connection is served as ever, and who comes when the flood is over is within a second."""
     daemon = start(request_timeout=2)
     most = daemon.metric("breakerd_http_connections_limit")
 
@@ -63,17 +79,10 @@ def test_slow_senders_and_a_flood(start):
             until(lambda: connections() == most, "it is full still")
             watch.check("flood")
             ended = flood.stop()["stopped_at"]
-        waited = []
+        came = new_connection(daemon, ended)
+        print(f"the first new connection is answered {1000 * came:.1f} ms after the flood")
+        assert came < 1
         for _ in range(50):
-            with daemon.wire() as wire:
-                assert wire.ask("GET", path("new")).status == 200
-            now = time.monotonic()
-            waited.append(now - ended)
-            ended = now
-        print(f"new connections: the first {1000 * waited[0]:.1f} ms after the flood, "
-              f"slowest {1000 * max(waited):.1f} ms")
-        # The kernel's queue may be full of the flood still; a connection is then asked for again
-        # after a second (RFC 6298).
-        assert max(waited) < 3
+            assert new_connection(daemon, time.monotonic()) < 1
         watch.over(lambda: connections() < most)
         watch.check("after the flood")
