@@ -1,11 +1,17 @@
 """Who is let in: token, Host, Origin."""
 
 import os
+import re
+import shutil
+import signal
+import subprocess
 
 import pytest
 
+from breakerd import BINARY, environment
 from contract import path, problem, snapshot
-from wire import request_bytes
+from wait import until
+from wire import Wire, connect, request_bytes
 
 ROUTES = [("GET", path("a"), None), ("POST", path("a", "failure"), "no"),
           ("POST", path("a", "success"), "no"), ("POST", path("a", "transition"), "no"),
@@ -80,7 +86,6 @@ def test_the_newline_is_no_part_of_the_token(start, directory, content):
 
 
 def test_token_is_read_again_on_hangup(start, token_file):
-    from wait import until
     daemon = start(token_file=token_file)
     with open(token_file, "w", encoding="ascii") as file:
         file.write("another-one\n")
@@ -89,6 +94,70 @@ def test_token_is_read_again_on_hangup(start, token_file):
           == 200, "the new token holds")
     problem(daemon.get(path("a"), headers={"Authorization": "Bearer s3cret-Token"}),
             "unauthorized")
+
+
+@pytest.mark.parametrize("content", [None, "", "\n", "two\nlines\n"],
+                         ids=["gone", "empty", "blank", "two-lines"])
+def test_a_token_file_that_is_none_is_refused_on_hangup(start, token_file, content):
+    """The old token stays: nobody is let in who was not before."""
+    daemon = start(token_file=token_file)
+    os.unlink(token_file)
+    if content is not None:
+        with open(token_file, "w", encoding="ascii") as file:
+            file.write(content)
+    daemon.hangup()
+    until(lambda: "reload_refused" in daemon.stderr(), "it is refused")
+    assert token_file in daemon.stderr()
+    for value in ("Bearer ", "Bearer two", "Bearer s3cret-token"):
+        problem(daemon.get(path("a"), headers={"Authorization": value}), "unauthorized")
+    problem(daemon.get(path("a")), "unauthorized")
+    assert daemon.get(path("a"), headers={"Authorization": "Bearer s3cret-Token"}).status == 200
+
+
+def instructions_of_access(directory, name, token):
+    """What the daemon takes to refuse a hundred requests with this token, as callgrind counts it."""
+    log, address = f"{directory}/{name}.log", f"{directory}/{name}"
+    with subprocess.Popen(
+            ["valgrind", "--tool=callgrind", "--toggle-collect=access_check", f"--log-file={log}",
+             f"--callgrind-out-file={directory}/out", BINARY, f"--listen=unix:{address}",
+             f"--token-file={directory}/token"], stderr=subprocess.DEVNULL,
+            env=environment()) as process:
+        try:
+            until(lambda: os.path.exists(address) or process.poll() is not None, "it listens", 60)
+            until(lambda: connects(address), "it accepts", 60)
+            with Wire(address) as wire:
+                for _ in range(100):
+                    answer = wire.ask("GET", path("a"), {"Authorization": f"Bearer {token}"})
+                    problem(answer, "unauthorized")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+    with open(log, encoding="utf-8", errors="replace") as text:
+        return int(re.search(r"Collected : (\d+)", text.read())[1])
+
+
+def connects(address):
+    try:
+        connect(address).close()
+        return True
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(bool(os.environ.get("SANITIZED")), reason="valgrind runs no sanitizers")
+@pytest.mark.skipif(shutil.which("valgrind") is None and not os.environ.get("ALL_CLIENTS"),
+                    reason="no valgrind on this machine")
+def test_the_token_s_comparison_does_not_tell_how_far_it_came(directory):
+    """Not one instruction depends on where the token that was sent differs."""
+    token = "0123456789abcdef" * 4
+    with open(f"{directory}/token", "w", encoding="ascii") as file:
+        file.write(token)
+    wrong = {"first": "x" + token[1:], "middle": token[:32] + "x" + token[33:],
+             "last": token[:-1] + "x", "each": "x" * len(token)}
+    counts = {name: instructions_of_access(directory, name, given) for name, given in wrong.items()}
+    print(counts)
+    assert len(set(counts.values())) == 1 and counts["first"] > 100 * len(token), counts
 
 
 GOOD_HOSTS = ["localhost", "localhost:8747", "localhost:1", "LOCALHOST", "LocalHost:80",

@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import stat
+import subprocess
 import time
 
 import pytest
@@ -53,10 +54,26 @@ def test_unix_socket(start, directory):
     assert not os.path.exists(name)
 
 
-def test_socket_mode(start, directory):
+def connects_as(name, group):
+    """Whether nobody, in that group, may connect."""
+    code = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
+    return subprocess.run(["/usr/bin/python3", "-c", code, name], user=65534, group=group,
+                          extra_groups=[], stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("mode,group,others", [("0600", False, False), ("0660", True, False),
+                                               ("0666", True, True)])
+def test_mode_and_owner_of_a_unix_socket(start, directory, mode, group, others):
+    """Its owner is breakerd's, and the mode says who else may connect."""
     name = f"{directory}/s"
-    start(listen=f"unix:{name}", socket_mode="0600")
-    assert stat.S_IMODE(os.stat(name).st_mode) == 0o600
+    os.chmod(directory, 0o755)
+    start(listen=f"unix:{name}", socket_mode=mode)
+    status = os.stat(name)
+    assert stat.S_IMODE(status.st_mode) == int(mode, 8)
+    assert (status.st_uid, status.st_gid) == (os.geteuid(), os.getegid())
+    if os.geteuid() == 0:  # only root can try it as somebody else
+        assert connects_as(name, os.getegid()) == group
+        assert connects_as(name, 65534) == others
 
 
 def test_stale_socket_file_is_replaced(start, directory):

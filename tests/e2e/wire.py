@@ -120,7 +120,8 @@ class Wire:
         return data
 
     def receive(self, method="GET"):
-        """The next answer; `method` is that of its request, for HEAD has no body."""
+        """The next answer; `method` is that of its request, for HEAD has no body. None of all the
+        answers that tests receive lets a web page of another origin look at it (CORS)."""
         while True:
             version, status, reason = (self._line() + " ").split(" ", 2)
             assert version == "HTTP/1.1", version
@@ -129,6 +130,7 @@ class Wire:
                 name, value = line.split(":", 1)
                 headers.append((name, value.strip()))
             answer = Answer(int(status), reason.strip(), headers, b"")
+            assert not any(name.lower().startswith("access-control-") for name, _ in headers), answer
             if answer.status >= 200:
                 break
         if method == "HEAD" or answer.status in (204, 304):
