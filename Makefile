@@ -150,7 +150,7 @@ e2e: $(BUILD)/breakerd ## the daemon over HTTP, with redis-servers of its own
 	BREAKERD=$(abspath $(BUILD)/breakerd) $(PYTHON) -m pytest -q -n 3 tests/e2e $(PYTEST_ARGS)
 
 .PHONY: outages
-outages: $(BUILD)/breakerd ## the e2e tests of outages at full length: some seven minutes, and their figures
+outages: $(BUILD)/breakerd ## the e2e tests of outages at full length: some eight minutes, and their figures
 	CHAOS=full BREAKERD=$(abspath $(BUILD)/breakerd) $(PYTHON) -m pytest -q -s \
 		$(wildcard tests/e2e/test_outage*.py) tests/e2e/test_sentinel.py tests/e2e/test_server_conditions.py
 
