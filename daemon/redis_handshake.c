@@ -161,6 +161,7 @@ static void time_answer(struct redis_handshake *h, const redisReply *reply)
 		return;
 	h->server.has_clock = true;
 	h->server.clock_offset_ms = there_ms - (clock_wall_ms() - round_trip_ms / 2);
+	h->server.clock_error_ms = round_trip_ms / 2 + 1;
 }
 
 static int send_words(struct redis_handshake *h, int argc, const char **argv);

@@ -21,6 +21,7 @@ struct redis_server {
 	char sha[41];     /* of the script; "" without a script */
 	bool has_clock;
 	int64_t clock_offset_ms; /* its clock minus ours */
+	int64_t clock_error_ms;  /* ... and by how much that may be wrong */
 };
 
 /* From inside an answer's callback, once: why is NULL, or says what is wrong with the

@@ -58,6 +58,7 @@ struct redis_link {
 	unsigned failures; /* attempts in a row, for the backoff and the log */
 	char sha[41];
 	int64_t clock_offset_ms;
+	int64_t clock_error_ms;
 	char server[512];
 	bool cluster;
 
@@ -350,8 +351,10 @@ static void on_handshake(void *arg, const char *why)
 		return;
 	}
 	memcpy(link->sha, server->sha, sizeof(link->sha));
-	if (server->has_clock)
+	if (server->has_clock) {
 		link->clock_offset_ms = server->clock_offset_ms;
+		link->clock_error_ms = server->clock_error_ms;
+	}
 	link->cluster = server->cluster;
 	describe_server(link);
 	link->was_ready = true;
@@ -549,8 +552,9 @@ const char *redis_link_sha(const struct redis_link *link)
 	return link->sha;
 }
 
-int64_t redis_link_clock_offset_ms(const struct redis_link *link)
+int64_t redis_link_clock_offset_ms(const struct redis_link *link, int64_t *error_ms)
 {
+	*error_ms = link->clock_error_ms;
 	return link->clock_offset_ms;
 }
 

@@ -35,8 +35,9 @@ struct store_driver {
 	struct store_op *(*fold)(struct store *s, const char *key, size_t key_len,
 				 const struct circuit_fold *fold, store_done_fn *done, void *arg,
 				 struct store_result *result);
-	/* The store's clock less ours in milliseconds, as last measured. */
-	int64_t (*clock_offset_ms)(struct store *s);
+	/* The store's clock less ours in milliseconds, as last measured, and by how much that
+	 * may be wrong. */
+	int64_t (*clock_offset_ms)(struct store *s, int64_t *error_ms);
 };
 
 TAILQ_HEAD(store_op_list, store_op);

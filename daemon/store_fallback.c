@@ -26,7 +26,8 @@
 #define FOLD_RETRY_MS 1000
 /* The offset to main's clock is measured over a round trip, and so to a few milliseconds:
  * what differs by less is the same, and no stamp is moved for it. */
-#define OFFSET_NOISE_MS 25
+#define OFFSET_NOISE_MS   25
+#define OFFSET_UNKNOWN_MS INT32_MAX
 /* For the same reason a transition or a reset may seem to be earlier than what was
  * seen in main, and would not stand. By so much it is set right; beyond, a clock is wrong,
  * and not for us to follow. */
@@ -85,6 +86,7 @@ struct fallback_store {
 	struct store_clock clock;
 	bool ready;
 	int64_t offset_ms; /* main's clock less ours, as the stamps made here use it */
+	int64_t error_ms;  /* by how much that may be wrong; OFFSET_UNKNOWN_MS before the first */
 	int64_t stamp_ms;  /* the last stamp made here */
 	int64_t behind_ms; /* the next one comes behind this; 0: anywhere */
 	struct keytable records;
@@ -466,10 +468,26 @@ static void on_turn(evutil_socket_t fd, short what, void *arg)
 
 /* --- main comes and goes ------------------------------------------------------------------ */
 
+/*
+ * A measurement that is poorer than the one we have, as over a slow round trip, is taken only
+ * if the two cannot both be right: then a clock was set.
+ */
+static void measure_offset(struct fallback_store *f)
+{
+	int64_t error_ms, offset_ms = f->main->driver->clock_offset_ms(f->main, &error_ms);
+	int64_t apart_ms = llabs(offset_ms - f->offset_ms);
+	bool better = error_ms <= f->error_ms;
+
+	if (!better && apart_ms <= error_ms + f->error_ms + OFFSET_NOISE_MS)
+		return;
+	f->error_ms = error_ms;
+	if (apart_ms > OFFSET_NOISE_MS)
+		f->offset_ms = offset_ms;
+}
+
 static void on_main_change(void *arg, bool ready)
 {
 	struct fallback_store *f = arg;
-	int64_t offset_ms;
 
 	f->ready = ready;
 	if (f->metrics)
@@ -478,9 +496,7 @@ static void on_main_change(void *arg, bool ready)
 		evtimer_del(f->turn);
 		return;
 	}
-	offset_ms = f->main->driver->clock_offset_ms(f->main);
-	if (llabs(offset_ms - f->offset_ms) > OFFSET_NOISE_MS)
-		f->offset_ms = offset_ms;
+	measure_offset(f);
 	f->refused = false;
 	f->folding = f->records.count > 0;
 	if (f->folding)
@@ -762,6 +778,7 @@ struct store *store_fallback_new(struct event_base *base, struct store *main,
 	if (!f || store_init(&f->store, &fallback_driver, base, limits) != 0)
 		goto fail;
 	f->clock = clock;
+	f->error_ms = OFFSET_UNKNOWN_MS;
 	f->metrics = metrics;
 	f->log = log;
 	TAILQ_INIT(&f->waiting);

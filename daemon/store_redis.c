@@ -370,9 +370,9 @@ static struct store_op *redis_fold(struct store *s, const char *key, size_t key_
 	return &q->base.op;
 }
 
-static int64_t redis_clock_offset_ms(struct store *s)
+static int64_t redis_clock_offset_ms(struct store *s, int64_t *error_ms)
 {
-	return redis_link_clock_offset_ms(redis_store(s)->link);
+	return redis_link_clock_offset_ms(redis_store(s)->link, error_ms);
 }
 
 static void redis_detach(struct store_op *op, struct store_result *verdict)

@@ -131,6 +131,13 @@ static void link_to_fake(const char *userinfo, const char *path)
 	link_to(url);
 }
 
+static int64_t clock_offset_ms(void)
+{
+	int64_t error_ms;
+
+	return redis_link_clock_offset_ms(link_, &error_ms);
+}
+
 static double now_ms(void)
 {
 	struct timespec t;
@@ -236,7 +243,7 @@ START_TEST(real_server)
 	ck_assert_ptr_nonnull(strstr(redis_link_server(link_), text));
 	ck_assert(strncmp(redis_link_server(link_), "redis ", 6) == 0 ||
 		  strncmp(redis_link_server(link_), "valkey ", 7) == 0);
-	ck_assert(llabs(redis_link_clock_offset_ms(link_)) < 50);
+	ck_assert(llabs(clock_offset_ms()) < 50);
 	ck_assert(!redis_link_cluster(link_));
 	for (unsigned n = 0; n < 20; n++)
 		sent(n, n == 5 ? "NONSENSE" : "INCR", "x");
@@ -405,7 +412,7 @@ START_TEST(tolerant_handshake)
 	fake_redis_on(fake, "TIME", "-NOPERM no\r\n", FAKE_STAY);
 	link_to_fake("", "");
 	WAIT_FOR(ready());
-	ck_assert_int_eq(redis_link_clock_offset_ms(link_), 0);
+	ck_assert_int_eq(clock_offset_ms(), 0);
 	ck_assert_str_eq(redis_link_sha(link_), FAKE_SHA);
 }
 END_TEST
@@ -461,8 +468,28 @@ START_TEST(clock_offset)
 	WAIT_FOR(ready());
 	clock_gettime(CLOCK_REALTIME, &t);
 	want = 4000000000500 - ((long long)t.tv_sec * 1000 + t.tv_nsec / 1000000);
-	ck_assert_msg(llabs(redis_link_clock_offset_ms(link_) - want) < 50, "%lld",
-		      (long long)redis_link_clock_offset_ms(link_));
+	ck_assert_msg(llabs(clock_offset_ms() - want) < 50, "%lld", (long long)clock_offset_ms());
+}
+END_TEST
+
+/* What was under way for long may have been looked at at any time meanwhile. */
+START_TEST(clock_error)
+{
+	double began;
+	int64_t error_ms;
+
+	options.handshake_timeout_ms = 5000;
+	fake = fake_redis_new(base);
+	fake_redis_on(fake, "TIME", "*2\r\n$10\r\n4000000000\r\n$6\r\n500000\r\n", FAKE_HOLD);
+	link_to_fake("", "");
+	WAIT_FOR(strstr(fake_redis_heard(fake), "TIME"));
+	began = now_ms();
+	WAIT_FOR(now_ms() - began >= 100);
+	fake_redis_release(fake);
+	WAIT_FOR(ready());
+	redis_link_clock_offset_ms(link_, &error_ms);
+	ck_assert_int_ge(error_ms, 50);
+	ck_assert_int_le(error_ms, options.handshake_timeout_ms / 2 + 1);
 }
 END_TEST
 
@@ -934,6 +961,7 @@ static Suite *suite(void)
 	tcase_add_test(scripted, slow_handshake);
 	tcase_add_test(scripted, what_the_server_is);
 	tcase_add_test(scripted, clock_offset);
+	tcase_add_test(scripted, clock_error);
 	tcase_add_test(scripted, answer_in_drops);
 	tcase_add_test(scripted, late_answers_go_to_their_own);
 	tcase_add_test(scripted, an_answer_ends_the_row);

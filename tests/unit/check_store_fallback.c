@@ -46,7 +46,7 @@ struct scripted_store {
 	bool up;
 	enum mood mood;
 	const char *words; /* of FAIL */
-	int64_t offset_ms;
+	int64_t offset_ms, error_ms;
 	char journal[1024]; /* what was applied: "f:key" an operation, "w:key" a step */
 };
 
@@ -207,9 +207,10 @@ static void scripted_free(struct store *s)
 	free(scripted);
 }
 
-static int64_t scripted_offset(struct store *s)
+static int64_t scripted_offset(struct store *s, int64_t *error_ms)
 {
 	(void)s;
+	*error_ms = scripted->error_ms;
 	return scripted->offset_ms;
 }
 
@@ -549,6 +550,38 @@ START_TEST(noise_in_the_clocks_moves_no_stamp)
 }
 END_TEST
 
+/* Main is back, with this measurement of its clock. */
+static void back_with_clock(int64_t offset_ms, int64_t error_ms)
+{
+	scripted->offset_ms = offset_ms;
+	scripted->error_ms = error_ms;
+	set_up(true);
+	until_folded();
+}
+
+/* Over a slow round trip nobody can tell: what is done here still follows what was seen. */
+START_TEST(a_poor_measurement_of_the_clocks_moves_no_stamp)
+{
+	there_ok("k", OP_TO(CIRCUIT_OPEN));
+	set_up(false);
+	fake_now += 10;
+	away_ok("k", OP_TO(CIRCUIT_HALF_OPEN));
+	back_with_clock(-80, 100);
+	ck_assert_int_eq(in_main("k").circuit.state, CIRCUIT_HALF_OPEN);
+	ck_assert_int_eq(in_main("k").circuit.last_state_change, T0 + 10);
+	/* So far apart they cannot both be right. */
+	set_up(false);
+	away_ok("l", OP_FAILURE);
+	back_with_clock(-200, 100);
+	ck_assert_int_eq(in_main("l").circuit.last_failure_time, T0 + 10 - 200);
+	/* A better one is taken, though the poor one allows for it. */
+	set_up(false);
+	away_ok("r", OP_FAILURE);
+	back_with_clock(-130, 1);
+	ck_assert_int_eq(in_main("r").circuit.last_failure_time, T0 + 10 - 130);
+}
+END_TEST
+
 /* Three failures on k and three successes on l, and main goes away in the midst of their
  * folding, so often; then one more of each. */
 static void interrupt(enum mood mood, int times)
@@ -735,6 +768,7 @@ int main(void)
 	tcase_add_test(own, stamps_are_in_the_time_of_main);
 	tcase_add_test(own, what_is_done_here_is_later_than_what_was_seen);
 	tcase_add_test(own, noise_in_the_clocks_moves_no_stamp);
+	tcase_add_test(own, a_poor_measurement_of_the_clocks_moves_no_stamp);
 	tcase_add_test(own, what_may_have_been_applied_is_no_seed);
 	tcase_add_test(own, a_step_lost_on_the_way_is_taken_again);
 	tcase_add_test(own, a_step_whose_answer_was_lost_is_not_taken_twice);
