@@ -94,9 +94,13 @@ def is_away(daemon, mode, words, deadline=10):
 def is_back(daemon):
     daemon.wait_ready()
     until(lambda: daemon.metric("breakerd_folds_pending") == 0, "all is folded")
-    answer = daemon.post(path("back", "failure"))
-    assert answer.header("Breakerd-Degraded") is None
-    snapshot(answer)
+
+    def answer():
+        """None where a busy machine has let the answer's time pass."""
+        got = daemon.post(path("back", "failure"))
+        return got if got.status == 200 and got.header("Breakerd-Degraded") is None else None
+
+    snapshot(until(answer, "it answers by Redis"))
     assert daemon.metric("breakerd_store_up") == 1
     assert daemon.metric("breakerd_store_degraded") == 0
     keeps_secrets(daemon)
@@ -368,7 +372,8 @@ def test_the_slot_is_elsewhere(private_redis, start, mode):
 def test_scripts_are_forgotten_under_load(private_redis, start):
     """SCRIPT FLUSH in a loop: no client notices."""
     redis = private_redis()
-    daemons = [start(store=redis.url, on_store_failure="error").wait_ready() for _ in range(2)]
+    daemons = [start(store=redis.url, on_store_failure="error", store_timeout=5000).wait_ready()
+               for _ in range(2)]
     with Storm([d.address for d in daemons], 16, lambda line: (f"k{line % 4}", "failure")) as storm:
         with redis.client() as client:
             end = time.monotonic() + 1.0
