@@ -30,18 +30,17 @@ call's error: nothing was done.
 proto/circuit.h has the rules of the operations, proto/circuit_json.h those of the stored
 value: what is said there is done here. Redis's own time is what is dear: a plain value is
 read by one pattern, numbers stay text unless they change, and replies are few. Whatever else
-is stored is scanned, so that members that are not ours keep their bytes.
+is stored is scanned, so that members that are not ours keep their bytes. Redis makes the
+functions and tables below anew for each call: there are few, and none shares a local.
+
+A state is its digit, "0", "1" or "2", up to where it is written.
 --]]
 
-local INT_MAX, DEPTH = 9007199254740991, 512
-local DIGITS = { closed = "0", open = "1", ["half-open"] = "2" }
-local FROM = { "closed", "open", "half-open" }
-local byte, find, format, match = string.byte, string.find, string.format, string.match
-local pcall = redis.pcall
-
--- Reads any value: what was found ("0", "1", "2"), the five members, the others; all as text.
+-- Reads any value: what was found ("0", "1", "2"), the five members, the others with the closing
+-- brace; all as text.
 local function scan(value)
-	local sub = string.sub
+	local INT_MAX, DEPTH = 9007199254740991, 512
+	local byte, match, sub = string.byte, string.match, string.sub
 
 	-- Each of these takes where a token begins and gives where it ends, or nil.
 	local function blank(pos)
@@ -141,13 +140,13 @@ local function scan(value)
 		if match(value, "^[-%d]", from) then
 			local n = tonumber(sub(value, from, to - 1))
 			if n >= 0 and n <= INT_MAX and n % 1 == 0 then
-				return format("%.0f", n + 0) -- -0 becomes 0
+				return string.format("%.0f", n + 0) -- -0 becomes 0
 			end
 		end
 		return false
 	end
 
-	local STATES = { closed = "closed", open = "open", ["half-open"] = "half-open" }
+	local STATES = { closed = "0", open = "1", ["half-open"] = "2" }
 	local got, others = {}, {}
 	local function member(name_from, name_to, from, to)
 		local name = plain(name_from, name_to)
@@ -165,39 +164,50 @@ local function scan(value)
 	local pos = blank(1)
 	pos = byte(value, pos) == 123 and object(pos, 1, member)
 	if not pos or blank(pos) <= #value then
-		return "2"
+		return "2", "0", "0", "0", "0", "0", "}"
 	end
 	local sound = got.state and got.failureCount and got.successCount and
 		got.lastFailureTime and got.lastStateChange
-	return sound and "0" or "1", got.state or "closed", got.failureCount or "0",
+	return sound and "0" or "1", got.state or "0", got.failureCount or "0",
 		got.successCount or "0", got.lastFailureTime or "0", got.lastStateChange or "0",
-		table.concat(others)
+		table.concat(others) .. "}"
 end
 
 -- A counter, some up. %d is the faster, but a long has 32 bits on some servers.
 local function plus(count, more)
-	local n = tonumber(count) + more
-	n = n < INT_MAX and n or INT_MAX
-	return format(n < 1000000000 and "%d" or "%.0f", n)
+	local n = count + more
+	n = n < 9007199254740991 and n or 9007199254740991
+	return string.format(n < 1000000000 and "%d" or "%.0f", n)
 end
 
--- circuit_fold_apply of proto/circuit_fold.c. Takes and gives what is stored; `last` is when
--- that was written. `effect` is "SET", "DEL" or nil.
-local function fold(words, last, exists, state, failures, successes, failed, changed)
+-- circuit_fold_apply of proto/circuit_fold.c. Takes and gives what is stored, and then whether it
+-- has begun anew. `effect` is "SET", "DEL" or nil.
+local function fold(plus, words, key, ttl, exists, state, failures, successes, failed, changed)
+	local format = string.format
+
+	-- When the key was last written, in milliseconds, if it then got the time to live that we give.
+	local function last_written()
+		local left, time = redis.pcall("PTTL", key), redis.pcall("TIME")
+		if type(left) ~= "number" or left < 0 or time.err then
+			return 0
+		end
+		return time[1] * 1000 + (time[2] - time[2] % 1000) / 1000 - (ttl * 1000 - left)
+	end
+
 	local more_failures, more_successes, zero_failures, zero_successes, writes, to, change,
-		failure, reset = match(words,
+		failure, reset = string.match(words,
 		"^w (%d+) (%d+) ([01]) ([01]) ([01]) ([0-3]) (%d+) (%d+) (%d+)$")
 	local effect
 	reset, change, failure = tonumber(reset), tonumber(change), tonumber(failure)
 	if reset > 0 and exists and tonumber(failed) <= reset and tonumber(changed) <= reset and
-		last <= reset then
+		last_written() <= reset then
 		exists, effect = false, "DEL"
 	end
 	if writes == "0" then
 		return effect, exists, state, failures, successes, failed, changed
 	end
 	if not exists then
-		state, failures, successes, failed, changed = "closed", "0", "0", "0", "-1"
+		state, failures, successes, failed, changed = "0", "0", "0", "0", "-1"
 		if to == "3" then
 			changed = format("%.0f", change)
 		end
@@ -208,114 +218,133 @@ local function fold(words, last, exists, state, failures, successes, failed, cha
 		failed = format("%.0f", failure)
 	end
 	if to ~= "3" and change > tonumber(changed) then
-		state = to == "0" and "closed" or to == "1" and "open" or "half-open"
-		changed = format("%.0f", change)
+		state, changed = to, format("%.0f", change)
 	end
 	return "SET", true, state, failures, successes, failed, changed, not exists
 end
 
--- When a key was last written, in milliseconds, if it then got the time to live that we give.
-local function last_written(key, ttl)
-	local left, time = pcall("PTTL", key), pcall("TIME")
-	if type(left) ~= "number" or left < 0 or time.err then
-		return 0
-	end
-	return time[1] * 1000 + (time[2] - time[2] % 1000) / 1000 - (ttl * 1000 - left)
-end
-
+local match, pcall = string.match, redis.pcall
+local KEYS, ARGV = KEYS, ARGV
+-- What is nothing to MGET, another type perhaps, is asked for by itself; so is all if it fails.
+local values = #KEYS > 1 and pcall("MGET", unpack(KEYS))
 local now, written
 local reply = {}
 
 for i = 1, #KEYS do
 	local key, ops = KEYS[i], ARGV[i + 1]
-	local value = pcall("GET", key)
+	local value = values and values[i] or pcall("GET", key)
 	local failure, effect
-	local stored, state, failures, successes, failed, changed, others = "3"
-	if type(value) == "table" then
+	local stored, state, failures, successes, failed, changed, others =
+		"3", "0", "0", "0", "0", "0", "}"
+	if value and value.err then -- which no string has
 		failure, ops = value, ""
 	elseif value then
-		state, failures, successes, failed, changed = match(value,
-			'^{"state":"([%a-]+)","failureCount":(%d+),"successCount":(%d+),' ..
-			'"lastFailureTime":(%d+),"lastStateChange":(%d+)}$')
-		if (state == "closed" or state == "open" or state == "half-open") and
-			#failures < 16 and #successes < 16 and #failed < 16 and #changed < 16 and
-			(failures == "0" or byte(failures) ~= 48) and
-			(successes == "0" or byte(successes) ~= 48) and
-			(failed == "0" or byte(failed) ~= 48) and
-			(changed == "0" or byte(changed) ~= 48) then
-			stored, others = "0", ""
+		-- %b steps over names fast but takes any: what it found must make up the very value.
+		local name
+		name, failures, successes, failed, changed = match(value,
+			'^%b{:(%b"")%b,:0?(%d*)%b,:0?(%d*)%b,:0?(%d*)%b,:0?(%d*)}$')
+		if failures == "" then failures = "0" end
+		if successes == "" then successes = "0" end
+		if failed == "" then failed = "0" end
+		if changed == "" then changed = "0" end
+		state = name == '"closed"' and "0" or name == '"open"' and "1" or
+			name == '"half-open"' and "2"
+		if state and #failures < 16 and #successes < 16 and #failed < 16 and #changed < 16 and
+			value == '{"state":' .. name .. ',"failureCount":' .. failures ..
+			',"successCount":' .. successes .. ',"lastFailureTime":' .. failed ..
+			',"lastStateChange":' .. changed .. "}" then
+			stored = "0"
 		else
 			stored, state, failures, successes, failed, changed, others = scan(value)
 		end
 	end
 
 	local exists = stored == "0" or stored == "1"
-	if byte(ops) == 119 then -- w
+	local recorded = ops == "f" or ops == "s" -- once, as mostly
+	if not recorded and string.byte(ops) == 119 then -- w
 		local afresh
-		effect, exists, state, failures, successes, failed, changed, afresh = fold(ops,
-			exists and last_written(key, ARGV[1]) or 0, exists, state, failures, successes,
-			failed, changed)
+		effect, exists, state, failures, successes, failed, changed, afresh = fold(plus, ops, key,
+			ARGV[1], exists, state, failures, successes, failed, changed)
 		if afresh then
-			others = ""
+			others = "}"
+		end
+		if not exists then
+			state, failures, successes, failed, changed = "0", "0", "0", "0", "0"
 		end
 		stored, ops = exists and "0" or "3", ""
 	end
-	local found = exists and DIGITS[state] .. " " .. failures .. " " .. successes .. " " ..
-		failed .. " " .. changed or "0 0 0 0 0"
 
+	if not now and ops ~= "" and (not exists or ops == "f" or
+		not recorded and (match(ops, "[^gsd]") or match(ops, "d."))) then
+		local time = pcall("TIME")
+		if time.err then
+			failure, ops = time, ""
+		else
+			now = time[1] .. string.sub("00000" .. time[2], -6, -4)
+		end
+	end
+	reply[i] = stored .. " " .. (now or "0") .. " " .. state .. " " .. failures .. " " ..
+		successes .. " " .. failed .. " " .. changed
+
+	if not exists then
+		changed = now
+	end
+	local more_failures, more_successes = 0, 0
 	local j, last = 1, #ops
+	if ops == "f" then
+		failed, more_failures, effect, j = now, 1, "SET", 2
+	elseif ops == "s" then
+		more_successes, effect, j = 1, "SET", 2
+	end
 	while j <= last do
-		local op, count = byte(ops, j), 1
-		if not now and (not exists or op ~= 115 and op ~= 103 and op ~= 100) then
-			local time = pcall("TIME")
-			if time.err then
-				failure, effect = time, nil
-				break
+		local behind_f, behind_s = match(ops, "^f*()s*()", j)
+		if behind_s > j then
+			more_failures = more_failures + behind_f - j
+			more_successes = more_successes + behind_s - behind_f
+			if behind_f > j then
+				failed = now
 			end
-			now = time[1] .. format("%03d", (time[2] - time[2] % 1000) / 1000)
-		end
-		if not exists then
-			state, failures, successes, failed, changed, others = "closed", "0", "0", "0", now, ""
-		end
-		if op == 102 then -- f, and as many more as follow
-			count = j < last and (find(ops, "[^f]", j) or last + 1) - j or 1
-			failures, failed = plus(failures, count), now
-			exists, effect = true, "SET"
-		elseif op == 115 then -- s
-			count = j < last and (find(ops, "[^s]", j) or last + 1) - j or 1
-			successes = plus(successes, count)
-			exists, effect = true, "SET"
-		elseif op == 100 then -- d
-			exists, effect = false, "DEL"
-		elseif op ~= 103 then -- A to L
-			local from = (op - 65) % 4
-			if from == 0 or FROM[from] == state then
-				changed = now
-				if op < 69 then
-					state, failures, successes = "closed", "0", "0"
-				elseif op < 73 then
-					state = "open"
-				else
-					state, successes = "half-open", "0"
+			effect, j = "SET", behind_s
+		else
+			local op = string.byte(ops, j)
+			if op == 100 then -- d
+				state, failures, successes, failed, changed, others = "0", "0", "0", "0", now, "}"
+				more_failures, more_successes = 0, 0
+				effect = "DEL"
+			elseif op ~= 103 then -- A to L, not g
+				local from = (op - 65) % 4
+				if from == 0 or from - 1 == tonumber(state) then
+					changed, effect = now, "SET"
+					if op < 69 then
+						state, failures, successes = "0", "0", "0"
+						more_failures, more_successes = 0, 0
+					elseif op < 73 then
+						state = "1"
+					else
+						state, successes, more_successes = "2", "0", 0
+					end
 				end
-				exists, effect = true, "SET"
 			end
+			j = j + 1
 		end
-		j = j + count
+	end
+	if more_failures > 0 then
+		failures = plus(failures, more_failures)
+	end
+	if more_successes > 0 then
+		successes = plus(successes, more_successes)
 	end
 
 	local result
 	if effect == "SET" then
-		result = pcall("SET", key, '{"state":"' .. state .. '","failureCount":' .. failures ..
+		local name = state == "0" and '"closed"' or state == "1" and '"open"' or '"half-open"'
+		result = pcall("SET", key, '{"state":' .. name .. ',"failureCount":' .. failures ..
 			',"successCount":' .. successes .. ',"lastFailureTime":' .. failed ..
-			',"lastStateChange":' .. changed .. others .. "}", "EX", ARGV[1])
+			',"lastStateChange":' .. changed .. others, "EX", ARGV[1])
+		failure = result.err and result
 	elseif effect and value then
 		result = pcall("DEL", key)
-	end
-	if type(result) == "table" and result.err then
-		failure = result
-	elseif result then
-		written = true
+		failure = type(result) == "table" and result
 	end
 	if failure then
 		-- Redis 6.2 puts the place in the script before its own words.
@@ -325,8 +354,8 @@ for i = 1, #KEYS do
 			return { err = words }
 		end
 		reply[i] = { err = words }
-	else
-		reply[i] = stored .. " " .. (now or "0") .. " " .. found
+	elseif result then
+		written = true
 	end
 end
 return reply

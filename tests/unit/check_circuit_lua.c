@@ -238,6 +238,29 @@ START_TEST(one_call_for_several_circuits)
 }
 END_TEST
 
+/* The values of several keys are read at once; where that may not be, each by itself. */
+START_TEST(several_circuits_without_mget)
+{
+	redisReply *reply;
+	struct answer a;
+
+	redis_run(redis, "SET b %s", "{\"state\":\"open\"}");
+	redis_run(redis, "SET c x");
+	redis_run(redis, "ACL SETUSER default -mget");
+	reply = redis_reply(redis, "EVALSHA %s 3 a b c 60 f f f", sha);
+	ck_assert_int_eq(reply->type, REDIS_REPLY_ARRAY);
+	ck_assert_uint_eq(reply->elements, 3);
+	answers_of(reply->element[0], "f", &a);
+	ck_assert_int_eq(a.stored, NOTHING);
+	answers_of(reply->element[1], "f", &a);
+	ck_assert_int_eq(a.stored, CIRCUIT_STORED_REPAIRED);
+	ck_assert_int_eq(a.circuit.state, CIRCUIT_OPEN);
+	answers_of(reply->element[2], "f", &a);
+	ck_assert_int_eq(a.stored, CIRCUIT_STORED_NONE);
+	freeReplyObject(reply);
+}
+END_TEST
+
 START_TEST(operations_on_one_circuit_in_order)
 {
 	redisReply *reply = redis_reply(redis, "EVALSHA %s 1 " KEY " " TTL " fdgsf", sha);
@@ -358,6 +381,18 @@ START_TEST(no_permission_says_so)
 	ck_assert_int_eq(reply->type, REDIS_REPLY_ERROR);
 	freeReplyObject(reply);
 	ck_assert_int_eq(redis_integer(redis, "DBSIZE"), 0);
+
+	/* Not every operation on a circuit that exists needs the time. */
+	store("{}", 2);
+	reply = redis_reply(redis, "EVALSHA %s 1 " KEY " " TTL " f", sha);
+	ck_assert_int_eq(reply->type, REDIS_REPLY_ERROR);
+	freeReplyObject(reply);
+	check_value("no permission", "{}", 2);
+	reply = redis_reply(redis, "EVALSHA %s 1 " KEY " " TTL " gssd", sha);
+	ck_assert_int_eq(reply->type, REDIS_REPLY_ARRAY);
+	ck_assert_int_eq(reply->element[0]->type, REDIS_REPLY_STRING);
+	freeReplyObject(reply);
+	check_value("no permission", NULL, 0);
 }
 END_TEST
 
@@ -713,6 +748,7 @@ int main(void)
 	tcase_set_timeout(t, 120);
 	tcase_add_test(t, every_case);
 	tcase_add_test(t, one_call_for_several_circuits);
+	tcase_add_test(t, several_circuits_without_mget);
 	tcase_add_test(t, operations_on_one_circuit_in_order);
 	tcase_add_test(t, many_operations_come_to_what_each_does);
 	tcase_add_test(t, another_type_is_left_alone);
