@@ -188,7 +188,9 @@ local function fold(plus, words, key, ttl, exists, state, failures, successes, f
 	-- When the key was last written, in milliseconds, if it then got the time to live that we give.
 	local function last_written()
 		local left, time = redis.pcall("PTTL", key), redis.pcall("TIME")
-		if type(left) ~= "number" or left < 0 or time.err then
+		if type(left) ~= "number" or time.err then
+			return math.huge -- nobody may tell us: as if just now, which removes nothing
+		elseif left < 0 then
 			return 0
 		end
 		return time[1] * 1000 + (time[2] - time[2] % 1000) / 1000 - (ttl * 1000 - left)

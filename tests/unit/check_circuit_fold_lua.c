@@ -151,6 +151,24 @@ START_TEST(a_success_recorded_since_keeps_a_circuit_from_its_reset)
 }
 END_TEST
 
+/* It may have been written since. */
+START_TEST(a_circuit_whose_age_is_not_told_is_not_reset)
+{
+	static const char *const commands[] = {"pttl", "time"};
+	int64_t now = redis_now_ms(redis);
+	char step[CIRCUIT_FOLD_MAX];
+
+	snprintf(step, sizeof(step), "w 0 0 1 1 0 3 0 0 %" PRId64, now + 5000);
+	set("{}");
+	redis_run(redis, "ACL SETUSER default -%s", commands[_i]);
+	freeReplyObject(run(step));
+	expect_stored("{}");
+	redis_run(redis, "ACL SETUSER default +%s", commands[_i]);
+	freeReplyObject(run(step));
+	expect_stored(NULL);
+}
+END_TEST
+
 START_TEST(members_of_others_are_kept)
 {
 	set("{\"x\":[ ],\"state\":\"open\",\"failureCount\":1,\"successCount\":0,"
@@ -187,6 +205,7 @@ int main(void)
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, the_script_folds_as_the_function_does);
 	tcase_add_test(tc, a_success_recorded_since_keeps_a_circuit_from_its_reset);
+	tcase_add_loop_test(tc, a_circuit_whose_age_is_not_told_is_not_reset, 0, 2);
 	tcase_add_test(tc, members_of_others_are_kept);
 	tcase_add_test(tc, another_type_is_left_alone);
 	suite_add_tcase(suite, tc);
