@@ -29,7 +29,7 @@
  */
 #define LOOKS_MAX 16
 /* When to look again if nothing else happens. */
-#define AGAIN_MS 1
+#define AGAIN_MS 5
 /* A drain waits so long for the next request on a connection that is new or had one within
  * DRAIN_RECENT_MS: it may be on its way. Its answer then says that the connection ends. */
 #define DRAIN_LINGER_MS 200

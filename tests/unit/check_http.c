@@ -727,7 +727,7 @@ START_TEST(deferred_reply)
 		RUN_UNTIL(pending_count == 1);
 		/* An answer after a while is sent as well as one after a moment. */
 		if (i % 2)
-			run_for(100);
+			run_for(200);
 		ck_assert_int_eq(metrics->http_requests_in_flight, 1);
 		answer(pending[--pending_count], 200, "later");
 		ck_assert_int_eq(metrics->http_requests_in_flight, 0);
@@ -747,7 +747,7 @@ START_TEST(pipelined_deferred_replies)
 	send_get(c, "/defer");
 	RUN_UNTIL(pending_count == 1);
 	if (_i)
-		run_for(100);
+		run_for(200);
 	answer_deferred(200, "one");
 	ck_reply(c, 200, "one");
 	ck_reply(c, 200, GOT("/a"));
@@ -1160,7 +1160,7 @@ START_TEST(idle_costs_nothing)
 	send_get(c, "/defer");
 	RUN_UNTIL(pending_count == 1);
 	/* A request that waits is looked after some times, and then no more. */
-	run_for(100);
+	run_for(200);
 	ck_assert_uint_eq(wakeups(300), 0);
 	answer(pending[--pending_count], 200, "x");
 	ck_assert_int_eq(read_reply(c), 200);
