@@ -278,6 +278,7 @@ static void start(void)
 						  .max_circuits = 16};
 	const struct store_clock clock = {.now_ms = fixed_clock, .monotonic_ms = fixed_clock};
 	const struct http_limits limits = {.max_connections = 8,
+					   .max_head = 8192,
 					   .max_body = MAX_BODY,
 					   .idle_timeout_s = 60,
 					   .request_timeout_s = 60};
