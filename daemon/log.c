@@ -130,24 +130,32 @@ void log_write(struct log *log, enum log_level level, const char *token, const c
 	errno = saved;
 }
 
-bool log_allows(struct log *log, struct log_limit *limit, enum log_level level, const char *token)
+bool log_budget_take(struct log_budget *budget, unsigned lines, unsigned each_ms)
 {
-	const int64_t full = (int64_t)LOG_LIMIT_LINES * LOG_LIMIT_EACH_MS;
+	const int64_t full = (int64_t)lines * each_ms;
 	int64_t now = clock_ms();
 
+	budget->saved_ms += budget->at_ms ? now - budget->at_ms : full;
+	budget->at_ms = now;
+	if (budget->saved_ms > full)
+		budget->saved_ms = full;
+	if (budget->saved_ms < each_ms)
+		return false;
+	budget->saved_ms -= each_ms;
+	return true;
+}
+
+bool log_allows(struct log *log, struct log_limit *limit, enum log_level level, const char *token)
+{
 	if (!log || level > log->level)
 		return false;
-	limit->saved_ms += limit->at_ms ? now - limit->at_ms : full;
-	limit->at_ms = now;
-	if (limit->saved_ms > full)
-		limit->saved_ms = full;
-	if (limit->saved_ms < LOG_LIMIT_EACH_MS && log->level < LOG_LEVEL_DEBUG) {
+	if (!log_budget_take(&limit->budget, LOG_LIMIT_LINES, LOG_LIMIT_EACH_MS) &&
+	    log->level < LOG_LEVEL_DEBUG) {
 		limit->held_back++;
 		if (log->suppressed)
 			++*log->suppressed;
 		return false;
 	}
-	limit->saved_ms -= LOG_LIMIT_EACH_MS;
 	if (limit->held_back)
 		log_write(log, level, "suppressed", "kind=%s lines=%" PRIu64, token,
 			  limit->held_back);

@@ -54,6 +54,15 @@ void log_write(struct log *log, enum log_level level, const char *token, const c
 			log_write(debug_log_, LOG_LEVEL_DEBUG, __VA_ARGS__);                       \
 	} while (0)
 
+/* Time saved up for lines of one kind. Begins as zeros, which is all there can be. */
+struct log_budget {
+	int64_t saved_ms;
+	int64_t at_ms; /* when that was so; monotonic */
+};
+
+/* Takes a line's worth, if it is there: up to `lines` at once, then one each `each_ms`. */
+bool log_budget_take(struct log_budget *budget, unsigned lines, unsigned each_ms);
+
 /*
  * A bound on the lines of one kind that whoever is outside could make many of: so many at
  * once, then one in so many milliseconds. Begins as zeros.
@@ -61,8 +70,7 @@ void log_write(struct log *log, enum log_level level, const char *token, const c
 #define LOG_LIMIT_LINES   100
 #define LOG_LIMIT_EACH_MS 100
 struct log_limit {
-	int64_t saved_ms; /* saved up for lines */
-	int64_t at_ms;    /* when that was so; monotonic */
+	struct log_budget budget;
 	uint64_t held_back;
 };
 

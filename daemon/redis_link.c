@@ -64,8 +64,7 @@ struct redis_link {
 
 	int64_t away_since_ms; /* monotonic */
 	int64_t logged_ms;     /* monotonic, the last line on being away */
-	int64_t log_budget_ms; /* what is saved up for lines */
-	int64_t log_budget_at_ms;
+	struct log_budget log_budget;
 	bool log_owes_ready; /* the line on being ready was held back */
 };
 
@@ -83,20 +82,9 @@ static void arm(struct event *timer, int64_t ms)
 
 /* --- what is written to the log --- */
 
-/* Takes a line's worth from the budget, if it is there. */
 static bool log_affords(struct redis_link *link)
 {
-	int64_t now = clock_ms();
-	int64_t full = (int64_t)LOG_LINES * LOG_LINE_EACH_MS;
-
-	link->log_budget_ms += now - link->log_budget_at_ms;
-	link->log_budget_at_ms = now;
-	if (link->log_budget_ms > full)
-		link->log_budget_ms = full;
-	if (link->log_budget_ms < LOG_LINE_EACH_MS)
-		return false;
-	link->log_budget_ms -= LOG_LINE_EACH_MS;
-	return true;
+	return log_budget_take(&link->log_budget, LOG_LINES, LOG_LINE_EACH_MS);
 }
 
 static struct log_text quoted(const char *text)
@@ -524,8 +512,6 @@ struct redis_link *redis_link_new(struct event_base *base, const struct redis_ta
 	show_state(link);
 	link->since_ms = clock_wall_ms();
 	link->away_since_ms = clock_ms();
-	link->log_budget_at_ms = link->away_since_ms;
-	link->log_budget_ms = (int64_t)LOG_LINES * LOG_LINE_EACH_MS;
 	snprintf(link->reason, sizeof(link->reason), "not connected yet");
 	redis_target_print(target, link->server, sizeof(link->server));
 	link->timer = evtimer_new(base, on_timer, link);

@@ -96,7 +96,7 @@ struct fallback_store {
 	bool refused;       /* main is there, and did not take the last step */
 	bool folding;       /* what an absence of main left, until all of it is settled */
 	struct event *turn; /* hands over more steps */
-	int64_t logged_ms[FOLD_LINES]; /* monotonic, the last line of each kind; 0 for none */
+	struct log_budget log_budgets[FOLD_LINES];
 	struct metrics *metrics;
 	struct log *log;
 };
@@ -193,12 +193,7 @@ static struct fold_record *record_get(struct fallback_store *f, const char *key,
 
 static bool log_affords(struct fallback_store *f, enum fold_line line)
 {
-	int64_t now = clock_ms();
-
-	if (f->logged_ms[line] && now - f->logged_ms[line] < FOLD_LOG_EACH_MS)
-		return false;
-	f->logged_ms[line] = now;
-	return true;
+	return log_budget_take(&f->log_budgets[line], 1, FOLD_LOG_EACH_MS);
 }
 
 static void log_step(struct fallback_store *f, const char *what, const struct fold_flight *flight,

@@ -290,7 +290,7 @@ START_TEST(a_flood_is_held_back_and_counted)
 	/* Some time later: what was held back is said, then the line may come. */
 	suppressed = limit.held_back;
 	ck_assert_uint_gt(suppressed, 0);
-	limit.at_ms -= LOG_LIMIT_EACH_MS;
+	limit.budget.at_ms -= LOG_LIMIT_EACH_MS;
 	ck_assert(log_allows(&log, &limit, LOG_LEVEL_INFO, "flood"));
 	char expected[80];
 	snprintf(expected, sizeof(expected), "<6>suppressed kind=flood lines=%llu",
@@ -298,7 +298,7 @@ START_TEST(a_flood_is_held_back_and_counted)
 	ck_assert_str_eq(last, expected);
 
 	/* Much later there is room for as many as at first, and no more. */
-	limit.at_ms -= 3600 * 1000;
+	limit.budget.at_ms -= 3600 * 1000;
 	written = 0;
 	for (int i = 0; i < 1000; i++)
 		written += log_allows(&log, &limit, LOG_LEVEL_INFO, "flood");
@@ -323,6 +323,10 @@ START_TEST(a_limit_counts_only_what_would_be_written)
 	for (int i = 0; i < 1000; i++)
 		ck_assert(log_allows(&log, &limit, LOG_LEVEL_INFO, "x"));
 	ck_assert_uint_eq(suppressed, 0);
+	/* And owes nothing when it looks no more. */
+	log.level = LOG_LEVEL_WARNING;
+	limit.budget.at_ms -= LOG_LIMIT_EACH_MS;
+	ck_assert(log_allows(&log, &limit, LOG_LEVEL_WARNING, "x"));
 	ck_assert(!log_allows(NULL, &limit, LOG_LEVEL_ERROR, "x"));
 }
 END_TEST
