@@ -26,24 +26,24 @@ PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) $(SYSTEMD) 2>/dev/null)
 PKG_LIBS   := $(shell pkg-config --libs $(PKGS) $(SYSTEMD) 2>/dev/null)
 
 CPPFLAGS_ALL = -D_GNU_SOURCE -DBREAKERD_VERSION='"$(VERSION)"' $(if $(SYSTEMD),-DHAVE_LIBSYSTEMD) \
-	-Iproto -Idaemon -I$(BUILD)/gen $(PKG_CFLAGS) $(CPPFLAGS)
+	-I. -Idaemon -Itests/unit -I$(BUILD)/gen $(PKG_CFLAGS) $(CPPFLAGS)
 CFLAGS_ALL = -std=gnu11 $(WARNINGS) $(HARDEN) $(FORTIFY) $(SANITIZE) $(CFLAGS)
 LDFLAGS_ALL = $(LDHARDEN) $(SANITIZE) $(LDFLAGS)
 
 # Everything but main.c is linked into the unit tests too.
-SOURCES := $(filter-out daemon/main.c,$(wildcard proto/*.c daemon/*.c))
+SOURCES := $(filter-out daemon/main.c,$(wildcard proto/*.c daemon/*.c daemon/*/*.c))
 OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(if $(wildcard proto/circuit.lua),$(BUILD)/gen/circuit_lua.o)
-TESTS   := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/check_*.c))
+TESTS   := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/*/check_*.c))
 # What several test programs share.
-HELPERS := $(filter-out tests/unit/check_%.c,$(wildcard tests/unit/*.c))
+HELPERS := $(wildcard tests/unit/*.c)
 
 # One short line a command; V=1 shows the whole one.
 Q   = $(if $(V),,@)
 SAY = $(if $(V),@:,@printf '  %-4s %s\n')
 
 # What the checks look at.
-C_SOURCES  := $(wildcard proto/*.c daemon/*.c tests/*/*.c)
-C_FILES    := $(C_SOURCES) $(wildcard proto/*.h daemon/*.h tests/*/*.h)
+C_SOURCES  := $(SOURCES) daemon/main.c $(wildcard tests/*/*.c tests/unit/*/*.c)
+C_FILES    := $(C_SOURCES) $(wildcard proto/*.h daemon/*.h daemon/*/*.h tests/*/*.h)
 PY_FILES   := $(wildcard tests/*.py tests/*/*.py tests/*/*/*.py docs/clients/*.py docs/clients/*/*.py scripts/*.py)
 SH_FILES   := .ci/run docs/clients/breaker.sh $(shell grep -lE '^\#!/.*\b(ba)?sh\b' scripts/* tests/*/* tests/*/*/* 2>/dev/null)
 
@@ -320,7 +320,7 @@ lint-tidy: $(if $(wildcard proto/circuit.lua),$(BUILD)/gen/circuit_lua.c)
 lint-cppcheck:
 	cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr \
 		--suppress=missingIncludeSystem --suppress=uninitvar --suppress=normalCheckLevelMaxBranches --error-exitcode=1 -j $$(nproc) \
-		-D_GNU_SOURCE -DBREAKERD_VERSION='""' -DHAVE_LIBSYSTEMD -Iproto -Idaemon $(wildcard proto/*.c daemon/*.c)
+		-D_GNU_SOURCE -DBREAKERD_VERSION='""' -DHAVE_LIBSYSTEMD -I. -Idaemon $(SOURCES) daemon/main.c
 
 lint-sh:
 	shellcheck $(SH_FILES)

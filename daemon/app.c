@@ -1,9 +1,9 @@
 #include "app.h"
 
-#include "api.h"
-#include "config.h"
-#include "listen.h"
-#include "loop_lag.h"
+#include "api/api.h"
+#include "base/loop_lag.h"
+#include "config/config.h"
+#include "http/listen.h"
 #include "notify.h"
 
 #include <event2/event.h>

@@ -1,8 +1,8 @@
 #include "notify.h"
 
-#include "clock.h"
-#include "key.h"
-#include "store.h"
+#include "base/clock.h"
+#include "proto/key.h"
+#include "store/store.h"
 
 #include <event2/event.h>
 #include <inttypes.h>

@@ -1,7 +1,7 @@
 /*
  * The circuit and its five operations.
  */
-#include "circuit.h"
+#include "proto/circuit.h"
 
 #include <string.h>
 

@@ -2,8 +2,8 @@
  * The body of a transition (circuit_json.h). Nothing here is hot: jansson reads, and most
  * of the code is about what to tell a client whose body is wrong.
  */
-#include "circuit_json.h"
-#include "key.h"
+#include "proto/circuit_json.h"
+#include "proto/key.h"
 
 #include <jansson.h>
 #include <stdarg.h>

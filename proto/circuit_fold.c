@@ -1,4 +1,4 @@
-#include "circuit_fold.h"
+#include "proto/circuit_fold.h"
 
 #include <inttypes.h>
 #include <stdio.h>

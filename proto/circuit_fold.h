@@ -8,7 +8,7 @@
 #ifndef BREAKERD_PROTO_CIRCUIT_FOLD_H
 #define BREAKERD_PROTO_CIRCUIT_FOLD_H
 
-#include "circuit.h"
+#include "proto/circuit.h"
 
 /* Stamps are epoch milliseconds of Redis's clock, 0 is "none". */
 struct circuit_fold {

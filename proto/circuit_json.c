@@ -4,7 +4,7 @@
  * The stored value is read by a scanner of its own and not by jansson: that refuses 1e999
  * and big integers in members that are none of ours, and it allocates, on the hot path.
  */
-#include "circuit_json.h"
+#include "proto/circuit_json.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -5,7 +5,7 @@
 #ifndef BREAKERD_PROTO_CIRCUIT_JSON_H
 #define BREAKERD_PROTO_CIRCUIT_JSON_H
 
-#include "circuit.h"
+#include "proto/circuit.h"
 
 /* Room for any encoded snapshot, its final NUL included. */
 #define CIRCUIT_JSON_MAX 192

@@ -1,4 +1,4 @@
-#include "circuit_script.h"
+#include "proto/circuit_script.h"
 
 char circuit_script_letter(const struct circuit_op *op)
 {

@@ -4,7 +4,7 @@
 #ifndef BREAKERD_PROTO_CIRCUIT_SCRIPT_H
 #define BREAKERD_PROTO_CIRCUIT_SCRIPT_H
 
-#include "circuit_json.h"
+#include "proto/circuit_json.h"
 
 /* The letter of an operation. */
 char circuit_script_letter(const struct circuit_op *op);

@@ -1,7 +1,7 @@
 /*
  * Path segment <-> circuit key.
  */
-#include "key.h"
+#include "proto/key.h"
 
 #include <string.h>
 

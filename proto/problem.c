@@ -1,9 +1,9 @@
 /*
  * Problem documents (RFC 9457).
  */
-#include "problem.h"
+#include "proto/problem.h"
 
-#include "key.h"
+#include "proto/key.h"
 
 #include <jansson.h>
 #include <stdlib.h>

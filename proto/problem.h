@@ -4,7 +4,7 @@
 #ifndef BREAKERD_PROTO_PROBLEM_H
 #define BREAKERD_PROTO_PROBLEM_H
 
-#include "circuit.h"
+#include "proto/circuit.h"
 
 /* code, HTTP status, title. openapi.yaml lists the same; a test compares. */
 #define PROBLEM_TABLE(X)                                                                           \

@@ -2,9 +2,9 @@
  * The body of a transition: proto/circuit_body.c. What is a body and what is none is held
  * against a reader of its own, which knows of RFC 8259 just what a body may use.
  */
-#include "circuit_json.h"
 #include "fuzz.h"
-#include "key.h"
+#include "proto/circuit_json.h"
+#include "proto/key.h"
 
 #include <string.h>
 

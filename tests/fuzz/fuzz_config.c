@@ -5,7 +5,7 @@
  *
  * What is taken is printed by --print-config and read again, and must be the same.
  */
-#include "config_table.h"
+#include "config/table.h"
 #include "fuzz.h"
 
 #include <string.h>

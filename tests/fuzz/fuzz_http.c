@@ -6,12 +6,12 @@
  * Each request that reaches the handler is held against a reader of its own, which knows
  * RFC 9112 only as it is written: what is let through must be a request there, and the same.
  */
-#include "api.h"
+#include "api/api.h"
+#include "base/log.h"
+#include "base/metrics.h"
 #include "fuzz.h"
-#include "http.h"
-#include "log.h"
-#include "metrics.h"
-#include "store.h"
+#include "http/http.h"
+#include "store/store.h"
 
 #include <errno.h>
 #include <event2/event.h>

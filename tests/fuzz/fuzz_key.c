@@ -2,7 +2,7 @@
  * A path segment becomes a key: proto/key.c.
  */
 #include "fuzz.h"
-#include "key.h"
+#include "proto/key.h"
 
 #include <string.h>
 

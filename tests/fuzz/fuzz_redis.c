@@ -13,14 +13,14 @@
  *
  * and then bytes, which are sent.
  */
-#include "circuit_fold.h"
+#include "base/log.h"
+#include "base/metrics.h"
 #include "fuzz.h"
-#include "log.h"
-#include "metrics.h"
-#include "redis_link.h"
-#include "redis_lookup.h"
-#include "redis_target.h"
-#include "store_driver.h"
+#include "proto/circuit_fold.h"
+#include "redis/link.h"
+#include "redis/lookup.h"
+#include "redis/target.h"
+#include "store/driver.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

@@ -1,13 +1,13 @@
 /*
- * The file of the embedded store: daemon/state_file.c. An input is the file; one that begins
+ * The file of the embedded store: daemon/store/state_file.c. An input is the file; one that begins
  * with '+' is given the header, the number of circuits and the checksum that it lacks, or
  * else next to none would come through. What follows a line "&" then stands behind all that.
  */
-#include "circuit_json.h"
+#include "base/siphash.h"
 #include "fuzz.h"
-#include "key.h"
-#include "siphash.h"
-#include "state_file.h"
+#include "proto/circuit_json.h"
+#include "proto/key.h"
+#include "store/state_file.h"
 
 #include <errno.h>
 #include <inttypes.h>

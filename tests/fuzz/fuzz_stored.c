@@ -7,10 +7,10 @@
  * to be folded in, which begins with w. What is no letter stands for one.
  */
 #include "../unit/script_op.h"
-#include "circuit_fold.h"
-#include "circuit_json.h"
-#include "circuit_script.h"
 #include "fuzz.h"
+#include "proto/circuit_fold.h"
+#include "proto/circuit_json.h"
+#include "proto/circuit_script.h"
 
 #include <inttypes.h>
 #include <lua5.1/lauxlib.h>

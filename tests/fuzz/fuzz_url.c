@@ -1,8 +1,8 @@
 /*
- * The store's URL: daemon/redis_target.c.
+ * The store's URL: daemon/redis/target.c.
  */
 #include "fuzz.h"
-#include "redis_target.h"
+#include "redis/target.h"
 
 #include <string.h>
 

@@ -5,7 +5,7 @@
 #ifndef BREAKERD_TESTS_CASES_H
 #define BREAKERD_TESTS_CASES_H
 
-#include "circuit.h"
+#include "proto/circuit.h"
 
 /* What stands in the store before the operation. */
 enum case_found {

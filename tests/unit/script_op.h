@@ -5,7 +5,7 @@
 #ifndef BREAKERD_TESTS_SCRIPT_OP_H
 #define BREAKERD_TESTS_SCRIPT_OP_H
 
-#include "circuit.h"
+#include "proto/circuit.h"
 
 static inline struct circuit_op script_op(char letter)
 {

@@ -5,7 +5,7 @@
 #ifndef BREAKERD_TESTS_STORE_CONTRACT_H
 #define BREAKERD_TESTS_STORE_CONTRACT_H
 
-#include "store.h"
+#include "store/store.h"
 
 #include <check.h>
 

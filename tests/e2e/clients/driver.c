@@ -25,7 +25,8 @@ int main(int argc, char **argv)
 		}
 		for (int i = 0; i < 4; i++)
 			if (strcmp(permit, names[i]) == 0)
-				breaker_leave(&b, (enum breaker_permit)i, strcmp(outcome, "ok") == 0);
+				breaker_leave(&b, (enum breaker_permit)i,
+					      strcmp(outcome, "ok") == 0);
 		puts("done");
 	}
 	curl_easy_cleanup(b.curl);

@@ -1,0 +1,143 @@
+#include "api/access.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+/* Takes the host out of "host", "host:port", "[v6]" or "[v6]:port" (RFC 9110, section 7.2).
+ * False if it is none of these. */
+static bool split_host(const char *value, char *host, size_t size)
+{
+	const char *begin = value, *end, *port;
+	size_t len;
+
+	if (*value == '[') {
+		begin = value + 1;
+		end = strchr(begin, ']');
+		if (!end || !memchr(begin, ':', (size_t)(end - begin)))
+			return false; /* only an IPv6 address stands in brackets */
+		port = end + 1;
+	} else {
+		end = begin + strcspn(begin, ":");
+		port = end;
+	}
+	if (*port == ':')
+		port += 1 + strspn(port + 1, "0123456789");
+	len = (size_t)(end - begin);
+	if (*port != '\0' || len == 0 || len >= size)
+		return false;
+	memcpy(host, begin, len);
+	host[len] = '\0';
+	return true;
+}
+
+static bool is_address(const char *host)
+{
+	unsigned char address[sizeof(struct in6_addr)];
+
+	return inet_pton(AF_INET, host, address) == 1 || inet_pton(AF_INET6, host, address) == 1;
+}
+
+static bool host_is_ours(const struct api_access *access, const char *value)
+{
+	char host[256];
+
+	if (!split_host(value, host, sizeof(host)))
+		return false;
+	for (size_t i = 0; i < access->allowed_host_count; i++) {
+		if (strcasecmp(access->allowed_hosts[i], host) == 0)
+			return true;
+	}
+	/* Rebinding needs a name: an address in Host is the one that was connected to. */
+	return access->any_address && is_address(host);
+}
+
+/* An Origin (RFC 6454) is ours when it is the Host that was asked, whatever the scheme: a
+ * proxy in front may speak TLS. */
+static bool origin_is_ours(const char *origin, const char *host)
+{
+	if (strncmp(origin, "http://", 7) == 0)
+		origin += 7;
+	else if (strncmp(origin, "https://", 8) == 0)
+		origin += 8;
+	else
+		return false;
+	return host && strcasecmp(origin, host) == 0;
+}
+
+/* Compares in a time that depends on the length of what was sent only. */
+static bool token_equal(const char *given, const char *token)
+{
+	size_t given_len = strlen(given), token_len = strlen(token);
+	unsigned char differ = given_len != token_len;
+
+	for (size_t i = 0; i < given_len; i++)
+		differ |= (unsigned char)(given[i] ^ token[token_len ? i % token_len : 0]);
+	return differ == 0;
+}
+
+/* RFC 6750, section 2.1: "Bearer", a space or more, the token. */
+static bool token_given(const struct http_request *rq, const char *token)
+{
+	unsigned count;
+	const char *value = http_request_header(rq, HTTP_FIELD_AUTHORIZATION, &count);
+
+	if (count != 1 || strncasecmp(value, "Bearer ", 7) != 0)
+		return false;
+	value += 7;
+	value += strspn(value, " ");
+	return token_equal(value, token);
+}
+
+bool access_check(const struct api_access *access, const struct http_request *rq,
+		  enum metrics_route route, struct access_verdict *verdict)
+{
+	unsigned hosts, origins, sites;
+	const char *host = http_request_header(rq, HTTP_FIELD_HOST, &hosts);
+	const char *origin = http_request_header(rq, HTTP_FIELD_ORIGIN, &origins);
+	const char *site = http_request_header(rq, HTTP_FIELD_SEC_FETCH_SITE, &sites);
+
+	char authority[256];
+
+	/* RFC 9112, section 3.2.2: the target's host stands instead of Host's. Both must be ours.
+	 */
+	if (http_request_authority(rq, authority, sizeof(authority)) &&
+	    !host_is_ours(access, authority))
+		host = authority;
+	/* HTTP/1.0 need not send a Host, and no browser leaves it out. */
+	if (hosts > 1 || (host && !host_is_ours(access, host))) {
+		verdict->problem = PROBLEM_MISDIRECTED_REQUEST;
+		snprintf(
+			verdict->detail, sizeof(verdict->detail),
+			"The Host \"%.100s\" is none of ours: ask for the address that is listened "
+			"on, or add the name to allowed_hosts.",
+			host);
+		return false;
+	}
+	if (sites > 1 || (site && strcmp(site, "same-origin") != 0 && strcmp(site, "none") != 0)) {
+		verdict->problem = PROBLEM_FORBIDDEN_ORIGIN;
+		snprintf(
+			verdict->detail, sizeof(verdict->detail),
+			"A web page of another origin asked (Sec-Fetch-Site: %.60s): only programs "
+			"and pages of this daemon's own origin may.",
+			site);
+		return false;
+	}
+	if (origins > 1 || (origin && !origin_is_ours(origin, host))) {
+		verdict->problem = PROBLEM_FORBIDDEN_ORIGIN;
+		snprintf(verdict->detail, sizeof(verdict->detail),
+			 "A web page of another origin asked (Origin: %.100s): only programs and "
+			 "pages of this daemon's own origin may.",
+			 origin);
+		return false;
+	}
+	if (access->token && route != ROUTE_HEALTHZ && route != ROUTE_READYZ &&
+	    !token_given(rq, access->token)) {
+		verdict->problem = PROBLEM_UNAUTHORIZED;
+		snprintf(verdict->detail, sizeof(verdict->detail),
+			 "Send the token of token_file: Authorization: Bearer TOKEN.");
+		return false;
+	}
+	return true;
+}

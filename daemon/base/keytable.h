@@ -1,0 +1,67 @@
+/*
+ * A hash table of things that have a circuit's key, in which no call costs more with more
+ * of them: it grows by linear hashing (Litwin, "Linear hashing: a new tool for file and
+ * table addressing", 1980), one bucket split for an insertion, and a walk goes over slots
+ * that a thing keeps for its life.
+ */
+#ifndef BREAKERD_KEYTABLE_H
+#define BREAKERD_KEYTABLE_H
+
+#include "base/siphash.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* The first member of what is kept; the key stands behind the whole. */
+struct keynode {
+	struct keynode *chain;
+	uint32_t hash;
+	uint32_t slot;
+	uint16_t key_at; /* from the node's beginning */
+	uint16_t key_len;
+};
+
+/* A growing array of pointer-sized cells that never moves what it holds. */
+struct keytable_cells {
+	void **segment;
+	size_t count;
+	size_t room;
+};
+
+struct keytable {
+	struct siphash_key secret;
+	struct keytable_cells buckets;
+	size_t low_mask; /* buckets of the last full doubling, less one */
+	size_t split;    /* next bucket to split; those before it use one more bit */
+	struct keytable_cells slots;
+	size_t slot_count;
+	uint32_t free_slot;
+	size_t count;
+};
+
+/* 0, or -1 when out of memory. */
+int keytable_init(struct keytable *t);
+
+/* Frees the table and, with free(3), every node in it. Allowed after a failed init. */
+void keytable_fini(struct keytable *t);
+
+struct keynode *keytable_find(struct keytable *t, const char *key, size_t len);
+
+/* Adds a zeroed node of `size` bytes under a key that is not there yet, of at most
+ * UINT16_MAX - size bytes. NULL when out of memory. */
+struct keynode *keytable_add(struct keytable *t, size_t size, const char *key, size_t len);
+
+/* Takes the node out and frees it. */
+void keytable_remove(struct keytable *t, struct keynode *node);
+
+/* Slots 0 to t->slot_count - 1 hold the nodes; NULL for an empty one. */
+struct keynode *keytable_slot(struct keytable *t, size_t slot);
+
+/* The key: no NUL behind it. */
+static inline const char *keynode_key(const struct keynode *node)
+{
+	return (const char *)node + node->key_at;
+}
+
+#endif

@@ -1,0 +1,213 @@
+#include "base/log.h"
+
+#include "base/clock.h"
+#include "proto/key.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+static const struct {
+	const char *name;
+	const char *prefix; /* sd-daemon(3): <N> is the syslog priority */
+} levels[] = {
+	[LOG_LEVEL_ERROR] = {"error", "<3>"},
+	[LOG_LEVEL_WARNING] = {"warning", "<4>"},
+	[LOG_LEVEL_INFO] = {"info", "<6>"},
+	[LOG_LEVEL_DEBUG] = {"debug", "<7>"},
+};
+
+const char *log_level_name(enum log_level level)
+{
+	return levels[level].name;
+}
+
+/*
+ * systemd.exec(5), $JOURNAL_STREAM: "device:inode" of the stream to the journal. The
+ * variable is inherited by everything below a service, so the descriptor itself decides.
+ */
+static bool stderr_is_journal(void)
+{
+	const char *stream = getenv("JOURNAL_STREAM");
+	struct stat st;
+	char ours[48];
+
+	if (!stream || fstat(STDERR_FILENO, &st) != 0)
+		return false;
+	snprintf(ours, sizeof(ours), "%" PRIuMAX ":%" PRIuMAX, (uintmax_t)st.st_dev,
+		 (uintmax_t)st.st_ino);
+	return strcmp(stream, ours) == 0;
+}
+
+void log_init(struct log *log, enum log_level level)
+{
+	*log = (struct log){.level = level, .journal = stderr_is_journal()};
+}
+
+/* What stands before the token. Returns its length. */
+static size_t put_head(const struct log *log, enum log_level level, char *out, size_t size)
+{
+	struct timespec now;
+	struct tm tm;
+	char stamp[32];
+
+	if (log->journal)
+		return (size_t)snprintf(out, size, "%s", levels[level].prefix);
+	clock_gettime(CLOCK_REALTIME, &now);
+	gmtime_r(&now.tv_sec, &tm);
+	strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%S", &tm);
+	return (size_t)snprintf(out, size, "%s.%03ldZ %s ", stamp, now.tv_nsec / 1000000,
+				levels[level].name);
+}
+
+/* The last guard: callers quote what is not theirs, but a line stays one line even if not. */
+static void blank_controls(char *text)
+{
+	for (unsigned char *p = (unsigned char *)text; *p; p++)
+		if (*p < 0x20 || *p == 0x7f)
+			*p = '?';
+}
+
+/* Ends the line, which was cut at len, in "..." without leaving half a UTF-8 sequence. */
+static size_t put_ellipsis(char *line, size_t len)
+{
+	len -= 3;
+	while (len > 0 && ((unsigned char)line[len] & 0xc0) == 0x80)
+		len--;
+	memcpy(line + len, "...", 4);
+	return len + 3;
+}
+
+/* One write(2) a line. Nobody can be told when it fails: a log that is away ends nothing. */
+static void put_line(const char *line, size_t len)
+{
+	ssize_t n;
+
+	do
+		n = write(STDERR_FILENO, line, len);
+	while (n < 0 && errno == EINTR);
+}
+
+void log_write(struct log *log, enum log_level level, const char *token, const char *fmt, ...)
+{
+	char line[LOG_LINE_MAX + 2]; /* a newline and a NUL */
+	const size_t room = LOG_LINE_MAX + 1;
+	int saved = errno;
+	size_t head, len;
+	va_list ap;
+	int n;
+
+	if (!log || level > log->level)
+		return;
+	head = put_head(log, level, line, room);
+	len = head + (size_t)snprintf(line + head, room - head, "%s ", token);
+	if (len < room) {
+		va_start(ap, fmt);
+		n = vsnprintf(line + len, room - len, fmt, ap);
+		va_end(ap);
+		if (n <= 0) /* nothing to say beside the token */
+			line[--len] = '\0';
+		else
+			len += (size_t)n;
+	}
+	if (len > LOG_LINE_MAX)
+		len = put_ellipsis(line, LOG_LINE_MAX);
+	blank_controls(line + head);
+	if (log->sink) {
+		log->sink(log->sink_arg, level, line);
+	} else {
+		line[len] = '\n';
+		put_line(line, len + 1);
+	}
+	errno = saved;
+}
+
+bool log_budget_take(struct log_budget *budget, unsigned lines, unsigned each_ms)
+{
+	const int64_t full = (int64_t)lines * each_ms;
+	int64_t now = clock_ms();
+
+	budget->saved_ms += budget->at_ms ? now - budget->at_ms : full;
+	budget->at_ms = now;
+	if (budget->saved_ms > full)
+		budget->saved_ms = full;
+	if (budget->saved_ms < each_ms)
+		return false;
+	budget->saved_ms -= each_ms;
+	return true;
+}
+
+bool log_allows(struct log *log, struct log_limit *limit, enum log_level level, const char *token)
+{
+	if (!log || level > log->level)
+		return false;
+	if (!log_budget_take(&limit->budget, LOG_LIMIT_LINES, LOG_LIMIT_EACH_MS) &&
+	    log->level < LOG_LEVEL_DEBUG) {
+		limit->held_back++;
+		if (log->suppressed)
+			++*log->suppressed;
+		return false;
+	}
+	if (limit->held_back)
+		log_write(log, level, "suppressed", "kind=%s lines=%" PRIu64, token,
+			  limit->held_back);
+	limit->held_back = 0;
+	return true;
+}
+
+/* The length of the UTF-8 sequence at p, or 0 if there is none. */
+static size_t utf8_sequence(const unsigned char *p, size_t len)
+{
+	size_t n = *p < 0x80 ? 1 : *p < 0xe0 ? 2 : *p < 0xf0 ? 3 : 4;
+
+	return n <= len && utf8_valid((const char *)p, n) ? n : 0;
+}
+
+/* Writes the character at p to out, escaped if need be. Returns the bytes written. */
+static size_t quote_one(const unsigned char *p, size_t n, char out[8])
+{
+	if (n == 1 && (*p == '"' || *p == '\\')) {
+		out[0] = '\\';
+		out[1] = (char)*p;
+		return 2;
+	}
+	/* C0 and DEL; C1 (U+0080 to U+009F) moves some terminals too */
+	if (n == 0 || *p < 0x20 || *p == 0x7f)
+		return (size_t)snprintf(out, 8, "\\x%02x", *p);
+	memcpy(out, p, n);
+	return n;
+}
+
+struct log_text log_quote(const char *text, size_t len)
+{
+	const unsigned char *p = (const unsigned char *)text;
+	const size_t end = sizeof(((struct log_text *)0)->text) - sizeof("\"...");
+	struct log_text q;
+	size_t at = 0;
+
+	q.text[at++] = '"';
+	while (len > 0) {
+		char one[8];
+		size_t n = utf8_sequence(p, len), took = n ? n : 1, put;
+
+		if (n == 2 && p[0] == 0xc2 && p[1] < 0xa0) /* C1 */
+			n = 0, took = 1;
+		put = quote_one(p, n, one);
+		if (at + put > end)
+			break;
+		memcpy(q.text + at, one, put);
+		at += put;
+		p += took;
+		len -= took;
+	}
+	strcpy(q.text + at, len > 0 ? "\"..." : "\"");
+	return q;
+}

@@ -1,0 +1,161 @@
+/*
+ * What Prometheus sees. Each metric's name, type and help stand once, in the tables here.
+ * Modules add to the plain fields; metrics_write makes the text. No label grows with keys.
+ */
+#ifndef BREAKERD_METRICS_H
+#define BREAKERD_METRICS_H
+
+#include "http/http.h"
+#include "proto/circuit.h"
+#include "redis/faults.h"
+#include "store/store.h"
+
+struct evbuffer;
+
+/* field, name (without "breakerd_"), help */
+#define METRICS_COUNTERS(X)                                                                        \
+	X(corrupt_entries, "corrupt_entries_total",                                                \
+	  "Stored values found that were no sound snapshot.")                                      \
+	X(evictions, "evictions_total",                                                            \
+	  "Closed circuits dropped from the full embedded store to make room.")                    \
+	X(expirations, "expirations_total",                                                        \
+	  "Circuits of the embedded store whose time to live ended.")                              \
+	X(overloaded, "store_overloaded_total",                                                    \
+	  "Operations refused because max_in_flight were waiting.")                                \
+	X(folds, "folds_total",                                                                    \
+	  "Circuits whose operations recorded while Redis was away were folded into it.")          \
+	X(folds_lost, "folds_lost_total",                                                          \
+	  "Circuits whose operations recorded while Redis was away could not be folded into it.")  \
+	X(folded_operations, "folded_operations_total",                                            \
+	  "Operations recorded while Redis was away and folded into it.")                          \
+	X(folded_operations_lost, "folded_operations_lost_total",                                  \
+	  "Operations recorded while Redis was away that could not be folded into it.")            \
+	X(redis_connects, "redis_connects_total", "Times the link to Redis became ready.")         \
+	X(redis_disconnects, "redis_disconnects_total", "Times a ready link to Redis was lost.")   \
+	X(redis_noscript, "redis_noscript_total",                                                  \
+	  "Script calls sent again in full because Redis had forgotten the script.")               \
+	X(state_saves, "state_saves_total", "Times state_file was written.")                       \
+	X(state_save_errors, "state_save_errors_total", "Times state_file could not be written.")  \
+	X(http_connections_accepted, "http_connections_accepted_total", "Connections accepted.")   \
+	X(log_lines_suppressed, "log_lines_suppressed_total",                                      \
+	  "Log lines left out because there were too many of their kind.")
+
+/* Counters of time, in seconds: of what is the case or not. */
+#define METRICS_STOPWATCHES(X)                                                                     \
+	X(degraded_time, "store_degraded_seconds_total",                                           \
+	  "Time in which the embedded store served because Redis was away.")
+
+#define METRICS_GAUGES(X)                                                                          \
+	X(store_up, "store_up", "1 if the store can be used, 0 while Redis is away.")              \
+	X(store_degraded, "store_degraded",                                                        \
+	  "1 while the embedded store serves because Redis is away, else 0.")                      \
+	X(store_in_flight, "store_operations_in_flight", "Operations waiting for the store.")      \
+	X(store_in_flight_limit, "store_operations_in_flight_limit", "The setting max_in_flight.") \
+	X(circuits_limit, "circuits_limit", "The setting max_circuits, of the embedded store.")    \
+	X(folds_pending, "folds_pending",                                                          \
+	  "Circuits whose operations wait to be folded into Redis.")                               \
+	X(state_last_save, "state_last_save_timestamp_seconds",                                    \
+	  "When state_file was last written, in Unix time; 0 if not since the start.")             \
+	X(http_connections, "http_connections", "Open HTTP connections.")                          \
+	X(http_connections_limit, "http_connections_limit", "The setting max_connections.")        \
+	X(http_requests_in_flight, "http_requests_in_flight", "HTTP requests not yet answered.")
+
+/* The routes of the API, as a label; the last is for what fits none. */
+#define METRICS_ROUTES(X)                                                                          \
+	X(CIRCUIT, "/v1/circuits/{key}")                                                           \
+	X(SUCCESS, "/v1/circuits/{key}/success")                                                   \
+	X(FAILURE, "/v1/circuits/{key}/failure")                                                   \
+	X(TRANSITION, "/v1/circuits/{key}/transition")                                             \
+	X(CIRCUITS, "/v1/circuits")                                                                \
+	X(HEALTHZ, "/healthz")                                                                     \
+	X(READYZ, "/readyz")                                                                       \
+	X(METRICS, "/metrics")                                                                     \
+	X(INDEX, "/")                                                                              \
+	X(NONE, "none")
+
+enum metrics_route {
+#define X(id, label) ROUTE_##id,
+	METRICS_ROUTES(X)
+#undef X
+		METRICS_ROUTE_COUNT
+};
+
+/* The `operation` label: the five verbs, then the listing. */
+#define METRICS_OPERATION_LIST CIRCUIT_VERBS
+#define METRICS_OPERATIONS     (CIRCUIT_VERBS + 1)
+
+/* The `result` label. */
+enum metrics_result {
+	RESULT_OK,
+	RESULT_CONFLICT,
+	RESULT_UNAVAILABLE,
+	RESULT_UNKNOWN,
+	RESULT_TIMEOUT,
+	RESULT_ERROR,
+	RESULT_FULL,
+	METRICS_RESULTS
+};
+
+/* Upper bounds in microseconds stand in metrics.c; the last bucket is +Inf. */
+#define METRICS_BUCKETS 18
+struct metrics_histogram {
+	uint64_t buckets[METRICS_BUCKETS]; /* not cumulative */
+	uint64_t sum_ns;
+};
+
+/* field, name, help: histograms of durations without further labels */
+#define METRICS_HISTOGRAMS(X)                                                                      \
+	X(http_seconds, "http_request_duration_seconds",                                           \
+	  "From the arrival of a whole HTTP request to its answer.")                               \
+	X(loop_lag, "event_loop_lag_seconds",                                                      \
+	  "How late the event loop came to a timer; measured only while there are requests.")
+
+struct metrics_stopwatch {
+	uint64_t total_ns;
+	uint64_t since_ns; /* monotonic; 0: it stands still */
+};
+
+#define METRICS_STATUSES 600
+
+struct metrics {
+#define X(field, name, help) uint64_t field;
+	METRICS_COUNTERS(X)
+#undef X
+#define X(field, name, help) int64_t field;
+	METRICS_GAUGES(X)
+#undef X
+#define X(field, name, help) struct metrics_stopwatch field;
+	METRICS_STOPWATCHES(X)
+#undef X
+#define X(field, name, help) struct metrics_histogram field;
+	METRICS_HISTOGRAMS(X)
+#undef X
+	int redis_link; /* 0: no Redis; else 1 + its state */
+	uint64_t redis_failures[REDIS_FAILURES];
+	int64_t circuits[CIRCUIT_STATES];                     /* of the embedded store */
+	uint64_t transitions[CIRCUIT_STATES][CIRCUIT_STATES]; /* from, to */
+	uint64_t operations[METRICS_OPERATIONS][METRICS_RESULTS];
+	struct metrics_histogram operation_seconds[METRICS_OPERATIONS];
+	uint64_t http_requests[METRICS_ROUTE_COUNT][HTTP_METHODS][METRICS_STATUSES];
+};
+
+/* The struct is large: the caller allocates it zeroed. */
+void metrics_observe(struct metrics_histogram *h, uint64_t duration_ns);
+
+/* Starts it, or stops it; nothing if it is so already. */
+void metrics_run(struct metrics_stopwatch *watch, bool run);
+
+/* Counts an operation (a verb, or METRICS_OPERATION_LIST) that ended so. */
+void metrics_operation(struct metrics *m, unsigned operation, enum store_status status,
+		       uint64_t duration_ns);
+
+/* Counts an answered request; a status out of 100 to 599 counts as 500. */
+void metrics_request(struct metrics *m, enum metrics_route route, enum http_method method,
+		     int status, uint64_t duration_ns);
+
+/* The text exposition format, version 0.0.4. 0, or -1 when out of memory. */
+int metrics_write(const struct metrics *m, struct evbuffer *out);
+
+const char *metrics_route_label(enum metrics_route route);
+
+#endif

@@ -1,0 +1,145 @@
+#include "http/private.h"
+
+#include <errno.h>
+#include <event2/util.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Connections accepted from one listener before the others have their turn. */
+#define ACCEPT_BATCH 64
+/* How long accepting pauses when there are no descriptors. */
+#define PAUSE_MS 100
+
+void http_accept_update(struct http *http)
+{
+	bool enable = !http->paused && !http->draining &&
+		      http->connections < http->limits.max_connections;
+	struct listener *l;
+
+	TAILQ_FOREACH (l, &http->listeners, entry) {
+		if (l->enabled == enable)
+			continue;
+		l->enabled = enable;
+		if (enable)
+			event_add(l->ev, NULL);
+		else
+			event_del(l->ev);
+	}
+}
+
+static void on_unpause(evutil_socket_t fd, short what, void *arg)
+{
+	struct http *http = arg;
+
+	(void)fd;
+	(void)what;
+	http->paused = false;
+	http_accept_update(http);
+}
+
+/* Accepting has failed for a reason that will not go away at once. */
+static void pause_listeners(struct http *http, const struct listener *l, int why)
+{
+	const struct timeval tv = {.tv_usec = PAUSE_MS * 1000};
+	int64_t now = http_coarse_ms();
+
+	if (!http->pause_logged_ms || now - http->pause_logged_ms > 10000) {
+		http->pause_logged_ms = now;
+		log_warning(http->log, "http_accept_failed", "listener=%s error=%s", l->name,
+			    log_quote(strerror(why), strlen(strerror(why))).text);
+	}
+	http->paused = true;
+	event_add(http->unpause, &tv);
+	http_accept_update(http);
+}
+
+static void add_connection(struct http *http, int fd, const struct sockaddr_storage *ss,
+			   socklen_t len)
+{
+	struct conn *c = http_conn_new(http, fd, ss, len);
+
+	if (!c) {
+		close(fd);
+		return;
+	}
+	/* on_connection takes it. */
+	http->accepting = c;
+	if (MHD_add_connection(http->mhd, fd, (const struct sockaddr *)ss, len) != MHD_YES)
+		log_debug(http->log, "http_connection_refused", "errno=%d", errno);
+	if (http->accepting) {
+		http->accepting = NULL;
+		http_conn_free(c);
+	}
+}
+
+static void on_acceptable(evutil_socket_t fd, short what, void *arg)
+{
+	struct listener *l = arg;
+	struct http *http = l->http;
+
+	(void)what;
+	for (unsigned n = 0; n < ACCEPT_BATCH; n++) {
+		struct sockaddr_storage ss;
+		socklen_t len = sizeof(ss);
+		int client;
+
+		if (http->connections >= http->limits.max_connections)
+			break;
+		memset(&ss, 0, sizeof(ss));
+		client = accept4(fd, (struct sockaddr *)&ss, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		if (client >= 0) {
+			add_connection(http, client, &ss, len);
+			continue;
+		}
+		if (errno == EAGAIN)
+			break;
+		/* accept(2): errors of the connection itself, as good as none having come. */
+		if (errno == EINTR || errno == ECONNABORTED || errno == EPROTO || errno == EPERM)
+			continue;
+		pause_listeners(http, l, errno);
+		break;
+	}
+	http_accept_update(http);
+	http_schedule_pump(http);
+}
+
+int http_listen(struct http *http, int fd, const char *name)
+{
+	size_t len = strlen(name) + 1;
+	struct listener *l = calloc(1, sizeof(*l) + len);
+
+	if (!l)
+		return -1;
+	l->http = http;
+	l->fd = fd;
+	memcpy(l->name, name, len);
+	evutil_make_socket_nonblocking(fd);
+	l->ev = event_new(http->base, fd, EV_READ | EV_PERSIST, on_acceptable, l);
+	if (!l->ev) {
+		free(l);
+		return -1;
+	}
+	TAILQ_INSERT_TAIL(&http->listeners, l, entry);
+	http_accept_update(http);
+	return 0;
+}
+
+void http_accept_close(struct http *http)
+{
+	struct listener *l;
+
+	while ((l = TAILQ_FIRST(&http->listeners))) {
+		TAILQ_REMOVE(&http->listeners, l, entry);
+		event_free(l->ev);
+		close(l->fd);
+		free(l);
+	}
+}
+
+int http_accept_init(struct http *http)
+{
+	TAILQ_INIT(&http->listeners);
+	http->unpause = evtimer_new(http->base, on_unpause, http);
+	return http->unpause ? 0 : -1;
+}

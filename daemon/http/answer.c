@@ -1,0 +1,95 @@
+#include "http/private.h"
+
+#include <stdint.h>
+#include <string.h>
+
+/* RFC 9110, section 5.6.7; made once a second. */
+static const char *date_of(struct http *http, time_t now)
+{
+	struct tm tm;
+
+	if (http->date_s != now) {
+		http->date_s = now;
+		strftime(http->date, sizeof(http->date), "%a, %d %b %Y %H:%M:%S GMT",
+			 gmtime_r(&now, &tm));
+	}
+	return http->date;
+}
+
+static bool add_headers(struct MHD_Response *response, const struct http_reply *reply,
+			const char *date, bool ends)
+{
+	if (MHD_add_response_header(response, "Date", date) != MHD_YES)
+		return false;
+	if (reply->content_type &&
+	    MHD_add_response_header(response, "Content-Type", reply->content_type) != MHD_YES)
+		return false;
+	for (size_t i = 0; i < reply->header_count; i++)
+		if (MHD_add_response_header(response, reply->headers[i].name,
+					    reply->headers[i].value) != MHD_YES)
+			return false;
+	return !ends || MHD_add_response_header(response, "Connection", "close") == MHD_YES;
+}
+
+/* NULL when out of memory. */
+static struct MHD_Response *response_new(const char *body, size_t len,
+					 enum MHD_ResponseMemoryMode mode,
+					 const struct http_reply *reply, const char *date,
+					 bool ends)
+{
+	/* libmicrohttpd's argument is not const, but it writes nothing there. */
+	struct MHD_Response *response = MHD_create_response_from_buffer(
+		len, len ? (void *)(uintptr_t)body : (void *)(uintptr_t) "", mode);
+
+	if (response && !add_headers(response, reply, date, ends)) {
+		MHD_destroy_response(response);
+		response = NULL;
+	}
+	return response;
+}
+
+void http_answer_forget(struct conn *c)
+{
+	if (c->kept.response)
+		MHD_destroy_response(c->kept.response);
+	c->kept.response = NULL;
+}
+
+/* The kept response with another body in it. */
+static struct MHD_Response *response_kept(struct conn *c, const struct http_reply *reply,
+					  size_t len, time_t now)
+{
+	struct kept_response *kept = &c->kept;
+
+	if (!kept->response || kept->type != reply->content_type || kept->len != len ||
+	    kept->date_s != now) {
+		http_answer_forget(c);
+		kept->response = response_new(kept->body, len, MHD_RESPMEM_PERSISTENT, reply,
+					      date_of(c->http, now), false);
+		kept->type = reply->content_type;
+		kept->len = len;
+		kept->date_s = now;
+	}
+	/* What was there has been sent: a connection has one request at a time. */
+	memcpy(kept->body, reply->body, len);
+	return kept->response;
+}
+
+bool http_answer_queue(struct conn *c, const struct http_reply *reply)
+{
+	size_t len = reply->content_type ? reply->len : 0;
+	bool ends = c->http->draining || c->rq.last;
+	struct MHD_Response *response;
+	time_t now = time(NULL);
+	bool ok;
+
+	if (len && len <= sizeof(c->kept.body) && !reply->header_count && !ends)
+		response = response_kept(c, reply, len, now);
+	else
+		response = response_new(reply->body, len, MHD_RESPMEM_MUST_COPY, reply,
+					date_of(c->http, now), ends);
+	ok = response && MHD_queue_response(c->mhd, (unsigned)reply->status, response) == MHD_YES;
+	if (response && response != c->kept.response)
+		MHD_destroy_response(response);
+	return ok;
+}

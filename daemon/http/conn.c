@@ -1,0 +1,248 @@
+#include "http/private.h"
+
+#include <arpa/inet.h>
+#include <assert.h>
+#include <inttypes.h>
+#include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#define CONN_MAGIC 0x636f6e6eu
+
+struct conn *http_conn_of(const struct http_request *rq)
+{
+	struct conn *c = (struct conn *)(void *)((char *)(uintptr_t)rq - offsetof(struct conn, rq));
+
+	assert(c->magic == CONN_MAGIC);
+	return c;
+}
+
+struct conn *http_conn_new(struct http *http, int fd, const struct sockaddr_storage *ss,
+			   socklen_t len)
+{
+	struct conn *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		return NULL;
+	c->magic = CONN_MAGIC;
+	c->http = http;
+	c->fd = fd;
+	c->phase = PHASE_ENDING;
+	memcpy(&c->addr, ss, len < sizeof(c->addr) ? len : sizeof(c->addr));
+	return c;
+}
+
+static int64_t phase_limit_ms(const struct http *http, enum phase phase)
+{
+	/* At least 1, or a sweep would find no end. */
+	int64_t idle = (int64_t)http->limits.idle_timeout_s * 1000 + 1;
+	int64_t request = (int64_t)http->limits.request_timeout_s * 1000 + 1;
+
+	if (phase == PHASE_READING)
+		return request;
+	if (phase == PHASE_HUNG_UP)
+		return 1;
+	return phase == PHASE_FRESH && request < idle ? request : idle;
+}
+
+/* Lets the sweep come at `at_ms` or before. It is never put off here: it does that itself. */
+static void sweep_by(struct http *http, int64_t at_ms)
+{
+	int64_t wait = at_ms - http_coarse_ms();
+	struct timeval tv;
+
+	if (http->sweep_ms && http->sweep_ms <= at_ms)
+		return;
+	/* A little late, so that the coarse clock has got there too. */
+	wait = (wait < 0 ? 0 : wait) + 10;
+	tv.tv_sec = (time_t)(wait / 1000);
+	tv.tv_usec = (suseconds_t)(wait % 1000) * 1000;
+	http->sweep_ms = at_ms;
+	event_add(http->sweep, &tv);
+}
+
+static void conn_leave(struct conn *c)
+{
+	if (c->phase < PHASES_TIMED)
+		TAILQ_REMOVE(&c->http->phases[c->phase], c, entry);
+}
+
+void http_conn_free(struct conn *c)
+{
+	conn_leave(c);
+	c->magic = 0;
+	http_answer_forget(c);
+	free(c->body);
+	free(c->query_buf);
+	free(c);
+}
+
+void http_conn_enter(struct conn *c, enum phase phase)
+{
+	struct http *http = c->http;
+
+	http->moves++;
+	conn_leave(c);
+	c->phase = phase;
+	if (phase >= PHASES_TIMED)
+		return;
+	/* An idle connection is so since it was fresh. */
+	if (phase != PHASE_IDLE)
+		c->since_ms = http_coarse_ms();
+	TAILQ_INSERT_TAIL(&http->phases[phase], c, entry);
+	sweep_by(http, c->since_ms + phase_limit_ms(http, phase));
+}
+
+/* Bytes that the peer of a TCP connection has taken; of another, what it has still to take. */
+static uint64_t conn_progress(const struct conn *c)
+{
+	struct tcp_info info;
+	socklen_t len = sizeof(info);
+	int waiting = 0;
+
+	memset(&info, 0, sizeof(info));
+	if (getsockopt(c->fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0)
+		return info.tcpi_bytes_acked;
+	ioctl(c->fd, SIOCOUTQ, &waiting);
+	return (uint64_t)waiting;
+}
+
+/*
+ * True if bytes have come since the connection has no request: one is on its way, and slow.
+ * Only TCP can tell.
+ */
+static bool conn_has_begun(const struct conn *c)
+{
+	struct tcp_info info;
+	socklen_t len = sizeof(info);
+
+	memset(&info, 0, sizeof(info));
+	if (getsockopt(c->fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0)
+		return false;
+	if (!c->requests)
+		return info.tcpi_bytes_received > 0;
+	/* 100 ms, lest it be the end of the last request. */
+	return (int64_t)info.tcpi_last_data_recv + 100 < http_coarse_ms() - c->since_ms;
+}
+
+bool http_conn_has_hung_up(const struct conn *c)
+{
+	char byte;
+
+	return recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
+/* Ends a connection: libmicrohttpd sees it hung up, and cleans up behind it. */
+static void conn_end(struct conn *c, const char *why)
+{
+	log_debug(c->http->log, "http_timeout", "peer=%s phase=%s", http_request_peer(&c->rq), why);
+	http_conn_enter(c, PHASE_ENDING);
+	shutdown(c->fd, SHUT_RDWR);
+}
+
+/* The time of a connection in its phase is over. */
+static void conn_overdue(struct conn *c, int64_t now)
+{
+	uint64_t progress;
+
+	switch (c->phase) {
+	case PHASE_FRESH:
+		if (conn_has_begun(c) || http_conn_has_hung_up(c))
+			conn_end(c, "request_line");
+		else if (c->since_ms + phase_limit_ms(c->http, PHASE_IDLE) <= now)
+			conn_end(c, "idle");
+		else
+			http_conn_enter(c, PHASE_IDLE);
+		break;
+	case PHASE_IDLE:
+		conn_end(c, "idle");
+		break;
+	case PHASE_SENDING:
+		progress = conn_progress(c);
+		if (progress == c->progress)
+			conn_end(c, "sending");
+		else
+			http_conn_enter(c, PHASE_SENDING);
+		c->progress = progress;
+		break;
+	default:
+		conn_end(c, "request");
+	}
+}
+
+static void on_sweep(evutil_socket_t fd, short what, void *arg)
+{
+	struct http *http = arg;
+	int64_t now = http_coarse_ms(), next = 0;
+	struct conn *c;
+
+	(void)fd;
+	(void)what;
+	/* On, and in the past: what is entered meanwhile does not arm it. */
+	http->sweep_ms = 1;
+	for (int p = 0; p < PHASES_TIMED; p++) {
+		int64_t limit = phase_limit_ms(http, (enum phase)p);
+
+		while ((c = TAILQ_FIRST(&http->phases[p])) && c->since_ms + limit <= now)
+			conn_overdue(c, now);
+	}
+	for (int p = 0; p < PHASES_TIMED; p++) {
+		c = TAILQ_FIRST(&http->phases[p]);
+		if (!c)
+			continue;
+		int64_t due = c->since_ms + phase_limit_ms(http, (enum phase)p);
+
+		if (!next || due < next)
+			next = due;
+	}
+	http->sweep_ms = 0;
+	if (next)
+		sweep_by(http, next);
+}
+
+int http_sweep_init(struct http *http)
+{
+	for (int p = 0; p < PHASES_TIMED; p++)
+		TAILQ_INIT(&http->phases[p]);
+	http->sweep = evtimer_new(http->base, on_sweep, http);
+	return http->sweep ? 0 : -1;
+}
+
+void http_sweep_now(struct http *http)
+{
+	http->sweep_ms = 0;
+	sweep_by(http, http_coarse_ms());
+}
+
+void http_sweep_stop(struct http *http)
+{
+	event_del(http->sweep);
+	http->sweep_ms = 0;
+}
+
+const char *http_request_peer(const struct http_request *rq)
+{
+	struct conn *c = http_conn_of(rq);
+	char host[INET6_ADDRSTRLEN] = "?";
+	struct ucred peer;
+	socklen_t len = sizeof(peer);
+
+	if (c->peer[0])
+		return c->peer;
+	if (c->addr.any.sa_family == AF_INET) {
+		inet_ntop(AF_INET, &c->addr.in.sin_addr, host, sizeof(host));
+		snprintf(c->peer, sizeof(c->peer), "%s:%u", host, ntohs(c->addr.in.sin_port));
+	} else if (c->addr.any.sa_family == AF_INET6) {
+		inet_ntop(AF_INET6, &c->addr.in6.sin6_addr, host, sizeof(host));
+		snprintf(c->peer, sizeof(c->peer), "[%s]:%u", host, ntohs(c->addr.in6.sin6_port));
+	} else if (getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0) {
+		snprintf(c->peer, sizeof(c->peer), "unix:uid=%ju,pid=%jd", (uintmax_t)peer.uid,
+			 (intmax_t)peer.pid);
+	} else {
+		snprintf(c->peer, sizeof(c->peer), "unix:");
+	}
+	return c->peer;
+}

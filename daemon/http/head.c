@@ -1,0 +1,189 @@
+#include "http/head.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+/*
+ * libmicrohttpd 0.9 takes a bare LF for a line's end, joins folded lines (to the header's
+ * name!), ends a line at a NUL and skips spaces; and says nothing of it. But it takes the head
+ * apart where it was received, putting NULs for ':' and for each byte of a line's end. So in a
+ * head as RFC 9112 has it, each piece stands right behind the one before: one NUL between
+ * method, target and version, two at the end of each line, and the whole as long as
+ * MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE says. In any other, something stands elsewhere.
+ *
+ * What this cannot see is what looks like CR LF in the end: NUL LF; and before the end of the
+ * head, where libmicrohttpd takes a line that begins with NUL or ':' for the empty one, LF NUL CR
+ * LF or LF ':' CR LF and CR LF ':' LF for CR LF CR LF. Such a NUL, and a header without a name, no
+ * other reader lets pass, so there is none to disagree with.
+ */
+
+struct walk {
+	bool in_place; /* libmicrohttpd is one that works as said above */
+	bool http_1_1;
+	const char *next; /* where the next line has to begin */
+	const char *error;
+	unsigned lengths, encodings;
+	struct http_head *head;
+};
+
+/* libmicrohttpd 1.0 refuses all that by itself, if told to, and works in another way. */
+static bool library_is_lenient(void)
+{
+	return strncmp(MHD_get_version(), "0.", 2) == 0;
+}
+
+int http_head_strictness(void)
+{
+	/* Here 1 would end connections without an answer, and -1 does not do what it should. */
+	return library_is_lenient() ? 0 : 1;
+}
+
+/* RFC 9110, section 5.6.2. */
+static bool is_token(const char *text, size_t len)
+{
+	for (size_t i = 0; i < len; i++) {
+		char c = text[i];
+
+		if ((c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z'))
+			continue;
+		if (c == '\0' || !strchr("!#$%&'*+-.^_`|~", c))
+			return false;
+	}
+	return len > 0;
+}
+
+static bool is_control(char c)
+{
+	return (unsigned char)c < 0x20 || c == 0x7F;
+}
+
+/* RFC 9110, section 5.5: visible characters, tabs, spaces and bytes from 0x80 on. */
+static bool is_field_value(const char *text, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		if (is_control(text[i]) && text[i] != '\t')
+			return false;
+	return true;
+}
+
+#define NAME_IS(key, len, name) ((len) == sizeof(name) - 1 && strncasecmp(key, name, len) == 0)
+
+/* Steps over a header line; false if it is not where and what it has to be. */
+static bool step(struct walk *w, const char *key, size_t key_len, const char *value,
+		 size_t value_len)
+{
+	const char *p = key + key_len + 1;
+
+	if (key != w->next || value < p)
+		return false;
+	p += strspn(p, " \t");
+	/* Behind the value's own NUL there is at least the empty line's. */
+	if (p != value || value[value_len] != '\0' || value[value_len + 1] != '\0')
+		return false;
+	w->next = value + value_len + 2;
+	return true;
+}
+
+/* HTTP_FIELDS: none of those that are asked for. */
+static enum http_field field_of(const char *key, size_t len)
+{
+	if (NAME_IS(key, len, "Host"))
+		return HTTP_FIELD_HOST;
+	if (NAME_IS(key, len, "Origin"))
+		return HTTP_FIELD_ORIGIN;
+	if (NAME_IS(key, len, "Sec-Fetch-Site"))
+		return HTTP_FIELD_SEC_FETCH_SITE;
+	if (NAME_IS(key, len, "Authorization"))
+		return HTTP_FIELD_AUTHORIZATION;
+	return HTTP_FIELDS;
+}
+
+static enum MHD_Result on_field(void *arg, enum MHD_ValueKind kind, const char *key, size_t key_len,
+				const char *value, size_t value_len)
+{
+	struct walk *w = arg;
+	struct http_head *head = w->head;
+	enum http_field field;
+
+	(void)kind;
+	if (!value || !is_token(key, key_len) || !is_field_value(value, value_len) ||
+	    (w->in_place && !step(w, key, key_len, value, value_len))) {
+		w->error = "A header is not written as RFC 9112 has it: a name, a colon right "
+			   "behind it, the value without control characters, CR LF.";
+		return MHD_NO;
+	}
+	field = field_of(key, key_len);
+	if (field != HTTP_FIELDS) {
+		if (head->fields[field].count++ == 0)
+			head->fields[field].value = value;
+	} else if (NAME_IS(key, key_len, "Content-Length")) {
+		w->lengths++;
+		head->length = strtoull(value, NULL, 10);
+	} else if (NAME_IS(key, key_len, "Transfer-Encoding")) {
+		w->encodings++;
+		head->chunked = strcasecmp(value, "chunked") == 0;
+	} else if (NAME_IS(key, key_len, "Expect")) {
+		head->expects = strcasecmp(value, "100-continue") == 0;
+	}
+	return MHD_YES;
+}
+
+/* RFC 9112, sections 3.2 and 6.3. */
+static const char *fields_error(const struct walk *w)
+{
+	if (w->lengths > 1)
+		return "There is more than one Content-Length.";
+	if (w->encodings && (w->encodings > 1 || !w->head->chunked || w->lengths || !w->http_1_1))
+		return "Send the body with a Content-Length or, instead of that and in HTTP/1.1, "
+		       "with \"Transfer-Encoding: chunked\".";
+	if (w->http_1_1 && !w->head->fields[HTTP_FIELD_HOST].count)
+		return "A request in HTTP/1.1 needs a Host header.";
+	return NULL;
+}
+
+static const char *line_error(const struct http_line *line, bool in_place)
+{
+	if (!is_token(line->method, strlen(line->method)))
+		return "The method is no token.";
+	if (strlen(line->version) != 8 || strncmp(line->version, "HTTP/1.", 7) != 0)
+		return "The version has to be HTTP/1.1.";
+	if (in_place &&
+	    (line->method + strlen(line->method) + 1 != line->target ||
+	     line->target + line->target_len + 1 != line->version || line->version[9] != '\0'))
+		return "The request line is not written as RFC 9112 has it: method, one space, "
+		       "target, one space, HTTP/1.1, CR LF.";
+	return NULL;
+}
+
+size_t http_head_size(struct MHD_Connection *mhd)
+{
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+
+	return info ? info->header_size : 0;
+}
+
+/* True if the last header is followed by CR LF, and the head ends with that. */
+static bool head_ends(struct MHD_Connection *mhd, const char *begin, const char *next)
+{
+	return http_head_size(mhd) == (size_t)(next + 2 - begin) && next[0] == '\0' &&
+	       next[1] == '\0';
+}
+
+const char *http_head_check(struct MHD_Connection *mhd, const struct http_line *line,
+			    struct http_head *head)
+{
+	struct walk w = {.in_place = library_is_lenient(), .head = head};
+
+	w.error = line_error(line, w.in_place);
+	if (w.error)
+		return w.error;
+	w.http_1_1 = strcmp(line->version, "HTTP/1.0") != 0;
+	w.next = line->version + 10;
+	MHD_get_connection_values_n(mhd, MHD_HEADER_KIND, on_field, &w);
+	if (!w.error && w.in_place && !head_ends(mhd, line->method, w.next))
+		w.error = "The headers do not end with an empty line, or one ends with something "
+			  "else than CR LF.";
+	return w.error ? w.error : fields_error(&w);
+}

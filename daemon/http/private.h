@@ -1,0 +1,201 @@
+/*
+ * What the files of http share; nobody else includes this. http.c: requests and answers;
+ * accept.c: listeners; answer.c: responses; conn.c: connections and their
+ * time-outs.
+ */
+#ifndef BREAKERD_HTTP_PRIVATE_H
+#define BREAKERD_HTTP_PRIVATE_H
+
+#include "base/log.h"
+#include "base/metrics.h"
+#include "http/head.h"
+#include "http/http.h"
+
+#include <event2/event.h>
+#include <microhttpd.h>
+#include <netinet/in.h>
+#include <sys/queue.h>
+#include <sys/socket.h>
+#include <time.h>
+
+/*
+ * Where a connection is. Each of the first PHASES_TIMED has a list of its connections by
+ * the time of their arrival in it, so that the oldest, whose time is over first, are in front.
+ */
+enum phase {
+	PHASE_FRESH,   /* no request, and not yet looked at whether one has begun to arrive */
+	PHASE_IDLE,    /* no request; ends after idle_timeout */
+	PHASE_READING, /* from the request line to the end of the body; request_timeout */
+	PHASE_SENDING, /* answered, but not all is sent: idle_timeout without progress */
+	PHASE_HUNG_UP, /* no request, and none will come: ends at once */
+	PHASES_TIMED,
+	PHASE_HANDLER = PHASES_TIMED, /* the handler has the request; it has its own deadlines */
+	PHASE_ENDING,                 /* shut down; libmicrohttpd is about to notice */
+};
+
+struct http_request {
+	enum http_method method;
+	bool begun;     /* the handler of libmicrohttpd has been called for it */
+	bool waits;     /* the handler has returned without an answer */
+	bool suspended; /* the connection is */
+	bool orphaned;  /* the connection has ended, but http_reply is still to come */
+	unsigned looks; /* in vain, of libmicrohttpd for the answer */
+	bool answered;  /* http_reply was called */
+	bool queued;    /* and libmicrohttpd has the response */
+	bool too_large;
+	bool broken_target;
+	bool last;          /* no other may come behind it on this connection */
+	const char *target; /* as libmicrohttpd has it, without query */
+	size_t target_len;  /* with the query */
+	struct http_head head;
+	const char *query; /* in query_buf, or NULL */
+	size_t body_len;
+	uint64_t arrived_ns; /* all of it */
+	void *data;
+};
+
+/*
+ * A small answer's response, kept for the next one on the connection: that is alike as a rule,
+ * but for the bytes of its body, and to make a response costs as much as all else of one.
+ */
+struct kept_response {
+	struct MHD_Response *response; /* its data is `body`; may be NULL */
+	const char *type;
+	size_t len;
+	time_t date_s;
+	char body[256];
+};
+
+struct conn {
+	unsigned magic;
+	struct http *http;
+	struct MHD_Connection *mhd; /* NULL: it is gone, and an orphaned request is left */
+	int fd;
+	enum phase phase;
+	uint64_t requests; /* done */
+	bool hung_up;      /* the client sends no more */
+	int64_t since_ms;  /* when it came into its phase */
+	uint64_t progress;
+	TAILQ_ENTRY(conn) entry; /* in the list of its phase */
+	struct http_request rq;
+	/* Kept from request to request. */
+	char *body;
+	size_t body_size;
+	char *query_buf;
+	size_t query_size;
+	struct kept_response kept;
+	union {
+		struct sockaddr any;
+		struct sockaddr_in in;
+		struct sockaddr_in6 in6;
+	} addr;
+	char peer[64]; /* "" until somebody asks */
+};
+TAILQ_HEAD(conn_list, conn);
+
+struct listener {
+	struct http *http;
+	int fd;
+	bool enabled;
+	struct event *ev;
+	TAILQ_ENTRY(listener) entry;
+	char name[];
+};
+
+struct http {
+	struct event_base *base;
+	struct http_limits limits;
+	size_t max_head; /* as it was at the start: the memory for it stays as it is */
+	http_handler_fn *handler;
+	void *arg;
+	struct metrics *metrics;
+	struct log *log;
+	struct log_limit failed_replies;
+	time_t date_s; /* of `date` */
+	char date[32];
+
+	struct MHD_Daemon *mhd;
+	struct event *readable; /* its epoll descriptor */
+	struct event *pump;     /* runs it at the end of the turn */
+	bool pump_pending;
+	struct event *again; /* runs it in a moment, while requests wait unsuspended */
+	uint64_t moves;      /* of any request */
+
+	TAILQ_HEAD(listener_list, listener) listeners;
+	struct event *unpause;
+	bool paused; /* for want of descriptors */
+	int64_t pause_logged_ms;
+	struct conn *accepting; /* on its way through MHD_add_connection */
+
+	struct conn_list phases[PHASES_TIMED];
+	struct event *sweep;
+	int64_t sweep_ms; /* when the timer fires; 0: it is off */
+	unsigned connections;
+	unsigned requests;    /* under way, from their request line until they are sent */
+	unsigned handling;    /* with the handler */
+	unsigned unsuspended; /* of these, those that libmicrohttpd keeps looking after */
+
+	bool draining;
+	int64_t drain_ms;     /* since when */
+	struct event *linger; /* runs while a drain waits for requests on their way */
+	void (*drained)(void *arg);
+	void *drained_arg;
+};
+
+/* Monotonic, to a few milliseconds: enough for stamps, and costs next to nothing. */
+static inline int64_t http_coarse_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+/* answer.c */
+
+/* Hands the answer to libmicrohttpd; false when it cannot take it. */
+bool http_answer_queue(struct conn *c, const struct http_reply *reply);
+
+/* The connection ends. */
+void http_answer_forget(struct conn *c);
+
+/* conn.c */
+
+/* The connection that the request is part of. */
+struct conn *http_conn_of(const struct http_request *rq);
+
+/* A connection that libmicrohttpd does not know yet, in no list. NULL when out of memory. */
+struct conn *http_conn_new(struct http *http, int fd, const struct sockaddr_storage *ss,
+			   socklen_t len);
+
+/* Takes it from its list and frees it; the descriptor is libmicrohttpd's. */
+void http_conn_free(struct conn *c);
+
+/* The one place where a connection changes its phase; its time in it begins now. */
+void http_conn_enter(struct conn *c, enum phase phase);
+
+/* True if the client has closed its side, and all that it sent has been read. */
+bool http_conn_has_hung_up(const struct conn *c);
+
+/* Makes the timer `sweep`; -1 when out of memory. */
+int http_sweep_init(struct http *http);
+/* Looks at once, for the time-outs have changed. */
+void http_sweep_now(struct http *http);
+/* Stops the timer: there are no connections. */
+void http_sweep_stop(struct http *http);
+
+/* accept.c */
+
+/* Makes the timer `unpause`; -1 when out of memory. */
+int http_accept_init(struct http *http);
+/* Brings the listeners into line with what may be accepted now. */
+void http_accept_update(struct http *http);
+/* Closes the listeners. */
+void http_accept_close(struct http *http);
+
+/* http.c */
+
+/* Runs libmicrohttpd at the end of this turn of the loop, once. */
+void http_schedule_pump(struct http *http);
+
+#endif

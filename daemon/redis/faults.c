@@ -1,0 +1,101 @@
+#include "redis/faults.h"
+
+#include <string.h>
+
+/*
+ * The link's: nobody could write here, whatever the operation; `says` is the reason. What
+ * has no `says`, and each code that is not listed, is the operation's: Redis is there.
+ */
+static const struct fault {
+	const char *code;
+	const char *says;
+	const char *label; /* in breakerd_redis_failures_total */
+} faults[] = {
+	{"READONLY", "the server is a read-only replica", "readonly"},
+	{"MASTERDOWN", "the server is a replica that has lost its master", "masterdown"},
+	{"LOADING", "the server is still loading its data", "loading"},
+	{"NOAUTH", "the server asks for a password", "noauth"},
+	{"WRONGPASS", "the server refuses the user or the password", "wrongpass"},
+	{"DENIED", "the server is in protected mode and lets in local clients only", "denied"},
+	{"ERR max number of clients", "the server is at its limit of clients", "maxclients"},
+	{"CLUSTERDOWN", "the cluster is down", "clusterdown"},
+	/* Everybody gets it until that script ends, reads and the handshake too. */
+	{"BUSY", "the server is busy with somebody's script", "busy"},
+	/* Both end all writes at once, and are no matter of this operation's size, as OOM is. */
+	{"MISCONF", "the server takes no writes because it cannot save its data to disk",
+	 "misconf"},
+	{"NOREPLICAS", "the server takes no writes because it has too few good replicas",
+	 "noreplicas"},
+
+	{"OOM", NULL, NULL},       /* a smaller write, a reset, a read may still pass */
+	{"WRONGTYPE", NULL, NULL}, /* that key */
+	{"NOPERM", NULL, NULL},    /* that command or that key */
+	{"NOSCRIPT", NULL, NULL},  /* the sender tries again with the whole script */
+	{"EXECABORT", NULL, NULL},
+	{"CROSSSLOT", NULL, NULL},
+	{"TRYAGAIN", NULL, NULL},
+	{"MOVED", NULL, NULL}, /* that slot is elsewhere; others are here */
+	{"ASK", NULL, NULL},
+	{"UNKILLABLE", NULL, NULL}, /* the answer to SCRIPT KILL, which we never send */
+	{"ERR", NULL, NULL},
+};
+
+const char *redis_fault(const redisReply *reply)
+{
+	if (reply->type != REDIS_REPLY_ERROR)
+		return NULL;
+	for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++) {
+		size_t len = strlen(faults[i].code);
+
+		if (faults[i].says && strncmp(reply->str, faults[i].code, len) == 0 &&
+		    (reply->str[len] == ' ' || reply->str[len] == '\0'))
+			return faults[i].says;
+	}
+	return NULL;
+}
+
+/* What is no word of the server's. */
+enum { FAILED_LOOKUP, FAILED_CONNECT, FAILED_HANDSHAKE, FAILED_LOST, FAILED_UNANSWERED, FAILED };
+
+unsigned redis_failure(const char *why, enum redis_link_state state)
+{
+	for (unsigned i = 0; FAILED + i < REDIS_FAILURES; i++) {
+		if (faults[i].says == why)
+			return FAILED + i;
+	}
+	switch (state) {
+	case LINK_RESOLVING:
+		return FAILED_LOOKUP;
+	case LINK_CONNECTING:
+		return FAILED_CONNECT;
+	case LINK_HANDSHAKE:
+		return FAILED_HANDSHAKE;
+	case LINK_SUSPECT:
+		return FAILED_UNANSWERED;
+	case LINK_READY:
+	case LINK_BACKOFF:
+		break;
+	}
+	return FAILED_LOST;
+}
+
+const char *redis_failure_label(unsigned failure)
+{
+	static const char *const labels[FAILED] = {
+		[FAILED_LOOKUP] = "lookup",         [FAILED_CONNECT] = "connect",
+		[FAILED_HANDSHAKE] = "handshake",   [FAILED_LOST] = "lost",
+		[FAILED_UNANSWERED] = "unanswered",
+	};
+
+	return failure < FAILED ? labels[failure] : faults[failure - FAILED].label;
+}
+
+void redis_fault_words(const char *text, char *out, size_t size)
+{
+	size_t n = 0;
+
+	for (; size > 0 && *text && n + 1 < size; text++)
+		out[n++] = *text >= 0x20 && *text < 0x7f ? *text : '?';
+	if (size > 0)
+		out[n] = '\0';
+}

@@ -1,0 +1,589 @@
+#include "redis/link.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/metrics.h"
+#include "redis/conn.h"
+#include "redis/faults.h"
+#include "redis/handshake.h"
+#include "redis/lookup.h"
+#include "redis/sentinel.h"
+#include "redis/target.h"
+
+#include <event2/event.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/un.h>
+#include <time.h>
+
+/* Deadlines missed in a row before the link is suspect. */
+#define MISSED_MAX 3
+/* How long a suspect link has: so many command timeouts, but not longer than this. */
+#define SUSPECT_TIMEOUTS 4
+#define SUSPECT_MAX_MS   2000
+
+/* A server that stays away, or comes and goes, is worth a handful of lines a minute. */
+#define LOG_LINES        6
+#define LOG_LINE_EACH_MS 15000
+#define LOG_AGAIN_MS     30000
+
+struct redis_link {
+	struct event_base *base;
+	struct redis_target target;
+	struct redis_link_options options;
+	struct metrics *metrics;
+	struct log *log;
+
+	enum redis_link_state state;
+	char reason[400];
+	int64_t since_ms;
+	bool was_ready; /* this connection has been */
+
+	struct event *timer;    /* the state's own: connect, handshake, suspect, backoff, settled */
+	struct event *watchdog; /* on the oldest command in flight */
+	struct event
+		*turn; /* the end of the loop's turn: what ended is freed, what is next begins */
+
+	struct redis_lookup *lookup;     /* REDIS_TCP, while RESOLVING */
+	struct redis_sentinel *sentinel; /* REDIS_SENTINEL: asks, and watches while READY */
+	struct redis_places places;
+	size_t place; /* the one in use */
+	size_t tried; /* in this attempt */
+	struct redis_conn *conn;
+	struct redis_handshake handshake;
+
+	unsigned missed;   /* deadlines in a row */
+	unsigned failures; /* attempts in a row, for the backoff and the log */
+	char sha[41];
+	int64_t clock_offset_ms;
+	int64_t clock_error_ms;
+	char server[512];
+	bool cluster;
+
+	int64_t away_since_ms; /* monotonic */
+	int64_t logged_ms;     /* monotonic, the last line on being away */
+	struct log_budget log_budget;
+	bool log_owes_ready; /* the line on being ready was held back */
+};
+
+static struct timeval interval(int64_t ms)
+{
+	return (struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+}
+
+static void arm(struct event *timer, int64_t ms)
+{
+	struct timeval after = interval(ms);
+
+	event_add(timer, &after);
+}
+
+/* --- what is written to the log --- */
+
+static bool log_affords(struct redis_link *link)
+{
+	return log_budget_take(&link->log_budget, LOG_LINES, LOG_LINE_EACH_MS);
+}
+
+static struct log_text quoted(const char *text)
+{
+	return log_quote(text, strlen(text));
+}
+
+static void log_ready(struct redis_link *link, enum redis_link_state was)
+{
+	int64_t away_ms = clock_ms() - link->away_since_ms;
+
+	link->log_owes_ready = !log_affords(link);
+	if (link->log_owes_ready)
+		return;
+	log_info(link->log, "redis_ready", "server=%s away_ms=%lld after=%s attempts=%u",
+		 quoted(link->server).text, (long long)away_ms, redis_link_state_name(was),
+		 link->failures + 1);
+}
+
+/* One line for each first failure and each other reason, one now and then for the same. */
+static void log_away(struct redis_link *link, enum redis_link_state was, bool other_reason)
+{
+	int64_t now = clock_ms();
+
+	if (!other_reason && now - link->logged_ms < LOG_AGAIN_MS)
+		return;
+	if (!log_affords(link))
+		return;
+	link->logged_ms = now;
+	log_warning(link->log, link->state == LINK_SUSPECT ? "redis_suspect" : "redis_away",
+		    "reason=%s was=%s failures=%u", quoted(link->reason).text,
+		    redis_link_state_name(was), link->failures);
+}
+
+/* --- the state --- */
+
+const char *redis_link_state_name(enum redis_link_state state)
+{
+	static const char *const names[] = {
+		[LINK_RESOLVING] = "resolving", [LINK_CONNECTING] = "connecting",
+		[LINK_HANDSHAKE] = "handshake", [LINK_READY] = "ready",
+		[LINK_SUSPECT] = "suspect",     [LINK_BACKOFF] = "backoff",
+	};
+
+	return names[state];
+}
+
+static void show_state(struct redis_link *link)
+{
+	if (link->metrics)
+		link->metrics->redis_link = 1 + (int)link->state;
+}
+
+/* Every change of state goes through here. `reason` is NULL where there is no news of one. */
+static void link_enter(struct redis_link *link, enum redis_link_state state, const char *reason)
+{
+	enum redis_link_state was = link->state;
+	bool ready = state == LINK_READY;
+	bool other_reason = reason && strcmp(reason, link->reason) != 0;
+
+	/* The look-up and the connect have one timer. */
+	if (state != LINK_CONNECTING)
+		event_del(link->timer);
+	link->state = state;
+	show_state(link);
+	if (reason && reason != link->reason)
+		snprintf(link->reason, sizeof(link->reason), "%s", reason);
+	log_debug(link->log, "redis_link", "from=%s to=%s reason=%s", redis_link_state_name(was),
+		  redis_link_state_name(state), quoted(link->reason).text);
+	if (ready)
+		log_ready(link, was);
+	else if (state == LINK_BACKOFF || state == LINK_SUSPECT)
+		log_away(link, was, other_reason);
+	if (ready != (was == LINK_READY)) {
+		link->since_ms = clock_wall_ms();
+		if (!ready)
+			link->away_since_ms = clock_ms();
+		if (link->options.on_change)
+			link->options.on_change(link->options.arg, ready);
+		other_reason = true;
+	}
+	if (other_reason && link->options.on_news)
+		link->options.on_news(link->options.arg);
+}
+
+/*
+ * The attempt, or the connection, has failed. Nothing more happens on it; it is freed, and
+ * what waits on it answered, at the end of the turn, as this may be its own callback.
+ */
+static void link_drop(struct redis_link *link, const char *reason)
+{
+	unsigned failure = redis_failure(reason, link->state);
+	char full[400], where[200];
+
+	if (link->state == LINK_BACKOFF)
+		return;
+	if (link->conn)
+		redis_conn_shut(link->conn);
+	event_del(link->watchdog);
+	event_active(link->turn, EV_TIMEOUT, 0);
+	if (link->state == LINK_CONNECTING || link->state == LINK_HANDSHAKE) {
+		redis_place_print(&link->places.at[link->place], where, sizeof(where));
+		snprintf(full, sizeof(full), "%s%s: %s",
+			 link->state == LINK_CONNECTING ? "cannot connect to " : "", where, reason);
+		reason = full;
+	}
+	if (link->was_ready && link->metrics)
+		link->metrics->redis_disconnects++;
+	/* An address that is no good is not the first to be tried the next time; where it
+	 * was merely refused, the others are tried at once. */
+	if (!link->was_ready && link->places.count > 0) {
+		link->place = (link->place + 1) % link->places.count;
+		if (link->sentinel)
+			redis_sentinel_distrust(link->sentinel);
+	}
+	link->was_ready = false;
+	if (link->state == LINK_CONNECTING && ++link->tried < link->places.count &&
+	    event_pending(link->timer, EV_TIMEOUT, NULL))
+		return;
+	link->failures++;
+	if (link->metrics)
+		link->metrics->redis_failures[failure]++;
+	link_enter(link, LINK_BACKOFF, reason);
+}
+
+/* Full jitter: anything from nothing to the bound, which doubles. */
+static int64_t backoff_ms(const struct redis_link *link)
+{
+	uint64_t bound = link->options.backoff_min_ms;
+	uint32_t random;
+
+	for (unsigned n = 1; n < link->failures && bound < link->options.backoff_max_ms; n++)
+		bound *= 2;
+	if (bound > link->options.backoff_max_ms)
+		bound = link->options.backoff_max_ms;
+	evutil_secure_rng_get_bytes(&random, sizeof(random));
+	return (int64_t)(random % (bound + 1));
+}
+
+/* --- commands --- */
+
+static void watch(struct redis_link *link)
+{
+	if (link->state == LINK_READY && redis_conn_waiting(link->conn) > 0 &&
+	    !event_pending(link->watchdog, EV_TIMEOUT, NULL))
+		arm(link->watchdog, link->options.command_timeout_ms);
+}
+
+static void link_ready(struct redis_link *link)
+{
+	link->missed = 0;
+	link_enter(link, LINK_READY, "");
+	/* If it lasts so long, the attempts before it are forgotten. */
+	arm(link->timer, link->options.backoff_max_ms);
+	watch(link);
+}
+
+static void on_pong(void *arg, enum redis_outcome outcome, const redisReply *reply, const char *why)
+{
+	struct redis_link *link = arg;
+
+	(void)reply;
+	(void)why;
+	if (outcome == REDIS_REPLY && link->state == LINK_SUSPECT)
+		link_ready(link);
+}
+
+/* Whatever still comes goes to its own callback, in its order; the PING's answer is the
+ * last of it and decides. */
+static void link_suspect(struct redis_link *link, const char *reason)
+{
+	int64_t patience = (int64_t)link->options.command_timeout_ms * SUSPECT_TIMEOUTS;
+	const char *argv[] = {"PING"};
+	const size_t lens[] = {4};
+
+	event_del(link->watchdog);
+	if (redis_conn_send(link->conn, on_pong, link, 1, argv, lens) < 0) {
+		link_drop(link, reason);
+		return;
+	}
+	link_enter(link, LINK_SUSPECT, reason);
+	arm(link->timer, patience < SUSPECT_MAX_MS ? patience : SUSPECT_MAX_MS);
+}
+
+static void on_watchdog(evutil_socket_t fd, short what, void *arg)
+{
+	struct redis_link *link = arg;
+	int64_t silent_ms;
+
+	(void)fd;
+	(void)what;
+	if (link->state != LINK_READY || redis_conn_waiting(link->conn) == 0)
+		return;
+	silent_ms = clock_ms() - redis_conn_silent_since_ms(link->conn);
+	if (silent_ms < (int64_t)link->options.command_timeout_ms)
+		arm(link->watchdog, (int64_t)link->options.command_timeout_ms - silent_ms);
+	else
+		link_suspect(link, "the server leaves commands unanswered");
+}
+
+/* Sees each answer on the connection first. */
+static const char *on_judge(void *arg, const redisReply *reply)
+{
+	struct redis_link *link = arg;
+	const char *fault;
+
+	link->missed = 0;
+	if (link->state == LINK_HANDSHAKE)
+		return NULL;
+	fault = redis_fault(reply);
+	if (fault)
+		link_drop(link, fault);
+	return fault;
+}
+
+int redis_link_send(struct redis_link *link, redis_reply_fn *fn, void *arg, int argc,
+		    const char **argv, const size_t *argvlen)
+{
+	if (link->state != LINK_READY)
+		return -1;
+	if (redis_conn_send(link->conn, fn, arg, argc, argv, argvlen) < 0)
+		return -1;
+	watch(link);
+	return 0;
+}
+
+void redis_link_missed(struct redis_link *link)
+{
+	if (link->state == LINK_READY && ++link->missed >= MISSED_MAX)
+		link_suspect(link, "the server is too slow to answer in time");
+}
+
+/* --- from nothing to ready --- */
+
+static void describe_server(struct redis_link *link)
+{
+	const struct redis_server *server = &link->handshake.server;
+	char where[200];
+
+	redis_place_print(&link->places.at[link->place], where, sizeof(where));
+	snprintf(link->server, sizeof(link->server), "%s%s%s at %s", server->name,
+		 server->version[0] ? " " : "", server->version, where);
+}
+
+static void on_handshake(void *arg, const char *why)
+{
+	struct redis_link *link = arg;
+	const struct redis_server *server = &link->handshake.server;
+
+	if (why) {
+		link_drop(link, why);
+		return;
+	}
+	memcpy(link->sha, server->sha, sizeof(link->sha));
+	if (server->has_clock) {
+		link->clock_offset_ms = server->clock_offset_ms;
+		link->clock_error_ms = server->clock_error_ms;
+	}
+	link->cluster = server->cluster;
+	describe_server(link);
+	link->was_ready = true;
+	if (link->metrics)
+		link->metrics->redis_connects++;
+	link_ready(link);
+}
+
+static void on_up(void *arg)
+{
+	struct redis_link *link = arg;
+
+	link_enter(link, LINK_HANDSHAKE, NULL);
+	arm(link->timer, link->options.handshake_timeout_ms);
+	if (redis_handshake_begin(&link->handshake, link->conn, &link->target, link->options.script,
+				  on_handshake, link) < 0)
+		link_drop(link, "out of memory");
+}
+
+static void on_down(void *arg, const char *why)
+{
+	link_drop(arg, why);
+}
+
+static void link_connect(struct redis_link *link)
+{
+	struct redis_conn_events events = {.up = on_up,
+					   .down = on_down,
+					   .judge = on_judge,
+					   .arg = link};
+
+	if (link->state != LINK_CONNECTING)
+		link_enter(link, LINK_CONNECTING, NULL);
+	link->conn = redis_conn_new(link->base, &link->places.at[link->place], &events);
+	if (!link->conn)
+		link_drop(link, "out of memory or of descriptors");
+}
+
+static void on_places(void *arg, const struct redis_places *places, const char *why)
+{
+	struct redis_link *link = arg;
+
+	if (!places) {
+		link_drop(link, why);
+		return;
+	}
+	link->places = *places;
+	link->place %= places->count;
+	event_active(link->turn, EV_TIMEOUT, 0);
+}
+
+static void unix_place(struct redis_link *link)
+{
+	struct sockaddr_un *un = (struct sockaddr_un *)&link->places.at[0].address;
+
+	memset(&link->places, 0, sizeof(link->places));
+	un->sun_family = AF_UNIX;
+	memcpy(un->sun_path, link->target.path, sizeof(link->target.path));
+	link->places.at[0].len = sizeof(*un);
+	link->places.count = 1;
+	link->place = 0;
+}
+
+static void on_moved(void *arg, const char *why)
+{
+	link_drop(arg, why);
+}
+
+static void link_begin(struct redis_link *link)
+{
+	const struct redis_address *host = &link->target.hosts[0];
+	unsigned patience_ms = link->options.connect_timeout_ms / 3;
+
+	link->tried = 0;
+	link->places.count = 0;
+	link_enter(link, LINK_RESOLVING, NULL);
+	arm(link->timer, link->options.connect_timeout_ms);
+	if (link->target.kind == REDIS_UNIX) {
+		unix_place(link);
+		link_connect(link);
+		return;
+	}
+	if (link->sentinel) {
+		redis_sentinel_find(link->sentinel, patience_ms);
+		return;
+	}
+	link->lookup = redis_lookup_new(link->base, host->host, host->port, patience_ms, NULL,
+					on_places, link);
+	if (!link->lookup)
+		link_drop(link, "out of memory");
+}
+
+/* --- the loop's side --- */
+
+static void on_timer(evutil_socket_t fd, short what, void *arg)
+{
+	struct redis_link *link = arg;
+
+	(void)fd;
+	(void)what;
+	switch (link->state) {
+	case LINK_RESOLVING:
+		link_drop(link, link->sentinel && *redis_sentinel_why(link->sentinel)
+					? redis_sentinel_why(link->sentinel)
+					: "no answer in time to where the server is");
+		break;
+	case LINK_CONNECTING:
+		link_drop(link, "no answer in time");
+		break;
+	case LINK_HANDSHAKE:
+		link_drop(link, "the server lets us in and says nothing");
+		break;
+	case LINK_SUSPECT:
+		link_drop(link, "the server has stopped answering");
+		break;
+	case LINK_BACKOFF:
+		link_begin(link);
+		break;
+	case LINK_READY:
+		link->failures = 0;
+		/* What the log says last must come true in the end. */
+		if (link->log_owes_ready)
+			log_ready(link, LINK_READY);
+		if (link->log_owes_ready)
+			arm(link->timer, LOG_LINE_EACH_MS);
+		break;
+	}
+}
+
+static void on_turn(evutil_socket_t fd, short what, void *arg)
+{
+	struct redis_link *link = arg;
+	struct redis_conn *conn = link->conn;
+	struct redis_lookup *lookup = link->lookup;
+
+	(void)fd;
+	(void)what;
+	link->conn = NULL;
+	link->lookup = NULL;
+	redis_lookup_free(lookup);
+	if (link->sentinel && link->state == LINK_BACKOFF)
+		redis_sentinel_stop(link->sentinel);
+	redis_conn_free(conn, link->reason);
+	if (link->state == LINK_BACKOFF)
+		arm(link->timer, backoff_ms(link));
+	else if (link->places.count > 0)
+		link_connect(link);
+	else
+		link_begin(link);
+}
+
+struct redis_link *redis_link_new(struct event_base *base, const struct redis_target *target,
+				  const struct redis_link_options *options, struct metrics *metrics,
+				  struct log *log)
+{
+	struct redis_link *link = calloc(1, sizeof(*link));
+	struct redis_sentinel_events events = {.found = on_places, .moved = on_moved, .arg = link};
+
+	if (!link)
+		return NULL;
+	link->base = base;
+	link->target = *target;
+	link->options = *options;
+	link->metrics = metrics;
+	link->log = log;
+	link->state = LINK_RESOLVING;
+	show_state(link);
+	link->since_ms = clock_wall_ms();
+	link->away_since_ms = clock_ms();
+	snprintf(link->reason, sizeof(link->reason), "not connected yet");
+	redis_target_print(target, link->server, sizeof(link->server));
+	link->timer = evtimer_new(base, on_timer, link);
+	link->watchdog = evtimer_new(base, on_watchdog, link);
+	link->turn = event_new(base, -1, 0, on_turn, link);
+	if (target->kind == REDIS_SENTINEL)
+		link->sentinel = redis_sentinel_new(base, &link->target, &events);
+	if (!link->timer || !link->watchdog || !link->turn ||
+	    (target->kind == REDIS_SENTINEL && !link->sentinel)) {
+		redis_link_free(link);
+		return NULL;
+	}
+	event_active(link->turn, EV_TIMEOUT, 0);
+	return link;
+}
+
+bool redis_link_ready(const struct redis_link *link)
+{
+	return link->state == LINK_READY;
+}
+
+const char *redis_link_sha(const struct redis_link *link)
+{
+	return link->sha;
+}
+
+int64_t redis_link_clock_offset_ms(const struct redis_link *link, int64_t *error_ms)
+{
+	*error_ms = link->clock_error_ms;
+	return link->clock_offset_ms;
+}
+
+enum redis_link_state redis_link_state(const struct redis_link *link)
+{
+	return link->state;
+}
+
+const char *redis_link_reason(const struct redis_link *link)
+{
+	return link->reason;
+}
+
+int64_t redis_link_since_ms(const struct redis_link *link)
+{
+	return link->since_ms;
+}
+
+const char *redis_link_server(const struct redis_link *link)
+{
+	return link->server;
+}
+
+bool redis_link_cluster(const struct redis_link *link)
+{
+	return link->cluster;
+}
+
+void redis_link_free(struct redis_link *link)
+{
+	struct redis_conn *conn = link->conn;
+
+	if (link->timer)
+		event_free(link->timer);
+	if (link->watchdog)
+		event_free(link->watchdog);
+	if (link->turn)
+		event_free(link->turn);
+	redis_lookup_free(link->lookup);
+	redis_sentinel_free(link->sentinel);
+	/* What is answered now finds a link that takes nothing. */
+	link->conn = NULL;
+	link->state = LINK_BACKOFF;
+	redis_conn_free(conn, "the daemon is stopping");
+	free(link);
+}

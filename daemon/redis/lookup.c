@@ -1,0 +1,269 @@
+/*
+ * evdns_getaddrinfo is not used: in libevent 2.1 it keeps pointing at its evdns_base after
+ * it has called back, so that no moment is sure to be right for freeing that. The two
+ * questions of evdns_base_resolve_* each call back exactly once, cancelled or not.
+ */
+#include "redis/lookup.h"
+
+#include <arpa/inet.h>
+#include <event2/dns.h>
+#include <event2/event.h>
+#include <netdb.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* How long an answer of one family waits for the other's. */
+#define SKEW_MS 150
+
+struct question {
+	struct redis_lookup *lookup;
+	struct evdns_request *request; /* not NULL: it will call back */
+	int family;
+};
+
+struct redis_lookup {
+	struct event_base *base;
+	struct event *deliver;
+	struct evdns_base *dns;
+	struct question questions[2];
+	struct redis_places places;
+	char host[256];
+	unsigned short port;
+	const char *trouble; /* the nameservers' last complaint, static */
+	redis_lookup_fn *fn; /* NULL: freed, and lives on until the questions are back */
+	void *arg;
+};
+
+static struct timeval interval(unsigned ms)
+{
+	return (struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000L};
+}
+
+static void add_place(struct redis_lookup *lookup, int family, const void *address)
+{
+	struct redis_place *place = &lookup->places.at[lookup->places.count];
+	struct sockaddr_in *in = (struct sockaddr_in *)&place->address;
+	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)&place->address;
+
+	if (lookup->places.count == REDIS_ADDRESSES_MAX)
+		return;
+	memset(place, 0, sizeof(*place));
+	place->address.ss_family = (sa_family_t)family;
+	if (family == AF_INET) {
+		in->sin_port = htons(lookup->port);
+		memcpy(&in->sin_addr, address, sizeof(in->sin_addr));
+		place->len = sizeof(*in);
+	} else {
+		in6->sin6_port = htons(lookup->port);
+		memcpy(&in6->sin6_addr, address, sizeof(in6->sin6_addr));
+		place->len = sizeof(*in6);
+	}
+	lookup->places.count++;
+}
+
+/* True if text is an address, which is then added. A zone ("fe80::1%eth0") is for
+ * getaddrinfo, which looks nothing up when told that the host is numeric. */
+static bool add_numeric(struct redis_lookup *lookup, const char *text)
+{
+	struct addrinfo hints = {.ai_flags = AI_NUMERICHOST, .ai_socktype = SOCK_STREAM};
+	struct addrinfo *found;
+	struct redis_place *place;
+
+	if (getaddrinfo(text, NULL, &hints, &found) != 0)
+		return false;
+	if (found->ai_family == AF_INET) {
+		add_place(lookup, AF_INET, &((struct sockaddr_in *)found->ai_addr)->sin_addr);
+	} else if (lookup->places.count < REDIS_ADDRESSES_MAX) {
+		place = &lookup->places.at[lookup->places.count++];
+		memcpy(&place->address, found->ai_addr, found->ai_addrlen);
+		place->len = found->ai_addrlen;
+		((struct sockaddr_in6 *)&place->address)->sin6_port = htons(lookup->port);
+	}
+	freeaddrinfo(found);
+	return true;
+}
+
+/* "address name name ... # comment" */
+static void hosts_line(struct redis_lookup *lookup, char *line)
+{
+	char *save, *address, *name;
+
+	line[strcspn(line, "#\n")] = '\0';
+	address = strtok_r(line, " \t\r", &save);
+	while (address && (name = strtok_r(NULL, " \t\r", &save))) {
+		if (strcasecmp(name, lookup->host) == 0) {
+			add_numeric(lookup, address);
+			return;
+		}
+	}
+}
+
+static bool add_from_hosts_file(struct redis_lookup *lookup, const char *path)
+{
+	FILE *file = fopen(path, "re");
+	char *line = NULL;
+	size_t size = 0;
+
+	if (!file)
+		return false;
+	while (getline(&line, &size, file) >= 0)
+		hosts_line(lookup, line);
+	free(line);
+	fclose(file);
+	return lookup->places.count > 0;
+}
+
+/* RFC 6761, section 6.3: never a question for a nameserver. */
+static bool add_localhost(struct redis_lookup *lookup)
+{
+	if (strcasecmp(lookup->host, "localhost") != 0)
+		return false;
+	return add_numeric(lookup, "127.0.0.1") && add_numeric(lookup, "::1");
+}
+
+static bool asking(const struct redis_lookup *lookup)
+{
+	return lookup->questions[0].request || lookup->questions[1].request;
+}
+
+static void lookup_destroy(struct redis_lookup *lookup)
+{
+	if (lookup->dns)
+		evdns_base_free(lookup->dns, 0);
+	if (lookup->deliver)
+		event_free(lookup->deliver);
+	free(lookup);
+}
+
+static void on_deliver(evutil_socket_t fd, short what, void *arg)
+{
+	struct redis_lookup *lookup = arg;
+	char why[400];
+
+	(void)fd;
+	(void)what;
+	snprintf(why, sizeof(why), "cannot find an address for \"%s\": %s", lookup->host,
+		 lookup->trouble ? lookup->trouble : "out of memory");
+	if (lookup->places.count > 0)
+		lookup->fn(lookup->arg, &lookup->places, NULL);
+	else
+		lookup->fn(lookup->arg, NULL, why);
+}
+
+static const char *trouble_of(int result, int count)
+{
+	switch (result) {
+	case DNS_ERR_NONE:
+		return count == 0 ? "the name has no address" : NULL;
+	case DNS_ERR_NOTEXIST:
+		return "there is no such name";
+	case DNS_ERR_NODATA:
+		return "the name has no address";
+	case DNS_ERR_TIMEOUT:
+		return "no nameserver answers";
+	default:
+		return "the nameserver failed";
+	}
+}
+
+static void on_answer(int result, char type, int count, int ttl, void *addresses, void *arg)
+{
+	struct question *question = arg;
+	struct redis_lookup *lookup = question->lookup;
+	size_t size = question->family == AF_INET ? 4 : 16;
+	struct timeval skew = interval(asking(lookup) ? SKEW_MS : 0);
+
+	(void)type;
+	(void)ttl;
+	question->request = NULL;
+	if (!lookup->fn) {
+		if (!asking(lookup))
+			lookup_destroy(lookup);
+		return;
+	}
+	for (int i = 0; result == DNS_ERR_NONE && i < count; i++)
+		add_place(lookup, question->family, (char *)addresses + (size_t)i * size);
+	/* "Does not exist" from one is not to be hidden by the other's time-out. */
+	if (!lookup->trouble || result == DNS_ERR_NOTEXIST)
+		lookup->trouble = trouble_of(result, count);
+	if (!asking(lookup))
+		event_active(lookup->deliver, EV_TIMEOUT, 0);
+	else if (lookup->places.count > 0)
+		event_add(lookup->deliver, &skew);
+}
+
+/* libevent would write to stderr by itself, at every attempt. */
+static void quiet(int is_warning, const char *message)
+{
+	(void)is_warning;
+	(void)message;
+}
+
+static bool ask(struct redis_lookup *lookup, unsigned patience_ms, const char *resolv_conf)
+{
+	struct question *four = &lookup->questions[0], *six = &lookup->questions[1];
+	char patience[16];
+
+	evdns_set_log_fn(quiet);
+	lookup->dns = evdns_base_new(lookup->base, 0);
+	if (!lookup->dns)
+		return false;
+	evdns_base_resolv_conf_parse(lookup->dns, DNS_OPTIONS_ALL & ~DNS_OPTION_HOSTSFILE,
+				     resolv_conf);
+	/* The next nameserver must have its turn before the connect timer ends it all. */
+	snprintf(patience, sizeof(patience), "%u.%03u", patience_ms / 1000, patience_ms % 1000);
+	evdns_base_set_option(lookup->dns, "timeout:", patience);
+	evdns_base_set_option(lookup->dns, "max-timeouts:", "1");
+	*four = (struct question){.lookup = lookup, .family = AF_INET};
+	*six = (struct question){.lookup = lookup, .family = AF_INET6};
+	four->request = evdns_base_resolve_ipv4(lookup->dns, lookup->host, 0, on_answer, four);
+	six->request = evdns_base_resolve_ipv6(lookup->dns, lookup->host, 0, on_answer, six);
+	return asking(lookup);
+}
+
+struct redis_lookup *redis_lookup_new(struct event_base *base, const char *host,
+				      unsigned short port, unsigned patience_ms,
+				      const struct redis_lookup_files *files, redis_lookup_fn *fn,
+				      void *arg)
+{
+	static const struct redis_lookup_files system_files = {"/etc/hosts", "/etc/resolv.conf"};
+	struct redis_lookup *lookup = calloc(1, sizeof(*lookup));
+
+	if (!lookup)
+		return NULL;
+	if (!files)
+		files = &system_files;
+	lookup->base = base;
+	lookup->port = port;
+	lookup->fn = fn;
+	lookup->arg = arg;
+	snprintf(lookup->host, sizeof(lookup->host), "%s", host);
+	lookup->deliver = event_new(base, -1, 0, on_deliver, lookup);
+	if (!lookup->deliver) {
+		lookup_destroy(lookup);
+		return NULL;
+	}
+	if (add_numeric(lookup, host) || add_localhost(lookup) ||
+	    add_from_hosts_file(lookup, files->hosts) ||
+	    !ask(lookup, patience_ms, files->resolv_conf))
+		event_active(lookup->deliver, EV_TIMEOUT, 0);
+	return lookup;
+}
+
+void redis_lookup_free(struct redis_lookup *lookup)
+{
+	if (!lookup)
+		return;
+	lookup->fn = NULL;
+	event_del(lookup->deliver);
+	if (!asking(lookup)) {
+		lookup_destroy(lookup);
+		return;
+	}
+	for (size_t i = 0; i < 2; i++)
+		if (lookup->questions[i].request)
+			evdns_cancel_request(lookup->dns, lookup->questions[i].request);
+}

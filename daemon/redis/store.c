@@ -1,0 +1,497 @@
+/*
+ * Circuits in Redis: a read is a GET, a write is a call of circuit.lua (store_write.c).
+ */
+#include "redis/store_private.h"
+
+#include "base/log.h"
+#include "base/metrics.h"
+#include "proto/circuit_script.h"
+#include "redis/target.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CONNECT_TIMEOUT_MS   2000
+#define HANDSHAKE_TIMEOUT_MS 2000
+#define COMMAND_TIMEOUT_MS   3000
+#define BACKOFF_MIN_MS       50
+#define BACKOFF_MAX_MS       1500
+
+/* Outlives its op if need be: the link calls back once for each command, whatever happens. */
+struct redis_command {
+	struct redis_op *op; /* NULL: nobody waits */
+};
+
+/* One of the five operations. */
+struct redis_circuit_op {
+	struct redis_op base;
+	bool whole; /* with the script, not its hash */
+	size_t key_len;
+	size_t script_len;
+	char key[]; /* prefix, "cb:" and the circuit's key; then, script_len bytes, what the
+		       script is to do */
+};
+
+static void release(struct redis_op *o)
+{
+	if (o->release)
+		o->release(o);
+}
+
+void redis_op_finish(struct redis_op *o, struct store_result *result)
+{
+	release(o);
+	store_op_finish(&o->op, result);
+}
+
+void redis_op_fail(struct redis_op *o, enum store_status status, const char *message)
+{
+	struct store_result result;
+
+	store_refuse(&result, status, message);
+	redis_op_finish(o, &result);
+}
+
+void redis_op_fail_reply(struct redis_op *o, const redisReply *reply)
+{
+	redis_op_fail(o, STORE_ERROR,
+		      reply->type == REDIS_REPLY_ERROR ? reply->str
+						       : "unexpected reply from Redis");
+}
+
+static void on_reply(void *arg, enum redis_outcome outcome, const redisReply *reply,
+		     const char *why)
+{
+	struct redis_command *command = arg;
+	struct redis_op *o = command->op;
+
+	free(command);
+	if (!o)
+		return;
+	o->command = NULL;
+	switch (outcome) {
+	case REDIS_REPLY:
+		o->on_reply(o, reply);
+		break;
+	case REDIS_REFUSED:
+		redis_op_fail(o, STORE_UNAVAILABLE, why);
+		break;
+	case REDIS_LOST:
+		redis_op_fail(o, o->writes ? STORE_UNKNOWN : STORE_UNAVAILABLE, why);
+		break;
+	}
+}
+
+int redis_op_send(struct redis_op *o, int argc, const char **argv, const size_t *argvlen)
+{
+	struct redis_store *r = redis_store(o->op.store);
+	struct redis_command *command = malloc(sizeof(*command));
+
+	if (!command)
+		return -1;
+	command->op = o;
+	if (redis_link_send(r->link, on_reply, command, argc, argv, argvlen) != 0) {
+		free(command);
+		return -1;
+	}
+	o->command = command;
+	return 0;
+}
+
+void redis_op_continue(struct redis_op *o, int argc, const char **argv, const size_t *argvlen)
+{
+	struct store_result result;
+
+	if (redis_op_send(o, argc, argv, argvlen) == 0)
+		return;
+	redis_store_away(redis_store(o->op.store), &result);
+	redis_op_finish(o, &result);
+}
+
+bool redis_script_again(struct redis_store *r, const redisReply *reply, bool *whole)
+{
+	if (*whole || reply->type != REDIS_REPLY_ERROR || strncmp(reply->str, "NOSCRIPT", 8) != 0)
+		return false;
+	if (r->metrics)
+		r->metrics->redis_noscript++;
+	*whole = true;
+	return true;
+}
+
+const char *redis_store_why(struct redis_store *r)
+{
+	const char *reason = redis_link_reason(r->link);
+
+	return reason && *reason ? reason : "there is no link to Redis";
+}
+
+struct store_op *redis_store_away(struct redis_store *r, struct store_result *result)
+{
+	return store_refuse(result, STORE_UNAVAILABLE, redis_store_why(r));
+}
+
+struct redis_store *redis_store_open(struct store *s, struct store_result *result)
+{
+	struct redis_store *r = redis_store(s);
+
+	if (!redis_link_ready(r->link)) {
+		redis_store_away(r, result);
+		return NULL;
+	}
+	return store_overloaded(s, result) ? NULL : r;
+}
+
+void redis_store_corrupt(struct redis_store *r, const char *key, size_t key_len,
+			 enum circuit_stored stored)
+{
+	uint64_t hash = siphash(&r->hash_key, key, key_len) | 1; /* 0 is an empty place */
+	uint64_t *place = &r->corrupt_seen[(hash >> 1) % CORRUPT_REMEMBERED];
+
+	if (r->metrics)
+		r->metrics->corrupt_entries++;
+	if (*place == hash ||
+	    !log_allows(r->log, &r->corrupt_lines, LOG_LEVEL_WARNING, "corrupt_entry"))
+		return;
+	*place = hash;
+	log_warning(r->log, "corrupt_entry", "key=%s found=\"%s\"", log_quote(key, key_len).text,
+		    stored == CIRCUIT_STORED_NONE
+			    ? "no JSON object, reads as no circuit"
+			    : "a member missing or ill-typed, reads as its default");
+}
+
+/* --- getState */
+
+static struct redis_circuit_op *circuit_op(struct redis_op *o)
+{
+	return (struct redis_circuit_op *)o;
+}
+
+static void finish_circuit(struct redis_op *o, const struct circuit *c, bool absent)
+{
+	struct store_result result;
+
+	store_refuse(&result, STORE_OK, NULL);
+	result.circuit = *c;
+	result.absent = absent;
+	redis_op_finish(o, &result);
+}
+
+static bool read_time(const redisReply *reply, int64_t *now_ms)
+{
+	if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 2 ||
+	    reply->element[0]->type != REDIS_REPLY_STRING ||
+	    reply->element[1]->type != REDIS_REPLY_STRING)
+		return false;
+	*now_ms = strtoll(reply->element[0]->str, NULL, 10) * 1000 +
+		  strtoll(reply->element[1]->str, NULL, 10) / 1000;
+	return true;
+}
+
+/* One TIME answers every read that waits: Redis executed all their GETs before it. */
+static void on_clock(void *arg, enum redis_outcome outcome, const redisReply *reply,
+		     const char *why)
+{
+	struct redis_store *r = arg;
+	struct redis_op *o;
+	struct circuit c;
+	int64_t now_ms = 0;
+	bool ok = outcome == REDIS_REPLY && read_time(reply, &now_ms);
+
+	/* A callback may cancel any of them, but none joins meanwhile. */
+	while ((o = TAILQ_FIRST(&r->clock_queue)) != NULL) {
+		TAILQ_REMOVE(&r->clock_queue, o, clock_entry);
+		if (ok) {
+			circuit_absent(&c, now_ms);
+			finish_circuit(o, &c, true);
+		} else if (outcome == REDIS_REPLY) {
+			redis_op_fail_reply(o, reply);
+		} else {
+			redis_op_fail(o, STORE_UNAVAILABLE, why);
+		}
+	}
+}
+
+/* The circuit does not exist: its lastStateChange is Redis's now. */
+static void wait_for_clock(struct redis_op *o)
+{
+	struct redis_store *r = redis_store(o->op.store);
+	const char *argv[] = {"TIME"};
+	size_t argvlen[] = {4};
+	struct store_result result;
+
+	if (TAILQ_EMPTY(&r->clock_queue) &&
+	    redis_link_send(r->link, on_clock, r, 1, argv, argvlen) != 0) {
+		redis_store_away(r, &result);
+		redis_op_finish(o, &result);
+		return;
+	}
+	TAILQ_INSERT_TAIL(&r->clock_queue, o, clock_entry);
+}
+
+static void on_get(struct redis_op *o, const redisReply *reply)
+{
+	struct redis_store *r = redis_store(o->op.store);
+	struct redis_circuit_op *q = circuit_op(o);
+	enum circuit_stored stored;
+	struct circuit c;
+
+	if (reply->type == REDIS_REPLY_NIL) {
+		wait_for_clock(o);
+		return;
+	}
+	if (reply->type != REDIS_REPLY_STRING) {
+		redis_op_fail_reply(o, reply);
+		return;
+	}
+	stored = circuit_json_decode_stored(reply->str, reply->len, &c);
+	if (stored != CIRCUIT_STORED_SOUND)
+		redis_store_corrupt(r, q->key, q->key_len, stored);
+	if (stored == CIRCUIT_STORED_NONE)
+		wait_for_clock(o);
+	else
+		finish_circuit(o, &c, false);
+}
+
+static int send_get(struct redis_circuit_op *q)
+{
+	const char *argv[] = {"GET", q->key};
+	size_t argvlen[] = {3, q->key_len};
+
+	return redis_op_send(&q->base, 2, argv, argvlen);
+}
+
+/* --- steps to be folded in */
+
+static int send_script(struct redis_circuit_op *q);
+
+static void on_step(struct redis_op *o, const redisReply *reply)
+{
+	struct redis_store *r = redis_store(o->op.store);
+	struct redis_circuit_op *q = circuit_op(o);
+	struct circuit_script_answer a;
+	struct store_result result;
+
+	if (redis_script_again(r, reply, &q->whole)) {
+		if (send_script(q) != 0) {
+			redis_store_away(r, &result);
+			redis_op_finish(o, &result);
+		}
+		return;
+	}
+	if (reply->type == REDIS_REPLY_ARRAY && reply->elements == 1)
+		reply = reply->element[0];
+	if (reply->type != REDIS_REPLY_STRING || !circuit_script_read(reply->str, reply->len, &a))
+		redis_op_fail_reply(o, reply);
+	else
+		finish_circuit(o, &a.circuit, !a.exists);
+}
+
+static int send_script(struct redis_circuit_op *q)
+{
+	struct redis_store *r = redis_store(q->base.op.store);
+	const char *script = q->whole ? circuit_lua : redis_link_sha(r->link);
+	const char *argv[] = {
+		q->whole ? "EVAL" : "EVALSHA", script, "1", q->key, r->ttl, q->key + q->key_len,
+	};
+	size_t argvlen[] = {
+		strlen(argv[0]), strlen(script), 1, q->key_len, r->ttl_len, q->script_len,
+	};
+
+	return redis_op_send(&q->base, 6, argv, argvlen);
+}
+
+/* --- the driver */
+
+/* NULL when out of memory. `script` is what circuit.lua shall do, none of it for a read. */
+static struct redis_circuit_op *circuit_op_new(struct redis_store *r, const char *key, size_t len,
+					       const char *script, size_t script_len)
+{
+	size_t key_len = r->prefix_len + len;
+	struct redis_circuit_op *q = malloc(sizeof(*q) + key_len + script_len);
+
+	if (!q)
+		return NULL;
+	memset(q, 0, sizeof(*q));
+	q->base.op.store = &r->store;
+	q->base.writes = script_len > 0;
+	q->base.on_reply = q->base.writes ? on_step : on_get;
+	q->key_len = key_len;
+	q->script_len = script_len;
+	memcpy(q->key, r->prefix, r->prefix_len);
+	memcpy(q->key + r->prefix_len, key, len);
+	memcpy(q->key + key_len, script, script_len);
+	return q;
+}
+
+static struct store_op *redis_submit(struct store *s, const struct store_request *request,
+				     store_done_fn *done, void *arg, struct store_result *result)
+{
+	struct redis_store *r = redis_store_open(s, result);
+	struct redis_circuit_op *q;
+
+	if (!r)
+		return NULL;
+	if (circuit_verb_writes(request->op.verb))
+		return redis_writes_submit(r, request, done, arg, result);
+	q = circuit_op_new(r, request->key, request->key_len, "", 0);
+	if (!q)
+		return store_refuse(result, STORE_ERROR, "out of memory");
+	if (send_get(q) != 0) {
+		free(q);
+		return redis_store_away(r, result);
+	}
+	store_op_start(s, &q->base.op, done, arg);
+	return &q->base.op;
+}
+
+/* No deadline: the link answers or is lost, and until then it is not known which. */
+static struct store_op *redis_fold(struct store *s, const char *key, size_t key_len,
+				   const struct circuit_fold *fold, store_done_fn *done, void *arg,
+				   struct store_result *result)
+{
+	struct redis_store *r = redis_store_open(s, result);
+	char step[CIRCUIT_FOLD_MAX];
+	size_t step_len = circuit_fold_encode(step, fold);
+	struct redis_circuit_op *q;
+
+	if (!r)
+		return NULL;
+	q = circuit_op_new(r, key, key_len, step, step_len);
+	if (!q)
+		return store_refuse(result, STORE_ERROR, "out of memory");
+	if (send_script(q) != 0) {
+		free(q);
+		return redis_store_away(r, result);
+	}
+	store_op_start_open(s, &q->base.op, done, arg);
+	return &q->base.op;
+}
+
+static int64_t redis_clock_offset_ms(struct store *s, int64_t *error_ms)
+{
+	return redis_link_clock_offset_ms(redis_store(s)->link, error_ms);
+}
+
+static void redis_detach(struct store_op *op, struct store_result *verdict)
+{
+	struct redis_op *o = (struct redis_op *)op;
+	struct redis_store *r = redis_store(op->store);
+
+	if (o->detach) {
+		o->detach(o, verdict);
+	} else {
+		if (o->command)
+			o->command->op = NULL;
+		else
+			TAILQ_REMOVE(&r->clock_queue, o, clock_entry);
+		release(o);
+		verdict->status = o->writes ? STORE_UNKNOWN : STORE_TIMEOUT;
+	}
+	if (verdict->timed_out)
+		redis_link_missed(r->link);
+}
+
+static void redis_health(struct store *s, struct store_health *health)
+{
+	struct redis_store *r = redis_store(s);
+
+	health->condition = redis_link_ready(r->link) ? STORE_READY : STORE_AWAY;
+	health->since_ms = redis_link_since_ms(r->link);
+	if (health->condition != STORE_READY)
+		snprintf(health->reason, sizeof(health->reason), "%s", redis_link_reason(r->link));
+	snprintf(health->detail, sizeof(health->detail), "%s", redis_link_server(r->link));
+}
+
+static void redis_reconfigure(struct store *s)
+{
+	struct redis_store *r = redis_store(s);
+
+	r->ttl_len = snprintf(r->ttl, sizeof(r->ttl), "%u", s->limits.ttl_s);
+}
+
+static void redis_free(struct store *s)
+{
+	struct redis_store *r = redis_store(s);
+
+	redis_link_free(r->link);
+	redis_writes_fini(r);
+	store_fini(s);
+	free(r);
+}
+
+static const struct store_driver redis_driver = {
+	.name = "redis",
+	.submit = redis_submit,
+	.list = redis_store_list,
+	.detach = redis_detach,
+	.health = redis_health,
+	.reconfigure = redis_reconfigure,
+	.free = redis_free,
+	.fold = redis_fold,
+	.clock_offset_ms = redis_clock_offset_ms,
+};
+
+static void on_change(void *arg, bool ready)
+{
+	struct redis_store *r = arg;
+
+	if (r->metrics)
+		r->metrics->store_up = ready;
+	if (r->store.on_change)
+		r->store.on_change(r->store.on_change_arg, ready);
+	if (!ready)
+		redis_writes_give_up(r, redis_store_why(r));
+}
+
+static void on_news(void *arg)
+{
+	struct redis_store *r = arg;
+
+	store_changed(&r->store);
+}
+
+struct store *store_redis_new(struct event_base *base, const struct redis_target *target,
+			      const char *prefix, const struct store_limits *limits,
+			      struct metrics *metrics, struct log *log)
+{
+	struct redis_link_options options = {
+		.connect_timeout_ms = CONNECT_TIMEOUT_MS,
+		.handshake_timeout_ms = HANDSHAKE_TIMEOUT_MS,
+		.command_timeout_ms = COMMAND_TIMEOUT_MS,
+		.backoff_min_ms = BACKOFF_MIN_MS,
+		.backoff_max_ms = BACKOFF_MAX_MS,
+		.script = circuit_lua,
+		.on_change = on_change,
+		.on_news = on_news,
+	};
+	struct redis_store *r;
+
+	if (strlen(prefix) > STORE_PREFIX_MAX)
+		return NULL;
+	r = calloc(1, sizeof(*r));
+	if (!r)
+		return NULL;
+	if (store_init(&r->store, &redis_driver, base, limits) != 0)
+		goto fail;
+	r->metrics = metrics;
+	r->log = log;
+	r->prefix_len = snprintf(r->prefix, sizeof(r->prefix), "%scb:", prefix);
+	TAILQ_INIT(&r->clock_queue);
+	siphash_key_init(&r->hash_key);
+	redis_reconfigure(&r->store);
+	if (redis_writes_init(r) != 0)
+		goto fail;
+	options.arg = r;
+	r->link = redis_link_new(base, target, &options, metrics, log);
+	if (!r->link)
+		goto fail;
+	return &r->store;
+fail:
+	redis_writes_fini(r);
+	store_fini(&r->store);
+	free(r);
+	return NULL;
+}

@@ -1,0 +1,505 @@
+/*
+ * The listing: SCAN in bounded steps, MGET of what a step found, until a page is full.
+ *
+ * SCAN gives as many keys as it likes; a page does not. So a page may end within a step, and
+ * the next one must take up the step in the middle, while keys come and go and the server
+ * remembers nothing. A step is a region of the server's hash table, from one SCAN cursor to
+ * the next; its keys are sorted, and our cursor is
+ *
+ *   start                   go on here, or
+ *   start.end.base64(key)   go on in the region from start to end, behind that key
+ *
+ * The region must be exactly the same one then, or keys would be passed over. But SCAN from
+ * the same start may now stop elsewhere. It is called with a smaller COUNT where it went too
+ * far, and again where it stopped short. Redis's cursors grow, read with their bits
+ * reversed (dictScan in dict.c of Redis), so that it can be told which was the case.
+ *
+ * SCAN itself may show a key twice when the server shrinks its hash table between two steps
+ * (manual of SCAN, "Scan guarantees"); within a step that is mended here.
+ */
+#include "redis/store_private.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SCAN_COUNT 500
+#define MGET_MOST  256
+/* A glob may need two bytes for each one. */
+#define PATTERN_MAX (2 * REDIS_KEY_MAX + 1)
+
+/* A key that a step found, without the prefix, in the arena. */
+struct found {
+	size_t offset;
+	size_t len;
+};
+
+struct redis_list {
+	struct redis_op base;
+	struct store_query query;
+	struct store_page *page;
+	int64_t stop_ms; /* monotonic: a page that is not full by then is short */
+
+	uint64_t start;     /* of the step */
+	uint64_t at;        /* the step has been scanned up to here */
+	uint64_t end;       /* of the step, if has_end; 0 is the end of everything */
+	bool has_end;       /* a step of an earlier page is taken up again */
+	unsigned count;     /* for SCAN */
+	char last[KEY_MAX]; /* with has_end: the key to go on behind */
+	size_t last_len;
+
+	struct found *found;
+	size_t found_count, found_room;
+	size_t next;  /* the first of found that has not been asked for */
+	size_t asked; /* from there on, in the MGET under way */
+	char *arena;
+	size_t arena_len, arena_room;
+
+	size_t pattern_len;
+	char pattern[PATTERN_MAX];
+};
+
+static struct redis_list *list_op(struct redis_op *o)
+{
+	return (struct redis_list *)o;
+}
+
+static void list_release(struct redis_op *o)
+{
+	struct redis_list *l = list_op(o);
+
+	store_page_free(l->page);
+	free(l->found);
+	free(l->arena);
+}
+
+/* --- the cursor */
+
+static const char base64url[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/* RFC 4648, section 5, without padding. Returns the end of what was written. */
+static char *base64_write(char *out, const char *in, size_t len)
+{
+	for (size_t i = 0; i < len; i += 3) {
+		size_t n = len - i < 3 ? len - i : 3;
+		uint32_t bits = 0;
+
+		for (size_t j = 0; j < n; j++)
+			bits |= (uint32_t)(unsigned char)in[i + j] << (16 - 8 * j);
+		for (size_t j = 0; j <= n; j++)
+			*out++ = base64url[bits >> (18 - 6 * j) & 63];
+	}
+	return out;
+}
+
+static bool base64_read(const char *in, char *out, size_t room, size_t *len)
+{
+	uint32_t bits = 0;
+	unsigned have = 0;
+
+	for (*len = 0; *in; in++) {
+		const char *place = strchr(base64url, *in);
+
+		if (!place)
+			return false;
+		bits = bits << 6 | (uint32_t)(place - base64url);
+		have += 6;
+		if (have < 8)
+			continue;
+		if (*len == room)
+			return false;
+		have -= 8;
+		out[(*len)++] = (char)(bits >> have);
+		bits &= (1u << have) - 1;
+	}
+	return have < 6 && bits == 0;
+}
+
+static bool scan_cursor_read(const char *text, const char **end, uint64_t *out)
+{
+	char *stop;
+
+	if (*text < '0' || *text > '9')
+		return false;
+	errno = 0;
+	*out = strtoull(text, &stop, 10);
+	*end = stop;
+	return errno == 0;
+}
+
+static void cursor_write(const struct redis_list *l, char cursor[STORE_CURSOR_MAX],
+			 const struct found *last)
+{
+	char *p;
+
+	if (!last) {
+		if (l->start == 0)
+			cursor[0] = '\0';
+		else
+			snprintf(cursor, STORE_CURSOR_MAX, "%" PRIu64, l->start);
+		return;
+	}
+	p = cursor +
+	    snprintf(cursor, STORE_CURSOR_MAX, "%" PRIu64 ".%" PRIu64 ".", l->start, l->end);
+	p = base64_write(p, l->arena + last->offset, last->len);
+	*p = '\0';
+}
+
+static bool cursor_read(struct redis_list *l, const char *cursor)
+{
+	if (!*cursor)
+		return true;
+	if (!scan_cursor_read(cursor, &cursor, &l->start))
+		return false;
+	if (!*cursor)
+		return l->start != 0;
+	if (*cursor != '.' || !scan_cursor_read(cursor + 1, &cursor, &l->end) || *cursor != '.')
+		return false;
+	l->has_end = true;
+	return base64_read(cursor + 1, l->last, sizeof(l->last), &l->last_len) &&
+	       key_check(l->last, l->last_len) == NULL;
+}
+
+/* How far a scan that may go on at this cursor has come. */
+static uint64_t scan_position(uint64_t cursor)
+{
+	uint64_t reversed = 0;
+
+	if (cursor == 0)
+		return UINT64_MAX;
+	for (int i = 0; i < 64; i++)
+		reversed |= (cursor >> i & 1) << (63 - i);
+	return reversed;
+}
+
+/* --- the keys of a step */
+
+static int compare_keys(const char *a, size_t a_len, const char *b, size_t b_len)
+{
+	int order = memcmp(a, b, a_len < b_len ? a_len : b_len);
+
+	return order ? order : (a_len > b_len) - (a_len < b_len);
+}
+
+static int compare_found(const void *a, const void *b, void *arena)
+{
+	const struct found *x = a, *y = b;
+
+	return compare_keys((char *)arena + x->offset, x->len, (char *)arena + y->offset, y->len);
+}
+
+static bool reserve(void **array, size_t *room, size_t need, size_t size)
+{
+	size_t more = *room ? *room : 64;
+	void *grown;
+
+	if (need <= *room)
+		return true;
+	while (more < need)
+		more *= 2;
+	grown = reallocarray(*array, more, size);
+	if (!grown)
+		return false;
+	*array = grown;
+	*room = more;
+	return true;
+}
+
+static bool add_found(struct redis_list *l, const char *key, size_t len)
+{
+	if (!reserve((void **)&l->found, &l->found_room, l->found_count + 1, sizeof(*l->found)) ||
+	    !reserve((void **)&l->arena, &l->arena_room, l->arena_len + len, 1))
+		return false;
+	memcpy(l->arena + l->arena_len, key, len);
+	l->found[l->found_count++] = (struct found){l->arena_len, len};
+	l->arena_len += len;
+	return true;
+}
+
+/* Takes what can be a circuit's key; false when out of memory. */
+static bool take_keys(struct redis_list *l, const redisReply *keys)
+{
+	struct redis_store *r = redis_store(l->base.op.store);
+
+	for (size_t i = 0; i < keys->elements; i++) {
+		const redisReply *key = keys->element[i];
+		size_t len;
+
+		if (key->type != REDIS_REPLY_STRING || (size_t)key->len <= r->prefix_len)
+			continue;
+		len = key->len - r->prefix_len;
+		if (len > KEY_MAX || key_check(key->str + r->prefix_len, len))
+			continue;
+		if (l->has_end &&
+		    compare_keys(key->str + r->prefix_len, len, l->last, l->last_len) <= 0)
+			continue;
+		if (!add_found(l, key->str + r->prefix_len, len))
+			return false;
+	}
+	return true;
+}
+
+static void sort_found(struct redis_list *l)
+{
+	size_t kept = 0;
+
+	if (l->found_count == 0)
+		return;
+	qsort_r(l->found, l->found_count, sizeof(*l->found), compare_found, l->arena);
+	for (size_t i = 1; i < l->found_count; i++)
+		if (compare_found(&l->found[kept], &l->found[i], l->arena) != 0)
+			l->found[++kept] = l->found[i];
+	l->found_count = kept + 1;
+}
+
+/* --- the steps */
+
+static void scan(struct redis_list *l);
+static void fill(struct redis_list *l);
+
+static void list_done(struct redis_list *l, const struct found *last)
+{
+	struct store_result result;
+
+	store_refuse(&result, STORE_OK, NULL);
+	cursor_write(l, l->page->cursor, last);
+	result.page = l->page;
+	l->page = NULL;
+	redis_op_finish(&l->base, &result);
+}
+
+static void begin_step(struct redis_list *l, uint64_t start)
+{
+	l->start = l->at = start;
+	l->has_end = false;
+	l->count = SCAN_COUNT;
+	l->found_count = l->next = l->arena_len = 0;
+}
+
+/* All keys of the step have been dealt with. */
+static void step_done(struct redis_list *l)
+{
+	begin_step(l, l->end);
+	if (l->start == 0 || l->page->count >= l->query.limit || clock_ms() >= l->stop_ms)
+		list_done(l, NULL);
+	else
+		scan(l);
+}
+
+/* Adds an answer of MGET to the page. False when out of memory. */
+static bool take_value(struct redis_list *l, const struct found *f, const redisReply *value)
+{
+	struct redis_store *r = redis_store(l->base.op.store);
+	const char *key = l->arena + f->offset;
+	enum circuit_stored stored;
+	struct circuit c;
+
+	/* nil: gone since, or of another type. */
+	if (value->type != REDIS_REPLY_STRING)
+		return true;
+	stored = circuit_json_decode_stored(value->str, value->len, &c);
+	if (stored != CIRCUIT_STORED_SOUND) {
+		char whole[REDIS_KEY_MAX];
+
+		memcpy(whole, r->prefix, r->prefix_len);
+		memcpy(whole + r->prefix_len, key, f->len);
+		redis_store_corrupt(r, whole, r->prefix_len + f->len, stored);
+	}
+	if (stored == CIRCUIT_STORED_NONE || !store_query_matches(&l->query, key, f->len, c.state))
+		return true;
+	return store_page_add(l->page, key, f->len, &c);
+}
+
+static void on_mget(struct redis_op *o, const redisReply *reply)
+{
+	struct redis_list *l = list_op(o);
+	size_t i;
+
+	if (reply->type != REDIS_REPLY_ARRAY || reply->elements != l->asked) {
+		redis_op_fail_reply(o, reply);
+		return;
+	}
+	for (i = 0; i < l->asked && l->page->count < l->query.limit; i++) {
+		if (!take_value(l, &l->found[l->next + i], reply->element[i])) {
+			redis_op_fail(o, STORE_ERROR, "out of memory");
+			return;
+		}
+	}
+	l->next += i;
+	fill(l);
+}
+
+/* Asks for the values of the next keys of the step, if the page has room for them. */
+static void fill(struct redis_list *l)
+{
+	struct redis_store *r = redis_store(l->base.op.store);
+	size_t room = l->query.limit - l->page->count;
+	size_t left = l->found_count - l->next;
+	size_t most = !l->query.has_state && room < MGET_MOST ? room : MGET_MOST;
+	const char *argv[MGET_MOST + 1] = {"MGET"};
+	size_t argvlen[MGET_MOST + 1] = {4};
+	char *keys;
+	size_t used = 0;
+
+	if (left == 0) {
+		step_done(l);
+		return;
+	}
+	if (room == 0 || (l->next > 0 && clock_ms() >= l->stop_ms)) {
+		list_done(l, &l->found[l->next - 1]);
+		return;
+	}
+	l->asked = left < most ? left : most;
+	keys = malloc(l->asked * (r->prefix_len + KEY_MAX));
+	if (!keys) {
+		redis_op_fail(&l->base, STORE_ERROR, "out of memory");
+		return;
+	}
+	for (size_t i = 0; i < l->asked; i++) {
+		const struct found *f = &l->found[l->next + i];
+
+		argv[i + 1] = keys + used;
+		argvlen[i + 1] = r->prefix_len + f->len;
+		memcpy(keys + used, r->prefix, r->prefix_len);
+		memcpy(keys + used + r->prefix_len, l->arena + f->offset, f->len);
+		used += argvlen[i + 1];
+	}
+	l->base.on_reply = on_mget;
+	redis_op_continue(&l->base, (int)l->asked + 1, argv, argvlen);
+	free(keys);
+}
+
+/* The step has been scanned: `end` is known, found is complete. */
+static void step_scanned(struct redis_list *l)
+{
+	sort_found(l);
+	fill(l);
+}
+
+/* What SCAN found between l->at and next, in a step whose end is not ours to choose. */
+static void scanned_again(struct redis_list *l, uint64_t next, const redisReply *keys)
+{
+	if (scan_position(next) > scan_position(l->end)) {
+		if (l->count > 1) {
+			l->count /= 2;
+			scan(l);
+		} else {
+			/* One bucket, and it lies behind: up to there it was empty. */
+			l->end = l->at;
+			step_scanned(l);
+		}
+		return;
+	}
+	if (!take_keys(l, keys)) {
+		redis_op_fail(&l->base, STORE_ERROR, "out of memory");
+		return;
+	}
+	l->at = next;
+	if (next == l->end)
+		step_scanned(l);
+	else
+		scan(l);
+}
+
+static void on_scan(struct redis_op *o, const redisReply *reply)
+{
+	struct redis_list *l = list_op(o);
+	const char *end;
+	uint64_t next;
+
+	if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 2 ||
+	    reply->element[0]->type != REDIS_REPLY_STRING ||
+	    reply->element[1]->type != REDIS_REPLY_ARRAY ||
+	    !scan_cursor_read(reply->element[0]->str, &end, &next) || *end) {
+		redis_op_fail_reply(o, reply);
+		return;
+	}
+	if (l->has_end) {
+		scanned_again(l, next, reply->element[1]);
+		return;
+	}
+	if (!take_keys(l, reply->element[1])) {
+		redis_op_fail(o, STORE_ERROR, "out of memory");
+		return;
+	}
+	l->end = next;
+	step_scanned(l);
+}
+
+static int send_scan(struct redis_list *l)
+{
+	char cursor[24], count[12];
+	const char *argv[] = {"SCAN", cursor, "MATCH", l->pattern, "COUNT", count};
+	size_t argvlen[] = {4, 0, 5, l->pattern_len, 5, 0};
+
+	argvlen[1] = snprintf(cursor, sizeof(cursor), "%" PRIu64, l->at);
+	argvlen[5] = snprintf(count, sizeof(count), "%u", l->count);
+	l->base.on_reply = on_scan;
+	return redis_op_send(&l->base, 6, argv, argvlen);
+}
+
+static void scan(struct redis_list *l)
+{
+	struct store_result result;
+
+	if (send_scan(l) == 0)
+		return;
+	redis_store_away(redis_store(l->base.op.store), &result);
+	redis_op_finish(&l->base, &result);
+}
+
+/* --- the beginning */
+
+static void pattern_add(struct redis_list *l, const char *text, size_t len)
+{
+	for (size_t i = 0; i < len; i++) {
+		if (strchr("*?[]\\", text[i]) && text[i])
+			l->pattern[l->pattern_len++] = '\\';
+		l->pattern[l->pattern_len++] = text[i];
+	}
+}
+
+struct store_op *redis_store_list(struct store *s, const struct store_query *query,
+				  store_done_fn *done, void *arg, struct store_result *result)
+{
+	struct redis_store *r = redis_store(s);
+	struct redis_list *l = calloc(1, sizeof(*l));
+
+	if (!l)
+		return store_refuse(result, STORE_ERROR, "out of memory");
+	l->base.op.store = s;
+	l->base.release = list_release;
+	l->query = *query;
+	l->count = SCAN_COUNT;
+	l->stop_ms = clock_ms() + s->limits.timeout_ms / 2;
+	pattern_add(l, r->prefix, r->prefix_len);
+	pattern_add(l, query->prefix, query->prefix_len);
+	l->pattern[l->pattern_len++] = '*';
+	if (!cursor_read(l, query->cursor)) {
+		store_refuse(result, STORE_BAD_CURSOR, "the cursor is none of ours");
+		goto fail;
+	}
+	if (!redis_store_open(s, result))
+		goto fail;
+	l->at = l->start;
+	l->page = store_page_new(query->limit);
+	if (!l->page) {
+		store_refuse(result, STORE_ERROR, "out of memory");
+		goto fail;
+	}
+	if (send_scan(l) != 0) {
+		redis_store_away(r, result);
+		goto fail;
+	}
+	store_op_start(s, &l->base.op, done, arg);
+	return &l->base.op;
+fail:
+	list_release(&l->base);
+	free(l);
+	return NULL;
+}

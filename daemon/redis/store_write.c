@@ -1,0 +1,461 @@
+/*
+ * The writing operations: group commit. While a call of circuit.lua is under way for a
+ * circuit, further operations on it wait, and go out together in the next; circuits that
+ * are ready together share a call. So Redis reads and writes a circuit once for many
+ * operations, each of which still is a step of its own, in the order of their coming.
+ */
+#include "redis/store_private.h"
+
+#include "base/keytable.h"
+#include "proto/circuit_script.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Two calls: one that Redis works on, one on its way. More would only be smaller ones. */
+#define CALLS_UNDER_WAY 2
+/* Bounds of one call, so that Redis serves others soon: some 0.3 ms. */
+#define CALL_CIRCUITS 64
+#define CALL_OPS      1024
+
+/* A circuit with writes that wait or are under way. Its key is the whole Redis key. */
+struct written {
+	struct keynode node;
+	TAILQ_ENTRY(written) entry; /* while it is ready */
+	TAILQ_HEAD(write_list, redis_write) waiting;
+	bool ready;     /* in the list of those that wait for a call */
+	bool under_way; /* in a call */
+};
+
+struct redis_write {
+	struct redis_op base;
+	struct circuit_op what;
+	struct written *circuit;
+	struct redis_call *call; /* NULL: it waits */
+	size_t index;            /* in the call */
+	TAILQ_ENTRY(redis_write) entry;
+};
+
+struct call_op {
+	struct redis_write *write; /* NULL: nobody waits for it any more */
+	struct circuit_op what;
+};
+
+struct call_part {
+	struct written *circuit;
+	size_t first;
+	size_t count;
+};
+
+struct redis_call {
+	TAILQ_ENTRY(redis_call) entry;
+	struct redis_store *r;
+	bool whole; /* with the script, not its hash */
+	size_t part_count;
+	size_t op_count;
+	struct call_part parts[CALL_CIRCUITS];
+	char letters[CALL_OPS];
+	struct call_op ops[];
+};
+
+static void call_send(struct redis_call *call);
+
+/* --- circuits ----------------------------------------------------------------------------- */
+
+static struct written *written_get(struct redis_store *r, const char *key, size_t key_len)
+{
+	char full[REDIS_KEY_MAX];
+	struct written *w;
+
+	memcpy(full, r->prefix, r->prefix_len);
+	memcpy(full + r->prefix_len, key, key_len);
+	key_len += r->prefix_len;
+	w = (struct written *)keytable_find(&r->writes.circuits, full, key_len);
+	if (w)
+		return w;
+	w = (struct written *)keytable_add(&r->writes.circuits, sizeof(*w), full, key_len);
+	if (w)
+		TAILQ_INIT(&w->waiting);
+	return w;
+}
+
+/* After any change: the circuit waits for a call, or is forgotten. */
+static void written_settle(struct redis_store *r, struct written *w)
+{
+	if (w->under_way)
+		return;
+	if (TAILQ_EMPTY(&w->waiting)) {
+		if (w->ready)
+			TAILQ_REMOVE(&r->writes.ready, w, entry);
+		keytable_remove(&r->writes.circuits, &w->node);
+	} else if (!w->ready) {
+		w->ready = true;
+		TAILQ_INSERT_TAIL(&r->writes.ready, w, entry);
+		event_active(r->writes.flush, EV_TIMEOUT, 0);
+	}
+}
+
+/* --- the end of operations ---------------------------------------------------------------- */
+
+static void write_fail(struct redis_write *write, enum store_status status, const char *message)
+{
+	struct store_result result;
+
+	store_refuse(&result, status, message);
+	redis_op_finish(&write->base, &result);
+}
+
+/* Ends what waits for a call: it surely was not handed over. */
+static void fail_waiting(struct redis_store *r, struct written *w, const char *why)
+{
+	struct redis_write *write;
+	bool under_way = w->under_way;
+
+	w->under_way = true; /* nobody else settles it meanwhile */
+	while ((write = TAILQ_FIRST(&w->waiting)) != NULL) {
+		TAILQ_REMOVE(&w->waiting, write, entry);
+		write_fail(write, STORE_UNAVAILABLE, why);
+	}
+	w->under_way = under_way;
+	written_settle(r, w);
+}
+
+static struct redis_write *call_take(struct redis_call *call, size_t index)
+{
+	struct redis_write *write = call->ops[index].write;
+
+	call->ops[index].write = NULL;
+	return write;
+}
+
+/* Ends each operation of a part in the same way. */
+static void part_fail(struct redis_call *call, const struct call_part *part,
+		      enum store_status status, const char *message)
+{
+	for (size_t i = part->first; i < part->first + part->count; i++) {
+		struct redis_write *write = call_take(call, i);
+
+		if (write)
+			write_fail(write, status, message);
+	}
+}
+
+/* Tells each operation of a part its own snapshot. */
+static void part_answer(struct redis_call *call, const struct call_part *part,
+			const struct circuit_script_answer *answer)
+{
+	struct circuit c = answer->circuit;
+	bool exists = answer->exists;
+
+	if (answer->stored != CIRCUIT_STORED_SOUND)
+		redis_store_corrupt(call->r, keynode_key(&part->circuit->node),
+				    part->circuit->node.key_len, answer->stored);
+	for (size_t i = part->first; i < part->first + part->count; i++) {
+		struct redis_write *write = call_take(call, i);
+		struct store_result result;
+		enum circuit_effect effect;
+
+		store_refuse(&result, STORE_OK, NULL);
+		result.was = exists ? c.state : CIRCUIT_CLOSED;
+		effect = circuit_apply(&c, exists, &call->ops[i].what, answer->now_ms);
+		if (effect == CIRCUIT_CONFLICT)
+			result.status = STORE_CONFLICT;
+		else
+			exists = effect == CIRCUIT_WRITTEN;
+		result.absent = !exists;
+		result.circuit = c;
+		if (write)
+			redis_op_finish(&write->base, &result);
+	}
+}
+
+/* --- calls -------------------------------------------------------------------------------- */
+
+/* The part is done with: what came for its circuit meanwhile is next. */
+static void part_end(struct redis_call *call, const struct call_part *part)
+{
+	part->circuit->under_way = false;
+	written_settle(call->r, part->circuit);
+}
+
+static void call_fail(struct redis_call *call, enum store_status status, const char *message)
+{
+	for (size_t i = 0; i < call->part_count; i++) {
+		part_fail(call, &call->parts[i], status, message);
+		part_end(call, &call->parts[i]);
+	}
+	free(call);
+}
+
+static struct redis_call *call_new(struct redis_store *r, size_t op_count)
+{
+	struct redis_call *call = malloc(sizeof(*call) + op_count * sizeof(call->ops[0]));
+
+	if (!call)
+		return NULL;
+	call->r = r;
+	call->whole = false;
+	call->part_count = 0;
+	call->op_count = 0;
+	return call;
+}
+
+static void call_add_op(struct redis_call *call, struct redis_write *write,
+			const struct circuit_op *what)
+{
+	size_t i = call->op_count++;
+
+	call->ops[i].write = write;
+	call->ops[i].what = *what;
+	call->letters[i] = circuit_script_letter(what);
+	if (write) {
+		write->call = call;
+		write->index = i;
+	}
+}
+
+static struct call_part *call_add_part(struct redis_call *call, struct written *w)
+{
+	struct call_part *part = &call->parts[call->part_count++];
+
+	part->circuit = w;
+	part->first = call->op_count;
+	part->count = 0;
+	return part;
+}
+
+/* An error of the whole call, which did nothing, may be one circuit's: each goes by itself. */
+static void call_split(struct redis_call *call)
+{
+	for (size_t n = 0; n < call->part_count; n++) {
+		const struct call_part *part = &call->parts[n];
+		struct redis_call *single = call_new(call->r, part->count);
+		struct call_part *own;
+
+		if (!single) {
+			part_fail(call, part, STORE_UNAVAILABLE, "out of memory");
+			part_end(call, part);
+			continue;
+		}
+		own = call_add_part(single, part->circuit);
+		own->count = part->count;
+		for (size_t i = part->first; i < part->first + part->count; i++)
+			call_add_op(single, call->ops[i].write, &call->ops[i].what);
+		call_send(single);
+	}
+	free(call);
+}
+
+static void call_error(struct redis_call *call, const redisReply *reply)
+{
+	if (redis_script_again(call->r, reply, &call->whole))
+		call_send(call);
+	else if (call->part_count > 1)
+		call_split(call);
+	else
+		call_fail(call, STORE_ERROR, reply->str);
+}
+
+static void call_answer(struct redis_call *call, const redisReply *reply)
+{
+	static const char unexpected[] = "unexpected reply from Redis";
+	bool fits = reply->type == REDIS_REPLY_ARRAY && reply->elements == call->part_count;
+
+	for (size_t i = 0; i < call->part_count; i++) {
+		const struct call_part *part = &call->parts[i];
+		const redisReply *one = fits ? reply->element[i] : NULL;
+		struct circuit_script_answer answer;
+
+		if (one && one->type == REDIS_REPLY_STRING &&
+		    circuit_script_read(one->str, one->len, &answer))
+			part_answer(call, part, &answer);
+		else
+			part_fail(call, part, STORE_ERROR,
+				  one && one->type == REDIS_REPLY_ERROR ? one->str : unexpected);
+		part_end(call, part);
+	}
+	free(call);
+}
+
+static void on_call(void *arg, enum redis_outcome outcome, const redisReply *reply, const char *why)
+{
+	struct redis_call *call = arg;
+	struct redis_store *r = call->r;
+
+	TAILQ_REMOVE(&r->writes.calls, call, entry);
+	r->writes.under_way--;
+	switch (outcome) {
+	case REDIS_REPLY:
+		if (reply->type == REDIS_REPLY_ERROR)
+			call_error(call, reply);
+		else
+			call_answer(call, reply);
+		break;
+	case REDIS_REFUSED:
+		call_fail(call, STORE_UNAVAILABLE, why);
+		break;
+	case REDIS_LOST:
+		call_fail(call, STORE_UNKNOWN, why);
+		break;
+	}
+	if (!TAILQ_EMPTY(&r->writes.ready))
+		event_active(r->writes.flush, EV_TIMEOUT, 0);
+}
+
+/* Hands the call over, or ends it. */
+static void call_send(struct redis_call *call)
+{
+	struct redis_store *r = call->r;
+	const char *script = call->whole ? circuit_lua : redis_link_sha(r->link);
+	const char *argv[4 + 2 * CALL_CIRCUITS];
+	size_t lens[4 + 2 * CALL_CIRCUITS];
+	size_t n = call->part_count;
+	char keys[24];
+
+	argv[0] = call->whole ? "EVAL" : "EVALSHA";
+	argv[1] = script;
+	argv[2] = keys;
+	argv[3 + n] = r->ttl;
+	lens[0] = strlen(argv[0]);
+	lens[1] = strlen(script);
+	lens[2] = (size_t)snprintf(keys, sizeof(keys), "%zu", n);
+	lens[3 + n] = r->ttl_len;
+	for (size_t i = 0; i < n; i++) {
+		const struct call_part *part = &call->parts[i];
+
+		argv[3 + i] = keynode_key(&part->circuit->node);
+		lens[3 + i] = part->circuit->node.key_len;
+		argv[4 + n + i] = call->letters + part->first;
+		lens[4 + n + i] = part->count;
+	}
+	if (redis_link_send(r->link, on_call, call, (int)(4 + 2 * n), argv, lens) != 0) {
+		call_fail(call, STORE_UNAVAILABLE, redis_store_why(r));
+		return;
+	}
+	TAILQ_INSERT_TAIL(&r->writes.calls, call, entry);
+	r->writes.under_way++;
+}
+
+/* The circuit's waiting operations, as far as they fit. */
+static void call_fill_part(struct redis_call *call, struct written *w)
+{
+	struct call_part *part = call_add_part(call, w);
+	struct redis_write *write;
+
+	while (call->op_count < CALL_OPS && (write = TAILQ_FIRST(&w->waiting)) != NULL) {
+		TAILQ_REMOVE(&w->waiting, write, entry);
+		call_add_op(call, write, &write->what);
+		part->count++;
+	}
+	w->under_way = true;
+}
+
+/* How many operations the next call would have. */
+static size_t count_ready(const struct redis_store *r, size_t circuits)
+{
+	const struct written *w;
+	const struct redis_write *write;
+	size_t ops = 0;
+
+	TAILQ_FOREACH (w, &r->writes.ready, entry) {
+		if (circuits-- == 0)
+			break;
+		TAILQ_FOREACH (write, &w->waiting, entry) {
+			if (++ops == CALL_OPS)
+				return ops;
+		}
+	}
+	return ops;
+}
+
+static void on_flush(evutil_socket_t fd, short what, void *arg)
+{
+	struct redis_store *r = arg;
+	/* The keys of one call must be in one slot of a cluster, and are not. */
+	size_t most = redis_link_cluster(r->link) ? 1 : CALL_CIRCUITS;
+	struct written *w;
+
+	(void)fd;
+	(void)what;
+	while (!TAILQ_EMPTY(&r->writes.ready) && r->writes.under_way < CALLS_UNDER_WAY) {
+		struct redis_call *call = call_new(r, count_ready(r, most));
+
+		while ((w = TAILQ_FIRST(&r->writes.ready)) != NULL &&
+		       (!call || (call->part_count < most && call->op_count < CALL_OPS))) {
+			TAILQ_REMOVE(&r->writes.ready, w, entry);
+			w->ready = false;
+			if (call)
+				call_fill_part(call, w);
+			else
+				fail_waiting(r, w, "out of memory");
+		}
+		if (call)
+			call_send(call);
+	}
+}
+
+/* --- what the store calls ------------------------------------------------------------------- */
+
+static void write_detach(struct redis_op *o, struct store_result *verdict)
+{
+	struct redis_write *write = (struct redis_write *)o;
+	struct redis_store *r = redis_store(o->op.store);
+
+	if (write->call) {
+		write->call->ops[write->index].write = NULL;
+		verdict->status = STORE_UNKNOWN;
+		return;
+	}
+	TAILQ_REMOVE(&write->circuit->waiting, write, entry);
+	written_settle(r, write->circuit);
+	verdict->status = STORE_UNAVAILABLE;
+}
+
+struct store_op *redis_writes_submit(struct redis_store *r, const struct store_request *request,
+				     store_done_fn *done, void *arg, struct store_result *result)
+{
+	struct redis_write *write = calloc(1, sizeof(*write));
+	struct written *w = write ? written_get(r, request->key, request->key_len) : NULL;
+
+	if (!w) {
+		free(write);
+		return store_refuse(result, STORE_ERROR, "out of memory");
+	}
+	write->base.op.store = &r->store;
+	write->base.writes = true;
+	write->base.detach = write_detach;
+	write->what = request->op;
+	write->circuit = w;
+	TAILQ_INSERT_TAIL(&w->waiting, write, entry);
+	written_settle(r, w);
+	store_op_start(&r->store, &write->base.op, done, arg);
+	return &write->base.op;
+}
+
+void redis_writes_give_up(struct redis_store *r, const char *why)
+{
+	struct redis_call *call;
+	struct written *w;
+
+	TAILQ_FOREACH (call, &r->writes.calls, entry) {
+		for (size_t i = 0; i < call->part_count; i++)
+			fail_waiting(r, call->parts[i].circuit, why);
+	}
+	while ((w = TAILQ_FIRST(&r->writes.ready)) != NULL)
+		fail_waiting(r, w, why);
+}
+
+int redis_writes_init(struct redis_store *r)
+{
+	TAILQ_INIT(&r->writes.ready);
+	TAILQ_INIT(&r->writes.calls);
+	r->writes.flush = event_new(r->store.base, -1, 0, on_flush, r);
+	return r->writes.flush && keytable_init(&r->writes.circuits) == 0 ? 0 : -1;
+}
+
+void redis_writes_fini(struct redis_store *r)
+{
+	keytable_fini(&r->writes.circuits);
+	if (r->writes.flush)
+		event_free(r->writes.flush);
+}

@@ -1,0 +1,210 @@
+#include "store/circuit_table.h"
+
+#include "base/keytable.h"
+#include "base/metrics.h"
+
+#include <stdlib.h>
+#include <sys/queue.h>
+
+struct circuit_entry {
+	struct keynode node;
+	TAILQ_ENTRY(circuit_entry) entry;
+	int64_t written; /* monotonic milliseconds */
+	struct circuit circuit;
+};
+
+TAILQ_HEAD(entry_list, circuit_entry);
+
+struct circuit_table {
+	struct keytable keys;
+	size_t max;
+	int64_t ttl;
+	/* Each in the order of writing, so that the first is the next to expire. */
+	struct entry_list closed;
+	struct entry_list tripped;
+	struct metrics *metrics;
+};
+
+static struct entry_list *list_of(struct circuit_table *t, enum circuit_state state)
+{
+	return state == CIRCUIT_CLOSED ? &t->closed : &t->tripped;
+}
+
+static void gauge(struct circuit_table *t, enum circuit_state state, int by)
+{
+	if (t->metrics)
+		t->metrics->circuits[state] += by;
+}
+
+static bool expired(const struct circuit_table *t, const struct circuit_entry *e, int64_t now)
+{
+	return now - e->written >= t->ttl;
+}
+
+static void expire(struct circuit_table *t, struct circuit_entry *e)
+{
+	circuit_table_remove(t, e);
+	if (t->metrics)
+		t->metrics->expirations++;
+}
+
+struct circuit_table *circuit_table_new(size_t max, int64_t ttl_ms, struct metrics *metrics)
+{
+	struct circuit_table *t = calloc(1, sizeof(*t));
+
+	if (!t)
+		return NULL;
+	t->metrics = metrics;
+	TAILQ_INIT(&t->closed);
+	TAILQ_INIT(&t->tripped);
+	circuit_table_limit(t, max, ttl_ms);
+	if (keytable_init(&t->keys) != 0) {
+		circuit_table_free(t);
+		return NULL;
+	}
+	return t;
+}
+
+void circuit_table_free(struct circuit_table *t)
+{
+	if (!t)
+		return;
+	if (t->metrics) {
+		for (int i = 0; i < CIRCUIT_STATES; i++)
+			t->metrics->circuits[i] = 0;
+	}
+	keytable_fini(&t->keys);
+	free(t);
+}
+
+void circuit_table_limit(struct circuit_table *t, size_t max, int64_t ttl_ms)
+{
+	t->max = max;
+	t->ttl = ttl_ms;
+}
+
+struct circuit_entry *circuit_table_find(struct circuit_table *t, const char *key, size_t len,
+					 int64_t now)
+{
+	struct circuit_entry *e = (struct circuit_entry *)keytable_find(&t->keys, key, len);
+
+	if (e && expired(t, e, now)) {
+		expire(t, e);
+		return NULL;
+	}
+	return e;
+}
+
+void circuit_table_remove(struct circuit_table *t, struct circuit_entry *e)
+{
+	TAILQ_REMOVE(list_of(t, e->circuit.state), e, entry);
+	gauge(t, e->circuit.state, -1);
+	keytable_remove(&t->keys, &e->node);
+}
+
+int64_t circuit_table_expire(struct circuit_table *t, int64_t now, unsigned most)
+{
+	struct entry_list *lists[] = {&t->closed, &t->tripped};
+	int64_t next = -1;
+
+	for (size_t i = 0; i < 2; i++) {
+		struct circuit_entry *e;
+
+		while ((e = TAILQ_FIRST(lists[i])) != NULL && expired(t, e, now) && most > 0) {
+			expire(t, e);
+			most--;
+		}
+		if (e && (next < 0 || e->written + t->ttl < next))
+			next = e->written + t->ttl;
+	}
+	return next;
+}
+
+/* Room for one more. Two removals for an insertion, so that a lowered bound is reached;
+ * until it is, whatever made way lets the insertion in. */
+static bool make_room(struct circuit_table *t, int64_t now)
+{
+	size_t before = t->keys.count;
+
+	if (before < t->max)
+		return true;
+	circuit_table_expire(t, now, 2);
+	for (int i = 0; i < 2 && t->keys.count >= t->max && !TAILQ_EMPTY(&t->closed); i++) {
+		circuit_table_remove(t, TAILQ_FIRST(&t->closed));
+		if (t->metrics)
+			t->metrics->evictions++;
+	}
+	return t->keys.count < before;
+}
+
+enum circuit_table_status circuit_table_write(struct circuit_table *t, struct circuit_entry *e,
+					      const char *key, size_t len,
+					      const struct circuit *circuit, int64_t now)
+{
+	if (e) {
+		TAILQ_REMOVE(list_of(t, e->circuit.state), e, entry);
+		gauge(t, e->circuit.state, -1);
+	} else {
+		if (!make_room(t, now))
+			return TABLE_FULL;
+		e = (struct circuit_entry *)keytable_add(&t->keys, sizeof(*e), key, len);
+		if (!e)
+			return TABLE_NO_MEMORY;
+	}
+	e->circuit = *circuit;
+	e->written = now;
+	TAILQ_INSERT_TAIL(list_of(t, circuit->state), e, entry);
+	gauge(t, circuit->state, 1);
+	return TABLE_OK;
+}
+
+const struct circuit *circuit_entry_get(const struct circuit_entry *e)
+{
+	return &e->circuit;
+}
+
+const char *circuit_entry_key(const struct circuit_entry *e, size_t *len)
+{
+	*len = e->node.key_len;
+	return keynode_key(&e->node);
+}
+
+int64_t circuit_entry_written(const struct circuit_entry *e)
+{
+	return e->written;
+}
+
+size_t circuit_table_count(const struct circuit_table *t)
+{
+	return t->keys.count;
+}
+
+size_t circuit_table_slots(const struct circuit_table *t)
+{
+	return t->keys.slot_count;
+}
+
+struct circuit_entry *circuit_table_slot(struct circuit_table *t, size_t slot, int64_t now)
+{
+	struct circuit_entry *e = (struct circuit_entry *)keytable_slot(&t->keys, slot);
+
+	return e && !expired(t, e, now) ? e : NULL;
+}
+
+void circuit_walk_begin(struct circuit_walk *walk, const struct circuit_table *t)
+{
+	walk->closed = TAILQ_FIRST(&t->closed);
+	walk->tripped = TAILQ_FIRST(&t->tripped);
+}
+
+struct circuit_entry *circuit_walk_next(struct circuit_walk *walk)
+{
+	struct circuit_entry *c = walk->closed, *t = walk->tripped;
+	struct circuit_entry **from =
+		!t || (c && c->written <= t->written) ? &walk->closed : &walk->tripped;
+	struct circuit_entry *next = *from;
+
+	if (next)
+		*from = TAILQ_NEXT(next, entry);
+	return next;
+}

@@ -1,0 +1,118 @@
+/*
+ * What a store implementation is made of; only store*.c include this.
+ */
+#ifndef BREAKERD_STORE_DRIVER_H
+#define BREAKERD_STORE_DRIVER_H
+
+#include "proto/circuit_fold.h"
+#include "store/store.h"
+
+#include <event2/event.h>
+#include <sys/queue.h>
+
+struct store_driver {
+	const char *name;
+	/* As store_submit and store_list: finish at once, or store_op_start an op. */
+	struct store_op *(*submit)(struct store *s, const struct store_request *request,
+				   store_done_fn *done, void *arg, struct store_result *result);
+	struct store_op *(*list)(struct store *s, const struct store_query *query,
+				 store_done_fn *done, void *arg, struct store_result *result);
+	/*
+	 * The op ends without its answer (deadline, cancel, end of the store). The driver
+	 * drops every pointer to it; a reply that still comes goes nowhere. It sets
+	 * verdict->status to what is true now: UNAVAILABLE if nothing was handed over, else
+	 * UNKNOWN for a write and TIMEOUT for a read. NULL if the driver never starts an op.
+	 */
+	void (*detach)(struct store_op *op, struct store_result *verdict);
+	void (*health)(struct store *s, struct store_health *health);
+	void (*reconfigure)(struct store *s); /* s->limits is new; may be NULL */
+	void (*free)(struct store *s);        /* frees s itself; no ops are pending */
+	/*
+	 * For a store that can be away, else NULL. fold takes a step on a circuit as submit
+	 * runs an operation, but without a deadline: STORE_UNAVAILABLE says that it surely was
+	 * not taken, STORE_UNKNOWN that it may have been, STORE_ERROR that it cannot be now.
+	 */
+	struct store_op *(*fold)(struct store *s, const char *key, size_t key_len,
+				 const struct circuit_fold *fold, store_done_fn *done, void *arg,
+				 struct store_result *result);
+	/* The store's clock less ours in milliseconds, as last measured, and by how much that
+	 * may be wrong. */
+	int64_t (*clock_offset_ms)(struct store *s, int64_t *error_ms);
+};
+
+TAILQ_HEAD(store_op_list, store_op);
+
+/* The first member of each implementation's struct. */
+struct store {
+	unsigned magic;
+	const struct store_driver *driver;
+	struct event_base *base;
+	struct store_limits limits;
+	unsigned in_flight;
+	struct store_op_list ops; /* in the order of their deadlines */
+	struct event *deadline;   /* of the first of them */
+	/* Told when the store comes and goes, if it can; NULL or set once by who holds it. */
+	void (*on_change)(void *arg, bool ready);
+	void *on_change_arg;
+	void (*watcher)(void *arg); /* store_watch */
+	void *watcher_arg;
+};
+
+/* The first member of each implementation's op, which malloc made and free ends. */
+struct store_op {
+	unsigned magic;
+	struct store *store;
+	store_done_fn *done;
+	void *arg;
+	int64_t deadline_ms; /* monotonic */
+	TAILQ_ENTRY(store_op) entry;
+};
+
+/* 0, or -1 when out of memory. */
+int store_init(struct store *s, const struct store_driver *driver, struct event_base *base,
+	       const struct store_limits *limits);
+
+/* Ends what store_init began; for the driver's free and its failed new. */
+void store_fini(struct store *s);
+
+/* Tells the watcher, if there is one, that the store's health is news. */
+void store_changed(struct store *s);
+
+/* True if no further op may start: *result is then set to STORE_OVERLOADED. */
+bool store_overloaded(struct store *s, struct store_result *result);
+
+/* Puts op, just allocated, under way: it counts as in flight and its deadline runs. */
+void store_op_start(struct store *s, struct store_op *op, store_done_fn *done, void *arg);
+
+/* As that, for an op that something else is sure to end. */
+void store_op_start_open(struct store *s, struct store_op *op, store_done_fn *done, void *arg);
+
+/* Ends op with its answer: calls back, frees it. The driver has dropped its pointers. */
+void store_op_finish(struct store_op *op, struct store_result *result);
+
+/* Sets *result to status and message, nothing else. Returns NULL, for `return`. */
+struct store_op *store_refuse(struct store_result *result, enum store_status status,
+			      const char *message);
+
+/* The wall clock, or the test's. */
+int64_t store_now_ms(const struct store_clock *clock);
+
+/*
+ * Makes the embedded store hold this snapshot as if it had just been written; NULL removes
+ * the circuit. A store that is full of tripped circuits keeps what it has.
+ */
+void store_memory_put(struct store *s, const char *key, size_t key_len,
+		      const struct circuit *circuit);
+
+/* Makes a page with room for `room` items; NULL when out of memory. */
+struct store_page *store_page_new(size_t room);
+
+/* Adds a copy of the item; the room must suffice. False when out of memory. */
+bool store_page_add(struct store_page *page, const char *key, size_t key_len,
+		    const struct circuit *circuit);
+
+/* True if the circuit fits the query. */
+bool store_query_matches(const struct store_query *query, const char *key, size_t key_len,
+			 enum circuit_state state);
+
+#endif

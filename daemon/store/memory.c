@@ -1,0 +1,358 @@
+/*
+ * The embedded store. Every operation ends at once; a listing may take a few turns of the
+ * loop, so that one that matches little does not hold up the rest.
+ */
+#include "base/clock.h"
+#include "store/circuit_table.h"
+#include "store/driver.h"
+#include "store/state_keeper.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Slots looked at in one turn of the loop, and circuits expired in one: some 100 us. */
+#define LIST_STEP   4096
+#define EXPIRE_STEP 1000
+
+struct memory_store {
+	struct store store;
+	struct store_clock clock;
+	struct circuit_table *table;
+	struct metrics *metrics;
+	struct state_keeper *keeper; /* or NULL */
+	struct event *expiry;        /* set while the table is not empty */
+	int64_t started_ms;
+};
+
+struct memory_list {
+	struct store_op op;
+	struct store_query query;
+	struct store_page *page;
+	size_t slot;     /* the next to look at */
+	int64_t stop_ms; /* monotonic: a page that is not full by then is short */
+	struct event *turn;
+};
+
+static struct memory_store *memory(struct store *s)
+{
+	return (struct memory_store *)s;
+}
+
+/* What the time to live runs on. */
+static int64_t table_now(struct memory_store *m)
+{
+	return m->clock.monotonic_ms ? m->clock.monotonic_ms(m->clock.arg) : clock_ms();
+}
+
+static void expiry_arm(struct memory_store *m, int64_t now, int64_t next)
+{
+	struct timeval wait;
+
+	if (next < 0)
+		return;
+	if (next < now)
+		next = now;
+	wait.tv_sec = (next - now) / 1000;
+	wait.tv_usec = (next - now) % 1000 * 1000;
+	evtimer_add(m->expiry, &wait);
+}
+
+static void on_expiry(evutil_socket_t fd, short what, void *arg)
+{
+	struct memory_store *m = arg;
+	int64_t now = table_now(m);
+
+	(void)fd;
+	(void)what;
+	expiry_arm(m, now, circuit_table_expire(m->table, now, EXPIRE_STEP));
+}
+
+static void changed(struct memory_store *m)
+{
+	if (m->keeper)
+		state_keeper_changed(m->keeper);
+}
+
+static struct store_op *memory_submit(struct store *s, const struct store_request *request,
+				      store_done_fn *done, void *arg, struct store_result *result)
+{
+	struct memory_store *m = memory(s);
+	int64_t now = table_now(m);
+	struct circuit_entry *entry;
+	struct circuit c = {0};
+
+	(void)done;
+	(void)arg;
+	entry = circuit_table_find(m->table, request->key, request->key_len, now);
+	if (entry)
+		c = *circuit_entry_get(entry);
+	store_refuse(result, STORE_OK, NULL);
+	result->was = c.state;
+	switch (circuit_apply(&c, entry != NULL, &request->op, store_now_ms(&m->clock))) {
+	case CIRCUIT_READ:
+		result->absent = !entry;
+		break;
+	case CIRCUIT_CONFLICT:
+		result->status = STORE_CONFLICT;
+		break;
+	case CIRCUIT_REMOVED:
+		if (entry) {
+			circuit_table_remove(m->table, entry);
+			changed(m);
+		}
+		break;
+	case CIRCUIT_WRITTEN:
+		switch (circuit_table_write(m->table, entry, request->key, request->key_len, &c,
+					    now)) {
+		case TABLE_OK:
+			break;
+		case TABLE_FULL:
+			return store_refuse(result, STORE_FULL,
+					    "max_circuits are stored, and none of them is closed");
+		case TABLE_NO_MEMORY:
+			return store_refuse(result, STORE_ERROR, "out of memory");
+		}
+		changed(m);
+		if (!evtimer_pending(m->expiry, NULL))
+			expiry_arm(m, now, now + (int64_t)s->limits.ttl_s * 1000);
+		break;
+	}
+	result->circuit = c;
+	return NULL;
+}
+
+void store_memory_put(struct store *s, const char *key, size_t key_len,
+		      const struct circuit *circuit)
+{
+	struct memory_store *m = memory(s);
+	int64_t now = table_now(m);
+	struct circuit_entry *entry = circuit_table_find(m->table, key, key_len, now);
+
+	if (!circuit) {
+		if (entry)
+			circuit_table_remove(m->table, entry);
+		return;
+	}
+	circuit_table_write(m->table, entry, key, key_len, circuit, now);
+	if (!evtimer_pending(m->expiry, NULL))
+		expiry_arm(m, now, now + (int64_t)s->limits.ttl_s * 1000);
+}
+
+/* Looks at LIST_STEP slots at most. True when the page is done, with its cursor. */
+static bool list_step(struct memory_store *m, const struct store_query *query, size_t *slot,
+		      struct store_page *page, bool *no_memory)
+{
+	int64_t now = table_now(m);
+	size_t slots = circuit_table_slots(m->table);
+	size_t stop = *slot + LIST_STEP;
+
+	while (*slot < slots && *slot < stop && page->count < query->limit) {
+		struct circuit_entry *e = circuit_table_slot(m->table, (*slot)++, now);
+		const struct circuit *c;
+		const char *key;
+		size_t len;
+
+		if (!e)
+			continue;
+		c = circuit_entry_get(e);
+		key = circuit_entry_key(e, &len);
+		if (store_query_matches(query, key, len, c->state) &&
+		    !store_page_add(page, key, len, c)) {
+			*no_memory = true;
+			return true;
+		}
+	}
+	if (*slot >= slots)
+		return true;
+	snprintf(page->cursor, sizeof(page->cursor), "%zu", *slot);
+	return page->count >= query->limit;
+}
+
+static void list_answer(struct store_result *result, struct store_page *page, bool no_memory)
+{
+	store_refuse(result, STORE_OK, NULL);
+	result->page = page;
+	if (no_memory) {
+		store_page_free(page);
+		store_refuse(result, STORE_ERROR, "out of memory");
+	}
+}
+
+static void on_list_turn(evutil_socket_t fd, short what, void *arg)
+{
+	struct memory_list *l = arg;
+	struct memory_store *m = memory(l->op.store);
+	struct store_result result;
+	bool no_memory = false;
+
+	(void)fd;
+	(void)what;
+	l->page->cursor[0] = '\0';
+	if (!list_step(m, &l->query, &l->slot, l->page, &no_memory) && clock_ms() < l->stop_ms) {
+		event_active(l->turn, EV_TIMEOUT, 0);
+		return;
+	}
+	list_answer(&result, l->page, no_memory);
+	event_free(l->turn);
+	store_op_finish(&l->op, &result);
+}
+
+static bool cursor_read(const char *cursor, size_t *slot)
+{
+	char *end;
+	unsigned long long value;
+
+	*slot = 0;
+	if (!cursor[0])
+		return true;
+	if (cursor[0] < '0' || cursor[0] > '9')
+		return false;
+	errno = 0;
+	value = strtoull(cursor, &end, 10);
+	*slot = (size_t)value;
+	return errno == 0 && *end == '\0' && value <= UINT32_MAX;
+}
+
+static struct memory_list *list_continue(struct memory_store *m, const struct store_query *query,
+					 size_t slot, struct store_page *page)
+{
+	struct memory_list *l = calloc(1, sizeof(*l));
+
+	if (!l)
+		return NULL;
+	l->turn = event_new(m->store.base, -1, 0, on_list_turn, l);
+	if (!l->turn) {
+		free(l);
+		return NULL;
+	}
+	l->query = *query;
+	l->page = page;
+	l->slot = slot;
+	l->stop_ms = clock_ms() + m->store.limits.timeout_ms / 2;
+	event_active(l->turn, EV_TIMEOUT, 0);
+	return l;
+}
+
+static struct store_op *memory_list(struct store *s, const struct store_query *query,
+				    store_done_fn *done, void *arg, struct store_result *result)
+{
+	struct memory_store *m = memory(s);
+	struct memory_list *l;
+	struct store_page *page;
+	bool no_memory = false;
+	size_t slot;
+
+	if (!cursor_read(query->cursor, &slot))
+		return store_refuse(result, STORE_BAD_CURSOR, "the cursor is none of ours");
+	if (store_overloaded(s, result))
+		return NULL;
+	page = store_page_new(query->limit);
+	if (!page)
+		return store_refuse(result, STORE_ERROR, "out of memory");
+	if (list_step(m, query, &slot, page, &no_memory)) {
+		list_answer(result, page, no_memory);
+		return NULL;
+	}
+	l = list_continue(m, query, slot, page);
+	if (!l) {
+		store_page_free(page);
+		return store_refuse(result, STORE_ERROR, "out of memory");
+	}
+	store_op_start(s, &l->op, done, arg);
+	return &l->op;
+}
+
+static void memory_detach(struct store_op *op, struct store_result *verdict)
+{
+	struct memory_list *l = (struct memory_list *)op;
+
+	event_free(l->turn);
+	store_page_free(l->page);
+	verdict->status = STORE_TIMEOUT;
+}
+
+static void memory_health(struct store *s, struct store_health *health)
+{
+	struct memory_store *m = memory(s);
+
+	health->condition = STORE_READY;
+	health->since_ms = m->started_ms;
+	health->counts_circuits = true;
+	snprintf(health->detail, sizeof(health->detail), "%zu of at most %zu circuits",
+		 circuit_table_count(m->table), s->limits.max_circuits);
+}
+
+static void memory_reconfigure(struct store *s)
+{
+	struct memory_store *m = memory(s);
+	int64_t now = table_now(m);
+
+	circuit_table_limit(m->table, s->limits.max_circuits, (int64_t)s->limits.ttl_s * 1000);
+	expiry_arm(m, now, circuit_table_expire(m->table, now, EXPIRE_STEP));
+}
+
+static void memory_free(struct store *s)
+{
+	struct memory_store *m = memory(s);
+
+	state_keeper_free(m->keeper);
+	if (m->expiry)
+		event_free(m->expiry);
+	circuit_table_free(m->table);
+	store_fini(s);
+	free(m);
+}
+
+static const struct store_driver memory_driver = {
+	.name = "memory",
+	.submit = memory_submit,
+	.list = memory_list,
+	.detach = memory_detach,
+	.health = memory_health,
+	.reconfigure = memory_reconfigure,
+	.free = memory_free,
+};
+
+struct store *store_memory_new(struct event_base *base, const struct store_limits *limits,
+			       struct store_clock clock, struct metrics *metrics)
+{
+	struct memory_store *m = calloc(1, sizeof(*m));
+
+	if (!m)
+		return NULL;
+	if (store_init(&m->store, &memory_driver, base, limits) != 0)
+		goto fail;
+	m->clock = clock;
+	m->metrics = metrics;
+	m->started_ms = store_now_ms(&clock);
+	m->expiry = evtimer_new(base, on_expiry, m);
+	m->table = circuit_table_new(limits->max_circuits, (int64_t)limits->ttl_s * 1000, metrics);
+	if (!m->expiry || !m->table)
+		goto fail;
+	return &m->store;
+fail:
+	memory_free(&m->store);
+	return NULL;
+}
+
+int store_memory_keep(struct store *s, const char *path, struct log *log, char *why,
+		      size_t why_size)
+{
+	struct memory_store *m = memory(s);
+	struct state_keeper_options options = {
+		.path = path,
+		.ttl_ms = (int64_t)s->limits.ttl_s * 1000,
+	};
+	int64_t now;
+
+	m->keeper = state_keeper_new(&options, s->base, m->table, m->clock, m->metrics, log, why,
+				     why_size);
+	if (!m->keeper)
+		return -1;
+	now = table_now(m);
+	expiry_arm(m, now, circuit_table_expire(m->table, now, EXPIRE_STEP));
+	return 0;
+}

@@ -1,0 +1,405 @@
+#include "store/state_keeper.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/metrics.h"
+#include "store/driver.h"
+#include "store/state_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+/* A save that fails is tried again each interval; one line a minute tells of it. */
+#define WARN_EVERY_MS 60000
+
+/* What a child may take: a million circuits take a second on a disk that works. */
+#define CHILD_MS           60000
+#define CIRCUITS_A_MS_MORE 10
+
+#define LOCK_MS      5000
+#define LOCK_POLL_US 20000
+
+struct state_keeper {
+	char path[PATH_MAX];
+	char tmp[PATH_MAX];
+	struct state_keeper_options options; /* path is not to be used */
+	struct event_base *base;
+	struct circuit_table *table;
+	struct store_clock clock;
+	struct metrics *metrics;
+	struct log *log;
+	int lock;
+	/* Counts of changes: all of them, up to the last good save, up to the one under way. */
+	uint64_t changes, saved, saving;
+	struct event *timer; /* the next save is due; or, with a child, its time is over */
+	bool armed;          /* the timer is set */
+	struct event *child_ends;
+	pid_t child; /* 0: none */
+	bool killed; /* it took too long */
+	int64_t started_ms;
+	int64_t warned_ms; /* 0: not since the last good save */
+};
+
+static struct state_moment moment_of(const struct state_keeper *k)
+{
+	int64_t wall = store_now_ms(&k->clock);
+
+	return (struct state_moment){
+		.wall_ms = wall,
+		.table_ms = k->clock.now_ms ? wall : clock_ms(),
+	};
+}
+
+/* --- how it went */
+
+static void save_failed(struct state_keeper *k, const char *reason)
+{
+	int64_t now = clock_ms();
+
+	if (k->metrics)
+		k->metrics->state_save_errors++;
+	if (k->warned_ms && now - k->warned_ms < WARN_EVERY_MS)
+		return;
+	k->warned_ms = now;
+	log_warning(k->log, "state_save_failed", "file=%s reason=%s",
+		    log_quote(k->path, strlen(k->path)).text,
+		    log_quote(reason, strlen(reason)).text);
+}
+
+static void save_succeeded(struct state_keeper *k)
+{
+	k->saved = k->saving;
+	if (k->metrics) {
+		k->metrics->state_saves++;
+		k->metrics->state_last_save = store_now_ms(&k->clock) / 1000;
+	}
+	log_write(k->log, k->warned_ms ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG, "state_saved",
+		  "file=%s took_ms=%lld", log_quote(k->path, strlen(k->path)).text,
+		  (long long)(clock_ms() - k->started_ms));
+	k->warned_ms = 0;
+}
+
+/* --- the child */
+
+/* Writes and ends. Has the parent's signal handlers, which would wake the parent's loop,
+ * and its sockets, which would stay open for as long: both go first. */
+static void __attribute__((noreturn))
+child_run(const struct state_keeper *k, const struct state_moment *now, pid_t parent)
+{
+	sigset_t none;
+
+	/* Without the parent a next one may keep the file: an old state must not replace its. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(ECHILD);
+	for (int signo = 1; signo < NSIG; signo++)
+		signal(signo, SIG_DFL);
+	/* What ends the parent may come to the whole group: it decides, not the child. */
+	signal(SIGTERM, SIG_IGN);
+	signal(SIGINT, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	closefrom(STDERR_FILENO + 1);
+	_exit(state_file_write(k->path, k->table, now));
+}
+
+static pid_t child_start(struct state_keeper *k)
+{
+	struct state_moment now = moment_of(k);
+	pid_t parent = getpid(), child;
+	sigset_t all, before;
+	int saved;
+
+	/* No handler of the parent's may run in the child. */
+	sigfillset(&all);
+	sigprocmask(SIG_BLOCK, &all, &before);
+	child = fork();
+	if (child == 0)
+		child_run(k, &now, parent);
+	saved = errno;
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	errno = saved;
+	return child;
+}
+
+static void arm(struct state_keeper *k, int64_t wait_ms)
+{
+	struct timeval wait = {.tv_sec = wait_ms / 1000, .tv_usec = wait_ms % 1000 * 1000};
+
+	k->armed = evtimer_add(k->timer, &wait) == 0;
+}
+
+static int64_t child_may_take(const struct state_keeper *k)
+{
+	if (k->options.timeout_ms)
+		return k->options.timeout_ms;
+	return CHILD_MS + (int64_t)(circuit_table_count(k->table) / CIRCUITS_A_MS_MORE);
+}
+
+static void save_start(struct state_keeper *k)
+{
+	uint64_t before = clock_ns(), after;
+	pid_t child;
+
+	k->started_ms = (int64_t)(before / 1000000);
+	child = child_start(k);
+	after = clock_ns();
+	if (child < 0) {
+		save_failed(k, strerror(errno));
+		arm(k, k->options.interval_ms);
+		return;
+	}
+	log_debug(k->log, "state_saving", "child=%ld fork_us=%lld", (long)child,
+		  (long long)((after - before) / 1000));
+	k->child = child;
+	k->saving = k->changes;
+	arm(k, child_may_take(k));
+}
+
+static void child_ended(struct state_keeper *k, int status)
+{
+	char reason[64];
+
+	k->child = 0;
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
+		save_succeeded(k);
+	} else if (WIFEXITED(status)) {
+		save_failed(k, strerror(WEXITSTATUS(status)));
+	} else {
+		unlink(k->tmp);
+		snprintf(reason, sizeof(reason), "the child that writes it ended by signal %d",
+			 WTERMSIG(status));
+		if (!k->killed) /* that was said already */
+			save_failed(k, reason);
+	}
+	k->killed = false;
+	evtimer_del(k->timer);
+	k->armed = false;
+	if (k->changes != k->saved)
+		arm(k, k->options.interval_ms);
+}
+
+static void on_child_ends(evutil_socket_t fd, short what, void *arg)
+{
+	struct state_keeper *k = arg;
+	int status;
+
+	(void)fd;
+	(void)what;
+	if (k->child && waitpid(k->child, &status, WNOHANG) == k->child)
+		child_ended(k, status);
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *arg)
+{
+	struct state_keeper *k = arg;
+
+	(void)fd;
+	(void)what;
+	k->armed = false;
+	if (!k->child) {
+		save_start(k);
+		return;
+	}
+	/* It may hang in the kernel: that is no reason to wait for it here. */
+	k->killed = true;
+	kill(k->child, SIGKILL);
+	save_failed(k, "it took too long");
+}
+
+void state_keeper_changed(struct state_keeper *k)
+{
+	k->changes++;
+	if (!k->armed && !k->child)
+		arm(k, k->options.interval_ms);
+}
+
+/* --- start */
+
+static int complain(char *why, size_t size, const struct state_keeper *k, const char *reason)
+{
+	snprintf(why, size, "state_file %s: %s", k->path, reason);
+	return -1;
+}
+
+static int take_path(struct state_keeper *k, const char *path, char *why, size_t why_size)
+{
+	char *real = realpath(path, NULL);
+	size_t len = strlen(real ? real : path);
+
+	/* Of a symbolic link, the file behind it is what is replaced. */
+	snprintf(k->path, sizeof(k->path), "%s", real ? real : path);
+	free(real);
+	if (len + strlen(".damaged") >= sizeof(k->path) ||
+	    !state_file_tmp(k->tmp, sizeof(k->tmp), k->path))
+		return complain(why, why_size, k, "the name is too long");
+	return 0;
+}
+
+/* A daemon that was just told to stop still saves: waiting for it is what a restart needs. */
+static int take_lock(struct state_keeper *k, char *why, size_t why_size)
+{
+	int64_t stop = clock_ms() + (k->options.lock_ms ? k->options.lock_ms : LOCK_MS);
+	char name[PATH_MAX];
+
+	snprintf(name, sizeof(name), "%.*s.lock", (int)(PATH_MAX - 6), k->path);
+	k->lock = open(name, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (k->lock < 0) {
+		snprintf(why, why_size, "state_file: cannot write %s: %s", name, strerror(errno));
+		return -1;
+	}
+	/* Where a file system knows no locks, there are none. */
+	while (flock(k->lock, LOCK_EX | LOCK_NB) != 0 && (errno == EWOULDBLOCK || errno == EINTR)) {
+		if (clock_ms() >= stop)
+			return complain(why, why_size, k, "another process keeps its state there");
+		usleep(LOCK_POLL_US);
+	}
+	return 0;
+}
+
+/* What would else be found out with the first save. */
+static int try_directory(struct state_keeper *k, char *why, size_t why_size)
+{
+	int fd;
+
+	unlink(k->tmp);
+	fd = open(k->tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0) {
+		snprintf(why, why_size, "state_file: cannot write %s: %s", k->tmp, strerror(errno));
+		return -1;
+	}
+	close(fd);
+	unlink(k->tmp);
+	return 0;
+}
+
+static int keep_aside(struct state_keeper *k, const char *damage, char *why, size_t why_size)
+{
+	char name[PATH_MAX];
+
+	snprintf(name, sizeof(name), "%.*s.damaged", (int)(PATH_MAX - 9), k->path);
+	if (rename(k->path, name) != 0) {
+		snprintf(why, why_size, "state_file %s is damaged and cannot be renamed to %s: %s",
+			 k->path, name, strerror(errno));
+		return -1;
+	}
+	log_warning(k->log, "state_damaged",
+		    "file=%s reason=%s kept_as=%s hint=\"starting without circuits\"",
+		    log_quote(k->path, strlen(k->path)).text,
+		    log_quote(damage, strlen(damage)).text, log_quote(name, strlen(name)).text);
+	return 0;
+}
+
+static int restore(struct state_keeper *k, char *why, size_t why_size)
+{
+	int64_t began = clock_ms();
+	struct state_moment now = moment_of(k);
+	struct state_file_report report;
+
+	switch (state_file_read(k->path, k->table, k->options.ttl_ms, &now, &report)) {
+	case STATE_FILE_NONE:
+		return 0;
+	case STATE_FILE_DAMAGED:
+		return keep_aside(k, report.why, why, why_size);
+	case STATE_FILE_FAILED:
+		return complain(why, why_size, k, report.why);
+	case STATE_FILE_READ:
+		break;
+	}
+	log_write(k->log, report.dropped ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO, "state_restored",
+		  "file=%s circuits=%zu expired=%zu dropped=%zu took_ms=%lld",
+		  log_quote(k->path, strlen(k->path)).text, report.restored, report.expired,
+		  report.dropped, (long long)(clock_ms() - began));
+	return 0;
+}
+
+struct state_keeper *state_keeper_new(const struct state_keeper_options *options,
+				      struct event_base *base, struct circuit_table *table,
+				      struct store_clock clock, struct metrics *metrics,
+				      struct log *log, char *why, size_t why_size)
+{
+	struct state_keeper *k = calloc(1, sizeof(*k));
+
+	snprintf(why, why_size, "out of memory");
+	if (!k)
+		return NULL;
+	k->options = *options;
+	if (!k->options.interval_ms)
+		k->options.interval_ms = STATE_KEEPER_INTERVAL_MS;
+	k->base = base;
+	k->table = table;
+	k->clock = clock;
+	k->metrics = metrics;
+	k->log = log;
+	k->lock = -1;
+	k->timer = evtimer_new(base, on_timer, k);
+	k->child_ends = evsignal_new(base, SIGCHLD, on_child_ends, k);
+	if (!k->timer || !k->child_ends || event_add(k->child_ends, NULL) != 0)
+		goto fail;
+	if (take_path(k, options->path, why, why_size) != 0 || take_lock(k, why, why_size) != 0 ||
+	    try_directory(k, why, why_size) != 0 || restore(k, why, why_size) != 0)
+		goto fail;
+	return k;
+fail:
+	state_keeper_free(k);
+	return NULL;
+}
+
+/* --- end */
+
+static void child_end_now(struct state_keeper *k)
+{
+	int status;
+
+	if (!k->child)
+		return;
+	/* What it writes is older than what comes now. */
+	kill(k->child, SIGKILL);
+	while (waitpid(k->child, &status, 0) < 0 && errno == EINTR)
+		;
+	k->child = 0;
+	unlink(k->tmp);
+}
+
+static void save_now(struct state_keeper *k)
+{
+	struct state_moment now = moment_of(k);
+	int rc;
+
+	k->started_ms = clock_ms();
+	k->saving = k->changes;
+	rc = state_file_write(k->path, k->table, &now);
+	if (rc == 0) {
+		save_succeeded(k);
+		return;
+	}
+	k->warned_ms = 0; /* the last word is said whatever was said before */
+	save_failed(k, strerror(rc));
+}
+
+void state_keeper_free(struct state_keeper *k)
+{
+	if (!k)
+		return;
+	child_end_now(k);
+	if (k->changes != k->saved)
+		save_now(k);
+	if (k->timer)
+		event_free(k->timer);
+	if (k->child_ends)
+		event_free(k->child_ends);
+	if (k->lock >= 0)
+		close(k->lock);
+	free(k);
+}

@@ -1,0 +1,50 @@
+/*
+ * Keeps a circuit_table in a file (state_file.h) while the loop runs: read at the start,
+ * written some seconds after a change, and at the end.
+ *
+ * The loop is not held up by the writing: a child made with fork(2) has the table as it was
+ * at that moment and writes it, as Redis does for its RDB file. What remains for the loop
+ * is the fork, which copies the page tables, and then a page fault for each page written
+ * meanwhile. docs/development.md has the figures.
+ */
+#ifndef BREAKERD_STATE_KEEPER_H
+#define BREAKERD_STATE_KEEPER_H
+
+#include "store/store.h"
+
+struct circuit_table;
+struct state_keeper;
+
+/* At most one save in this time, while things change. A crash loses what is younger. */
+#define STATE_KEEPER_INTERVAL_MS 5000
+
+struct state_keeper_options {
+	const char *path;     /* copied */
+	int64_t ttl_ms;       /* what is older is not restored */
+	unsigned interval_ms; /* 0: STATE_KEEPER_INTERVAL_MS */
+	unsigned timeout_ms;  /* a child that takes longer is killed; 0: by the table's size */
+	unsigned lock_ms;     /* how long to wait for a breakerd that is about to end; 0: 5 s */
+};
+
+/*
+ * Restores the empty table, and keeps it from now on. Blocks, for it is the start. A file
+ * that is damaged becomes path.damaged, in place of an earlier one; that is logged, and the
+ * table starts empty. Holds a lock on path.lock, so that no two processes keep one file.
+ *
+ * NULL with one sentence in why (NUL-terminated, cut to why_size): the file cannot be read
+ * or its directory not be written, another process has it, or memory ran out. `metrics`
+ * and `log` may be NULL. All but the options must outlive the keeper; the process must not
+ * wait for unknown children, and reads no other SIGCHLD.
+ */
+struct state_keeper *state_keeper_new(const struct state_keeper_options *options,
+				      struct event_base *base, struct circuit_table *table,
+				      struct store_clock clock, struct metrics *metrics,
+				      struct log *log, char *why, size_t why_size);
+
+/* The table has changed: to be called for each write and removal. Costs next to nothing. */
+void state_keeper_changed(struct state_keeper *k);
+
+/* Saves what is not saved, which blocks, and ends. The table is still there. NULL is allowed. */
+void state_keeper_free(struct state_keeper *k);
+
+#endif

@@ -1,0 +1,251 @@
+#include "store/driver.h"
+
+#include "base/clock.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define STORE_MAGIC 0x53744f72u /* "StOr" */
+#define OP_MAGIC    0x73744f70u /* "stOp" */
+
+struct store_op *store_submit(struct store *s, const struct store_request *request,
+			      store_done_fn *done, void *arg, struct store_result *result)
+{
+	return s->driver->submit(s, request, done, arg, result);
+}
+
+struct store_op *store_list(struct store *s, const struct store_query *query, store_done_fn *done,
+			    void *arg, struct store_result *result)
+{
+	return s->driver->list(s, query, done, arg, result);
+}
+
+void store_health(struct store *s, struct store_health *health)
+{
+	memset(health, 0, sizeof(*health));
+	health->store = s->driver->name;
+	health->in_flight = s->in_flight;
+	s->driver->health(s, health);
+}
+
+void store_watch(struct store *s, void (*changed)(void *arg), void *arg)
+{
+	s->watcher = changed;
+	s->watcher_arg = arg;
+}
+
+void store_changed(struct store *s)
+{
+	if (s->watcher)
+		s->watcher(s->watcher_arg);
+}
+
+void store_reconfigure(struct store *s, const struct store_limits *limits)
+{
+	s->limits = *limits;
+	if (s->driver->reconfigure)
+		s->driver->reconfigure(s);
+}
+
+void store_free(struct store *s)
+{
+	if (!s)
+		return;
+	while (!TAILQ_EMPTY(&s->ops))
+		store_cancel(TAILQ_FIRST(&s->ops));
+	s->driver->free(s);
+}
+
+int64_t store_now_ms(const struct store_clock *clock)
+{
+	return clock->now_ms ? clock->now_ms(clock->arg) : clock_wall_ms();
+}
+
+/* Takes the op out of the books; who calls decides what becomes of it. */
+static void op_remove(struct store_op *op)
+{
+	struct store *s = op->store;
+
+	TAILQ_REMOVE(&s->ops, op, entry);
+	s->in_flight--;
+	op->magic = 0;
+}
+
+/* The timer is left as it stands when ops end in time: it fires once, finds the next
+ * deadline and sleeps again. That is one timer call a timeout, not two an op. */
+static void deadline_arm(struct store *s)
+{
+	struct timeval wait;
+	int64_t left;
+
+	if (TAILQ_EMPTY(&s->ops) || evtimer_pending(s->deadline, NULL) ||
+	    TAILQ_FIRST(&s->ops)->deadline_ms == INT64_MAX)
+		return;
+	left = TAILQ_FIRST(&s->ops)->deadline_ms - clock_ms();
+	if (left < 0)
+		left = 0;
+	wait.tv_sec = left / 1000;
+	wait.tv_usec = left % 1000 * 1000;
+	evtimer_add(s->deadline, &wait);
+}
+
+static void on_deadline(evutil_socket_t fd, short what, void *arg)
+{
+	struct store *s = arg;
+	int64_t now = clock_ms();
+	struct store_op *op;
+
+	(void)fd;
+	(void)what;
+	while ((op = TAILQ_FIRST(&s->ops)) != NULL && op->deadline_ms <= now) {
+		struct store_result result = {
+			.timed_out = true,
+			.message = "no answer within store_timeout",
+		};
+
+		s->driver->detach(op, &result);
+		store_op_finish(op, &result);
+	}
+	deadline_arm(s);
+}
+
+int store_init(struct store *s, const struct store_driver *driver, struct event_base *base,
+	       const struct store_limits *limits)
+{
+	s->magic = STORE_MAGIC;
+	s->driver = driver;
+	s->base = base;
+	s->limits = *limits;
+	s->in_flight = 0;
+	TAILQ_INIT(&s->ops);
+	s->deadline = evtimer_new(base, on_deadline, s);
+	return s->deadline ? 0 : -1;
+}
+
+void store_fini(struct store *s)
+{
+	if (s->deadline)
+		event_free(s->deadline);
+	s->deadline = NULL;
+	s->magic = 0;
+}
+
+struct store_op *store_refuse(struct store_result *result, enum store_status status,
+			      const char *message)
+{
+	memset(result, 0, sizeof(*result));
+	result->status = status;
+	result->message = message;
+	return NULL;
+}
+
+bool store_overloaded(struct store *s, struct store_result *result)
+{
+	if (s->in_flight < s->limits.max_in_flight)
+		return false;
+	store_refuse(result, STORE_OVERLOADED, "max_in_flight operations are waiting");
+	return true;
+}
+
+static void op_start(struct store *s, struct store_op *op, store_done_fn *done, void *arg,
+		     int64_t deadline_ms)
+{
+	struct store_op *before;
+
+	op->magic = OP_MAGIC;
+	op->store = s;
+	op->done = done;
+	op->arg = arg;
+	op->deadline_ms = deadline_ms;
+	s->in_flight++;
+	/* At the end, but for open ops and the moments after store_timeout was made shorter. */
+	TAILQ_FOREACH_REVERSE(before, &s->ops, store_op_list, entry)
+	{
+		if (before->deadline_ms <= op->deadline_ms)
+			break;
+	}
+	if (before) {
+		TAILQ_INSERT_AFTER(&s->ops, before, op, entry);
+	} else {
+		TAILQ_INSERT_HEAD(&s->ops, op, entry);
+		evtimer_del(s->deadline);
+	}
+	deadline_arm(s);
+}
+
+void store_op_start(struct store *s, struct store_op *op, store_done_fn *done, void *arg)
+{
+	op_start(s, op, done, arg, clock_ms() + s->limits.timeout_ms);
+}
+
+void store_op_start_open(struct store *s, struct store_op *op, store_done_fn *done, void *arg)
+{
+	op_start(s, op, done, arg, INT64_MAX);
+}
+
+void store_op_finish(struct store_op *op, struct store_result *result)
+{
+	store_done_fn *done = op->done;
+	void *arg = op->arg;
+
+	op_remove(op);
+	free(op);
+	done(arg, result);
+}
+
+void store_cancel(struct store_op *op)
+{
+	struct store_result unheard = {0};
+
+	op->store->driver->detach(op, &unheard);
+	op_remove(op);
+	free(op);
+}
+
+struct store_page *store_page_new(size_t room)
+{
+	struct store_page *page = calloc(1, sizeof(*page));
+
+	if (!page)
+		return NULL;
+	page->items = calloc(room, sizeof(*page->items));
+	if (!page->items) {
+		free(page);
+		return NULL;
+	}
+	return page;
+}
+
+bool store_page_add(struct store_page *page, const char *key, size_t key_len,
+		    const struct circuit *circuit)
+{
+	struct store_item *item = &page->items[page->count];
+
+	item->key = malloc(key_len ? key_len : 1);
+	if (!item->key)
+		return false;
+	memcpy(item->key, key, key_len);
+	item->key_len = key_len;
+	item->circuit = *circuit;
+	page->count++;
+	return true;
+}
+
+void store_page_free(struct store_page *page)
+{
+	if (!page)
+		return;
+	for (size_t i = 0; i < page->count; i++)
+		free(page->items[i].key);
+	free(page->items);
+	free(page);
+}
+
+bool store_query_matches(const struct store_query *query, const char *key, size_t key_len,
+			 enum circuit_state state)
+{
+	if (query->has_state && query->state != state)
+		return false;
+	return key_len >= query->prefix_len && memcmp(key, query->prefix, query->prefix_len) == 0;
+}

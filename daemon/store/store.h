@@ -1,0 +1,177 @@
+/*
+ * The store interface: five operations and a listing, over whatever keeps the circuits.
+ *
+ * Completion. store_submit and store_list either finish at once (they return NULL, *result
+ * is set, the callback never comes) or return an op (*result is not set, the callback
+ * comes exactly once, later, never from inside the call). After store_cancel it never
+ * comes. Finishing at once keeps the embedded store, every refusal and a link that is down
+ * free of any queue.
+ *
+ * Inside the callback the store may be used, but neither freed nor reconfigured.
+ * Everything here belongs to the one event loop; nothing blocks.
+ */
+#ifndef BREAKERD_STORE_H
+#define BREAKERD_STORE_H
+
+#include "proto/circuit.h"
+#include "proto/key.h"
+
+#include <stdint.h>
+
+struct event_base;
+struct log;
+struct metrics;
+struct redis_target;
+struct store;
+struct store_op;
+
+enum store_status {
+	STORE_OK,
+	STORE_CONFLICT,    /* `from` did not hold; circuit is the current snapshot */
+	STORE_UNAVAILABLE, /* the store is away; surely not applied */
+	STORE_UNKNOWN,     /* a write that was handed over and not answered; may be applied */
+	STORE_TIMEOUT,     /* a read that was not answered in time */
+	STORE_ERROR,       /* the store's own error, its words in message; not applied */
+	STORE_FULL,        /* the embedded store has no room; not applied */
+	STORE_OVERLOADED,  /* max_in_flight operations are waiting; not applied */
+	STORE_BAD_CURSOR,  /* the cursor of a listing is none of this store's */
+};
+
+struct store_request {
+	const char *key; /* a valid key (key.h); need not outlive the call */
+	size_t key_len;
+	struct circuit_op op;
+};
+
+/* Room for any cursor with its NUL: letters, digits, '-', '_' and '.' only. */
+#define STORE_CURSOR_MAX 1536
+
+struct store_query {
+	bool has_state; /* only circuits in this state */
+	enum circuit_state state;
+	char prefix[KEY_MAX]; /* only keys that begin so */
+	size_t prefix_len;
+	unsigned limit;                /* 1 to 1000 */
+	char cursor[STORE_CURSOR_MAX]; /* "" to begin */
+};
+
+struct store_item {
+	struct circuit circuit;
+	char *key; /* no NUL */
+	size_t key_len;
+};
+
+/*
+ * A page of a listing. It may hold fewer than the limit, none even, and still have a
+ * cursor: a listing works in bounded steps. A circuit that exists from the first page to
+ * the last is in exactly one of them.
+ */
+struct store_page {
+	struct store_item *items;
+	size_t count;
+	char cursor[STORE_CURSOR_MAX]; /* "" behind the last page */
+};
+
+struct store_result {
+	enum store_status status;
+	bool timed_out;          /* the operation's deadline ended it */
+	bool degraded;           /* answered by the fallback while Redis is away */
+	bool absent;             /* a read of a circuit that does not exist */
+	struct circuit circuit;  /* STORE_OK (but for a reset and a listing), STORE_CONFLICT */
+	enum circuit_state was;  /* the state before a transition that was applied */
+	const char *message;     /* why, for a person: NULL, or valid until the callback returns */
+	struct store_page *page; /* a listing's STORE_OK: the receiver's, for store_page_free */
+};
+
+typedef void store_done_fn(void *arg, struct store_result *result);
+
+/* Runs one operation. See above for when the answer comes. */
+struct store_op *store_submit(struct store *s, const struct store_request *request,
+			      store_done_fn *done, void *arg, struct store_result *result);
+
+/* Lists circuits, in no order. The same rules. */
+struct store_op *store_list(struct store *s, const struct store_query *query, store_done_fn *done,
+			    void *arg, struct store_result *result);
+
+/* Forgets an op whose callback has not come. What was handed over may still happen. */
+void store_cancel(struct store_op *op);
+
+void store_page_free(struct store_page *page);
+
+enum store_condition {
+	STORE_READY,
+	STORE_DEGRADED, /* Redis is away, the embedded store serves */
+	STORE_AWAY,     /* no operation can succeed */
+};
+
+struct store_health {
+	enum store_condition condition;
+	const char *store;    /* "memory", "redis": static */
+	char reason[256];     /* why it is not ready, for a person and without secrets; or "" */
+	int64_t since_ms;     /* since when, epoch milliseconds */
+	unsigned in_flight;   /* operations waiting for an answer */
+	size_t unsettled;     /* circuits recorded on while Redis was away, being folded in now */
+	bool counts_circuits; /* metrics->circuits holds all of its circuits by state */
+	char detail[256];     /* where it is and what it says of itself, for GET /; or "" */
+};
+
+void store_health(struct store *s, struct store_health *health);
+
+/* Calls changed(arg) whenever condition or reason of the store's health are news, from the
+ * loop or from inside a call; the store must not be freed from it. One watcher; NULL: none. */
+void store_watch(struct store *s, void (*changed)(void *arg), void *arg);
+
+/* What can change while the store runs. */
+struct store_limits {
+	unsigned timeout_ms;    /* of one operation */
+	unsigned max_in_flight; /* operations waiting for an answer */
+	unsigned ttl_s;         /* time to live of a circuit, renewed by each write */
+	size_t max_circuits;    /* embedded store */
+};
+
+void store_reconfigure(struct store *s, const struct store_limits *limits);
+
+/* Ops still pending are cancelled: their callbacks never come. NULL is allowed. */
+void store_free(struct store *s);
+
+/* Where a store has the time from, in milliseconds; NULL for the system's clocks. */
+typedef int64_t store_clock_fn(void *arg);
+struct store_clock {
+	store_clock_fn *now_ms;       /* since the epoch: stamps */
+	store_clock_fn *monotonic_ms; /* the time to live */
+	void *arg;
+};
+
+/* The embedded store. NULL when out of memory. `metrics` may be NULL; all but `limits` must
+ * outlive the store. */
+struct store *store_memory_new(struct event_base *base, const struct store_limits *limits,
+			       struct store_clock clock, struct metrics *metrics);
+
+/*
+ * Keeps the embedded store s, just made and empty, in a file from now on (state_keeper.h):
+ * restores it at once, which blocks. 0; or -1 with one sentence in why, and s is as before.
+ * `log` may be NULL and must outlive the store.
+ */
+int store_memory_keep(struct store *s, const char *path, struct log *log, char *why,
+		      size_t why_size);
+
+/*
+ * Circuits in Redis, one string key each, {prefix}cb:{key}. Begins to connect at once and
+ * keeps at it; NULL when out of memory, or if the prefix is longer than STORE_PREFIX_MAX
+ * bytes. `target` and `prefix` are copied; `metrics` and `log` may be NULL and must outlive it.
+ */
+#define STORE_PREFIX_MAX 256
+struct store *store_redis_new(struct event_base *base, const struct redis_target *target,
+			      const char *prefix, const struct store_limits *limits,
+			      struct metrics *metrics, struct log *log);
+
+/*
+ * A store that goes on when `main` is away: on an embedded store that holds the snapshots
+ * last seen, and folding what was recorded meanwhile into main when it is back. Takes main,
+ * also when it fails with NULL.
+ */
+struct store *store_fallback_new(struct event_base *base, struct store *main,
+				 const struct store_limits *limits, struct store_clock clock,
+				 struct metrics *metrics, struct log *log);
+
+#endif

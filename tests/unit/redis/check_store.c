@@ -1,0 +1,1069 @@
+/*
+ * daemon/redis/store.c, store_write.c and store_list.c, on a real redis-server.
+ */
+#include "base/log.h"
+#include "base/metrics.h"
+#include "fake_redis.h"
+#include "proto/circuit_json.h"
+#include "redis/target.h"
+#include "redis_server.h"
+#include "store/driver.h"
+#include "store_contract.h"
+#include "suite.h"
+
+#include <event2/event.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#define PATIENCE_MS 10000
+
+static struct redis_server_process server; /* one for all tests; emptied before each */
+static redisContext *redis;
+static struct event_base *base;
+static struct store *store;
+static struct metrics *metrics;
+static unsigned warnings;
+static char warning[LOG_LINE_MAX + 1];
+
+/* --- talking to the server --- */
+
+#define RUN(...) redis_run(redis, __VA_ARGS__)
+
+static int64_t now_ms(void)
+{
+	return redis_now_ms(redis);
+}
+
+/* What INFO says behind "name:" or "name=". */
+static int64_t info(const char *section, const char *name)
+{
+	redisReply *reply = redis_reply(redis, "INFO %s", section);
+	char *at = strstr(reply->str, name);
+	int64_t n = at ? strtoll(at + strlen(name), NULL, 10) : 0;
+
+	ck_assert_int_eq(reply->type, REDIS_REPLY_STRING);
+	freeReplyObject(reply);
+	return n;
+}
+
+static void start_server(void)
+{
+	redis_server_start(&server, NULL);
+}
+
+static void stop_server(void)
+{
+	redis_server_stop(&server);
+}
+
+/* --- the store --- */
+
+static void on_patience_over(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	ck_abort_msg("%s: not within %d ms", (const char *)arg, PATIENCE_MS);
+}
+
+static struct event *patience(const char *what)
+{
+	static const struct timeval wait = {.tv_sec = PATIENCE_MS / 1000};
+	struct event *timer = evtimer_new(base, on_patience_over, (void *)what);
+
+	evtimer_add(timer, &wait);
+	return timer;
+}
+
+static void wait_for(enum store_condition condition)
+{
+	struct event *timer = patience("the store's condition");
+	struct store_health health;
+
+	for (;;) {
+		store_health(store, &health);
+		if (health.condition == condition)
+			break;
+		event_base_loop(base, EVLOOP_ONCE);
+	}
+	event_free(timer);
+}
+
+static void on_line(void *arg, enum log_level level, const char *line)
+{
+	(void)arg;
+	if (level != LOG_LEVEL_WARNING || !strstr(line, "corrupt_entry"))
+		return;
+	warnings++;
+	snprintf(warning, sizeof(warning), "%s", line);
+}
+
+static struct log test_log = {.level = LOG_LEVEL_INFO, .sink = on_line};
+
+static void open_store(const char *url, const char *prefix, struct store_limits limits)
+{
+	struct redis_target target;
+	char why[256];
+
+	ck_assert_msg(redis_target_parse(url, &target, why, sizeof(why)), "%s", why);
+	store = store_redis_new(base, &target, prefix, &limits, metrics, &test_log);
+	ck_assert_ptr_nonnull(store);
+}
+
+static void open_ready(const char *prefix)
+{
+	open_store(server.store, prefix, store_test_limits());
+	wait_for(STORE_READY);
+}
+
+static void setup(void)
+{
+	base = event_base_new();
+	metrics = calloc(1, sizeof(*metrics));
+	kill(server.pid, SIGCONT); /* a test that failed may have left it frozen */
+	redis = redis_server_connect(&server);
+	store = NULL;
+	warnings = 0;
+	RUN("FLUSHALL");
+}
+
+static void teardown(void)
+{
+	store_free(store);
+	redisFree(redis);
+	free(metrics);
+	event_base_free(base);
+}
+
+static struct circuit do_ok(const char *key, struct circuit_op op)
+{
+	return store_do(base, store, key, op, STORE_OK).circuit;
+}
+
+/* Many operations at once. */
+
+struct answer {
+	struct store_op *op; /* NULL when it has come */
+	unsigned count;
+	struct store_result result;
+	char message[256];
+	struct answer *cancels; /* by the callback */
+};
+
+static unsigned waiting;
+
+static void keep(struct answer *a, const struct store_result *result)
+{
+	a->op = NULL;
+	a->count++;
+	a->result = *result;
+	snprintf(a->message, sizeof(a->message), "%s", result->message ? result->message : "");
+}
+
+static void on_answer(void *arg, struct store_result *result)
+{
+	struct answer *a = arg;
+
+	keep(a, result);
+	waiting--;
+	if (a->cancels && a->cancels->op) {
+		store_cancel(a->cancels->op);
+		a->cancels->op = NULL;
+		waiting--;
+	}
+}
+
+static void submit(struct answer *a, const char *key, struct circuit_op op)
+{
+	struct store_request request = {.key = key, .key_len = strlen(key), .op = op};
+	struct store_result result;
+
+	memset(a, 0, sizeof(*a));
+	a->op = store_submit(store, &request, on_answer, a, &result);
+	if (a->op)
+		waiting++;
+	else
+		keep(a, &result);
+}
+
+static void wait_for_all(void)
+{
+	struct event *timer = patience("the answers");
+
+	while (waiting > 0)
+		event_base_loop(base, EVLOOP_ONCE);
+	event_free(timer);
+}
+
+/* --- the contract of every store --- */
+
+static struct store *contract_open(struct event_base *on, const struct store_limits *limits)
+{
+	struct store *opened;
+
+	base = on;
+	metrics = NULL;
+	redis = redis_server_connect(&server);
+	RUN("FLUSHALL");
+	open_store(server.store, "stoma:", *limits);
+	wait_for(STORE_READY);
+	opened = store;
+	return opened;
+}
+
+static void contract_close(void)
+{
+	redisFree(redis);
+}
+
+static const struct store_fixture contract = {
+	.open = contract_open,
+	.close = contract_close,
+	.now_ms = now_ms,
+};
+
+/* --- operations --- */
+
+START_TEST(the_layout_is_stomas)
+{
+	struct circuit c;
+	redisReply *reply;
+
+	open_ready("stoma:");
+	RUN("SET %s %s", "stoma:cb:/api/users",
+	    "{\"state\":\"open\",\"failureCount\":3,\"successCount\":4,"
+	    "\"lastFailureTime\":5,\"lastStateChange\":6,\"tags\":[],\"w\":1.50}");
+	c = do_ok("/api/users", OP_GET);
+	ck_assert_int_eq(c.state, CIRCUIT_OPEN);
+	ck_assert_int_eq(c.last_state_change, 6);
+	c = do_ok("/api/users", OP_SUCCESS);
+	ck_assert_int_eq(c.success_count, 5);
+	reply = redis_reply(redis, "GET stoma:cb:/api/users");
+	ck_assert_str_eq(reply->str,
+			 "{\"state\":\"open\",\"failureCount\":3,\"successCount\":5,"
+			 "\"lastFailureTime\":5,\"lastStateChange\":6,\"tags\":[],\"w\":1.50}");
+	freeReplyObject(reply);
+	ck_assert_uint_eq(metrics->corrupt_entries, 0);
+	do_ok("/api/users", OP_RESET);
+	ck_assert_int_eq(redis_integer(redis, "DBSIZE"), 0);
+}
+END_TEST
+
+START_TEST(writes_renew_the_time_to_live)
+{
+	struct store_limits limits = store_test_limits();
+
+	open_ready("stoma:");
+	do_ok("k", OP_FAILURE);
+	ck_assert_int_gt(redis_integer(redis, "TTL stoma:cb:k"), 3500);
+	limits.ttl_s = 70;
+	store_reconfigure(store, &limits);
+	do_ok("k", OP_GET);
+	store_do(base, store, "k", OP_FROM_TO(CIRCUIT_OPEN, CIRCUIT_CLOSED), STORE_CONFLICT);
+	ck_assert_int_gt(redis_integer(redis, "TTL stoma:cb:k"), 3500);
+	do_ok("k", OP_SUCCESS);
+	ck_assert_int_le(redis_integer(redis, "TTL stoma:cb:k"), 70);
+}
+END_TEST
+
+START_TEST(every_transition_reaches_the_script)
+{
+	open_ready("");
+	for (int from = 0; from < CIRCUIT_STATES; from++) {
+		for (int to = 0; to < CIRCUIT_STATES; to++) {
+			for (int expected = 0; expected < CIRCUIT_STATES; expected++) {
+				struct store_result r;
+
+				do_ok("k", OP_TO(from));
+				r = store_do(base, store, "k", OP_FROM_TO(expected, to),
+					     from == expected ? STORE_OK : STORE_CONFLICT);
+				ck_assert_int_eq(r.circuit.state, from == expected ? to : from);
+				ck_assert_int_eq(r.was, from);
+			}
+			do_ok("k", OP_TO(from));
+			ck_assert_int_eq(do_ok("k", OP_TO(to)).state, to);
+		}
+	}
+	ck_assert_int_eq(redis_integer(redis, "EXISTS cb:k"), 1);
+}
+END_TEST
+
+START_TEST(a_forgotten_script_is_sent_again)
+{
+	struct answer answers[20];
+
+	open_ready("stoma:");
+	do_ok("k", OP_FAILURE);
+	ck_assert_uint_eq(metrics->redis_noscript, 0);
+	RUN("SCRIPT FLUSH");
+	ck_assert_int_eq(do_ok("k", OP_FAILURE).failure_count, 2);
+	ck_assert_uint_eq(metrics->redis_noscript, 1);
+	ck_assert_int_eq(do_ok("k", OP_FAILURE).failure_count, 3);
+	ck_assert_uint_eq(metrics->redis_noscript, 1);
+
+	RUN("SCRIPT FLUSH");
+	for (size_t i = 0; i < 20; i++)
+		submit(&answers[i], "k", OP_FAILURE);
+	wait_for_all();
+	for (size_t i = 0; i < 20; i++)
+		ck_assert_int_eq(answers[i].result.status, STORE_OK);
+	ck_assert_int_eq(do_ok("k", OP_GET).failure_count, 23);
+}
+END_TEST
+
+/* A server that knows no script, not even the one that it is just given. */
+START_TEST(a_script_refused_whole_is_an_error)
+{
+	static const char noscript[] = "-NOSCRIPT No matching script.\r\n";
+	const struct circuit_fold fold = {.failures = 1, .writes = true};
+	struct fake_redis *fake = fake_redis_new(base);
+	struct store_result refusal;
+	struct answer a[4];
+	char url[64];
+
+	fake_redis_on(fake, "EVALSHA", noscript, FAKE_STAY);
+	fake_redis_on(fake, "EVAL", noscript, FAKE_STAY);
+	snprintf(url, sizeof(url), "redis://127.0.0.1:%d", fake_redis_port(fake));
+	open_store(url, "stoma:", store_test_limits());
+	wait_for(STORE_READY);
+
+	submit(&a[0], "k", OP_FAILURE);
+	wait_for_all();
+	ck_assert_uint_eq(metrics->redis_noscript, 1);
+
+	memset(&a[1], 0, sizeof(a[1]));
+	a[1].op = store->driver->fold(store, "k", 1, &fold, on_answer, &a[1], &refusal);
+	ck_assert_ptr_nonnull(a[1].op);
+	waiting++;
+	wait_for_all();
+	ck_assert_uint_eq(metrics->redis_noscript, 2);
+
+	/* In one call; then each by itself, as with any error of a whole call. */
+	submit(&a[2], "k", OP_FAILURE);
+	submit(&a[3], "l", OP_FAILURE);
+	wait_for_all();
+	ck_assert_uint_eq(metrics->redis_noscript, 5);
+
+	for (size_t i = 0; i < 4; i++) {
+		ck_assert_uint_eq(a[i].count, 1);
+		ck_assert_int_eq(a[i].result.status, STORE_ERROR);
+		ck_assert_str_eq(a[i].message, "NOSCRIPT No matching script.");
+	}
+	fake_redis_free(fake);
+}
+END_TEST
+
+START_TEST(another_type_is_an_error_and_stays)
+{
+	const struct circuit_op ops[] = {OP_GET, OP_SUCCESS, OP_FAILURE, OP_TO(CIRCUIT_OPEN),
+					 OP_RESET};
+	struct answer a;
+
+	open_ready("stoma:");
+	RUN("RPUSH stoma:cb:k x");
+	for (size_t i = 0; i < 5; i++) {
+		submit(&a, "k", ops[i]);
+		wait_for_all();
+		ck_assert_int_eq(a.result.status, STORE_ERROR);
+		ck_assert_msg(strncmp(a.message, "WRONGTYPE ", 10) == 0, "%s", a.message);
+	}
+	ck_assert_int_eq(redis_integer(redis, "LLEN stoma:cb:k"), 1);
+	ck_assert_int_eq(redis_integer(redis, "TTL stoma:cb:k"), -1);
+}
+END_TEST
+
+START_TEST(a_corrupt_value_reads_as_no_circuit)
+{
+	int64_t before;
+	struct circuit c;
+
+	open_ready("stoma:");
+	RUN("SET stoma:cb:k garbage");
+	before = now_ms();
+	c = do_ok("k", OP_GET);
+	ck_assert_int_eq(c.state, CIRCUIT_CLOSED);
+	ck_assert_int_ge(c.last_state_change, before);
+	ck_assert_int_le(c.last_state_change, now_ms());
+	ck_assert_uint_eq(metrics->corrupt_entries, 1);
+	ck_assert_uint_eq(warnings, 1);
+	ck_assert_msg(strstr(warning, "stoma:cb:k") != NULL, "%s", warning);
+
+	c = do_ok("k", OP_FAILURE);
+	ck_assert_int_eq(c.failure_count, 1);
+	ck_assert_uint_eq(metrics->corrupt_entries, 2);
+	ck_assert_uint_eq(warnings, 1);
+
+	do_ok("k", OP_GET);
+	ck_assert_uint_eq(metrics->corrupt_entries, 2);
+
+	RUN("SET stoma:cb:other {\"state\":\"open\"}");
+	ck_assert_int_eq(do_ok("other", OP_GET).state, CIRCUIT_OPEN);
+	ck_assert_int_eq(do_ok("other", OP_GET).last_state_change, 0);
+	ck_assert_uint_eq(metrics->corrupt_entries, 4);
+	ck_assert_uint_eq(warnings, 2);
+}
+END_TEST
+
+START_TEST(absent_reads_share_the_clock)
+{
+	struct answer answers[50];
+	int64_t before;
+
+	open_ready("stoma:");
+	RUN("CONFIG RESETSTAT");
+	before = now_ms();
+	for (size_t i = 0; i < 50; i++)
+		submit(&answers[i], "nobody", OP_GET);
+	wait_for_all();
+	for (size_t i = 0; i < 50; i++) {
+		ck_assert_int_eq(answers[i].result.status, STORE_OK);
+		ck_assert_int_ge(answers[i].result.circuit.last_state_change, before);
+		ck_assert_int_le(answers[i].result.circuit.last_state_change, now_ms());
+	}
+	/* 51 are the test's own. */
+	ck_assert_int_le(info("commandstats", "cmdstat_time:calls="), 51 + 10);
+	ck_assert_int_eq(redis_integer(redis, "DBSIZE"), 0);
+}
+END_TEST
+
+START_TEST(one_that_waits_for_the_clock_can_be_cancelled)
+{
+	struct answer answers[6];
+
+	open_ready("stoma:");
+	for (size_t i = 0; i < 6; i++)
+		submit(&answers[i], "nobody", OP_GET);
+	answers[0].cancels = &answers[5]; /* the last of the queue */
+	answers[1].cancels = &answers[2];
+	wait_for_all();
+	do_ok("k", OP_FAILURE);
+	for (size_t i = 0; i < 6; i++)
+		ck_assert_uint_eq(answers[i].count, i != 5 && i != 2);
+}
+END_TEST
+
+START_TEST(too_many_at_once_are_refused)
+{
+	struct store_limits limits = store_test_limits();
+	struct store_query query = {.limit = 10};
+	struct answer answers[3];
+
+	limits.max_in_flight = 2;
+	open_store(server.store, "stoma:", limits);
+	wait_for(STORE_READY);
+	for (size_t i = 0; i < 3; i++)
+		submit(&answers[i], "k", OP_FAILURE);
+	ck_assert_uint_eq(answers[2].count, 1);
+	ck_assert_int_eq(answers[2].result.status, STORE_OVERLOADED);
+	ck_assert_int_eq(store_run_list(base, store, &query).status, STORE_OVERLOADED);
+	wait_for_all();
+	ck_assert_int_eq(do_ok("k", OP_GET).failure_count, 2);
+}
+END_TEST
+
+START_TEST(the_longest_prefix_and_key)
+{
+	char prefix[258], key[KEY_MAX + 1];
+	struct store_query query = {.limit = 10, .prefix_len = KEY_MAX};
+	struct redis_target target;
+	struct store_limits limits = store_test_limits();
+	struct store_result r;
+	char why[256];
+
+	memset(prefix, '*', 257);
+	prefix[257] = '\0';
+	redis_target_parse(server.store, &target, why, sizeof(why));
+	ck_assert_ptr_null(store_redis_new(base, &target, prefix, &limits, NULL, NULL));
+	prefix[256] = '\0';
+	memset(key, '[', KEY_MAX);
+	key[KEY_MAX] = '\0';
+	open_ready(prefix);
+	do_ok(key, OP_FAILURE);
+	RUN("SET %s%s {}", "x", prefix);
+	memset(query.prefix, '[', KEY_MAX);
+	r = store_run_list(base, store, &query);
+	ck_assert_int_eq(r.status, STORE_OK);
+	ck_assert_uint_eq(r.page->count, 1);
+	ck_assert_uint_eq(r.page->items[0].key_len, KEY_MAX);
+	store_page_free(r.page);
+}
+END_TEST
+
+/* --- the listing --- */
+
+#define CIRCUITS 1000
+#define FOREIGN  5000
+
+static void add_foreign(unsigned from, unsigned to)
+{
+	for (unsigned n = from; n < to; n++)
+		redisAppendCommand(redis, "SET cache:%u x", n);
+	for (unsigned n = from; n < to; n++) {
+		void *reply;
+
+		ck_assert_int_eq(redisGetReply(redis, &reply), REDIS_OK);
+		freeReplyObject(reply);
+	}
+}
+
+/* Circuits svc*N (N odd) and svc[N (N even), every tenth open, and what is none. */
+static void fill_server(void)
+{
+	add_foreign(0, FOREIGN);
+	for (unsigned n = 0; n < CIRCUITS; n++)
+		RUN("SET %s%u {\"state\":\"%s\",\"failureCount\":%u,\"successCount\":0,"
+		    "\"lastFailureTime\":0,\"lastStateChange\":0}",
+		    n % 2 ? "stoma:cb:svc*" : "stoma:cb:svc[", n, n % 10 == 0 ? "open" : "closed",
+		    n);
+	RUN("RPUSH stoma:cb:svc*list x");
+	RUN("SET stoma:cb:svc*none garbage");
+	RUN("SET stoma:cb: {}");
+	RUN("SET stoma:cb:%b {}", "\xff", (size_t)1);
+	RUN("SET stoma:cbsvc*1 {}");
+	RUN("SET stomaxcb:svc*1 {}");
+}
+
+struct listed {
+	unsigned seen[CIRCUITS];
+	unsigned pages;
+};
+
+static void take_page(struct listed *listed, const struct store_page *page)
+{
+	for (size_t i = 0; i < page->count; i++) {
+		const struct store_item *item = &page->items[i];
+		char key[32];
+		unsigned n;
+
+		ck_assert_uint_lt(item->key_len, sizeof(key));
+		memcpy(key, item->key, item->key_len);
+		key[item->key_len] = '\0';
+		ck_assert_msg(strncmp(key, "svc", 3) == 0, "%s", key);
+		n = (unsigned)strtoul(key + 4, NULL, 10);
+		ck_assert_uint_lt(n, CIRCUITS);
+		ck_assert_int_eq(key[3], n % 2 ? '*' : '[');
+		ck_assert_int_eq(item->circuit.failure_count, n);
+		listed->seen[n]++;
+	}
+}
+
+/* Between two pages `meanwhile` is called, if given. */
+static void list_all(struct listed *listed, struct store_query query,
+		     void (*meanwhile)(unsigned page))
+{
+	memset(listed, 0, sizeof(*listed));
+	do {
+		struct store_result r = store_run_list(base, store, &query);
+
+		ck_assert_msg(r.status == STORE_OK, "status %d", r.status);
+		ck_assert_uint_le(r.page->count, query.limit);
+		take_page(listed, r.page);
+		snprintf(query.cursor, sizeof(query.cursor), "%s", r.page->cursor);
+		ck_assert_uint_eq(strspn(query.cursor, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+						       "abcdefghijklmnopqrstuvwxyz0123456789-_."),
+				  strlen(query.cursor));
+		store_page_free(r.page);
+		ck_assert_uint_lt(++listed->pages, 10000);
+		if (meanwhile)
+			meanwhile(listed->pages);
+	} while (query.cursor[0]);
+}
+
+START_TEST(a_listing_among_foreign_keys)
+{
+	static const unsigned limits[] = {7, 100, 1000};
+	struct listed listed;
+
+	open_ready("stoma:");
+	fill_server();
+	for (size_t l = 0; l < 3; l++) {
+		list_all(&listed, (struct store_query){.limit = limits[l]}, NULL);
+		for (unsigned n = 0; n < CIRCUITS; n++)
+			ck_assert_msg(listed.seen[n] == 1, "limit %u: %u is there %u times",
+				      limits[l], n, listed.seen[n]);
+	}
+	/* Pages are filled, however many steps that takes. */
+	ck_assert_uint_le(listed.pages, 2);
+	ck_assert_uint_eq(warnings, 1);
+}
+END_TEST
+
+START_TEST(a_listing_by_state_and_prefix)
+{
+	struct store_query by_state = {.limit = 7, .has_state = true, .state = CIRCUIT_OPEN};
+	struct store_query by_star = {.limit = 100, .prefix = "svc*", .prefix_len = 4};
+	struct store_query by_bracket = {.limit = 100, .prefix = "svc[1", .prefix_len = 5};
+	struct store_query by_none = {.limit = 100, .prefix = "svc?", .prefix_len = 4};
+	struct listed listed;
+
+	open_ready("stoma:");
+	fill_server();
+	list_all(&listed, by_state, NULL);
+	for (unsigned n = 0; n < CIRCUITS; n++)
+		ck_assert_uint_eq(listed.seen[n], n % 10 == 0);
+	list_all(&listed, by_star, NULL);
+	for (unsigned n = 0; n < CIRCUITS; n++)
+		ck_assert_uint_eq(listed.seen[n], n % 2);
+	list_all(&listed, by_bracket, NULL);
+	for (unsigned n = 0; n < CIRCUITS; n++)
+		ck_assert_uint_eq(listed.seen[n],
+				  n % 2 == 0 && (n == 1 || n / 10 == 1 || n / 100 == 1));
+	list_all(&listed, by_none, NULL);
+	for (unsigned n = 0; n < CIRCUITS; n++)
+		ck_assert_uint_eq(listed.seen[n], 0);
+}
+END_TEST
+
+/* Foreign keys go for some pages, then come, so that a step stops elsewhere the next time. */
+static void churn(unsigned page)
+{
+	if (page <= 40) {
+		for (unsigned n = 0; n < 60; n++)
+			RUN("DEL cache:%u", (page - 1) * 60 + n);
+	} else if (page <= 140) {
+		add_foreign(FOREIGN + page * 100, FOREIGN + page * 100 + 100);
+	}
+}
+
+START_TEST(a_listing_while_keys_come_and_go)
+{
+	struct listed listed;
+
+	open_ready("stoma:");
+	fill_server();
+	list_all(&listed, (struct store_query){.limit = 7}, churn);
+	for (unsigned n = 0; n < CIRCUITS; n++)
+		ck_assert_msg(listed.seen[n] == 1, "%u is there %u times", n, listed.seen[n]);
+}
+END_TEST
+
+START_TEST(a_listing_in_short_time_has_a_short_page)
+{
+	struct store_limits limits = store_test_limits();
+	struct listed listed;
+
+	open_ready("stoma:");
+	fill_server();
+	limits.timeout_ms = 1;
+	store_reconfigure(store, &limits);
+	/* A step may take longer than that: then there is no page at all. */
+	for (;;) {
+		struct store_query query = {.limit = 1000};
+		struct store_result r = store_run_list(base, store, &query);
+
+		if (r.status == STORE_TIMEOUT)
+			continue;
+		ck_assert_int_eq(r.status, STORE_OK);
+		ck_assert_uint_lt(r.page->count, CIRCUITS);
+		ck_assert_str_ne(r.page->cursor, "");
+		store_page_free(r.page);
+		break;
+	}
+	store_reconfigure(store, &(struct store_limits){.timeout_ms = 5000, .max_in_flight = 100});
+	list_all(&listed, (struct store_query){.limit = 1000}, NULL);
+}
+END_TEST
+
+START_TEST(cursors_that_are_none)
+{
+	static const char *const cursors[] = {
+		"0",  "1.",     "1.2",        "1.2.",     "1.2.=",   "1.2.a2V5.",
+		"-1", "1.2.a",  "1.2.a2Vz\n", "1.2.AAAA", "1.2._w",  "18446744073709551616",
+		"1 ", "1.2.a3", " 1",         "1..a2V5",  ".2.a2V5",
+	};
+	struct store_query query = {.limit = 10};
+
+	open_ready("stoma:");
+	for (size_t i = 0; i < sizeof(cursors) / sizeof(cursors[0]); i++) {
+		snprintf(query.cursor, sizeof(query.cursor), "%s", cursors[i]);
+		ck_assert_msg(store_run_list(base, store, &query).status == STORE_BAD_CURSOR, "%s",
+			      cursors[i]);
+	}
+	memset(query.cursor, 'a', sizeof(query.cursor) - 1);
+	memcpy(query.cursor, "1.2.", 4);
+	ck_assert_int_eq(store_run_list(base, store, &query).status, STORE_BAD_CURSOR);
+}
+END_TEST
+
+/* --- when Redis is away --- */
+
+START_TEST(no_server_is_said_at_once)
+{
+	char nowhere[160];
+	struct store_query query = {.limit = 10};
+	struct store_health health;
+	struct answer a;
+
+	snprintf(nowhere, sizeof(nowhere), "redis+unix://%s/no", server.dir);
+	open_store(nowhere, "stoma:", store_test_limits());
+	for (int i = 0; i < 20; i++)
+		event_base_loop(base, EVLOOP_NONBLOCK);
+	submit(&a, "k", OP_FAILURE);
+	ck_assert_uint_eq(a.count, 1);
+	ck_assert_int_eq(a.result.status, STORE_UNAVAILABLE);
+	ck_assert_str_ne(a.message, "");
+	submit(&a, "k", OP_GET);
+	ck_assert_uint_eq(a.count, 1);
+	ck_assert_int_eq(a.result.status, STORE_UNAVAILABLE);
+	ck_assert_int_eq(store_run_list(base, store, &query).status, STORE_UNAVAILABLE);
+	store_health(store, &health);
+	ck_assert_int_eq(health.condition, STORE_AWAY);
+	ck_assert_str_ne(health.reason, "");
+	ck_assert_int_eq(metrics->store_up, 0);
+}
+END_TEST
+
+START_TEST(a_frozen_server_costs_the_deadline)
+{
+	struct store_limits limits = store_test_limits();
+	struct answer read, write, absent, later;
+
+	limits.timeout_ms = 100;
+	open_store(server.store, "stoma:", limits);
+	wait_for(STORE_READY);
+	ck_assert_int_eq(metrics->store_up, 1);
+	do_ok("k", OP_FAILURE);
+	kill(server.pid, SIGSTOP);
+	submit(&read, "k", OP_GET);
+	submit(&write, "k", OP_FAILURE);
+	submit(&absent, "nobody", OP_GET);
+	wait_for_all();
+	ck_assert_int_eq(read.result.status, STORE_TIMEOUT);
+	ck_assert(read.result.timed_out);
+	ck_assert_int_eq(write.result.status, STORE_UNKNOWN);
+	ck_assert(write.result.timed_out);
+	ck_assert_int_eq(absent.result.status, STORE_TIMEOUT);
+
+	/* After some of these nobody waits any more. */
+	submit(&later, "k", OP_GET);
+	ck_assert_uint_eq(later.count, 1);
+	ck_assert_int_eq(later.result.status, STORE_UNAVAILABLE);
+	ck_assert_int_eq(metrics->store_up, 0);
+
+	kill(server.pid, SIGCONT);
+	wait_for(STORE_READY);
+	limits.timeout_ms = 5000; /* a busy machine */
+	store_reconfigure(store, &limits);
+	ck_assert_int_eq(do_ok("k", OP_GET).failure_count, 2);
+	ck_assert_uint_eq(read.count + write.count + absent.count, 3);
+}
+END_TEST
+
+START_TEST(a_listing_has_a_deadline_too)
+{
+	struct store_limits limits = store_test_limits();
+	struct store_query query = {.limit = 10};
+
+	limits.timeout_ms = 100;
+	open_store(server.store, "stoma:", limits);
+	wait_for(STORE_READY);
+	kill(server.pid, SIGSTOP);
+	ck_assert_int_eq(store_run_list(base, store, &query).status, STORE_TIMEOUT);
+	kill(server.pid, SIGCONT);
+	do_ok("k", OP_FAILURE);
+}
+END_TEST
+
+static void on_page(void *arg, struct store_result *result)
+{
+	(void)arg;
+	(void)result;
+	ck_abort_msg("a cancelled listing has answered");
+}
+
+START_TEST(freed_with_everything_in_flight)
+{
+	struct answer answers[20];
+	struct store_query query = {.limit = 1000};
+	struct store_result result;
+	struct store_op *op;
+
+	open_ready("stoma:");
+	fill_server();
+	op = store_list(store, &query, on_page, NULL, &result);
+	ck_assert_ptr_nonnull(op);
+	event_base_loop(base, EVLOOP_ONCE);
+	store_cancel(op);
+	for (int turns = 0; turns < 4; turns++) {
+		for (size_t i = 0; i < 20; i++)
+			submit(&answers[i], i % 2 ? "k" : "nobody", i % 3 ? OP_GET : OP_FAILURE);
+		store_list(store, &query, on_page, NULL, &result);
+		for (int i = 0; i < turns; i++)
+			event_base_loop(base, EVLOOP_ONCE);
+		store_free(store);
+		for (size_t i = 0; i < 20; i++)
+			answers[i].op = NULL;
+		waiting = 0;
+		open_ready("stoma:");
+	}
+}
+END_TEST
+
+START_TEST(a_server_killed_with_operations_in_flight)
+{
+	struct redis_server_process doomed;
+	struct answer read, write;
+
+	redis_server_start(&doomed, NULL);
+	open_store(doomed.store, "stoma:", store_test_limits());
+	wait_for(STORE_READY);
+	kill(doomed.pid, SIGSTOP);
+	submit(&read, "k", OP_GET);
+	submit(&write, "k", OP_FAILURE);
+	event_base_loop(base, EVLOOP_NONBLOCK);
+	redis_server_kill(&doomed);
+	wait_for_all();
+	ck_assert_int_eq(read.result.status, STORE_UNAVAILABLE);
+	ck_assert_int_eq(write.result.status, STORE_UNKNOWN);
+	ck_assert(!write.result.timed_out);
+	ck_assert_str_ne(write.message, "");
+	redis_server_stop(&doomed);
+}
+END_TEST
+
+START_TEST(a_demoted_master_refuses_and_is_away)
+{
+	struct redis_server_process demoted;
+	redisContext *its;
+	struct store_health health;
+	struct answer write;
+
+	redis_server_start(&demoted, NULL);
+	its = redis_server_connect(&demoted);
+	open_store(demoted.store, "stoma:", store_test_limits());
+	wait_for(STORE_READY);
+	freeReplyObject(redisCommand(its, "REPLICAOF 127.0.0.1 1"));
+	submit(&write, "k", OP_FAILURE);
+	wait_for_all();
+	ck_assert_msg(write.result.status == STORE_UNAVAILABLE, "%d %s", write.result.status,
+		      write.message);
+	store_health(store, &health);
+	ck_assert_int_eq(health.condition, STORE_AWAY);
+	ck_assert_str_ne(health.reason, "");
+	redisFree(its);
+	redis_server_stop(&demoted);
+}
+END_TEST
+
+/* Commands that answer with an integer stand in the place of ours. */
+START_TEST(strange_replies_are_errors)
+{
+	static const char *const renamed[] = {
+		"--rename-command",
+		"GET",
+		"",
+		"--rename-command",
+		"EVALSHA",
+		"",
+		"--rename-command",
+		"SCAN",
+		"",
+		"--rename-command",
+		"STRLEN",
+		"GET",
+		"--rename-command",
+		"EXISTS",
+		"EVALSHA",
+		"--rename-command",
+		"TOUCH",
+		"SCAN",
+		NULL,
+	};
+	struct redis_server_process strange;
+	struct store_query query = {.limit = 10};
+	struct answer a;
+
+	redis_server_start(&strange, renamed);
+	open_store(strange.store, "stoma:", store_test_limits());
+	wait_for(STORE_READY);
+	submit(&a, "k", OP_GET);
+	wait_for_all();
+	ck_assert_int_eq(a.result.status, STORE_ERROR);
+	ck_assert_str_eq(a.message, "unexpected reply from Redis");
+	submit(&a, "k", OP_FAILURE);
+	wait_for_all();
+	ck_assert_int_eq(a.result.status, STORE_ERROR);
+	ck_assert_str_eq(a.message, "unexpected reply from Redis");
+	ck_assert_int_eq(store_run_list(base, store, &query).status, STORE_ERROR);
+	redis_server_stop(&strange);
+}
+END_TEST
+
+START_TEST(a_full_server_is_an_error)
+{
+	struct answer a;
+
+	open_ready("stoma:");
+	do_ok("k", OP_FAILURE);
+	RUN("CONFIG SET maxmemory 1");
+	submit(&a, "k", OP_FAILURE);
+	wait_for_all();
+	RUN("CONFIG SET maxmemory 0");
+	ck_assert_int_eq(a.result.status, STORE_ERROR);
+	ck_assert_msg(strncmp(a.message, "OOM ", 4) == 0, "%s", a.message);
+	ck_assert_int_eq(do_ok("k", OP_GET).failure_count, 1);
+}
+END_TEST
+
+/* --- group commit --- */
+
+/* What came together goes together, and each has the snapshot of its own step. */
+START_TEST(together_each_is_a_step_of_its_own)
+{
+	enum { MANY = 90 };
+	struct answer answers[MANY];
+	static const char *const keys[] = {"a", "b", "c"};
+	int64_t calls;
+
+	open_ready("stoma:");
+	calls = info("commandstats", "cmdstat_evalsha:calls=");
+	for (int i = 0; i < MANY; i++)
+		submit(&answers[i], keys[i % 3], OP_FAILURE);
+	wait_for_all();
+	for (int i = 0; i < MANY; i++) {
+		ck_assert_int_eq(answers[i].result.status, STORE_OK);
+		ck_assert_int_eq(answers[i].result.circuit.failure_count, i / 3 + 1);
+	}
+	ck_assert_int_eq(do_ok("b", OP_GET).failure_count, MANY / 3);
+	ck_assert_int_eq(info("commandstats", "cmdstat_evalsha:calls=") - calls, 1);
+}
+END_TEST
+
+START_TEST(together_the_order_is_kept)
+{
+	struct answer a[6];
+
+	open_ready("stoma:");
+	submit(&a[0], "k", OP_FAILURE);
+	submit(&a[1], "k", OP_TO(CIRCUIT_OPEN));
+	submit(&a[2], "k", OP_FROM_TO(CIRCUIT_OPEN, CIRCUIT_HALF_OPEN));
+	submit(&a[3], "k", OP_FROM_TO(CIRCUIT_OPEN, CIRCUIT_HALF_OPEN));
+	submit(&a[4], "k", OP_RESET);
+	submit(&a[5], "k", OP_SUCCESS);
+	wait_for_all();
+	ck_assert_int_eq(a[1].result.was, CIRCUIT_CLOSED);
+	ck_assert_int_eq(a[1].result.circuit.failure_count, 1);
+	ck_assert_int_eq(a[2].result.status, STORE_OK);
+	ck_assert_int_eq(a[2].result.was, CIRCUIT_OPEN);
+	ck_assert_int_eq(a[3].result.status, STORE_CONFLICT);
+	ck_assert_int_eq(a[3].result.circuit.state, CIRCUIT_HALF_OPEN);
+	ck_assert_int_eq(a[4].result.status, STORE_OK);
+	ck_assert_int_eq(a[5].result.circuit.failure_count, 0);
+	ck_assert_int_eq(a[5].result.circuit.success_count, 1);
+	ck_assert_int_eq(do_ok("k", OP_GET).success_count, 1);
+}
+END_TEST
+
+/* One circuit's error is no other's: of its type, and of who may touch it. */
+START_TEST(together_each_fails_by_itself)
+{
+	struct answer good, list, forbidden, fine;
+	char url[128];
+
+	RUN("ACL SETUSER half on >pw ~stoma:cb:good ~stoma:cb:list ~stoma:cb:fine +@all");
+	RUN("RPUSH stoma:cb:list x");
+	snprintf(url, sizeof(url), "redis://half:pw@127.0.0.1:%d", server.port);
+	open_store(url, "stoma:", store_test_limits());
+	wait_for(STORE_READY);
+	submit(&good, "good", OP_FAILURE);
+	submit(&list, "list", OP_FAILURE);
+	submit(&fine, "fine", OP_SUCCESS);
+	wait_for_all();
+	ck_assert_int_eq(good.result.status, STORE_OK);
+	ck_assert_int_eq(list.result.status, STORE_ERROR);
+	ck_assert_msg(strncmp(list.message, "WRONGTYPE ", 10) == 0, "%s", list.message);
+	ck_assert_int_eq(fine.result.status, STORE_OK);
+
+	submit(&good, "good", OP_FAILURE);
+	submit(&forbidden, "forbidden", OP_FAILURE);
+	submit(&fine, "fine", OP_SUCCESS);
+	wait_for_all();
+	ck_assert_int_eq(good.result.circuit.failure_count, 2);
+	ck_assert_int_eq(fine.result.circuit.success_count, 2);
+	ck_assert_int_eq(forbidden.result.status, STORE_ERROR);
+	ck_assert_msg(strncmp(forbidden.message, "NOPERM ", 7) == 0, "%s", forbidden.message);
+	RUN("ACL DELUSER half");
+}
+END_TEST
+
+/* What waits for the call before it was not handed over, and says so. */
+START_TEST(what_waited_was_surely_not_applied)
+{
+	struct store_limits limits = store_test_limits();
+	struct answer under_way, waits, cancelled;
+
+	limits.timeout_ms = 100;
+	open_store(server.store, "stoma:", limits);
+	wait_for(STORE_READY);
+	kill(server.pid, SIGSTOP);
+	submit(&under_way, "k", OP_FAILURE);
+	event_base_loop(base, EVLOOP_NONBLOCK); /* the call goes out */
+	submit(&waits, "k", OP_FAILURE);
+	submit(&cancelled, "k", OP_FAILURE);
+	store_cancel(cancelled.op);
+	waiting--;
+	wait_for_all();
+	ck_assert_int_eq(under_way.result.status, STORE_UNKNOWN);
+	ck_assert_int_eq(waits.result.status, STORE_UNAVAILABLE);
+	ck_assert(waits.result.timed_out);
+	ck_assert_uint_eq(cancelled.count, 0);
+	kill(server.pid, SIGCONT);
+	wait_for(STORE_READY);
+	limits.timeout_ms = 5000; /* a busy machine */
+	store_reconfigure(store, &limits);
+	ck_assert_int_eq(do_ok("k", OP_FAILURE).failure_count, 2);
+}
+END_TEST
+
+static TCase *cases(void)
+{
+	TCase *t = tcase_create("redis");
+
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_set_timeout(t, 60);
+	tcase_add_test(t, the_layout_is_stomas);
+	tcase_add_test(t, writes_renew_the_time_to_live);
+	tcase_add_test(t, every_transition_reaches_the_script);
+	tcase_add_test(t, a_forgotten_script_is_sent_again);
+	tcase_add_test(t, a_script_refused_whole_is_an_error);
+	tcase_add_test(t, another_type_is_an_error_and_stays);
+	tcase_add_test(t, a_corrupt_value_reads_as_no_circuit);
+	tcase_add_test(t, absent_reads_share_the_clock);
+	tcase_add_test(t, one_that_waits_for_the_clock_can_be_cancelled);
+	tcase_add_test(t, too_many_at_once_are_refused);
+	tcase_add_test(t, the_longest_prefix_and_key);
+	tcase_add_test(t, a_listing_among_foreign_keys);
+	tcase_add_test(t, a_listing_by_state_and_prefix);
+	tcase_add_test(t, a_listing_while_keys_come_and_go);
+	tcase_add_test(t, a_listing_in_short_time_has_a_short_page);
+	tcase_add_test(t, cursors_that_are_none);
+	tcase_add_test(t, no_server_is_said_at_once);
+	tcase_add_test(t, a_frozen_server_costs_the_deadline);
+	tcase_add_test(t, a_listing_has_a_deadline_too);
+	tcase_add_test(t, freed_with_everything_in_flight);
+	tcase_add_test(t, a_server_killed_with_operations_in_flight);
+	tcase_add_test(t, a_demoted_master_refuses_and_is_away);
+	tcase_add_test(t, strange_replies_are_errors);
+	tcase_add_test(t, a_full_server_is_an_error);
+	tcase_add_test(t, together_each_is_a_step_of_its_own);
+	tcase_add_test(t, together_the_order_is_kept);
+	tcase_add_test(t, together_each_fails_by_itself);
+	tcase_add_test(t, what_waited_was_surely_not_applied);
+	return t;
+}
+
+int main(void)
+{
+	Suite *s = suite_create("store_redis");
+	TCase *both[] = {store_contract(&contract), cases()};
+
+	signal(SIGPIPE, SIG_IGN);
+	for (size_t i = 0; i < 2; i++) {
+		tcase_add_unchecked_fixture(both[i], start_server, stop_server);
+		suite_add_tcase(s, both[i]);
+	}
+	return suite_run(s);
+}

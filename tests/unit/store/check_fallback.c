@@ -1,0 +1,783 @@
+/*
+ * The fallback over a scripted store in the place of Redis: it comes and goes, answers or
+ * loses what it was given, as each test says.
+ */
+#include "base/metrics.h"
+#include "store/driver.h"
+#include "store_contract.h"
+#include "suite.h"
+
+#include <event2/event.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define T0 INT64_C(1700000000000)
+
+/* --- the scripted store ----------------------------------------------------------------- */
+
+enum mood {
+	ANSWER, /* as an embedded store does, in the next turn of the loop */
+	HOLD,   /* say nothing */
+	LOSE,   /* take it, and lose it in the next turn */
+	REFUSE, /* surely not taken, in the next turn */
+	FAIL,   /* an error of the store's own, in the next turn */
+	/* As ANSWER, but for a step: it goes down, and says nothing of the step, which ... */
+	LOSE_STEP, /* it has not taken */
+	HIDE_STEP, /* it has taken */
+};
+
+/* An operation or a step that was handed over. */
+struct scripted_op {
+	struct store_op op;
+	struct event *turn;
+	enum mood mood;
+	bool writes;
+	struct circuit_op what;
+	bool is_fold;
+	struct circuit_fold fold;
+	size_t key_len;
+	char key[KEY_MAX];
+};
+
+struct scripted_store {
+	struct store store;
+	struct store *circuits;
+	bool up;
+	enum mood mood;
+	const char *words; /* of FAIL */
+	int64_t offset_ms, error_ms;
+	char journal[1024]; /* what was applied: "f:key" an operation, "w:key" a step */
+};
+
+static struct scripted_store *scripted;
+
+static void journal(const char *what, const char *key, size_t len)
+{
+	size_t used = strlen(scripted->journal);
+
+	snprintf(scripted->journal + used, sizeof(scripted->journal) - used, "%s%s:%.*s",
+		 used ? " " : "", what, (int)len, key);
+}
+
+static void apply_fold(struct scripted_op *o, struct store_result *result)
+{
+	struct store_request get = {.key = o->key, .key_len = o->key_len, .op = OP_GET};
+	struct store_result before;
+
+	store_submit(scripted->circuits, &get, NULL, NULL, &before);
+	store_refuse(result, STORE_OK, NULL);
+	switch (circuit_fold_apply(&before.circuit, !before.absent, 0, &o->fold)) {
+	case CIRCUIT_WRITTEN:
+		store_memory_put(scripted->circuits, o->key, o->key_len, &before.circuit);
+		break;
+	case CIRCUIT_REMOVED:
+		store_memory_put(scripted->circuits, o->key, o->key_len, NULL);
+		result->absent = true;
+		break;
+	default:
+		result->absent = before.absent;
+	}
+	result->circuit = before.circuit;
+}
+
+static void set_up(bool up)
+{
+	scripted->up = up;
+	scripted->store.on_change(scripted->store.on_change_arg, up);
+}
+
+static void answer(struct scripted_op *o, const struct store_request *request,
+		   struct store_result *result)
+{
+	static const char letters[] = "gsftd";
+	char letter[2] = {o->is_fold ? 'w' : letters[o->what.verb], '\0'};
+	bool silent = o->is_fold && (o->mood == LOSE_STEP || o->mood == HIDE_STEP);
+
+	if (!o->is_fold || o->mood != LOSE_STEP)
+		journal(letter, o->key, o->key_len);
+	if (!o->is_fold)
+		store_submit(scripted->circuits, request, NULL, NULL, result);
+	else if (o->mood != LOSE_STEP)
+		apply_fold(o, result);
+	if (silent) {
+		set_up(false);
+		store_refuse(result, STORE_UNKNOWN, "lost");
+	}
+}
+
+static void on_scripted_turn(evutil_socket_t fd, short what, void *arg)
+{
+	struct scripted_op *o = arg;
+	struct store_request request = {.key = o->key, .key_len = o->key_len, .op = o->what};
+	struct store_result result;
+
+	(void)fd;
+	(void)what;
+	event_free(o->turn);
+	switch (o->mood) {
+	case LOSE:
+		store_refuse(&result, o->writes ? STORE_UNKNOWN : STORE_UNAVAILABLE, "lost");
+		break;
+	case REFUSE:
+		store_refuse(&result, STORE_UNAVAILABLE, "refused");
+		break;
+	case FAIL:
+		store_refuse(&result, STORE_ERROR, scripted->words);
+		break;
+	default:
+		answer(o, &request, &result);
+	}
+	store_op_finish(&o->op, &result);
+}
+
+static struct scripted_op *scripted_start(struct store *s, const char *key, size_t key_len)
+{
+	struct scripted_op *o = calloc(1, sizeof(*o));
+
+	ck_assert_uint_le(key_len, sizeof(o->key));
+	memcpy(o->key, key, key_len);
+	o->key_len = key_len;
+	o->mood = scripted->mood;
+	o->turn = evtimer_new(s->base, on_scripted_turn, o);
+	if (o->mood != HOLD)
+		event_active(o->turn, EV_TIMEOUT, 0);
+	return o;
+}
+
+static struct store_op *scripted_submit(struct store *s, const struct store_request *request,
+					store_done_fn *done, void *arg, struct store_result *result)
+{
+	struct scripted_op *o;
+
+	if (!scripted->up)
+		return store_refuse(result, STORE_UNAVAILABLE, "down");
+	o = scripted_start(s, request->key, request->key_len);
+	o->what = request->op;
+	o->writes = circuit_verb_writes(request->op.verb);
+	store_op_start(s, &o->op, done, arg);
+	return &o->op;
+}
+
+static struct store_op *scripted_fold(struct store *s, const char *key, size_t key_len,
+				      const struct circuit_fold *fold, store_done_fn *done,
+				      void *arg, struct store_result *result)
+{
+	struct scripted_op *o;
+
+	if (!scripted->up)
+		return store_refuse(result, STORE_UNAVAILABLE, "down");
+	o = scripted_start(s, key, key_len);
+	o->is_fold = true;
+	o->writes = true;
+	o->fold = *fold;
+	store_op_start_open(s, &o->op, done, arg);
+	return &o->op;
+}
+
+static struct store_op *scripted_list(struct store *s, const struct store_query *query,
+				      store_done_fn *done, void *arg, struct store_result *result)
+{
+	(void)s;
+	if (!scripted->up)
+		return store_refuse(result, STORE_UNAVAILABLE, "down");
+	return store_list(scripted->circuits, query, done, arg, result);
+}
+
+static void scripted_detach(struct store_op *op, struct store_result *verdict)
+{
+	struct scripted_op *o = (struct scripted_op *)op;
+
+	event_free(o->turn);
+	verdict->status = o->writes ? STORE_UNKNOWN : STORE_TIMEOUT;
+}
+
+static void scripted_health(struct store *s, struct store_health *health)
+{
+	(void)s;
+	health->condition = scripted->up ? STORE_READY : STORE_AWAY;
+	health->since_ms = 1;
+	snprintf(health->reason, sizeof(health->reason), "%s", scripted->up ? "" : "down");
+}
+
+static void scripted_free(struct store *s)
+{
+	store_free(scripted->circuits);
+	store_fini(s);
+	free(scripted);
+}
+
+static int64_t scripted_offset(struct store *s, int64_t *error_ms)
+{
+	(void)s;
+	*error_ms = scripted->error_ms;
+	return scripted->offset_ms;
+}
+
+static const struct store_driver scripted_driver = {
+	.name = "scripted",
+	.submit = scripted_submit,
+	.list = scripted_list,
+	.detach = scripted_detach,
+	.health = scripted_health,
+	.free = scripted_free,
+	.fold = scripted_fold,
+	.clock_offset_ms = scripted_offset,
+};
+
+/* --- the fixture -------------------------------------------------------------------------- */
+
+static struct event_base *base;
+static struct store *store;
+static struct metrics *metrics;
+static int64_t fake_now;
+
+static int64_t fake_clock(void *arg)
+{
+	return *(int64_t *)arg;
+}
+
+static struct store *open_on(struct event_base *on, const struct store_limits *limits)
+{
+	struct store_clock clock = {fake_clock, fake_clock, &fake_now};
+
+	fake_now = T0;
+	if (!metrics)
+		metrics = calloc(1, sizeof(*metrics));
+	memset(metrics, 0, sizeof(*metrics));
+	scripted = calloc(1, sizeof(*scripted));
+	ck_assert_int_eq(store_init(&scripted->store, &scripted_driver, on, limits), 0);
+	scripted->circuits = store_memory_new(on, limits, clock, NULL);
+	return store_fallback_new(on, &scripted->store, limits, clock, metrics, NULL);
+}
+
+static struct store *open_away(struct event_base *on, const struct store_limits *limits)
+{
+	return open_on(on, limits);
+}
+
+static struct store *open_there(struct event_base *on, const struct store_limits *limits)
+{
+	struct store *s = open_on(on, limits);
+
+	set_up(true);
+	return s;
+}
+
+static int64_t now_ms(void)
+{
+	return fake_now;
+}
+
+static const struct store_fixture there = {.open = open_there, .now_ms = now_ms};
+
+static void setup(void)
+{
+	struct store_limits limits = store_test_limits();
+
+	base = event_base_new();
+	limits.max_circuits = 3;
+	store = open_there(base, &limits);
+}
+
+static void teardown(void)
+{
+	store_free(store);
+	event_base_free(base);
+}
+
+static struct store_result run(const char *key, struct circuit_op op, enum store_status status,
+			       bool degraded)
+{
+	struct store_result r = store_do(base, store, key, op, status);
+
+	ck_assert_int_eq(r.degraded, degraded);
+	return r;
+}
+
+static struct circuit there_ok(const char *key, struct circuit_op op)
+{
+	return run(key, op, STORE_OK, false).circuit;
+}
+
+static struct circuit away_ok(const char *key, struct circuit_op op)
+{
+	return run(key, op, STORE_OK, true).circuit;
+}
+
+/* What main holds, whoever asks. */
+static struct store_result in_main(const char *key)
+{
+	struct store_request get = {.key = key, .key_len = strlen(key), .op = OP_GET};
+	struct store_result r;
+
+	store_submit(scripted->circuits, &get, NULL, NULL, &r);
+	return r;
+}
+
+static void until_folded(void)
+{
+	for (int i = 0; i < 10000 && metrics->folds_pending; i++)
+		event_base_loop(base, EVLOOP_ONCE);
+	ck_assert_int_eq(metrics->folds_pending, 0);
+}
+
+/* --- away ----------------------------------------------------------------------------------- */
+
+START_TEST(goes_on_with_the_snapshots_last_seen)
+{
+	there_ok("k", OP_FAILURE);
+	there_ok("k", OP_TO(CIRCUIT_OPEN));
+	set_up(false);
+	ck_assert_int_eq(away_ok("k", OP_GET).state, CIRCUIT_OPEN);
+	ck_assert_int_eq(away_ok("k", OP_FAILURE).failure_count, 2);
+	ck_assert_int_eq(away_ok("new", OP_FAILURE).failure_count, 1);
+	run("k", OP_FROM_TO(CIRCUIT_CLOSED, CIRCUIT_OPEN), STORE_CONFLICT, true);
+	ck_assert_int_eq(in_main("k").circuit.failure_count, 1);
+}
+END_TEST
+
+START_TEST(what_others_did_and_we_saw_is_the_seed)
+{
+	struct circuit theirs = {.state = CIRCUIT_HALF_OPEN, .failure_count = 9};
+
+	there_ok("k", OP_FAILURE);
+	store_memory_put(scripted->circuits, "k", 1, &theirs);
+	there_ok("k", OP_GET);
+	store_memory_put(scripted->circuits, "gone", 4, &theirs);
+	there_ok("gone", OP_GET);
+	store_memory_put(scripted->circuits, "gone", 4, NULL);
+	there_ok("gone", OP_GET);
+	set_up(false);
+	ck_assert_int_eq(away_ok("k", OP_FAILURE).failure_count, 10);
+	ck_assert_int_eq(away_ok("gone", OP_FAILURE).failure_count, 1);
+}
+END_TEST
+
+START_TEST(a_store_never_reached_is_away)
+{
+	struct store_health health;
+
+	teardown();
+	base = event_base_new();
+	store = open_away(base, &(struct store_limits){5000, 100, 3600, 1000});
+	ck_assert_int_eq(away_ok("k", OP_FAILURE).failure_count, 1);
+	store_health(store, &health);
+	ck_assert_int_eq(health.condition, STORE_DEGRADED);
+	ck_assert_str_eq(health.reason, "down");
+	set_up(true);
+	until_folded();
+	ck_assert_int_eq(in_main("k").circuit.failure_count, 1);
+	store_health(store, &health);
+	ck_assert_int_eq(health.condition, STORE_READY);
+}
+END_TEST
+
+START_TEST(listings_come_from_what_is_at_hand)
+{
+	struct store_query all = {.limit = 10};
+	struct store_result r;
+
+	there_ok("k", OP_FAILURE);
+	set_up(false);
+	away_ok("l", OP_FAILURE);
+	r = store_run_list(base, store, &all);
+	ck_assert_int_eq(r.status, STORE_OK);
+	ck_assert(r.degraded);
+	ck_assert_uint_eq(r.page->count, 2);
+	store_page_free(r.page);
+}
+END_TEST
+
+/* --- lost on the way -------------------------------------------------------------------------- */
+
+START_TEST(what_may_have_been_applied_is_not_folded)
+{
+	there_ok("k", OP_FAILURE);
+	scripted->mood = LOSE;
+	ck_assert_int_eq(away_ok("k", OP_FAILURE).failure_count, 2);
+	set_up(false);
+	ck_assert_int_eq(away_ok("k", OP_FAILURE).failure_count, 3);
+	scripted->mood = ANSWER;
+	set_up(true);
+	until_folded();
+	/* One before, one folded; the lost one is main's to know. */
+	ck_assert_int_eq(in_main("k").circuit.failure_count, 2);
+}
+END_TEST
+
+START_TEST(what_was_surely_not_applied_is_folded)
+{
+	there_ok("k", OP_FAILURE);
+	scripted->mood = REFUSE;
+	ck_assert_int_eq(away_ok("k", OP_FAILURE).failure_count, 2);
+	scripted->mood = ANSWER;
+	set_up(false);
+	set_up(true);
+	until_folded();
+	ck_assert_int_eq(in_main("k").circuit.failure_count, 2);
+}
+END_TEST
+
+START_TEST(an_answer_that_does_not_come_in_time_is_made_here)
+{
+	struct store_limits limits = store_test_limits();
+
+	limits.timeout_ms = 20;
+	store_reconfigure(store, &limits);
+	there_ok("k", OP_FAILURE);
+	scripted->mood = HOLD;
+	ck_assert_int_eq(away_ok("k", OP_FAILURE).failure_count, 2);
+	ck_assert_int_eq(away_ok("k", OP_GET).failure_count, 2);
+	/* Main knows better, and is asked; nothing is brought to it. */
+	scripted->mood = ANSWER;
+	until_folded();
+	ck_assert_uint_eq(metrics->folds, 0);
+	ck_assert_ptr_null(strchr(scripted->journal, 'w'));
+	set_up(false);
+	ck_assert_int_eq(away_ok("k", OP_GET).failure_count, 1);
+}
+END_TEST
+
+START_TEST(an_error_of_the_store_is_the_answer)
+{
+	scripted->mood = FAIL;
+	scripted->words = "OOM";
+	run("k", OP_FAILURE, STORE_ERROR, false);
+	run("k", OP_GET, STORE_ERROR, false);
+}
+END_TEST
+
+/* --- folding ------------------------------------------------------------------------------------
+ */
+
+START_TEST(steps_go_in_the_order_of_the_circuits)
+{
+	set_up(false);
+	away_ok("b", OP_FAILURE);
+	away_ok("a", OP_FAILURE);
+	away_ok("b", OP_FAILURE);
+	away_ok("c", OP_SUCCESS);
+	ck_assert_int_eq(metrics->folds_pending, 3);
+	set_up(true);
+	until_folded();
+	ck_assert_str_eq(scripted->journal, "g:b g:a g:c w:b w:a w:c");
+	ck_assert_int_eq(in_main("b").circuit.failure_count, 2);
+	ck_assert_uint_eq(metrics->folds, 3);
+}
+END_TEST
+
+START_TEST(an_operation_sends_its_step_ahead)
+{
+	set_up(false);
+	away_ok("a", OP_FAILURE);
+	away_ok("b", OP_FAILURE);
+	set_up(true);
+	ck_assert_int_eq(there_ok("b", OP_FAILURE).failure_count, 2);
+	until_folded();
+	ck_assert_str_eq(scripted->journal, "w:b f:b g:a w:a");
+	ck_assert_int_eq(in_main("b").circuit.failure_count, 2);
+}
+END_TEST
+
+START_TEST(a_reset_is_folded_too)
+{
+	there_ok("k", OP_FAILURE);
+	there_ok("l", OP_FAILURE);
+	fake_now += 1000;
+	set_up(false);
+	away_ok("k", OP_RESET);
+	away_ok("l", OP_RESET);
+	ck_assert_int_eq(away_ok("k", OP_GET).failure_count, 0);
+	away_ok("l", OP_FAILURE);
+	set_up(true);
+	until_folded();
+	ck_assert(in_main("k").absent);
+	ck_assert_int_eq(in_main("l").circuit.failure_count, 1);
+}
+END_TEST
+
+START_TEST(stamps_are_in_the_time_of_main)
+{
+	teardown();
+	base = event_base_new();
+	store = open_away(base, &(struct store_limits){5000, 100, 3600, 1000});
+	ck_assert_int_eq(away_ok("k", OP_TO(CIRCUIT_OPEN)).last_state_change, T0);
+	scripted->offset_ms = 5000; /* not known before it is reached */
+	set_up(true);
+	until_folded();
+	ck_assert_int_eq(in_main("k").circuit.last_state_change, T0 + 5000);
+	set_up(false);
+	ck_assert_int_eq(away_ok("k", OP_FAILURE).last_failure_time, T0 + 5000);
+	ck_assert_int_eq(away_ok("l", OP_FAILURE).last_failure_time, T0 + 5000);
+	scripted->offset_ms = 5100;
+	set_up(true);
+	until_folded();
+	ck_assert_int_eq(in_main("k").circuit.last_failure_time, T0 + 5100);
+	ck_assert_int_eq(in_main("k").circuit.last_state_change, T0 + 5000);
+}
+END_TEST
+
+START_TEST(what_is_done_here_is_later_than_what_was_seen)
+{
+	struct circuit theirs = {.state = CIRCUIT_OPEN, .last_state_change = T0 + 7};
+
+	/* Main's clock is a little ahead of what we measured. */
+	store_memory_put(scripted->circuits, "k", 1, &theirs);
+	there_ok("k", OP_GET);
+	theirs.last_failure_time = T0 + 9;
+	store_memory_put(scripted->circuits, "r", 1, &theirs);
+	there_ok("r", OP_GET);
+	set_up(false);
+	away_ok("r", OP_RESET);
+	ck_assert_int_eq(away_ok("k", OP_TO(CIRCUIT_HALF_OPEN)).last_state_change, T0 + 8);
+	ck_assert_int_eq(away_ok("l", OP_TO(CIRCUIT_OPEN)).last_state_change, T0);
+	set_up(true);
+	until_folded();
+	ck_assert_int_eq(in_main("k").circuit.state, CIRCUIT_HALF_OPEN);
+	ck_assert(in_main("r").absent);
+}
+END_TEST
+
+START_TEST(noise_in_the_clocks_moves_no_stamp)
+{
+	set_up(false);
+	away_ok("k", OP_FAILURE);
+	scripted->offset_ms = 3;
+	set_up(true);
+	until_folded();
+	ck_assert_int_eq(in_main("k").circuit.last_failure_time, T0);
+}
+END_TEST
+
+/* Main is back, with this measurement of its clock. */
+static void back_with_clock(int64_t offset_ms, int64_t error_ms)
+{
+	scripted->offset_ms = offset_ms;
+	scripted->error_ms = error_ms;
+	set_up(true);
+	until_folded();
+}
+
+/* Over a slow round trip nobody can tell: what is done here still follows what was seen. */
+START_TEST(a_poor_measurement_of_the_clocks_moves_no_stamp)
+{
+	there_ok("k", OP_TO(CIRCUIT_OPEN));
+	set_up(false);
+	fake_now += 10;
+	away_ok("k", OP_TO(CIRCUIT_HALF_OPEN));
+	back_with_clock(-80, 100);
+	ck_assert_int_eq(in_main("k").circuit.state, CIRCUIT_HALF_OPEN);
+	ck_assert_int_eq(in_main("k").circuit.last_state_change, T0 + 10);
+	/* So far apart they cannot both be right. */
+	set_up(false);
+	away_ok("l", OP_FAILURE);
+	back_with_clock(-200, 100);
+	ck_assert_int_eq(in_main("l").circuit.last_failure_time, T0 + 10 - 200);
+	/* A better one is taken, though the poor one allows for it. */
+	set_up(false);
+	away_ok("r", OP_FAILURE);
+	back_with_clock(-130, 1);
+	ck_assert_int_eq(in_main("r").circuit.last_failure_time, T0 + 10 - 130);
+}
+END_TEST
+
+/* Three failures on k and three successes on l, and main goes away in the midst of their
+ * folding, so often; then one more of each. */
+static void interrupt(enum mood mood, int times)
+{
+	static const struct circuit theirs = {.failure_count = 5, .success_count = 7};
+
+	store_memory_put(scripted->circuits, "k", 1, &theirs);
+	store_memory_put(scripted->circuits, "l", 1, &theirs);
+	set_up(false);
+	for (int i = 0; i < 3; i++) {
+		away_ok("k", OP_FAILURE);
+		away_ok("l", OP_SUCCESS);
+	}
+	for (int i = 0; i < times; i++) {
+		scripted->mood = mood;
+		set_up(true);
+		while (scripted->up && metrics->folds_pending)
+			event_base_loop(base, EVLOOP_ONCE);
+	}
+	scripted->mood = ANSWER;
+	set_up(false);
+	fake_now += 10;
+	away_ok("k", OP_FAILURE);
+	away_ok("l", OP_SUCCESS);
+}
+
+/* Redis is back for good: what k and l come to, and how many steps are given up. */
+static void expect_folded(int64_t failures, int64_t successes, uint64_t lost)
+{
+	set_up(true);
+	until_folded();
+	ck_assert_int_eq(in_main("k").circuit.failure_count, failures);
+	ck_assert_int_eq(in_main("l").circuit.success_count, successes);
+	ck_assert_uint_eq(metrics->folds_lost, lost);
+}
+
+START_TEST(a_step_lost_on_the_way_is_taken_again)
+{
+	interrupt(LOSE_STEP, 2);
+	expect_folded(9, 11, 0);
+	ck_assert_int_eq(in_main("k").circuit.last_failure_time, T0 + 10);
+}
+END_TEST
+
+START_TEST(a_step_whose_answer_was_lost_is_not_taken_twice)
+{
+	interrupt(HIDE_STEP, 2);
+	expect_folded(9, 11, 0);
+}
+END_TEST
+
+START_TEST(a_step_is_given_up_where_the_circuit_does_not_tell)
+{
+	struct circuit c;
+
+	interrupt(HIDE_STEP, 1);
+	c = in_main("k").circuit;
+	c.failure_count++;
+	c.last_failure_time += 5;
+	store_memory_put(scripted->circuits, "k", 1, &c);
+	c = in_main("l").circuit;
+	c.success_count++;
+	store_memory_put(scripted->circuits, "l", 1, &c);
+	expect_folded(10, 12, 2);
+}
+END_TEST
+
+START_TEST(what_may_have_been_applied_is_no_seed)
+{
+	there_ok("k", OP_FAILURE);
+	there_ok("k", OP_TO(CIRCUIT_OPEN));
+	fake_now += 10;
+	scripted->mood = LOSE;
+	ck_assert_int_eq(away_ok("k", OP_TO(CIRCUIT_CLOSED)).failure_count, 0);
+	set_up(false);
+	ck_assert_int_eq(away_ok("k", OP_FAILURE).failure_count, 1);
+	scripted->mood = ANSWER;
+	set_up(true);
+	until_folded();
+	ck_assert_int_eq(in_main("k").circuit.state, CIRCUIT_OPEN);
+	ck_assert_int_eq(in_main("k").circuit.failure_count, 2);
+}
+END_TEST
+
+START_TEST(a_step_surely_not_taken_is_taken_later)
+{
+	set_up(false);
+	away_ok("k", OP_FAILURE);
+	away_ok("k", OP_TO(CIRCUIT_OPEN));
+	scripted->mood = HOLD;
+	set_up(true);
+	event_base_loop(base, EVLOOP_ONCE);
+	/* Under way, and away again: what is done now adds to it. */
+	set_up(false);
+	away_ok("k", OP_FAILURE);
+	scripted->mood = REFUSE;
+	{
+		struct store_op *op = TAILQ_FIRST(&scripted->store.ops);
+		struct store_result refused;
+
+		event_free(((struct scripted_op *)op)->turn);
+		store_refuse(&refused, STORE_UNAVAILABLE, "refused");
+		store_op_finish(op, &refused);
+	}
+	scripted->mood = ANSWER;
+	set_up(true);
+	until_folded();
+	ck_assert_int_eq(in_main("k").circuit.failure_count, 2);
+	ck_assert_int_eq(in_main("k").circuit.state, CIRCUIT_OPEN);
+	ck_assert_uint_eq(metrics->folds_lost, 0);
+}
+END_TEST
+
+START_TEST(a_step_that_main_refuses_for_now_is_tried_again)
+{
+	set_up(false);
+	away_ok("k", OP_FAILURE);
+	scripted->mood = FAIL;
+	scripted->words = "OOM command not allowed";
+	set_up(true);
+	event_base_loop(base, EVLOOP_ONCE);
+	event_base_loop(base, EVLOOP_ONCE);
+	ck_assert_int_eq(metrics->folds_pending, 1);
+	scripted->mood = ANSWER;
+	until_folded();
+	ck_assert_int_eq(in_main("k").circuit.failure_count, 1);
+}
+END_TEST
+
+START_TEST(a_step_on_another_type_is_given_up)
+{
+	set_up(false);
+	away_ok("k", OP_FAILURE);
+	scripted->mood = FAIL;
+	scripted->words = "WRONGTYPE Operation against a key";
+	set_up(true);
+	until_folded();
+	ck_assert_uint_eq(metrics->folds_lost, 1);
+}
+END_TEST
+
+START_TEST(what_waits_is_bounded)
+{
+	set_up(false);
+	away_ok("a", OP_RESET);
+	away_ok("b", OP_RESET);
+	away_ok("c", OP_RESET);
+	run("d", OP_FAILURE, STORE_FULL, true);
+	ck_assert_int_eq(away_ok("d", OP_GET).failure_count, 0);
+	ck_assert_int_eq(away_ok("a", OP_FAILURE).failure_count, 1);
+}
+END_TEST
+
+START_TEST(it_can_be_freed_with_steps_under_way)
+{
+	set_up(false);
+	away_ok("a", OP_FAILURE);
+	away_ok("b", OP_FAILURE);
+	scripted->mood = HOLD;
+	set_up(true);
+	event_base_loop(base, EVLOOP_ONCE);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("store_fallback");
+	TCase *own = tcase_create("fallback");
+
+	suite_add_tcase(suite, store_contract(&there));
+	tcase_add_checked_fixture(own, setup, teardown);
+	tcase_set_timeout(own, 60);
+	tcase_add_test(own, goes_on_with_the_snapshots_last_seen);
+	tcase_add_test(own, what_others_did_and_we_saw_is_the_seed);
+	tcase_add_test(own, a_store_never_reached_is_away);
+	tcase_add_test(own, listings_come_from_what_is_at_hand);
+	tcase_add_test(own, what_may_have_been_applied_is_not_folded);
+	tcase_add_test(own, what_was_surely_not_applied_is_folded);
+	tcase_add_test(own, an_answer_that_does_not_come_in_time_is_made_here);
+	tcase_add_test(own, an_error_of_the_store_is_the_answer);
+	tcase_add_test(own, steps_go_in_the_order_of_the_circuits);
+	tcase_add_test(own, an_operation_sends_its_step_ahead);
+	tcase_add_test(own, a_reset_is_folded_too);
+	tcase_add_test(own, stamps_are_in_the_time_of_main);
+	tcase_add_test(own, what_is_done_here_is_later_than_what_was_seen);
+	tcase_add_test(own, noise_in_the_clocks_moves_no_stamp);
+	tcase_add_test(own, a_poor_measurement_of_the_clocks_moves_no_stamp);
+	tcase_add_test(own, what_may_have_been_applied_is_no_seed);
+	tcase_add_test(own, a_step_lost_on_the_way_is_taken_again);
+	tcase_add_test(own, a_step_whose_answer_was_lost_is_not_taken_twice);
+	tcase_add_test(own, a_step_is_given_up_where_the_circuit_does_not_tell);
+	tcase_add_test(own, a_step_surely_not_taken_is_taken_later);
+	tcase_add_test(own, a_step_that_main_refuses_for_now_is_tried_again);
+	tcase_add_test(own, a_step_on_another_type_is_given_up);
+	tcase_add_test(own, what_waits_is_bounded);
+	tcase_add_test(own, it_can_be_freed_with_steps_under_way);
+	suite_add_tcase(suite, own);
+	return suite_run(suite);
+}
