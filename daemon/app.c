@@ -2,11 +2,16 @@
 
 #include "api/api.h"
 #include "base/loop_lag.h"
+#include "base/metrics.h"
+#include "base/systemd.h"
 #include "config/config.h"
 #include "http/listen.h"
-#include "notify.h"
+#include "redis/store.h"
+#include "status.h"
 
 #include <event2/event.h>
+#include <hiredis/hiredis.h>
+#include <microhttpd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,6 +32,10 @@
 /* Names that Host may have: those configured, or those listened on and "localhost". */
 #define HOSTS_MAX (CONFIG_LIST_MAX + LISTEN_MAX + 1)
 
+#define TEXT_(x)        #x
+#define TEXT(x)         TEXT_(x)
+#define HIREDIS_VERSION TEXT(HIREDIS_MAJOR) "." TEXT(HIREDIS_MINOR) "." TEXT(HIREDIS_PATCH)
+
 struct app {
 	int argc;
 	char **argv;
@@ -40,7 +49,7 @@ struct app {
 	struct store *store;
 	struct api *api;
 	struct http *http;
-	struct notify *notify;
+	struct systemd *systemd;
 	int sockets[LISTEN_MAX]; /* until http has them */
 	size_t socket_count;
 	char socket_names[LISTEN_MAX][160];
@@ -127,7 +136,7 @@ static struct api_access access_of(struct app *app, const struct config *config)
 static int start_failed(struct app *app, const char *words)
 {
 	log_error(&app->log, "start_failed", "reason=%s", log_quote(words, strlen(words)).text);
-	notify_failed(words);
+	systemd_failed(words);
 	return -1;
 }
 
@@ -231,6 +240,23 @@ static int open_store(struct app *app)
 	return 0;
 }
 
+/* Tells systemd how the store stands; true if the store is ready. */
+static bool show_store(struct app *app)
+{
+	struct store_health health;
+	char line[STATUS_LINE_MAX];
+
+	store_health(app->store, &health);
+	status_line(&health, line);
+	systemd_status(app->systemd, line);
+	return health.condition == STORE_READY;
+}
+
+static void on_store_changed(void *arg)
+{
+	show_store(arg);
+}
+
 static void show_limits(struct metrics *metrics, const struct config *config)
 {
 	metrics->store_in_flight_limit = config->max_in_flight;
@@ -255,14 +281,17 @@ static int open_parts(struct app *app)
 	if (!app->metrics)
 		return start_failed(app, "out of memory");
 	app->log.suppressed = &app->metrics->log_lines_suppressed;
+	app->metrics->microhttpd_version = MHD_get_version();
+	app->metrics->hiredis_version = HIREDIS_VERSION;
 	show_limits(app->metrics, app->config);
 	if (open_store(app) != 0)
 		return -1;
-	app->notify = notify_new(app->base, app->store);
+	app->systemd = systemd_new(app->base);
 	app->api = api_new(app->store, &access, app->metrics, &app->log);
 	app->lag = loop_lag_new(app->base, &app->metrics->loop_lag);
-	if (!app->api || !app->notify || !app->lag)
+	if (!app->api || !app->systemd || !app->lag)
 		return start_failed(app, "out of memory");
+	store_watch(app->store, on_store_changed, app);
 	app->http = http_new(app->base, &limits, on_request, app, app->metrics, &app->log);
 	if (!app->http)
 		return start_failed(app, "the HTTP server cannot be set up");
@@ -326,7 +355,7 @@ static void on_stop_signal(evutil_socket_t signo, short what, void *arg)
 	}
 	app->stopping = true;
 	log_info(&app->log, "stopping", "signal=%s", signo == SIGINT ? "SIGINT" : "SIGTERM");
-	notify_stopping(app->notify);
+	systemd_stopping(app->systemd);
 	evtimer_add(app->drain, &patience);
 	http_drain(app->http, on_drained, app);
 }
@@ -356,13 +385,13 @@ static void on_reload_signal(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	if (app->stopping)
 		return;
-	notify_reloading();
+	systemd_reloading();
 	if (config_load(app->argc, app->argv, app->envp, &app->log, &action, &next, &error) !=
 		    CONFIG_OK ||
 	    !token_suffices(app, next, &error)) {
 		log_error(&app->log, "reload_refused", "reason=%s",
 			  log_quote(error.text, strlen(error.text)).text);
-		notify_reloaded(app->notify, true);
+		systemd_reloaded(app->systemd, true);
 		config_free(next);
 		return;
 	}
@@ -376,7 +405,7 @@ static void on_reload_signal(evutil_socket_t fd, short what, void *arg)
 	log_info(&app->log, "reloaded", "file=%s",
 		 next->config_file[0] ? next->config_file : "none");
 	raise_descriptor_limit(app);
-	notify_reloaded(app->notify, false);
+	systemd_reloaded(app->systemd, false);
 }
 
 /* Makes the loop too. Nothing is handled before it runs, when everything is there. */
@@ -417,7 +446,9 @@ static void app_close(struct app *app)
 		http_free(app->http);
 	api_free(app->api);
 	loop_lag_free(app->lag);
-	notify_free(app->notify);
+	if (app->store)
+		store_watch(app->store, NULL, NULL);
+	systemd_free(app->systemd);
 	store_free(app->store);
 	for (size_t i = 0; i < app->socket_count; i++) {
 		if (app->sockets[i] >= 0)
@@ -452,7 +483,7 @@ static int serve(struct app *app)
 		return EXIT_FAILURE;
 	log_info(&app->log, "started", "version=%s store=%s pid=%ld", BREAKERD_VERSION, store,
 		 (long)getpid());
-	notify_serving(app->notify);
+	systemd_serving(app->systemd, show_store(app));
 	event_base_dispatch(app->base);
 	log_info(&app->log, "stopped", "pid=%ld", (long)getpid());
 	return EXIT_SUCCESS;
@@ -462,7 +493,7 @@ static int serve(struct app *app)
 static int complain(const struct config_error *error, enum config_status status)
 {
 	fprintf(stderr, "breakerd: %s\n", error->text);
-	notify_failed(error->text);
+	systemd_failed(error->text);
 	return status == CONFIG_USAGE ? 2 : EXIT_FAILURE;
 }
 

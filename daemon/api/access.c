@@ -91,7 +91,7 @@ static bool token_given(const struct http_request *rq, const char *token)
 }
 
 bool access_check(const struct api_access *access, const struct http_request *rq,
-		  enum metrics_route route, struct access_verdict *verdict)
+		  enum api_route route, struct access_verdict *verdict)
 {
 	unsigned hosts, origins, sites;
 	const char *host = http_request_header(rq, HTTP_FIELD_HOST, &hosts);

@@ -6,6 +6,7 @@
 #define BREAKERD_ACCESS_H
 
 #include "api/api.h"
+#include "api/route.h"
 #include "proto/problem.h"
 
 struct access_verdict {
@@ -15,6 +16,6 @@ struct access_verdict {
 
 /* True if rq may go on to route; else *verdict says why not. */
 bool access_check(const struct api_access *access, const struct http_request *rq,
-		  enum metrics_route route, struct access_verdict *verdict);
+		  enum api_route route, struct access_verdict *verdict);
 
 #endif

@@ -2,10 +2,12 @@
 
 #include "api/access.h"
 #include "api/pages.h"
+#include "api/route.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "proto/circuit_json.h"
 #include "proto/problem.h"
+#include "store/count.h"
 
 #include <event2/buffer.h>
 #include <stdio.h>
@@ -18,8 +20,8 @@
 
 /* What one request asks of the store; what its answer needs to know of it. */
 struct ask {
-	enum metrics_route route;
-	unsigned operation; /* a verb, or METRICS_OPERATION_LIST */
+	enum api_route route;
+	unsigned operation; /* a verb, or STORE_OPERATION_LIST */
 	struct store_request store;
 };
 
@@ -52,7 +54,7 @@ static bool is_writing(const struct http_request *rq)
 	return method != HTTP_GET && method != HTTP_HEAD;
 }
 
-static void reply_text(struct http_request *rq, enum metrics_route route, const char *type,
+static void reply_text(struct http_request *rq, enum api_route route, const char *type,
 		       const char *body, size_t len)
 {
 	struct http_reply reply = {
@@ -67,7 +69,7 @@ static void reply_text(struct http_request *rq, enum metrics_route route, const 
 }
 
 /* `header` may be NULL. */
-static void reply_problem(struct http_request *rq, enum metrics_route route, enum problem problem,
+static void reply_problem(struct http_request *rq, enum api_route route, enum problem problem,
 			  const char *detail, enum problem_applied applied,
 			  const struct circuit *circuit, const struct http_header *headers,
 			  size_t header_count)
@@ -91,7 +93,7 @@ static void reply_problem(struct http_request *rq, enum metrics_route route, enu
 }
 
 /* Refuses a request before the store has heard of it. */
-static void refuse(struct http_request *rq, enum metrics_route route, enum problem problem,
+static void refuse(struct http_request *rq, enum api_route route, enum problem problem,
 		   const char *detail)
 {
 	struct http_header header = {0};
@@ -286,13 +288,13 @@ static void answer(struct api *api, struct http_request *rq, const struct ask *a
 {
 	uint64_t now_ns = clock_ns();
 
-	metrics_operation(api->metrics, ask->operation, result->status,
-			  now_ns - http_request_arrived_ns(rq));
+	store_count(api->metrics, ask->operation, result->status,
+		    now_ns - http_request_arrived_ns(rq));
 	if (ask->route == ROUTE_INDEX)
 		answer_index(api, rq, result->page);
 	else if (result->status != STORE_OK)
 		answer_problem(rq, ask, result);
-	else if (ask->operation == METRICS_OPERATION_LIST)
+	else if (ask->operation == STORE_OPERATION_LIST)
 		answer_page(rq, ask, result);
 	else {
 		if (ask->store.op.verb == CIRCUIT_TRANSITION)
@@ -354,7 +356,7 @@ static void submit(struct api *api, struct http_request *rq, struct ask *ask,
 
 static void handle_index(struct api *api, struct http_request *rq)
 {
-	struct ask ask = {.route = ROUTE_INDEX, .operation = METRICS_OPERATION_LIST};
+	struct ask ask = {.route = ROUTE_INDEX, .operation = STORE_OPERATION_LIST};
 	struct store_query *query;
 	struct store_health health;
 
@@ -376,7 +378,7 @@ static void handle_index(struct api *api, struct http_request *rq)
 
 static void handle_list(struct api *api, struct http_request *rq)
 {
-	struct ask ask = {.route = ROUTE_CIRCUITS, .operation = METRICS_OPERATION_LIST};
+	struct ask ask = {.route = ROUTE_CIRCUITS, .operation = STORE_OPERATION_LIST};
 	struct store_query *query = calloc(1, sizeof(*query));
 	char why[160];
 
@@ -389,7 +391,7 @@ static void handle_list(struct api *api, struct http_request *rq)
 	free(query);
 }
 
-static void handle_circuit(struct api *api, struct http_request *rq, enum metrics_route route,
+static void handle_circuit(struct api *api, struct http_request *rq, enum api_route route,
 			   enum circuit_verb verb, const char *segment, size_t segment_len)
 {
 	const char *query = http_request_query(rq);
@@ -485,12 +487,12 @@ static void handle_metrics(struct api *api, struct http_request *rq)
 /* --- routing -------------------------------------------------------------------------- */
 
 struct target {
-	enum metrics_route route;
+	enum api_route route;
 	const char *segment; /* the key's path segment, still encoded */
 	size_t segment_len;
 };
 
-static enum metrics_route circuit_route(const char *tail)
+static enum api_route circuit_route(const char *tail)
 {
 	if (!tail)
 		return ROUTE_CIRCUIT;
@@ -534,7 +536,7 @@ static struct target route_of(const char *path)
 }
 
 /* The methods of a route, as Allow lists them (RFC 9110, section 10.2.1). */
-static const char *allowed_methods(enum metrics_route route)
+static const char *allowed_methods(enum api_route route)
 {
 	switch (route) {
 	case ROUTE_CIRCUIT:
@@ -548,7 +550,7 @@ static const char *allowed_methods(enum metrics_route route)
 	}
 }
 
-static bool method_allowed(enum metrics_route route, enum http_method method)
+static bool method_allowed(enum api_route route, enum http_method method)
 {
 	switch (route) {
 	case ROUTE_CIRCUIT:
@@ -562,17 +564,17 @@ static bool method_allowed(enum metrics_route route, enum http_method method)
 	}
 }
 
-static void refuse_method(struct http_request *rq, enum metrics_route route)
+static void refuse_method(struct http_request *rq, enum api_route route)
 {
 	struct http_header allow = {"Allow", allowed_methods(route)};
 	char detail[128];
 
-	snprintf(detail, sizeof(detail), "%s takes %s.", metrics_route_label(route), allow.value);
+	snprintf(detail, sizeof(detail), "%s takes %s.", api_route_name(route), allow.value);
 	reply_problem(rq, route, PROBLEM_METHOD_NOT_ALLOWED, detail,
 		      is_writing(rq) ? PROBLEM_APPLIED_NO : PROBLEM_APPLIED_NONE, NULL, &allow, 1);
 }
 
-static void refuse_body(struct api *api, struct http_request *rq, enum metrics_route route)
+static void refuse_body(struct api *api, struct http_request *rq, enum api_route route)
 {
 	char detail[128];
 
@@ -658,6 +660,8 @@ struct api *api_new(struct store *store, const struct api_access *access, struct
 	api->store = store;
 	api->access = *access;
 	api->metrics = metrics;
+	metrics->routes = (struct metrics_label){api_route_name, API_ROUTE_COUNT};
+	store_count_init(metrics);
 	api->log = log;
 	TAILQ_INIT(&api->waiting);
 	return api;

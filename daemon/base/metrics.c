@@ -1,14 +1,12 @@
 #include "base/metrics.h"
 
 #include "base/clock.h"
-#include "redis/link.h"
 
 #include <dirent.h>
 #include <event2/buffer.h>
 #include <event2/event.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <microhttpd.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,29 +27,6 @@ static const struct bucket {
 	{5000000, "5"},   {10000000, "10"},
 };
 _Static_assert(ARRAY_SIZE(buckets) == METRICS_BUCKETS - 1, "the last bucket is +Inf");
-
-static const char *const route_labels[] = {
-#define X(id, label) label,
-	METRICS_ROUTES(X)
-#undef X
-};
-
-static const char *const result_labels[] = {
-	[RESULT_OK] = "ok",
-	[RESULT_CONFLICT] = "conflict",
-	[RESULT_UNAVAILABLE] = "unavailable",
-	[RESULT_UNKNOWN] = "unknown",
-	[RESULT_TIMEOUT] = "timeout",
-	[RESULT_ERROR] = "error",
-	[RESULT_FULL] = "full",
-};
-_Static_assert(ARRAY_SIZE(result_labels) == METRICS_RESULTS, "each result has a label");
-
-const char *metrics_route_label(enum metrics_route route)
-{
-	return (unsigned)route < METRICS_ROUTE_COUNT ? route_labels[route]
-						     : route_labels[ROUTE_NONE];
-}
 
 void metrics_observe(struct metrics_histogram *h, uint64_t duration_ns)
 {
@@ -74,49 +49,21 @@ void metrics_run(struct metrics_stopwatch *watch, bool run)
 	watch->since_ns = run ? clock_ns() : 0;
 }
 
-/* The result to count a status as; METRICS_RESULTS: it was no operation at all. */
-static enum metrics_result result_of(enum store_status status)
+void metrics_operation(struct metrics *m, unsigned operation, unsigned result, uint64_t duration_ns)
 {
-	switch (status) {
-	case STORE_OK:
-		return RESULT_OK;
-	case STORE_CONFLICT:
-		return RESULT_CONFLICT;
-	case STORE_UNAVAILABLE:
-	case STORE_OVERLOADED: /* refused, and surely not applied */
-		return RESULT_UNAVAILABLE;
-	case STORE_UNKNOWN:
-		return RESULT_UNKNOWN;
-	case STORE_TIMEOUT:
-		return RESULT_TIMEOUT;
-	case STORE_FULL:
-		return RESULT_FULL;
-	case STORE_BAD_CURSOR:
-		return METRICS_RESULTS;
-	case STORE_ERROR:
-		break;
-	}
-	return RESULT_ERROR;
-}
-
-void metrics_operation(struct metrics *m, unsigned operation, enum store_status status,
-		       uint64_t duration_ns)
-{
-	enum metrics_result result = result_of(status);
-
-	if (operation >= METRICS_OPERATIONS || result == METRICS_RESULTS)
+	if (operation >= METRICS_OPERATIONS || result >= METRICS_RESULTS)
 		return;
 	m->operations[operation][result]++;
 	metrics_observe(&m->operation_seconds[operation], duration_ns);
 }
 
-void metrics_request(struct metrics *m, enum metrics_route route, enum http_method method,
-		     int status, uint64_t duration_ns)
+void metrics_request(struct metrics *m, unsigned route, unsigned method, int status,
+		     uint64_t duration_ns)
 {
-	if ((unsigned)route >= METRICS_ROUTE_COUNT)
-		route = ROUTE_NONE;
-	if ((unsigned)method >= HTTP_METHODS)
-		method = HTTP_OTHER;
+	if (route >= METRICS_ROUTES)
+		route = 0;
+	if (method >= METRICS_METHODS)
+		method = METRICS_METHODS - 1;
 	if (status < 100 || status >= METRICS_STATUSES)
 		status = 500;
 	m->http_requests[route][method][status]++;
@@ -164,13 +111,6 @@ static struct label label(const char *value)
 	return l;
 }
 
-static const char *operation_name(unsigned operation)
-{
-	return operation == METRICS_OPERATION_LIST
-		       ? "list"
-		       : circuit_verb_name((enum circuit_verb)operation);
-}
-
 /* `labels` is "" or a list that ends in a comma. */
 static void emit_histogram(struct writer *w, const char *name, const char *labels,
 			   const struct metrics_histogram *h)
@@ -197,19 +137,20 @@ static void emit_store(struct writer *w, const struct metrics *m)
 {
 	emit_head(w, "breakerd_store_operations_total", "counter",
 		  "Store operations, by how they ended.");
-	for (unsigned op = 0; op < METRICS_OPERATIONS; op++)
-		for (unsigned r = 0; r < METRICS_RESULTS; r++)
+	for (unsigned op = 0; op < m->operation_names.count; op++)
+		for (unsigned r = 0; r < m->result_names.count; r++)
 			emit(w,
 			     "breakerd_store_operations_total{operation=\"%s\",result=\"%s\"} "
 			     "%" PRIu64 "\n",
-			     operation_name(op), result_labels[r], m->operations[op][r]);
+			     m->operation_names.name(op), m->result_names.name(r),
+			     m->operations[op][r]);
 
 	emit_head(w, "breakerd_store_operation_duration_seconds", "histogram",
 		  "How long store operations took.");
-	for (unsigned op = 0; op < METRICS_OPERATIONS; op++) {
+	for (unsigned op = 0; op < m->operation_names.count; op++) {
 		char labels[64];
 
-		snprintf(labels, sizeof(labels), "operation=\"%s\",", operation_name(op));
+		snprintf(labels, sizeof(labels), "operation=\"%s\",", m->operation_names.name(op));
 		emit_histogram(w, "breakerd_store_operation_duration_seconds", labels,
 			       &m->operation_seconds[op]);
 	}
@@ -218,10 +159,12 @@ static void emit_store(struct writer *w, const struct metrics *m)
 static void emit_circuits(struct writer *w, const struct metrics *m)
 {
 	/* Those in Redis are not counted: no series says so better than zeros. */
-	if (!m->redis_link)
+	bool embedded = m->redis_states.count == 0;
+
+	if (embedded)
 		emit_head(w, "breakerd_circuits", "gauge",
 			  "Circuits in the embedded store, by state.");
-	for (unsigned s = 0; !m->redis_link && s < CIRCUIT_STATES; s++)
+	for (unsigned s = 0; embedded && s < CIRCUIT_STATES; s++)
 		emit(w, "breakerd_circuits{state=\"%s\"} %" PRId64 "\n",
 		     circuit_state_name((enum circuit_state)s), m->circuits[s]);
 
@@ -237,16 +180,15 @@ static void emit_circuits(struct writer *w, const struct metrics *m)
 static void emit_http(struct writer *w, const struct metrics *m)
 {
 	emit_head(w, "breakerd_http_requests_total", "counter", "HTTP requests answered.");
-	for (unsigned r = 0; r < METRICS_ROUTE_COUNT; r++)
-		for (unsigned v = 0; v < HTTP_METHODS; v++)
+	for (unsigned r = 0; r < m->routes.count; r++)
+		for (unsigned v = 0; v < m->methods.count; v++)
 			for (unsigned s = 0; s < METRICS_STATUSES; s++) {
 				if (!m->http_requests[r][v][s])
 					continue;
 				emit(w,
 				     "breakerd_http_requests_total{route=\"%s\",method=\"%s\","
 				     "status=\"%u\"} %" PRIu64 "\n",
-				     label(route_labels[r]).text,
-				     http_method_name((enum http_method)v), s,
+				     label(m->routes.name(r)).text, m->methods.name(v), s,
 				     m->http_requests[r][v][s]);
 			}
 }
@@ -254,19 +196,19 @@ static void emit_http(struct writer *w, const struct metrics *m)
 /* One of the states is 1, as promtool and dashboards like an enumeration. */
 static void emit_link(struct writer *w, const struct metrics *m)
 {
-	if (!m->redis_link)
+	if (m->redis_states.count == 0)
 		return;
 	emit_head(w, "breakerd_redis_link_state", "gauge",
 		  "1 for the state that the link to Redis is in, 0 for the others.");
-	for (int s = 0; s < REDIS_LINK_STATES; s++)
-		emit(w, "breakerd_redis_link_state{state=\"%s\"} %d\n",
-		     redis_link_state_name((enum redis_link_state)s), m->redis_link == 1 + s);
+	for (unsigned s = 0; s < m->redis_states.count; s++)
+		emit(w, "breakerd_redis_link_state{state=\"%s\"} %d\n", m->redis_states.name(s),
+		     m->redis_state == s);
 
 	emit_head(w, "breakerd_redis_failures_total", "counter",
 		  "Attempts and connections to Redis that failed, by what was wrong.");
-	for (unsigned f = 0; f < REDIS_FAILURES; f++)
+	for (unsigned f = 0; f < m->redis_reasons.count; f++)
 		emit(w, "breakerd_redis_failures_total{reason=\"%s\"} %" PRIu64 "\n",
-		     redis_failure_label(f), m->redis_failures[f]);
+		     m->redis_reasons.name(f), m->redis_failures[f]);
 }
 
 /* Reads a small file of /proc whole, as a string. False if it cannot. */
@@ -358,22 +300,23 @@ static void emit_process_fds(struct writer *w)
 			   "Maximum number of open file descriptors.", (double)limit.rlim_cur);
 }
 
-static void emit_build_info(struct writer *w)
+static void emit_build_info(struct writer *w, const struct metrics *m)
 {
 	emit_head(w, "breakerd_build_info", "gauge",
 		  "Always 1; the labels say what this is and runs on.");
 	emit(w,
 	     "breakerd_build_info{version=\"%s\",libevent=\"%s\",libmicrohttpd=\"%s\","
-	     "hiredis=\"%d.%d.%d\"} 1\n",
+	     "hiredis=\"%s\"} 1\n",
 	     label(BREAKERD_VERSION).text, label(event_get_version()).text,
-	     label(MHD_get_version()).text, HIREDIS_MAJOR, HIREDIS_MINOR, HIREDIS_PATCH);
+	     label(m->microhttpd_version ? m->microhttpd_version : "").text,
+	     label(m->hiredis_version ? m->hiredis_version : "").text);
 }
 
 int metrics_write(const struct metrics *m, struct evbuffer *out)
 {
 	struct writer w = {.out = out};
 
-	emit_build_info(&w);
+	emit_build_info(&w, m);
 #define X(field, name, help)                                                                       \
 	emit_head(&w, "breakerd_" name, "counter", help);                                          \
 	emit(&w, "breakerd_" name " %" PRIu64 "\n", m->field);

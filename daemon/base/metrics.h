@@ -1,14 +1,17 @@
 /*
  * What Prometheus sees. Each metric's name, type and help stand once, in the tables here.
  * Modules add to the plain fields; metrics_write makes the text. No label grows with keys.
+ *
+ * Values of labels are numbers here. The module that they belong to says how many there are
+ * and what they are called (struct metrics_label), so that this file includes none of them.
  */
 #ifndef BREAKERD_METRICS_H
 #define BREAKERD_METRICS_H
 
-#include "http/http.h"
 #include "proto/circuit.h"
-#include "redis/faults.h"
-#include "store/store.h"
+
+#include <stdbool.h>
+#include <stdint.h>
 
 struct evbuffer;
 
@@ -60,41 +63,19 @@ struct evbuffer;
 	X(http_connections_limit, "http_connections_limit", "The setting max_connections.")        \
 	X(http_requests_in_flight, "http_requests_in_flight", "HTTP requests not yet answered.")
 
-/* The routes of the API, as a label; the last is for what fits none. */
-#define METRICS_ROUTES(X)                                                                          \
-	X(CIRCUIT, "/v1/circuits/{key}")                                                           \
-	X(SUCCESS, "/v1/circuits/{key}/success")                                                   \
-	X(FAILURE, "/v1/circuits/{key}/failure")                                                   \
-	X(TRANSITION, "/v1/circuits/{key}/transition")                                             \
-	X(CIRCUITS, "/v1/circuits")                                                                \
-	X(HEALTHZ, "/healthz")                                                                     \
-	X(READYZ, "/readyz")                                                                       \
-	X(METRICS, "/metrics")                                                                     \
-	X(INDEX, "/")                                                                              \
-	X(NONE, "none")
-
-enum metrics_route {
-#define X(id, label) ROUTE_##id,
-	METRICS_ROUTES(X)
-#undef X
-		METRICS_ROUTE_COUNT
+/* The values of a label: 0 to count - 1. Static names; count 0 until their owner has set it. */
+struct metrics_label {
+	const char *(*name)(unsigned value);
+	unsigned count;
 };
 
-/* The `operation` label: the five verbs, then the listing. */
-#define METRICS_OPERATION_LIST CIRCUIT_VERBS
-#define METRICS_OPERATIONS     (CIRCUIT_VERBS + 1)
-
-/* The `result` label. */
-enum metrics_result {
-	RESULT_OK,
-	RESULT_CONFLICT,
-	RESULT_UNAVAILABLE,
-	RESULT_UNKNOWN,
-	RESULT_TIMEOUT,
-	RESULT_ERROR,
-	RESULT_FULL,
-	METRICS_RESULTS
-};
+/* Bounds of the tables below. What is counted beyond them counts as the last value. */
+#define METRICS_ROUTES         32
+#define METRICS_METHODS        8
+#define METRICS_STATUSES       600
+#define METRICS_OPERATIONS     16
+#define METRICS_RESULTS        8
+#define METRICS_REDIS_FAILURES 16
 
 /* Upper bounds in microseconds stand in metrics.c; the last bucket is +Inf. */
 #define METRICS_BUCKETS 18
@@ -115,8 +96,6 @@ struct metrics_stopwatch {
 	uint64_t since_ns; /* monotonic; 0: it stands still */
 };
 
-#define METRICS_STATUSES 600
-
 struct metrics {
 #define X(field, name, help) uint64_t field;
 	METRICS_COUNTERS(X)
@@ -130,13 +109,26 @@ struct metrics {
 #define X(field, name, help) struct metrics_histogram field;
 	METRICS_HISTOGRAMS(X)
 #undef X
-	int redis_link; /* 0: no Redis; else 1 + its state */
-	uint64_t redis_failures[REDIS_FAILURES];
+	/* Versions of the libraries that this program was built with or runs on; or NULL. */
+	const char *microhttpd_version;
+	const char *hiredis_version;
+
+	struct metrics_label redis_states; /* set by the link to Redis: without one, count is 0 */
+	unsigned redis_state;
+	struct metrics_label redis_reasons;
+	uint64_t redis_failures[METRICS_REDIS_FAILURES];
+
 	int64_t circuits[CIRCUIT_STATES];                     /* of the embedded store */
 	uint64_t transitions[CIRCUIT_STATES][CIRCUIT_STATES]; /* from, to */
+
+	struct metrics_label operation_names; /* of the store */
+	struct metrics_label result_names;
 	uint64_t operations[METRICS_OPERATIONS][METRICS_RESULTS];
 	struct metrics_histogram operation_seconds[METRICS_OPERATIONS];
-	uint64_t http_requests[METRICS_ROUTE_COUNT][HTTP_METHODS][METRICS_STATUSES];
+
+	struct metrics_label routes;  /* value 0: a path that is no route */
+	struct metrics_label methods; /* the last value: any other method */
+	uint64_t http_requests[METRICS_ROUTES][METRICS_METHODS][METRICS_STATUSES];
 };
 
 /* The struct is large: the caller allocates it zeroed. */
@@ -145,17 +137,15 @@ void metrics_observe(struct metrics_histogram *h, uint64_t duration_ns);
 /* Starts it, or stops it; nothing if it is so already. */
 void metrics_run(struct metrics_stopwatch *watch, bool run);
 
-/* Counts an operation (a verb, or METRICS_OPERATION_LIST) that ended so. */
-void metrics_operation(struct metrics *m, unsigned operation, enum store_status status,
+/* Counts an operation of the store that ended so. */
+void metrics_operation(struct metrics *m, unsigned operation, unsigned result,
 		       uint64_t duration_ns);
 
 /* Counts an answered request; a status out of 100 to 599 counts as 500. */
-void metrics_request(struct metrics *m, enum metrics_route route, enum http_method method,
-		     int status, uint64_t duration_ns);
+void metrics_request(struct metrics *m, unsigned route, unsigned method, int status,
+		     uint64_t duration_ns);
 
 /* The text exposition format, version 0.0.4. 0, or -1 when out of memory. */
 int metrics_write(const struct metrics *m, struct evbuffer *out);
-
-const char *metrics_route_label(enum metrics_route route);
 
 #endif

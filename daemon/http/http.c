@@ -55,6 +55,12 @@ const char *http_method_name(enum http_method method)
 	return names[(unsigned)method < HTTP_METHODS ? method : HTTP_OTHER];
 }
 
+static const char *method_name(unsigned method)
+{
+	return http_method_name((enum http_method)method);
+}
+_Static_assert(HTTP_METHODS <= METRICS_METHODS, "each method is counted by itself");
+
 /* The pump. */
 
 /* True while libmicrohttpd has data at hand that no descriptor will announce. */
@@ -303,7 +309,7 @@ static enum MHD_Result refuse(struct http_request *rq, enum problem problem, con
 	bool writes = rq->method != HTTP_GET && rq->method != HTTP_HEAD;
 	struct http_reply reply = {.status = problem_status(problem),
 				   .content_type = "application/problem+json",
-				   .route = ROUTE_NONE};
+				   .route = 0};
 	char *body =
 		problem_encode(problem, detail, writes ? PROBLEM_APPLIED_NO : PROBLEM_APPLIED_NONE,
 			       NULL, &reply.len);
@@ -354,7 +360,7 @@ static enum MHD_Result refuse_head(struct conn *c)
 				   "\r\n"
 				   "The request line and headers are longer than max_head.\n";
 
-	metrics_request(c->http->metrics, ROUTE_NONE, c->rq.method, 431, 0);
+	metrics_request(c->http->metrics, 0, c->rq.method, 431, 0);
 	send(c->fd, text, sizeof(text) - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
 	return MHD_NO;
 }
@@ -595,8 +601,7 @@ void http_reply(struct http_request *rq, const struct http_reply *reply)
 
 	assert(!rq->answered);
 	rq->answered = true;
-	metrics_request(http->metrics, (enum metrics_route)reply->route, rq->method, reply->status,
-			ns);
+	metrics_request(http->metrics, (unsigned)reply->route, rq->method, reply->status, ns);
 	http->handling--;
 	http->metrics->http_requests_in_flight--;
 	if (http->log && http->log->level >= LOG_LEVEL_DEBUG)
@@ -658,6 +663,7 @@ struct http *http_new(struct event_base *base, const struct http_limits *limits,
 	http->handler = handler;
 	http->arg = arg;
 	http->metrics = metrics;
+	metrics->methods = (struct metrics_label){method_name, HTTP_METHODS};
 	http->log = log;
 	if (http_sweep_init(http) < 0 || http_accept_init(http) < 0)
 		goto fail;

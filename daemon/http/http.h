@@ -120,7 +120,7 @@ struct http_reply {
 	size_t len;
 	const struct http_header *headers; /* further ones, copied */
 	size_t header_count;
-	int route;       /* enum metrics_route, for the counter */
+	int route;       /* a number for the counter; 0: none of the routes */
 	uint64_t now_ns; /* clock_ns(), of who has just asked for it; 0: unknown */
 };
 

@@ -132,10 +132,22 @@ const char *redis_link_state_name(enum redis_link_state state)
 	return names[state];
 }
 
+static const char *state_name(unsigned state)
+{
+	return redis_link_state_name((enum redis_link_state)state);
+}
+_Static_assert(REDIS_FAILURES <= METRICS_REDIS_FAILURES, "each failure is counted by itself");
+
+static void name_labels(struct metrics *metrics)
+{
+	metrics->redis_states = (struct metrics_label){state_name, REDIS_LINK_STATES};
+	metrics->redis_reasons = (struct metrics_label){redis_failure_label, REDIS_FAILURES};
+}
+
 static void show_state(struct redis_link *link)
 {
 	if (link->metrics)
-		link->metrics->redis_link = 1 + (int)link->state;
+		link->metrics->redis_state = link->state;
 }
 
 /* Every change of state goes through here. `reason` is NULL where there is no news of one. */
@@ -509,6 +521,8 @@ struct redis_link *redis_link_new(struct event_base *base, const struct redis_ta
 	link->metrics = metrics;
 	link->log = log;
 	link->state = LINK_RESOLVING;
+	if (metrics)
+		name_labels(metrics);
 	show_state(link);
 	link->since_ms = clock_wall_ms();
 	link->away_since_ms = clock_ms();

@@ -469,7 +469,7 @@ struct store *store_redis_new(struct event_base *base, const struct redis_target
 	};
 	struct redis_store *r;
 
-	if (strlen(prefix) > STORE_PREFIX_MAX)
+	if (strlen(prefix) > REDIS_PREFIX_MAX)
 		return NULL;
 	r = calloc(1, sizeof(*r));
 	if (!r)

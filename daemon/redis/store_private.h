@@ -10,9 +10,10 @@
 #include "base/siphash.h"
 #include "proto/circuit_json.h"
 #include "redis/link.h"
+#include "redis/store.h"
 #include "store/driver.h"
 
-#define REDIS_KEY_MAX (STORE_PREFIX_MAX + 3 + KEY_MAX)
+#define REDIS_KEY_MAX (REDIS_PREFIX_MAX + 3 + KEY_MAX)
 
 /* Corrupt values are logged once a key: this many keys are remembered, by hash. A key that
  * was driven out by another one is logged again. */
@@ -41,7 +42,7 @@ struct redis_store {
 	struct log *log;
 	char ttl[12];
 	size_t ttl_len;
-	char prefix[STORE_PREFIX_MAX + 3 + 1]; /* with its "cb:" */
+	char prefix[REDIS_PREFIX_MAX + 3 + 1]; /* with its "cb:" */
 	size_t prefix_len;
 	struct redis_op_queue clock_queue; /* reads that wait for the TIME that is under way */
 	struct redis_writes writes;

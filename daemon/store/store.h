@@ -21,7 +21,6 @@
 struct event_base;
 struct log;
 struct metrics;
-struct redis_target;
 struct store;
 struct store_op;
 
@@ -154,16 +153,6 @@ struct store *store_memory_new(struct event_base *base, const struct store_limit
  */
 int store_memory_keep(struct store *s, const char *path, struct log *log, char *why,
 		      size_t why_size);
-
-/*
- * Circuits in Redis, one string key each, {prefix}cb:{key}. Begins to connect at once and
- * keeps at it; NULL when out of memory, or if the prefix is longer than STORE_PREFIX_MAX
- * bytes. `target` and `prefix` are copied; `metrics` and `log` may be NULL and must outlive it.
- */
-#define STORE_PREFIX_MAX 256
-struct store *store_redis_new(struct event_base *base, const struct redis_target *target,
-			      const char *prefix, const struct store_limits *limits,
-			      struct metrics *metrics, struct log *log);
 
 /*
  * A store that goes on when `main` is away: on an embedded store that holds the snapshots

@@ -7,6 +7,7 @@
  */
 #include "config/table.h"
 #include "fuzz.h"
+#include "redis/store.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -97,7 +98,7 @@ static void check_config(const struct config *c)
 {
 	FUZZ_CHECK(c->listen.count >= 1 && c->listen.count <= CONFIG_LIST_MAX);
 	FUZZ_CHECK(c->socket_mode <= 0777);
-	FUZZ_CHECK(strlen(c->prefix) <= STORE_PREFIX_MAX);
+	FUZZ_CHECK(strlen(c->prefix) <= REDIS_PREFIX_MAX);
 	FUZZ_CHECK(c->ttl > 0 && c->store_timeout > 0 && c->max_connections > 0);
 	FUZZ_CHECK(c->max_in_flight > 0 && c->max_circuits > 0);
 	FUZZ_CHECK(c->idle_timeout > 0 && c->request_timeout > 0);

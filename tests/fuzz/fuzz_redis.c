@@ -19,6 +19,7 @@
 #include "proto/circuit_fold.h"
 #include "redis/link.h"
 #include "redis/lookup.h"
+#include "redis/store.h"
 #include "redis/target.h"
 #include "store/driver.h"
 

@@ -12,10 +12,50 @@
 static struct metrics *m;
 static char *text;
 
+/* Labels as their owners would name them. */
+enum { ROUTE_NONE, ROUTE_CIRCUIT, ROUTES };
+enum { METHOD_GET, METHOD_OTHER, METHODS };
+enum { OPERATION_READ, OPERATION_LIST, OPERATIONS };
+enum { RESULT_OK, RESULT_TIMEOUT, RESULTS };
+
+static const char *route_name(unsigned i)
+{
+	return ((const char *const[]){"none", "/v1/circuits/{key}"})[i];
+}
+
+static const char *method_name(unsigned i)
+{
+	return ((const char *const[]){"GET", "other"})[i];
+}
+
+static const char *operation_name(unsigned i)
+{
+	return ((const char *const[]){"read", "list"})[i];
+}
+
+static const char *result_name(unsigned i)
+{
+	return ((const char *const[]){"ok", "timeout"})[i];
+}
+
+static const char *state_name(unsigned i)
+{
+	return ((const char *const[]){"ready", "backoff"})[i];
+}
+
+static const char *reason_name(unsigned i)
+{
+	return ((const char *const[]){"lookup", "lost"})[i];
+}
+
 static void setup(void)
 {
 	m = calloc(1, sizeof(*m));
 	ck_assert_ptr_nonnull(m);
+	m->routes = (struct metrics_label){route_name, ROUTES};
+	m->methods = (struct metrics_label){method_name, METHODS};
+	m->operation_names = (struct metrics_label){operation_name, OPERATIONS};
+	m->result_names = (struct metrics_label){result_name, RESULTS};
 	text = NULL;
 }
 
@@ -61,16 +101,11 @@ static unsigned count(const char *needle)
 	return n;
 }
 
-START_TEST(names_of_the_contract_are_there_from_the_start)
+START_TEST(series_are_there_from_the_start)
 {
 	static const char *const zero[] = {
-		"breakerd_store_operations_total{operation=\"get_state\",result=\"ok\"}",
-		"breakerd_store_operations_total{operation=\"record_success\",result=\"conflict\"}",
-		"breakerd_store_operations_total{operation=\"record_failure\",result=\"unknown\"}",
-		"breakerd_store_operations_total{operation=\"transition\",result=\"unavailable\"}",
-		"breakerd_store_operations_total{operation=\"reset\",result=\"timeout\"}",
-		"breakerd_store_operations_total{operation=\"list\",result=\"error\"}",
-		"breakerd_store_operations_total{operation=\"list\",result=\"full\"}",
+		"breakerd_store_operations_total{operation=\"read\",result=\"ok\"}",
+		"breakerd_store_operations_total{operation=\"list\",result=\"timeout\"}",
 		"breakerd_store_operation_duration_seconds_count{operation=\"list\"}",
 		"breakerd_http_request_duration_seconds_count",
 		"breakerd_store_up",
@@ -85,8 +120,7 @@ START_TEST(names_of_the_contract_are_there_from_the_start)
 	scrape();
 	for (size_t i = 0; i < sizeof(zero) / sizeof(zero[0]); i++)
 		ck_assert_msg(value(zero[i]) == 0, "%s", zero[i]);
-	ck_assert_uint_eq(count("\nbreakerd_store_operations_total{"),
-			  METRICS_OPERATIONS * METRICS_RESULTS);
+	ck_assert_uint_eq(count("\nbreakerd_store_operations_total{"), OPERATIONS * RESULTS);
 	ck_assert_uint_eq(count("\nbreakerd_transitions_total{"), CIRCUIT_STATES * CIRCUIT_STATES);
 	/* Of these only what happened. */
 	ck_assert_uint_eq(count("\nbreakerd_http_requests_total{"), 0);
@@ -100,63 +134,59 @@ START_TEST(what_is_counted_is_shown)
 	m->circuits[CIRCUIT_OPEN] = 17;
 	m->corrupt_entries = UINT64_C(9007199254740993);
 	m->transitions[CIRCUIT_CLOSED][CIRCUIT_OPEN] = 3;
-	metrics_operation(m, CIRCUIT_RECORD_FAILURE, STORE_OK, 70000);
-	metrics_operation(m, CIRCUIT_RECORD_FAILURE, STORE_OK, 70000);
-	metrics_operation(m, METRICS_OPERATION_LIST, STORE_TIMEOUT, 1);
-	metrics_request(m, ROUTE_CIRCUIT, HTTP_GET, 200, 1000);
-	metrics_request(m, ROUTE_NONE, HTTP_OTHER, 404, 1000);
-	metrics_request(m, ROUTE_INDEX, HTTP_GET, 999, 1000);
+	metrics_operation(m, OPERATION_READ, RESULT_OK, 70000);
+	metrics_operation(m, OPERATION_READ, RESULT_OK, 70000);
+	metrics_operation(m, OPERATION_LIST, RESULT_TIMEOUT, 1);
+	metrics_request(m, ROUTE_CIRCUIT, METHOD_GET, 200, 1000);
+	metrics_request(m, ROUTE_NONE, METHOD_OTHER, 404, 1000);
+	metrics_request(m, METRICS_ROUTES, METHOD_GET, 999, 1000);
 	scrape();
 	ck_assert(value("breakerd_store_up") == 1);
 	ck_assert(value("breakerd_circuits{state=\"open\"}") == 17);
 	ck_assert_ptr_nonnull(strstr(text, "breakerd_corrupt_entries_total 9007199254740993\n"));
 	ck_assert(value("breakerd_transitions_total{from=\"closed\",to=\"open\"}") == 3);
-	ck_assert(value("breakerd_store_operations_total{operation=\"record_failure\",result="
-			"\"ok\"}") == 2);
+	ck_assert(value("breakerd_store_operations_total{operation=\"read\",result=\"ok\"}") == 2);
 	ck_assert(value("breakerd_store_operations_total{operation=\"list\",result=\"timeout\"}") ==
 		  1);
 	ck_assert(value("breakerd_http_requests_total{route=\"/v1/circuits/{key}\",method="
 			"\"GET\",status=\"200\"}") == 1);
 	ck_assert(value("breakerd_http_requests_total{route=\"none\",method=\"other\",status="
 			"\"404\"}") == 1);
-	ck_assert(value("breakerd_http_requests_total{route=\"/\",method=\"GET\",status="
+	ck_assert(value("breakerd_http_requests_total{route=\"none\",method=\"GET\",status="
 			"\"500\"}") == 1);
 	ck_assert(value("breakerd_http_request_duration_seconds_count") == 3);
 }
 END_TEST
 
-START_TEST(every_status_has_its_result)
+/* The embedded store counts its circuits; a link to Redis has its states and failures. */
+START_TEST(a_link_to_redis_shows_itself_in_place_of_circuits)
 {
-	static const struct {
-		enum store_status status;
-		const char *result;
-	} cases[] = {
-		{STORE_OK, "ok"},
-		{STORE_CONFLICT, "conflict"},
-		{STORE_UNAVAILABLE, "unavailable"},
-		{STORE_OVERLOADED, "unavailable"},
-		{STORE_UNKNOWN, "unknown"},
-		{STORE_TIMEOUT, "timeout"},
-		{STORE_ERROR, "error"},
-		{STORE_FULL, "full"},
-	};
-	char series[128];
-
-	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		memset(m, 0, sizeof(*m));
-		metrics_operation(m, CIRCUIT_RESET, cases[i].status, 0);
-		scrape();
-		snprintf(series, sizeof(series),
-			 "breakerd_store_operations_total{operation=\"reset\",result=\"%s\"}",
-			 cases[i].result);
-		ck_assert_msg(value(series) == 1, "%s", series);
-	}
-	/* A cursor of another store is the client's mistake, and no operation. */
-	memset(m, 0, sizeof(*m));
-	metrics_operation(m, METRICS_OPERATION_LIST, STORE_BAD_CURSOR, 0);
 	scrape();
-	ck_assert(value("breakerd_store_operation_duration_seconds_count{operation=\"list\"}") ==
-		  0);
+	ck_assert(value("breakerd_circuits{state=\"open\"}") == 0);
+	ck_assert_uint_eq(count("breakerd_redis_link_state"), 0);
+	ck_assert_uint_eq(count("breakerd_redis_failures_total"), 0);
+
+	m->redis_states = (struct metrics_label){state_name, 2};
+	m->redis_reasons = (struct metrics_label){reason_name, 2};
+	m->redis_state = 1;
+	m->redis_failures[0] = 7;
+	scrape();
+	ck_assert_uint_eq(count("breakerd_circuits{"), 0);
+	ck_assert(value("breakerd_redis_link_state{state=\"ready\"}") == 0);
+	ck_assert(value("breakerd_redis_link_state{state=\"backoff\"}") == 1);
+	ck_assert(value("breakerd_redis_failures_total{reason=\"lookup\"}") == 7);
+	ck_assert(value("breakerd_redis_failures_total{reason=\"lost\"}") == 0);
+}
+END_TEST
+
+/* A program without owners of the labels has none of their series, and does not crash. */
+START_TEST(labels_without_names_show_nothing)
+{
+	memset(m, 0, sizeof(*m));
+	metrics_request(m, 1, 1, 200, 5);
+	scrape();
+	ck_assert_uint_eq(count("breakerd_http_requests_total{"), 0);
+	ck_assert_uint_eq(count("breakerd_store_operations_total{"), 0);
 }
 END_TEST
 
@@ -213,7 +243,7 @@ START_TEST(exposition_is_well_formed)
 	char family[128] = "", type[32] = "", seen[8192] = "", name[128], needle[136];
 	char *save = NULL, *copy;
 
-	metrics_request(m, ROUTE_SUCCESS, HTTP_POST, 200, 5);
+	metrics_request(m, ROUTE_CIRCUIT, METHOD_GET, 200, 5);
 	scrape();
 	ck_assert(text[strlen(text) - 1] == '\n');
 	copy = strdup(text);
@@ -252,8 +282,8 @@ START_TEST(promtool_has_no_complaint)
 
 	if (system("command -v promtool >/dev/null 2>&1") != 0)
 		return;
-	metrics_request(m, ROUTE_CIRCUIT, HTTP_GET, 200, 5);
-	metrics_operation(m, CIRCUIT_GET_STATE, STORE_OK, 5);
+	metrics_request(m, ROUTE_CIRCUIT, METHOD_GET, 200, 5);
+	metrics_operation(m, OPERATION_READ, RESULT_OK, 5);
 	scrape();
 	pipe = popen("promtool check metrics", "w");
 	ck_assert_ptr_nonnull(pipe);
@@ -269,9 +299,10 @@ int main(void)
 
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_set_timeout(tc, 30);
-	tcase_add_test(tc, names_of_the_contract_are_there_from_the_start);
+	tcase_add_test(tc, series_are_there_from_the_start);
 	tcase_add_test(tc, what_is_counted_is_shown);
-	tcase_add_test(tc, every_status_has_its_result);
+	tcase_add_test(tc, a_link_to_redis_shows_itself_in_place_of_circuits);
+	tcase_add_test(tc, labels_without_names_show_nothing);
 	tcase_add_test(tc, histogram_is_cumulative);
 	tcase_add_test(tc, process_metrics_are_plausible);
 	tcase_add_test(tc, open_descriptors_are_counted);

@@ -24,6 +24,9 @@
 #define PENDING_MAX 256
 #define BIG         (4 * 1024 * 1024)
 
+/* Numbers of routes, as http_reply has them; 0 is none. */
+enum { ROUTE_CIRCUIT = 1, ROUTE_INDEX };
+
 /* The server under test, and what its handler has seen. */
 static struct event_base *base;
 static struct event *tick;

@@ -5,6 +5,7 @@
 #include "base/metrics.h"
 #include "fake_redis.h"
 #include "proto/circuit_json.h"
+#include "redis/store.h"
 #include "redis/target.h"
 #include "redis_server.h"
 #include "store/driver.h"
