@@ -497,6 +497,17 @@ static int complain(const struct config_error *error, enum config_status status)
 	return status == CONFIG_USAGE ? 2 : EXIT_FAILURE;
 }
 
+/* libevent's own warnings: by itself it would write them to stderr and wait there. */
+static void on_libevent_words(int severity, const char *words)
+{
+	struct log log;
+
+	log_init(&log, LOG_LEVEL_WARNING);
+	log_write(&log, severity >= EVENT_LOG_ERR ? LOG_LEVEL_ERROR : LOG_LEVEL_WARNING, "libevent",
+		  "words=%s", log_quote(words, strlen(words)).text);
+	log_fini(&log);
+}
+
 int app_run(int argc, char *argv[], char *envp[])
 {
 	struct app *app = calloc(1, sizeof(*app));
@@ -513,6 +524,7 @@ int app_run(int argc, char *argv[], char *envp[])
 	app->argv = argv;
 	app->envp = envp;
 	log_init(&app->log, LOG_LEVEL_INFO);
+	event_set_log_callback(on_libevent_words);
 	status = config_load(argc, argv, envp, &app->log, &action, &app->config, &error);
 	app->started = app->config;
 	if (action == CONFIG_HELP)
@@ -526,6 +538,7 @@ int app_run(int argc, char *argv[], char *envp[])
 	else if (action == CONFIG_RUN)
 		exit_status = serve(app);
 	app_close(app);
+	log_fini(&app->log);
 	free(app);
 	return exit_status;
 }

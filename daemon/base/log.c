@@ -4,13 +4,16 @@
 #include "proto/key.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -47,9 +50,41 @@ static bool stderr_is_journal(void)
 	return strcmp(stream, ours) == 0;
 }
 
+/*
+ * A pipe or a terminal that is opened again has flags of its own. That fails where /proc is
+ * missing, or where the pipe belongs to a user that this process no longer is. A regular
+ * file would begin at its start again, so it is not reopened: poll(2) calls it writable.
+ */
+static void choose_output(struct log *log)
+{
+	struct stat st;
+
+	log->own = -1;
+	if (fstat(STDERR_FILENO, &st) != 0)
+		return;
+	if (S_ISSOCK(st.st_mode))
+		log->output = LOG_OUTPUT_SOCKET;
+	if (!S_ISFIFO(st.st_mode) && !isatty(STDERR_FILENO))
+		return;
+	log->own = open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (log->own >= 0)
+		log->output = LOG_OUTPUT_OWN;
+}
+
 void log_init(struct log *log, enum log_level level)
 {
+	int saved = errno;
+
 	*log = (struct log){.level = level, .journal = stderr_is_journal()};
+	choose_output(log);
+	errno = saved;
+}
+
+void log_fini(struct log *log)
+{
+	if (log->output == LOG_OUTPUT_OWN)
+		close(log->own);
+	log->output = LOG_OUTPUT_POLL;
 }
 
 /* What stands before the token. Returns its length. */
@@ -86,14 +121,65 @@ static size_t put_ellipsis(char *line, size_t len)
 	return len + 3;
 }
 
-/* One write(2) a line. Nobody can be told when it fails: a log that is away ends nothing. */
-static void put_line(const char *line, size_t len)
+static ssize_t write_once(const struct log *log, const char *text, size_t len)
+{
+	struct pollfd pfd = {.fd = STDERR_FILENO, .events = POLLOUT};
+
+	switch (log->output) {
+	case LOG_OUTPUT_SOCKET:
+		return send(STDERR_FILENO, text, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+	case LOG_OUTPUT_OWN:
+		return write(log->own, text, len);
+	case LOG_OUTPUT_POLL:
+		break;
+	}
+	/* A pipe is writable if it has room for PIPE_BUF bytes, which no line exceeds. Only
+	 * another program that fills it in between can make this write wait. */
+	if (poll(&pfd, 1, 0) != 1 || (pfd.revents & POLLNVAL))
+		return -1;
+	return write(STDERR_FILENO, text, len);
+}
+
+/* True if all of it was taken. A terminal or a socket may take the beginning alone. */
+static bool put(struct log *log, const char *text, size_t len)
 {
 	ssize_t n;
 
 	do
-		n = write(STDERR_FILENO, line, len);
+		n = write_once(log, text, len);
 	while (n < 0 && errno == EINTR);
+	if (n > 0)
+		log->cut = (size_t)n < len;
+	return n == (ssize_t)len;
+}
+
+/* What stands before the next line: the end of one that was cut, and what was missed. */
+static bool put_missed(struct log *log, enum log_level level)
+{
+	char line[128];
+	size_t len;
+
+	if (log->cut && !put(log, "\n", 1))
+		return false;
+	if (!log->missed)
+		return true;
+	len = put_head(log, level, line, sizeof(line));
+	len += (size_t)snprintf(line + len, sizeof(line) - len,
+				"suppressed kind=stderr lines=%" PRIu64 "\n", log->missed);
+	if (!put(log, line, len))
+		return false;
+	log->missed = 0;
+	return true;
+}
+
+/* A log that is away ends nothing and holds up nothing. */
+static void put_line(struct log *log, enum log_level level, const char *line, size_t len)
+{
+	if (put_missed(log, level) && put(log, line, len))
+		return;
+	log->missed++;
+	if (log->suppressed)
+		++*log->suppressed;
 }
 
 void log_write(struct log *log, enum log_level level, const char *token, const char *fmt, ...)
@@ -125,7 +211,7 @@ void log_write(struct log *log, enum log_level level, const char *token, const c
 		log->sink(log->sink_arg, level, line);
 	} else {
 		line[len] = '\n';
-		put_line(line, len + 1);
+		put_line(log, level, line, len + 1);
 	}
 	errno = saved;
 }

@@ -20,16 +20,33 @@ enum log_level {
 /* A test's way to see the lines: gets each whole line without its newline. */
 typedef void log_sink_fn(void *arg, enum log_level level, const char *line);
 
+/*
+ * How lines get to stderr without ever waiting for its reader. stderr is shared with whoever
+ * started the daemon (a terminal, a pipe of several programs), and so is its O_NONBLOCK
+ * flag: it is left alone.
+ */
+enum log_output {
+	LOG_OUTPUT_POLL,   /* a file, or nothing better: poll(2), then write(2) */
+	LOG_OUTPUT_SOCKET, /* the journal: send(2) with MSG_DONTWAIT */
+	LOG_OUTPUT_OWN,    /* a pipe or terminal, opened a second time, with O_NONBLOCK */
+};
+
 struct log {
 	enum log_level level; /* lines above it are dropped */
 	int journal;          /* write <N> prefixes */
 	log_sink_fn *sink;    /* NULL: stderr */
 	void *sink_arg;
-	uint64_t *suppressed; /* counts the lines that log_allows held back; NULL: nobody does */
+	/* Counts the lines that log_allows held back or that stderr did not take; or NULL. */
+	uint64_t *suppressed;
+	enum log_output output;
+	int own;         /* LOG_OUTPUT_OWN: the descriptor */
+	bool cut;        /* stderr took only the beginning of the last line */
+	uint64_t missed; /* lines that stderr did not take since it took the last one */
 };
 
-/* To stderr; finds out whether that is the journal. */
+/* To stderr; finds out what that is. log_fini closes what log_init opened. */
 void log_init(struct log *log, enum log_level level);
+void log_fini(struct log *log);
 
 /* The longest line without its newline; what is over is cut and ends in "...". */
 #define LOG_LINE_MAX 2048
@@ -37,8 +54,10 @@ void log_init(struct log *log, enum log_level level);
 /*
  * Writes `token` and behind it what fmt gives, which is `key=value` pairs. Text from
  * outside goes through log_quote; a control byte that gets here all the same becomes '?'.
- * `log` may be NULL: nothing is written. errno is left as it was. A stderr that is full or
- * closed loses the line; the caller has made sure that SIGPIPE is ignored.
+ * `log` may be NULL: nothing is written. errno is left as it was. A line that stderr does
+ * not take at once (full, closed, broken) is dropped and counted; "suppressed kind=stderr"
+ * tells how many they were, before the next line that it takes. The caller has made sure
+ * that SIGPIPE is ignored.
  */
 void log_write(struct log *log, enum log_level level, const char *token, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));

@@ -41,7 +41,7 @@ struct evbuffer;
 	X(state_save_errors, "state_save_errors_total", "Times state_file could not be written.")  \
 	X(http_connections_accepted, "http_connections_accepted_total", "Connections accepted.")   \
 	X(log_lines_suppressed, "log_lines_suppressed_total",                                      \
-	  "Log lines left out because there were too many of their kind.")
+	  "Log lines left out: too many of their kind, or stderr did not take them.")
 
 /* Counters of time, in seconds: of what is the case or not. */
 #define METRICS_STOPWATCHES(X)                                                                     \

@@ -58,7 +58,8 @@ class Breakerd(Methods):
         n = sum(1 for name in os.listdir(directory) if name.startswith("breakerd-"))
         self.stderr_path = os.path.join(directory, f"breakerd-{n}.stderr")
 
-    def start(self):
+    def start(self, stderr=None):
+        """`stderr`: a descriptor in place of the file that stderr() reads."""
         for _ in range(5):
             settings = dict(self.settings)
             if "listen" not in settings and not any("listen" in a for a in self.args):
@@ -66,18 +67,19 @@ class Breakerd(Methods):
                 settings["listen"] = "%s:%d" % self.address
             elif "listen" in settings:
                 self.address = parse_listen(settings["listen"])
-            if self._try(settings):
+            if self._try(settings, stderr):
                 return self
             if "listen" in self.settings or "in use" not in self.stderr():
                 break
         raise AssertionError(f"breakerd does not start ({self.process.returncode}):\n"
                              + self.stderr())
 
-    def _try(self, settings):
+    def _try(self, settings, stderr):
         with open(self.stderr_path, "wb") as log:
             self.process = subprocess.Popen(
                 [BINARY, *self.args, *flags(settings)], stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL, stderr=log, env=environment(self.env))
+                stdout=subprocess.DEVNULL, stderr=log if stderr is None else stderr,
+                env=environment(self.env))
         return until(lambda: self.process.poll() is not None or self._listens(),
                      "breakerd listens") and self.process.poll() is None
 

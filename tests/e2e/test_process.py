@@ -1,6 +1,7 @@
 """Start, sockets and stop."""
 
 import contextlib
+import fcntl
 import os
 import re
 import signal
@@ -11,7 +12,7 @@ import time
 
 import pytest
 
-from breakerd import run
+from breakerd import Breakerd, run
 from contract import expect, path, problem, snapshot
 from ports import free_port
 from wait import until
@@ -282,6 +283,37 @@ def test_a_flapping_circuit_does_not_flood_the_log(start):
         return re.findall(r"suppressed kind=state_change lines=(\d+)", daemon.stderr())
 
     until(lambda: sum(map(int, said())) >= left_out, "it is said")
+
+
+def unread(kind):
+    """Two ends of something that nobody reads: (whoever should read, stderr)."""
+    if kind == "pipe":
+        return os.pipe()
+    if kind == "terminal":
+        return os.openpty()
+    ends = socket.socketpair()
+    return ends[0].detach(), ends[1].detach()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "terminal", "socket"])
+def test_a_log_that_nobody_reads_holds_up_nobody(directory, kind):
+    reader, stderr = unread(kind)
+    daemon = Breakerd(directory, log_level="debug")
+    try:
+        daemon.start(stderr=stderr)
+        for i in range(1200):
+            answer = daemon.post(path("a", "transition"), {"to": ("open", "closed")[i % 2]})
+            assert answer.status == 200
+        assert daemon.metric("breakerd_log_lines_suppressed_total") > 0
+        assert not fcntl.fcntl(stderr, fcntl.F_GETFL) & os.O_NONBLOCK, "it is not ours alone"
+        began = time.monotonic()
+        daemon.signal(signal.SIGTERM)
+        assert daemon.wait(10) == 0
+        assert time.monotonic() - began < 5
+    finally:
+        daemon.kill()
+        os.close(reader)
+        os.close(stderr)
 
 
 def test_an_access_log_at_debug_only(start, directory):

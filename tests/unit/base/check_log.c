@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -251,20 +252,140 @@ START_TEST(stderr_gets_whole_lines)
 }
 END_TEST
 
-START_TEST(a_full_or_closed_stderr_is_no_matter)
+/* Puts the second of two ends, both blocking, in the place of stderr. */
+static int blocking_stderr(int ends[2])
+{
+	ck_assert_int_ge(dup2(ends[1], STDERR_FILENO), 0);
+	close(ends[1]);
+	unsetenv("JOURNAL_STREAM");
+	alarm(20); /* a write that waits ends the test */
+	return ends[0];
+}
+
+/* Reads up to `len` bytes of what has arrived. */
+static size_t take(int fd, char *out, size_t len)
+{
+	struct pollfd pfd = {.fd = fd, .events = POLLIN};
+	size_t got = 0;
+
+	while (got < len && poll(&pfd, 1, 0) == 1) {
+		ssize_t n = read(fd, out + got, len - got);
+
+		if (n <= 0)
+			break;
+		got += (size_t)n;
+	}
+	return got;
+}
+
+/* Nobody reads: lines are dropped and counted. Then somebody reads: all lines are whole, and
+ * the number of those that are missing is told. */
+static void full_stderr(int fd)
+{
+	static char got[4 << 20];
+	uint64_t suppressed = 0, told = 0;
+	unsigned written = 0;
+	struct log log;
+	char *line, *rest;
+	size_t len;
+
+	log_init(&log, LOG_LEVEL_INFO);
+	log.suppressed = &suppressed;
+	for (int i = 0; i < 100000; i++)
+		log_info(&log, "flood", "i=%d", i);
+	ck_assert_uint_gt(suppressed, 0);
+	ck_assert_int_eq(fcntl(STDERR_FILENO, F_GETFL) & O_NONBLOCK, 0);
+	len = take(fd, got, sizeof(got) / 2);
+	log_info(&log, "flood", "i=%d", 100000);
+	len += take(fd, got + len, sizeof(got) / 2);
+	got[len] = '\0';
+	ck_assert_int_eq(got[len - 1], '\n');
+	for (line = strtok_r(got, "\r\n", &rest); line; line = strtok_r(NULL, "\r\n", &rest)) {
+		const char *missed = strstr(line, "kind=stderr lines=");
+
+		written += matches(line, "^" STAMP " info flood i=[0-9]+$");
+		if (missed)
+			told += strtoull(missed + strlen("kind=stderr lines="), NULL, 10);
+	}
+	ck_assert_uint_eq(told, suppressed);
+	ck_assert_uint_eq(written + suppressed, 100001);
+	log_fini(&log);
+}
+
+START_TEST(a_full_pipe_loses_lines_and_blocks_nobody)
+{
+	int ends[2];
+
+	ck_assert_int_eq(pipe(ends), 0);
+	full_stderr(blocking_stderr(ends));
+}
+END_TEST
+
+START_TEST(so_does_a_full_socket)
+{
+	int ends[2];
+
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+	full_stderr(blocking_stderr(ends));
+}
+END_TEST
+
+/* Whoever cannot open the pipe again asks whether it has room. */
+START_TEST(so_does_a_full_pipe_of_another_user)
+{
+	struct log log = {.level = LOG_LEVEL_INFO, .output = LOG_OUTPUT_POLL};
+	uint64_t suppressed = 0;
+	int ends[2];
+
+	ck_assert_int_eq(pipe(ends), 0);
+	blocking_stderr(ends);
+	log.suppressed = &suppressed;
+	for (int i = 0; i < 100000; i++)
+		log_info(&log, "flood", "i=%d", i);
+	ck_assert_uint_gt(suppressed, 90000);
+}
+END_TEST
+
+START_TEST(a_terminal_that_nobody_reads_blocks_nobody)
+{
+	uint64_t suppressed = 0;
+	struct log log;
+	int ends[2];
+
+	ends[0] = posix_openpt(O_RDWR | O_NOCTTY);
+	ck_assert_int_ge(ends[0], 0);
+	ck_assert_int_eq(grantpt(ends[0]) | unlockpt(ends[0]), 0);
+	ends[1] = open(ptsname(ends[0]), O_RDWR | O_NOCTTY);
+	ck_assert_int_ge(ends[1], 0);
+	blocking_stderr(ends);
+	log_init(&log, LOG_LEVEL_INFO);
+	log.suppressed = &suppressed;
+	for (int i = 0; i < 20000; i++)
+		log_info(&log, "flood", "i=%d", i);
+	ck_assert_uint_gt(suppressed, 0);
+	log_fini(&log);
+}
+END_TEST
+
+START_TEST(a_closed_stderr_is_no_matter)
 {
 	struct log log;
 	int fd = pipe_for_stderr();
+	uint64_t suppressed = 0;
 
 	unsetenv("JOURNAL_STREAM");
 	log_init(&log, LOG_LEVEL_INFO);
-	for (int i = 0; i < 100000; i++)
-		log_info(&log, "flood", "i=%d", i);
+	log.suppressed = &suppressed;
 	close(fd);
 	signal(SIGPIPE, SIG_IGN);
 	log_info(&log, "nobody", "reads=%d", 0);
+	log_fini(&log);
 	close(STDERR_FILENO);
+	log_init(&log, LOG_LEVEL_INFO);
+	log.suppressed = &suppressed;
 	log_info(&log, "nobody", "reads=%d", 0);
+	ck_assert_uint_eq(suppressed, 2);
+	log_fini(&log);
 }
 END_TEST
 
@@ -336,6 +457,8 @@ int main(void)
 	Suite *s = suite_create("log");
 	TCase *tc = tcase_create("log");
 
+	tcase_set_timeout(tc, 30);
+
 	tcase_add_test(tc, a_line_has_stamp_level_token_and_pairs);
 	tcase_add_test(tc, the_journal_gets_a_priority_and_no_stamp);
 	tcase_add_test(tc, lines_above_the_level_are_dropped);
@@ -349,7 +472,11 @@ int main(void)
 	tcase_add_test(tc, level_names);
 	tcase_add_test(tc, the_journal_is_known_by_device_and_inode);
 	tcase_add_test(tc, stderr_gets_whole_lines);
-	tcase_add_test(tc, a_full_or_closed_stderr_is_no_matter);
+	tcase_add_test(tc, a_full_pipe_loses_lines_and_blocks_nobody);
+	tcase_add_test(tc, so_does_a_full_socket);
+	tcase_add_test(tc, so_does_a_full_pipe_of_another_user);
+	tcase_add_test(tc, a_terminal_that_nobody_reads_blocks_nobody);
+	tcase_add_test(tc, a_closed_stderr_is_no_matter);
 	tcase_add_test(tc, a_flood_is_held_back_and_counted);
 	tcase_add_test(tc, a_limit_counts_only_what_would_be_written);
 	suite_add_tcase(s, tc);
