@@ -13,7 +13,8 @@ EVALSHA sha n KEYS[1] .. KEYS[n] ttl ops[1] .. ops[n]
            or one step of circuit_fold_encode (proto/circuit_fold.h), which begins with w
 
 The reply is an array with one element for each key, in order: an error (that circuit alone has
-failed and is as it was: a key of another type is left alone), or a string such as
+failed and is as it was: a key of another type, or a value larger than 64 KiB before or after the
+operations, is left alone), or a string such as
 "0 1700000000000 0 3 1 1690000000000 1680000000000", which says
   what was stored before: 0 a sound snapshot, 1 an object with members missing or ill-typed,
       2 no JSON object, 3 nothing
@@ -24,7 +25,7 @@ Whoever asked applies its operations to that by the rules of proto/circuit.c, an
 snapshot behind each of them; a reply for each would cost Redis more than the operations do.
 Behind a step the string says what there is now instead, 0 and the circuit, or 3.
 
-An error that is not about one key's type, met before anything is written, is the whole
+An error that is not about one key's type or size, met before anything is written, is the whole
 call's error: nothing was done.
 
 proto/circuit.h has the rules of the operations, proto/circuit_json.h those of the stored
@@ -227,19 +228,25 @@ end
 
 local match, pcall = string.match, redis.pcall
 local KEYS, ARGV = KEYS, ARGV
--- What is nothing to MGET, another type perhaps, is asked for by itself; so is all if it fails.
-local values = #KEYS > 1 and pcall("MGET", unpack(KEYS))
+-- The largest value that is read or written. A larger one would hold up Redis.
+local MAX = 65536
 local now, written
 local reply = {}
 
 for i = 1, #KEYS do
 	local key, ops = KEYS[i], ARGV[i + 1]
-	local value = values and values[i] or pcall("GET", key)
+	-- One byte more than MAX, if there is one, and never the whole of a large value.
+	local value = pcall("GETRANGE", key, "0", "65536")
+	if value == "" then
+		value = pcall("GET", key) -- false if there is nothing
+	end
 	local failure, effect
 	local stored, state, failures, successes, failed, changed, others =
 		"3", "0", "0", "0", "0", "0", "}"
 	if value and value.err then -- which no string has
 		failure, ops = value, ""
+	elseif value and #value > MAX then
+		failure, ops = { err = "TOOLARGE the stored value is larger than 64 KiB" }, ""
 	elseif value then
 		-- %b steps over names fast but takes any: what it found must make up the very value.
 		local name
@@ -340,10 +347,15 @@ for i = 1, #KEYS do
 	local result
 	if effect == "SET" then
 		local name = state == "0" and '"closed"' or state == "1" and '"open"' or '"half-open"'
-		result = pcall("SET", key, '{"state":' .. name .. ',"failureCount":' .. failures ..
+		local after = '{"state":' .. name .. ',"failureCount":' .. failures ..
 			',"successCount":' .. successes .. ',"lastFailureTime":' .. failed ..
-			',"lastStateChange":' .. changed .. others, "EX", ARGV[1])
-		failure = result.err and result
+			',"lastStateChange":' .. changed .. others
+		if #after > MAX then
+			failure = { err = "TOOLARGE the value would become larger than 64 KiB" }
+		else
+			result = pcall("SET", key, after, "EX", ARGV[1])
+			failure = result.err and result
+		end
 	elseif effect and value then
 		result = pcall("DEL", key)
 		failure = type(result) == "table" and result
@@ -352,7 +364,8 @@ for i = 1, #KEYS do
 		-- Redis 6.2 puts the place in the script before its own words.
 		local words = string.gsub(failure.err, "^@?user_script: ?%d+: ", "")
 		words = match(words, "^%-?([^\r\n]*)")
-		if not written and match(words, "^%S*") ~= "WRONGTYPE" then
+		local code = match(words, "^%S*")
+		if not written and code ~= "WRONGTYPE" and code ~= "TOOLARGE" then
 			return { err = words }
 		end
 		reply[i] = { err = words }

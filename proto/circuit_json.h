@@ -16,6 +16,9 @@
  */
 size_t circuit_json_encode(char buf[CIRCUIT_JSON_MAX], const struct circuit *c);
 
+/* The largest value that is read from Redis or written to it; circuit.lua has it as MAX. */
+#define CIRCUIT_STORED_BYTES_MAX 65536
+
 enum circuit_stored {
 	CIRCUIT_STORED_SOUND,    /* all five members present and well typed */
 	CIRCUIT_STORED_REPAIRED, /* an object; a missing or ill-typed member took its default */

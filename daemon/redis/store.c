@@ -1,5 +1,6 @@
 /*
- * Circuits in Redis: a read is a GET, a write is a call of circuit.lua (store_write.c).
+ * Circuits in Redis: a read is a GETRANGE, which bounds what a large value costs; a write is a
+ * call of circuit.lua (store_write.c).
  */
 #include "redis/store_private.h"
 
@@ -190,7 +191,7 @@ static bool read_time(const redisReply *reply, int64_t *now_ms)
 	return true;
 }
 
-/* One TIME answers every read that waits: Redis executed all their GETs before it. */
+/* One TIME answers every read that waits: Redis executed all their reads before it. */
 static void on_clock(void *arg, enum redis_outcome outcome, const redisReply *reply,
 		     const char *why)
 {
@@ -231,6 +232,40 @@ static void wait_for_clock(struct redis_op *o)
 	TAILQ_INSERT_TAIL(&r->clock_queue, o, clock_entry);
 }
 
+/* Redis answers GETRANGE with "" for an empty value, too. That is no JSON object, and to be
+ * counted: EXISTS tells. The read does not wait for it. */
+struct empty_question {
+	struct redis_store *r;
+	size_t key_len;
+	char key[];
+};
+
+static void on_exists(void *arg, enum redis_outcome outcome, const redisReply *reply,
+		      const char *why)
+{
+	struct empty_question *q = arg;
+
+	(void)why;
+	if (outcome == REDIS_REPLY && reply->type == REDIS_REPLY_INTEGER && reply->integer == 1)
+		redis_store_corrupt(q->r, q->key, q->key_len, CIRCUIT_STORED_NONE);
+	free(q);
+}
+
+static void ask_whether_empty(struct redis_store *r, const char *key, size_t key_len)
+{
+	const char *argv[] = {"EXISTS", key};
+	const size_t argvlen[] = {6, key_len};
+	struct empty_question *q = malloc(sizeof(*q) + key_len);
+
+	if (!q)
+		return;
+	q->r = r;
+	q->key_len = key_len;
+	memcpy(q->key, key, key_len);
+	if (redis_link_send(r->link, on_exists, q, 2, argv, argvlen) != 0)
+		free(q);
+}
+
 static void on_get(struct redis_op *o, const redisReply *reply)
 {
 	struct redis_store *r = redis_store(o->op.store);
@@ -238,12 +273,17 @@ static void on_get(struct redis_op *o, const redisReply *reply)
 	enum circuit_stored stored;
 	struct circuit c;
 
-	if (reply->type == REDIS_REPLY_NIL) {
+	if (reply->type != REDIS_REPLY_STRING) {
+		redis_op_fail_reply(o, reply);
+		return;
+	}
+	if (reply->len == 0) {
+		ask_whether_empty(r, q->key, q->key_len);
 		wait_for_clock(o);
 		return;
 	}
-	if (reply->type != REDIS_REPLY_STRING) {
-		redis_op_fail_reply(o, reply);
+	if (reply->len > CIRCUIT_STORED_BYTES_MAX) {
+		redis_op_fail(o, STORE_ERROR, "the stored value is larger than 64 KiB");
 		return;
 	}
 	stored = circuit_json_decode_stored(reply->str, reply->len, &c);
@@ -255,12 +295,14 @@ static void on_get(struct redis_op *o, const redisReply *reply)
 		finish_circuit(o, &c, false);
 }
 
+/* One byte more than the largest value that is read, if there is one. */
 static int send_get(struct redis_circuit_op *q)
 {
-	const char *argv[] = {"GET", q->key};
-	size_t argvlen[] = {3, q->key_len};
+	const char *argv[] = {"GETRANGE", q->key, "0", "65536"};
+	size_t argvlen[] = {8, q->key_len, 1, 5};
 
-	return redis_op_send(&q->base, 2, argv, argvlen);
+	_Static_assert(CIRCUIT_STORED_BYTES_MAX == 65536, "as above");
+	return redis_op_send(&q->base, 4, argv, argvlen);
 }
 
 /* --- steps to be folded in */

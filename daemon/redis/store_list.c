@@ -1,5 +1,5 @@
 /*
- * The listing: SCAN in bounded steps, MGET of what a step found, until a page is full.
+ * The listing: SCAN in bounded steps, the values of what a step found, until a page is full.
  *
  * SCAN gives as many keys as it likes; a page does not. So a page may end within a step, and
  * the next one must take up the step in the middle, while keys come and go and the server
@@ -29,7 +29,7 @@
 #include <string.h>
 
 #define SCAN_COUNT 500
-#define MGET_MOST  256
+#define READ_MOST  256
 /* A glob may need two bytes for each one. */
 #define PATTERN_MAX (2 * REDIS_KEY_MAX + 1)
 
@@ -55,8 +55,9 @@ struct redis_list {
 
 	struct found *found;
 	size_t found_count, found_room;
-	size_t next;  /* the first of found that has not been asked for */
-	size_t asked; /* from there on, in the MGET under way */
+	size_t next;                 /* the first of found that has not been asked for */
+	size_t asked;                /* from there on, in `values` */
+	struct redis_values *values; /* being read, or NULL */
 	char *arena;
 	size_t arena_len, arena_room;
 
@@ -291,42 +292,42 @@ static void step_done(struct redis_list *l)
 		scan(l);
 }
 
-/* Adds an answer of MGET to the page. False when out of memory. */
-static bool take_value(struct redis_list *l, const struct found *f, const redisReply *value)
+/* Adds what was found at a key to the page. False when out of memory. */
+static bool take_value(struct redis_list *l, const struct found *f, const struct redis_value *value)
 {
 	struct redis_store *r = redis_store(l->base.op.store);
 	const char *key = l->arena + f->offset;
-	enum circuit_stored stored;
-	struct circuit c;
 
-	/* nil: gone since, or of another type. */
-	if (value->type != REDIS_REPLY_STRING)
+	if (!value->exists)
 		return true;
-	stored = circuit_json_decode_stored(value->str, value->len, &c);
-	if (stored != CIRCUIT_STORED_SOUND) {
+	if (value->stored != CIRCUIT_STORED_SOUND) {
 		char whole[REDIS_KEY_MAX];
 
 		memcpy(whole, r->prefix, r->prefix_len);
 		memcpy(whole + r->prefix_len, key, f->len);
-		redis_store_corrupt(r, whole, r->prefix_len + f->len, stored);
+		redis_store_corrupt(r, whole, r->prefix_len + f->len, value->stored);
 	}
-	if (stored == CIRCUIT_STORED_NONE || !store_query_matches(&l->query, key, f->len, c.state))
+	if (value->stored == CIRCUIT_STORED_NONE ||
+	    !store_query_matches(&l->query, key, f->len, value->circuit.state))
 		return true;
-	return store_page_add(l->page, key, f->len, &c);
+	return store_page_add(l->page, key, f->len, &value->circuit);
 }
 
-static void on_mget(struct redis_op *o, const redisReply *reply)
+static void on_values(void *arg, const struct redis_value *values, enum store_status status,
+		      const char *why)
 {
-	struct redis_list *l = list_op(o);
+	struct redis_list *l = arg;
 	size_t i;
 
-	if (reply->type != REDIS_REPLY_ARRAY || reply->elements != l->asked) {
-		redis_op_fail_reply(o, reply);
+	l->values = NULL;
+	l->base.detach = NULL;
+	if (!values) {
+		redis_op_fail(&l->base, status, why);
 		return;
 	}
 	for (i = 0; i < l->asked && l->page->count < l->query.limit; i++) {
-		if (!take_value(l, &l->found[l->next + i], reply->element[i])) {
-			redis_op_fail(o, STORE_ERROR, "out of memory");
+		if (!take_value(l, &l->found[l->next + i], &values[i])) {
+			redis_op_fail(&l->base, STORE_ERROR, "out of memory");
 			return;
 		}
 	}
@@ -334,17 +335,21 @@ static void on_mget(struct redis_op *o, const redisReply *reply)
 	fill(l);
 }
 
+static void detach_values(struct redis_op *o, struct store_result *verdict)
+{
+	redis_values_cancel(list_op(o)->values);
+	list_release(o);
+	verdict->status = STORE_TIMEOUT;
+}
+
 /* Asks for the values of the next keys of the step, if the page has room for them. */
 static void fill(struct redis_list *l)
 {
-	struct redis_store *r = redis_store(l->base.op.store);
 	size_t room = l->query.limit - l->page->count;
 	size_t left = l->found_count - l->next;
-	size_t most = !l->query.has_state && room < MGET_MOST ? room : MGET_MOST;
-	const char *argv[MGET_MOST + 1] = {"MGET"};
-	size_t argvlen[MGET_MOST + 1] = {4};
-	char *keys;
-	size_t used = 0;
+	size_t most = !l->query.has_state && room < READ_MOST ? room : READ_MOST;
+	struct redis_value_key keys[READ_MOST];
+	struct store_result result;
 
 	if (left == 0) {
 		step_done(l);
@@ -355,23 +360,18 @@ static void fill(struct redis_list *l)
 		return;
 	}
 	l->asked = left < most ? left : most;
-	keys = malloc(l->asked * (r->prefix_len + KEY_MAX));
-	if (!keys) {
-		redis_op_fail(&l->base, STORE_ERROR, "out of memory");
-		return;
-	}
 	for (size_t i = 0; i < l->asked; i++) {
 		const struct found *f = &l->found[l->next + i];
 
-		argv[i + 1] = keys + used;
-		argvlen[i + 1] = r->prefix_len + f->len;
-		memcpy(keys + used, r->prefix, r->prefix_len);
-		memcpy(keys + used + r->prefix_len, l->arena + f->offset, f->len);
-		used += argvlen[i + 1];
+		keys[i] = (struct redis_value_key){l->arena + f->offset, f->len};
 	}
-	l->base.on_reply = on_mget;
-	redis_op_continue(&l->base, (int)l->asked + 1, argv, argvlen);
-	free(keys);
+	l->values = redis_values_read(redis_store(l->base.op.store), keys, l->asked, on_values, l);
+	if (!l->values) {
+		redis_store_away(redis_store(l->base.op.store), &result);
+		redis_op_finish(&l->base, &result);
+		return;
+	}
+	l->base.detach = detach_values;
 }
 
 /* The step has been scanned: `end` is known, found is complete. */

@@ -311,7 +311,7 @@ def test_out_of_memory(private_redis, start, mode):
     is_back(daemon)
 
 
-@pytest.mark.parametrize("lacks", ["-evalsha", "-get", "-set", "-del"])
+@pytest.mark.parametrize("lacks", ["-evalsha", "-getrange", "-set", "-del"])
 def test_no_permission(private_redis, start, mode, lacks):
     redis = private_redis()
     redis.call("ACL", "SETUSER", "gate", "on", ">" + SECRET, "~*", "+@all")
@@ -319,13 +319,13 @@ def test_no_permission(private_redis, start, mode, lacks):
     is_back(daemon)
     redis.call("ACL", "SETUSER", "gate", lacks)
     answers = {"-evalsha": daemon.post(path("back", "failure")),
-               "-get": daemon.get(path("back")),
+               "-getrange": daemon.get(path("back")),
                "-set": daemon.post(path("back", "success")),
                "-del": daemon.delete(path("back"))}
     for command, answer in answers.items():
         if command == lacks or (lacks == "-evalsha" and command in ("-set", "-del")) or \
-                (lacks == "-get" and command != "-get") or (lacks == "-set" and command == "-evalsha"):
-            detail = problem(answer, "store_error", None if command == "-get" else "no")["detail"]
+                (lacks == "-getrange" and command != "-getrange") or (lacks == "-set" and command == "-evalsha"):
+            detail = problem(answer, "store_error", None if command == "-getrange" else "no")["detail"]
             assert "permission" in detail or "can't run this command" in detail, answer
         else:
             assert answer.status in (200, 204), answer

@@ -30,7 +30,7 @@ extern const char circuit_lua[];
 
 static struct {
 	lua_State *lua;
-	struct fuzz_text value; /* what GET answers */
+	struct fuzz_text value; /* what GET and GETRANGE answer */
 	char *set;              /* what SET was given; NULL: none */
 	size_t set_len;
 	bool deleted;
@@ -74,7 +74,7 @@ static int on_pcall(lua_State *l)
 {
 	const char *command = luaL_checkstring(l, 1);
 
-	if (strcmp(command, "GET") == 0)
+	if (strcmp(command, "GET") == 0 || strcmp(command, "GETRANGE") == 0)
 		return on_get(l);
 	if (strcmp(command, "SET") == 0)
 		return on_set(l);

@@ -854,7 +854,7 @@ START_TEST(strange_replies_are_errors)
 {
 	static const char *const renamed[] = {
 		"--rename-command",
-		"GET",
+		"GETRANGE",
 		"",
 		"--rename-command",
 		"EVALSHA",
@@ -863,8 +863,8 @@ START_TEST(strange_replies_are_errors)
 		"SCAN",
 		"",
 		"--rename-command",
-		"STRLEN",
-		"GET",
+		"LPUSH",
+		"GETRANGE",
 		"--rename-command",
 		"EXISTS",
 		"EVALSHA",
