@@ -44,7 +44,8 @@ SAY = $(if $(V),@:,@printf '  %-4s %s\n')
 # What the checks look at.
 C_SOURCES  := $(SOURCES) daemon/main.c $(wildcard tests/*/*.c tests/unit/*/*.c)
 C_FILES    := $(C_SOURCES) $(wildcard proto/*.h daemon/*.h daemon/*/*.h tests/*/*.h)
-PY_FILES   := $(wildcard tests/*.py tests/*/*.py tests/*/*/*.py docs/clients/*.py docs/clients/*/*.py scripts/*.py)
+PY_FILES   := $(wildcard tests/*.py tests/*/*.py tests/*/*/*.py docs/clients/*.py docs/clients/*/*.py) \
+	$(shell grep -lE '^\#!/.*\bpython3?\b' scripts/* 2>/dev/null)
 SH_FILES   := .ci/run docs/clients/breaker.sh $(shell grep -lE '^\#!/.*\b(ba)?sh\b' scripts/* tests/*/* tests/*/*/* 2>/dev/null)
 
 # `make run` and `make test` use all processors unless told otherwise.
@@ -55,7 +56,7 @@ all: $(BUILD)/breakerd ## build the daemon (the default)
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(filter-out %.d,$(MAKEFILE_LIST))
 	@echo 'Variables: BUILD (directory of the build), CC, CFLAGS, SYSTEMD= (do without), PREFIX, DESTDIR, V=1 (whole commands); ARGS for run, PYTEST_ARGS for e2e'
 
 # --- building
@@ -158,124 +159,6 @@ outages: $(BUILD)/breakerd ## the e2e tests of outages at full length: some eigh
 interop: $(BUILD)/breakerd ## the daemon beside Stoma's own store, in Node
 	BREAKERD=$(abspath $(BUILD)/breakerd) scripts/interop
 
-# --- measuring
-
-MINIMAL = $(BUILD)/bench/minimal
-$(MINIMAL): $(BUILD)/tests/bench/minimal.o
-	@mkdir -p $(@D)
-	$(SAY) LD $@
-	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(shell pkg-config --libs libmicrohttpd)
-
-# What all of the programs in tests/bench are told.
-BENCH_ENV = BUILD=$(abspath $(BUILD)) BREAKERD=$(abspath $(BUILD)/breakerd) MINIMAL=$(abspath $(MINIMAL))
-
-.PHONY: bench bench-quick
-bench: $(BUILD)/breakerd $(MINIMAL) ## beside nginx, webdis and Stoma's store; half an hour, BENCH_ARGS
-	@scripts/install-packages bench instructions
-	@scripts/interop install
-	@$(BENCH_ENV) $(PYTHON) tests/bench/bench.py $(BENCH_ARGS)
-
-bench-quick: $(BUILD)/breakerd $(MINIMAL) ## the most important of it in under a minute
-	@scripts/install-packages bench
-	@$(BENCH_ENV) $(PYTHON) tests/bench/bench.py --quick $(BENCH_ARGS)
-
-.PHONY: bench-docs
-bench-docs: ## put the figures of the last `make bench` into docs/
-	@$(BENCH_ENV) $(PYTHON) tests/bench/report.py $(or $(FIGURES),$(BUILD)/bench/benchmarks.json)
-
-.PHONY: instructions instructions-renew
-instructions: $(BUILD)/breakerd $(MINIMAL) ## instructions a request; fails if they are 5% over the recorded ones
-	@$(BENCH_ENV) $(PYTHON) tests/bench/instructions.py
-
-instructions-renew: $(BUILD)/breakerd $(MINIMAL) ## record them as the new budget
-	@$(BENCH_ENV) $(PYTHON) tests/bench/instructions.py --renew
-
-# --- fuzzing
-
-FUZZ_TARGETS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
-FUZZ_SECONDS ?= 60
-# Everything with clang, in directories of its own.
-FUZZ = CC=clang CFLAGS='-O1 -g -fno-omit-frame-pointer'
-
-# fuzz_redis.c takes these two over.
-$(BUILD)/fuzz_redis: private LDFLAGS += -Wl,--wrap=connect -Wl,--wrap=redis_lookup_new
-
-$(BUILD)/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/tests/fuzz/fuzz.o $(BUILD)/libbreakerd.a
-	$(SAY) LD $@
-	$(Q)$(CC) $(LDFLAGS_ALL) -fsanitize=fuzzer -o $@ $^ $(PKG_LIBS) -llua5.1
-
-.PHONY: fuzz-targets
-fuzz-targets: $(FUZZ_TARGETS:%=$(BUILD)/fuzz_%)
-
-.PHONY: fuzz
-fuzz: ## fuzz each target for FUZZ_SECONDS (60), two at a time
-	@scripts/install-packages build fuzz
-	@$(MAKE) $(JOBS) --no-print-directory BUILD=$(BUILD)-fuzz $(FUZZ) \
-		SANITIZE='-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined' fuzz-targets
-	@FUZZ_SECONDS=$(FUZZ_SECONDS) scripts/fuzz run $(BUILD)-fuzz $(TARGETS)
-
-.PHONY: fuzz-coverage
-fuzz-coverage: ## how much of its subject each target's corpus reaches
-	@scripts/install-packages build fuzz
-	@$(MAKE) $(JOBS) --no-print-directory BUILD=$(BUILD)-coverage $(FUZZ) \
-		SANITIZE='-fsanitize=fuzzer-no-link -fprofile-instr-generate -fcoverage-mapping' fuzz-targets
-	@scripts/fuzz coverage $(BUILD)-coverage $(TARGETS)
-
-HTTP_FUZZ_ARGS ?= --seconds 30
-.PHONY: http-fuzz
-http-fuzz: ## fuzz a whole daemon, built with sanitizers, over raw sockets; HTTP_FUZZ_ARGS
-	@scripts/install-packages build test
-	@$(MAKE) $(JOBS) --no-print-directory $(ASAN) all
-	@BREAKERD=$(abspath $(BUILD)-asan/breakerd) $(PYTHON) tests/fuzz/http_fuzz.py $(HTTP_FUZZ_ARGS)
-
-# --- installing
-
-UNITDIR = $(DESTDIR)$(PREFIX)/lib/systemd/system
-# What a daemon without libsystemd cannot do.
-WITHOUT_SYSTEMD = $(if $(SYSTEMD),,-e 's,^Type=notify$$,Type=exec,' -e '/^WatchdogSec=/d' \
-	-e '/Fed from the event loop/d' -e 's, breakerd.socket$$,,')
-.PHONY: install
-install: $(BUILD)/breakerd ## install under DESTDIR and PREFIX; an existing configuration stays
-	install -D -m 0755 $(BUILD)/breakerd $(DESTDIR)$(PREFIX)/bin/breakerd
-	install -D -m 0644 docs/breakerd.8 $(DESTDIR)$(PREFIX)/share/man/man8/breakerd.8
-	install -D -m 0644 docs/breakerd.conf.5 $(DESTDIR)$(PREFIX)/share/man/man5/breakerd.conf.5
-	test -e $(DESTDIR)$(SYSCONFDIR)/breakerd/breakerd.conf || \
-		install -D -m 0644 conf/breakerd.conf $(DESTDIR)$(SYSCONFDIR)/breakerd/breakerd.conf
-	install -d $(UNITDIR)
-	sed -e 's,@BINDIR@,$(PREFIX)/bin,g' -e 's,@SYSCONFDIR@,$(SYSCONFDIR),g' $(WITHOUT_SYSTEMD) \
-		systemd/breakerd.service.in > $(UNITDIR)/breakerd.service
-	chmod 0644 $(UNITDIR)/breakerd.service
-	$(if $(SYSTEMD),install -m 0644 systemd/breakerd.socket $(UNITDIR)/breakerd.socket)
-	install -D -m 0644 systemd/breakerd.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/breakerd.conf
-	install -D -m 0644 systemd/breakerd.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/breakerd.conf
-
-.PHONY: uninstall
-uninstall: ## remove what install put there, but not the configuration
-	rm -f $(DESTDIR)$(PREFIX)/bin/breakerd \
-		$(DESTDIR)$(PREFIX)/share/man/man8/breakerd.8 \
-		$(DESTDIR)$(PREFIX)/share/man/man5/breakerd.conf.5 \
-		$(UNITDIR)/breakerd.service $(UNITDIR)/breakerd.socket \
-		$(DESTDIR)$(PREFIX)/lib/sysusers.d/breakerd.conf \
-		$(DESTDIR)$(PREFIX)/lib/tmpfiles.d/breakerd.conf
-
-# dpkg-buildpackage leaves things in its tree, so it gets one of its own.
-DEB = $(abspath $(BUILD))/deb
-.PHONY: deb
-deb: ## a Debian package for this release, in $(BUILD)/deb, and what lintian thinks of it
-	@scripts/install-packages build deb
-	rm -rf $(DEB) && mkdir -p $(DEB)/breakerd
-	tar -c --exclude='./build*' --exclude=./.git --exclude=node_modules --exclude=__pycache__ . | \
-		tar -x -C $(DEB)/breakerd
-	cd $(DEB)/breakerd && DEB_BUILD_OPTIONS="nocheck $$DEB_BUILD_OPTIONS" DEB_BUILD_PROFILES=nocheck \
-		dpkg-buildpackage --build=binary --no-sign >$(DEB)/log 2>&1 || { tail -n 40 $(DEB)/log; exit 1; }
-	lintian --allow-root --fail-on error --info $(DEB)/*.changes
-	@echo; ls $(DEB)/*.deb
-
-.PHONY: deb-try
-deb-try: ## the package in clean trees of Debian 12 and 13, and under their systemds; as root
-	tests/deb/try bookworm
-	tests/deb/try trixie
-
 # --- checking the code
 
 ASAN = BUILD=$(BUILD)-asan CFLAGS='-O1 -g -fno-omit-frame-pointer' \
@@ -294,48 +177,11 @@ plain: ## build without libsystemd, and see what that changes
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)-plain SYSTEMD= e2e \
 		PYTEST_ARGS='-k "test_systemd or test_install or test_process"'
 
-.PHONY: format
-format: ## put the C sources into shape with clang-format
-	clang-format -i $(C_FILES)
-
-.PHONY: format-check
-format-check: ## fail if `make format` would change anything
-	clang-format --dry-run -Werror $(C_FILES)
-
-.PHONY: lint
-lint: lint-gcc lint-clang lint-tidy lint-cppcheck lint-sh lint-py lint-openapi ## compilers without a warning, clang-tidy, cppcheck, shellcheck, pyflakes, spectral
-
-.PHONY: lint-gcc lint-clang lint-tidy lint-cppcheck lint-sh lint-py lint-openapi
-lint-gcc lint-clang: lint-%:
-	@$(MAKE) $(JOBS) --no-print-directory BUILD=$(BUILD)-$* CC=$* CFLAGS='-O2 -g -Werror' all tests
-
-lint-tidy: $(if $(wildcard proto/circuit.lua),$(BUILD)/gen/circuit_lua.c)
-	@clang-tidy --version >/dev/null
-	@echo clang-tidy $(words $(C_SOURCES)) files
-	@printf '%s\n' $(C_SOURCES) | xargs -P $$(nproc) -I{} \
-		clang-tidy --quiet {} -- $(CPPFLAGS_ALL) -std=gnu11 $(WARNINGS) 2>/dev/null
-
-# cppcheck does not see through the loops of sys/queue.h; the compilers and clang-tidy look for
-# uninitialized variables too.
-lint-cppcheck:
-	cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr \
-		--suppress=missingIncludeSystem --suppress=uninitvar --suppress=normalCheckLevelMaxBranches --error-exitcode=1 -j $$(nproc) \
-		-D_GNU_SOURCE -DBREAKERD_VERSION='""' -DHAVE_LIBSYSTEMD -I. -Idaemon $(SOURCES) daemon/main.c
-
-lint-sh:
-	shellcheck $(SH_FILES)
-
-lint-py:
-	$(if $(PY_FILES),$(PYTHON) -m pyflakes $(PY_FILES))
-
-lint-openapi:
-	scripts/interop lint
+include scripts/bench.mk scripts/fuzz.mk scripts/install.mk scripts/lint.mk
 
 .PHONY: clean
 clean: ## remove everything that was built
-	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-gcc $(BUILD)-clang $(BUILD)-plain
-
-	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-gcc $(BUILD)-clang $(BUILD)-fuzz $(BUILD)-coverage
+	rm -rf $(BUILD) $(addprefix $(BUILD)-,asan gcc clang plain fuzz coverage)
 
 .SECONDARY:
 .DELETE_ON_ERROR:

@@ -8,7 +8,6 @@
 #include "base/log.h"
 #include "http/http.h"
 #include "redis/target.h"
-#include "store/store.h"
 
 #include <stdbool.h>
 #include <stdio.h>

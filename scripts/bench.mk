@@ -1,0 +1,32 @@
+# Benchmarks: what a request costs.
+
+MINIMAL = $(BUILD)/bench/minimal
+$(MINIMAL): $(BUILD)/tests/bench/minimal.o
+	@mkdir -p $(@D)
+	$(SAY) LD $@
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(shell pkg-config --libs libmicrohttpd)
+
+# What all of the programs in tests/bench are told.
+BENCH_ENV = BUILD=$(abspath $(BUILD)) BREAKERD=$(abspath $(BUILD)/breakerd) MINIMAL=$(abspath $(MINIMAL))
+
+.PHONY: bench bench-quick
+bench: $(BUILD)/breakerd $(MINIMAL) ## beside nginx, webdis and Stoma's store; half an hour, BENCH_ARGS
+	@scripts/install-packages bench instructions
+	@scripts/interop install
+	@$(BENCH_ENV) $(PYTHON) tests/bench/bench.py $(BENCH_ARGS)
+
+bench-quick: $(BUILD)/breakerd $(MINIMAL) ## the most important of it in under a minute
+	@scripts/install-packages bench
+	@$(BENCH_ENV) $(PYTHON) tests/bench/bench.py --quick $(BENCH_ARGS)
+
+.PHONY: bench-docs
+bench-docs: ## put the figures of the last `make bench` into docs/
+	@$(BENCH_ENV) $(PYTHON) tests/bench/report.py $(or $(FIGURES),$(BUILD)/bench/benchmarks.json)
+
+.PHONY: instructions instructions-renew
+instructions: $(BUILD)/breakerd $(MINIMAL) ## instructions a request; fails if they are 5% over the recorded ones
+	@$(BENCH_ENV) $(PYTHON) tests/bench/instructions.py
+
+instructions-renew: $(BUILD)/breakerd $(MINIMAL) ## record them as the new budget
+	@$(BENCH_ENV) $(PYTHON) tests/bench/instructions.py --renew
+

@@ -1,0 +1,48 @@
+# Installing, and the Debian package.
+
+UNITDIR = $(DESTDIR)$(PREFIX)/lib/systemd/system
+# What a daemon without libsystemd cannot do.
+WITHOUT_SYSTEMD = $(if $(SYSTEMD),,-e 's,^Type=notify$$,Type=exec,' -e '/^WatchdogSec=/d' \
+	-e '/Fed from the event loop/d' -e 's, breakerd.socket$$,,')
+.PHONY: install
+install: $(BUILD)/breakerd ## install under DESTDIR and PREFIX; an existing configuration stays
+	install -D -m 0755 $(BUILD)/breakerd $(DESTDIR)$(PREFIX)/bin/breakerd
+	install -D -m 0644 docs/breakerd.8 $(DESTDIR)$(PREFIX)/share/man/man8/breakerd.8
+	install -D -m 0644 docs/breakerd.conf.5 $(DESTDIR)$(PREFIX)/share/man/man5/breakerd.conf.5
+	test -e $(DESTDIR)$(SYSCONFDIR)/breakerd/breakerd.conf || \
+		install -D -m 0644 conf/breakerd.conf $(DESTDIR)$(SYSCONFDIR)/breakerd/breakerd.conf
+	install -d $(UNITDIR)
+	sed -e 's,@BINDIR@,$(PREFIX)/bin,g' -e 's,@SYSCONFDIR@,$(SYSCONFDIR),g' $(WITHOUT_SYSTEMD) \
+		systemd/breakerd.service.in > $(UNITDIR)/breakerd.service
+	chmod 0644 $(UNITDIR)/breakerd.service
+	$(if $(SYSTEMD),install -m 0644 systemd/breakerd.socket $(UNITDIR)/breakerd.socket)
+	install -D -m 0644 systemd/breakerd.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/breakerd.conf
+	install -D -m 0644 systemd/breakerd.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/breakerd.conf
+
+.PHONY: uninstall
+uninstall: ## remove what install put there, but not the configuration
+	rm -f $(DESTDIR)$(PREFIX)/bin/breakerd \
+		$(DESTDIR)$(PREFIX)/share/man/man8/breakerd.8 \
+		$(DESTDIR)$(PREFIX)/share/man/man5/breakerd.conf.5 \
+		$(UNITDIR)/breakerd.service $(UNITDIR)/breakerd.socket \
+		$(DESTDIR)$(PREFIX)/lib/sysusers.d/breakerd.conf \
+		$(DESTDIR)$(PREFIX)/lib/tmpfiles.d/breakerd.conf
+
+# dpkg-buildpackage leaves things in its tree, so it gets one of its own.
+DEB = $(abspath $(BUILD))/deb
+.PHONY: deb
+deb: ## a Debian package for this release, in $(BUILD)/deb, and what lintian thinks of it
+	@scripts/install-packages build deb
+	rm -rf $(DEB) && mkdir -p $(DEB)/breakerd
+	tar -c --exclude='./build*' --exclude=./.git --exclude=node_modules --exclude=__pycache__ . | \
+		tar -x -C $(DEB)/breakerd
+	cd $(DEB)/breakerd && DEB_BUILD_OPTIONS="nocheck $$DEB_BUILD_OPTIONS" DEB_BUILD_PROFILES=nocheck \
+		dpkg-buildpackage --build=binary --no-sign >$(DEB)/log 2>&1 || { tail -n 40 $(DEB)/log; exit 1; }
+	lintian --allow-root --fail-on error --info $(DEB)/*.changes
+	@echo; ls $(DEB)/*.deb
+
+.PHONY: deb-try
+deb-try: ## the package in clean trees of Debian 12 and 13, and under their systemds; as root
+	tests/deb/try bookworm
+	tests/deb/try trixie
+
