@@ -1,6 +1,7 @@
 #include "app.h"
 
 #include "api/api.h"
+#include "base/clock.h"
 #include "base/loop_lag.h"
 #include "base/metrics.h"
 #include "base/systemd.h"
@@ -21,6 +22,7 @@
 
 /* A stop ends within 5 s: what is in flight has most of that, its answers and the last save
  * the rest. */
+#define STOP_MS             4800
 #define DRAIN_SECONDS       3
 #define LAST_WORDS_MICROSEC 500000
 /* Between two looks at whether everything is folded into Redis. */
@@ -61,6 +63,7 @@ struct app {
 	struct event *drain;
 	struct event *settle;
 	bool stopping;
+	int64_t end_ms; /* when the stop must be over; monotonic */
 	bool aborted;
 };
 
@@ -354,6 +357,7 @@ static void on_stop_signal(evutil_socket_t signo, short what, void *arg)
 		return;
 	}
 	app->stopping = true;
+	app->end_ms = clock_ms() + STOP_MS;
 	log_info(&app->log, "stopping", "signal=%s", signo == SIGINT ? "SIGINT" : "SIGTERM");
 	systemd_stopping(app->systemd);
 	evtimer_add(app->drain, &patience);
@@ -449,6 +453,8 @@ static void app_close(struct app *app)
 	if (app->store)
 		store_watch(app->store, NULL, NULL);
 	systemd_free(app->systemd);
+	if (app->store && app->end_ms)
+		store_end_by(app->store, app->end_ms);
 	store_free(app->store);
 	for (size_t i = 0; i < app->socket_count; i++) {
 		if (app->sockets[i] >= 0)

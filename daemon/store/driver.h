@@ -48,6 +48,7 @@ struct store {
 	const struct store_driver *driver;
 	struct event_base *base;
 	struct store_limits limits;
+	int64_t end_ms; /* store_end_by, for the driver's free; 0: not told */
 	unsigned in_flight;
 	struct store_op_list ops; /* in the order of their deadlines */
 	struct event *deadline;   /* of the first of them */

@@ -298,7 +298,7 @@ static void memory_free(struct store *s)
 {
 	struct memory_store *m = memory(s);
 
-	state_keeper_free(m->keeper);
+	state_keeper_free(m->keeper, s->end_ms);
 	if (m->expiry)
 		event_free(m->expiry);
 	circuit_table_free(m->table);

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -28,6 +29,18 @@
 
 #define LOCK_MS      5000
 #define LOCK_POLL_US 20000
+
+/* The end: how long it may take, unless it is told, and how long of that a child that was
+ * killed may take to die. One that hangs in the disk does not. */
+#define END_MS      5000
+#define DEATH_MS    300
+#define END_POLL_US 5000
+
+#define LINKS_MAX 40 /* as the kernel has it (path_resolution(7)) */
+
+/* The files of which a damaged one is kept: path.damaged, path.damaged.2 to path.damaged.9. */
+#define DAMAGED_MAX  9
+#define DAMAGED_ROOM sizeof(".damaged.9")
 
 struct state_keeper {
 	char path[PATH_MAX];
@@ -233,15 +246,39 @@ static int complain(char *why, size_t size, const struct state_keeper *k, const 
 	return -1;
 }
 
+/*
+ * The file that path leads to, through symbolic links, also where it does not exist yet: a
+ * link to a place that is still empty is written through. 0, or -1 with errno.
+ */
+static int follow_links(const char *path, char out[PATH_MAX])
+{
+	char target[PATH_MAX], joined[2 * PATH_MAX];
+
+	snprintf(joined, sizeof(joined), "%s", path);
+	for (int links = 0; links <= LINKS_MAX; links++) {
+		const char *slash = strrchr(joined, '/');
+		ssize_t len;
+
+		if (strlen(joined) >= PATH_MAX)
+			break;
+		strcpy(out, joined);
+		len = readlink(out, target, sizeof(target) - 1);
+		if (len < 0) /* no link, or nothing there: whoever opens it will see */
+			return 0;
+		target[len] = '\0';
+		snprintf(joined, sizeof(joined), "%.*s%s",
+			 target[0] == '/' || !slash ? 0 : (int)(slash + 1 - joined), out, target);
+	}
+	errno = strlen(joined) >= PATH_MAX ? ENAMETOOLONG : ELOOP;
+	return -1;
+}
+
 static int take_path(struct state_keeper *k, const char *path, char *why, size_t why_size)
 {
-	char *real = realpath(path, NULL);
-	size_t len = strlen(real ? real : path);
-
-	/* Of a symbolic link, the file behind it is what is replaced. */
-	snprintf(k->path, sizeof(k->path), "%s", real ? real : path);
-	free(real);
-	if (len + strlen(".damaged") >= sizeof(k->path) ||
+	snprintf(k->path, sizeof(k->path), "%s", path);
+	if (strlen(path) < sizeof(k->path) && follow_links(path, k->path) != 0)
+		return complain(why, why_size, k, strerror(errno));
+	if (strlen(path) >= sizeof(k->path) || strlen(k->path) + DAMAGED_ROOM >= sizeof(k->path) ||
 	    !state_file_tmp(k->tmp, sizeof(k->tmp), k->path))
 		return complain(why, why_size, k, "the name is too long");
 	return 0;
@@ -284,11 +321,23 @@ static int try_directory(struct state_keeper *k, char *why, size_t why_size)
 	return 0;
 }
 
+/* path.damaged, or the first of path.damaged.2 to .9 that is free: what was kept before stays.
+ * With all of them taken the last one is replaced. */
+static void damaged_name(const struct state_keeper *k, char out[PATH_MAX])
+{
+	struct stat st;
+
+	snprintf(out, PATH_MAX, "%.*s.damaged", (int)(PATH_MAX - DAMAGED_ROOM - 1), k->path);
+	for (int n = 2; n <= DAMAGED_MAX && lstat(out, &st) == 0; n++)
+		snprintf(out, PATH_MAX, "%.*s.damaged.%d", (int)(PATH_MAX - DAMAGED_ROOM - 1),
+			 k->path, n);
+}
+
 static int keep_aside(struct state_keeper *k, const char *damage, char *why, size_t why_size)
 {
 	char name[PATH_MAX];
 
-	snprintf(name, sizeof(name), "%.*s.damaged", (int)(PATH_MAX - 9), k->path);
+	damaged_name(k, name);
 	if (rename(k->path, name) != 0) {
 		snprintf(why, why_size, "state_file %s is damaged and cannot be renamed to %s: %s",
 			 k->path, name, strerror(errno));
@@ -352,34 +401,63 @@ struct state_keeper *state_keeper_new(const struct state_keeper_options *options
 		goto fail;
 	return k;
 fail:
-	state_keeper_free(k);
+	state_keeper_free(k, 0);
 	return NULL;
 }
 
 /* --- end */
 
-static void child_end_now(struct state_keeper *k)
+/* True once the child has ended; false if it has not by then. */
+static bool child_wait(struct state_keeper *k, int64_t until_ms, int *status)
 {
+	while (waitpid(k->child, status, WNOHANG) != k->child) {
+		if (clock_ms() >= until_ms)
+			return false;
+		usleep(END_POLL_US); /* SIGCHLD interrupts it */
+	}
+	k->child = 0;
+	return true;
+}
+
+/* What the child writes is older than what comes now. */
+static void child_end_now(struct state_keeper *k, int64_t end_ms)
+{
+	int64_t patience = clock_ms() + DEATH_MS;
 	int status;
 
 	if (!k->child)
 		return;
-	/* What it writes is older than what comes now. */
 	kill(k->child, SIGKILL);
-	while (waitpid(k->child, &status, 0) < 0 && errno == EINTR)
-		;
-	k->child = 0;
-	unlink(k->tmp);
+	if (child_wait(k, patience < end_ms ? patience : end_ms, &status))
+		unlink(k->tmp);
+	else
+		k->child = 0; /* it hangs in the disk; nobody can wait for it */
 }
 
-static void save_now(struct state_keeper *k)
+/* 0, or an errno. In a child as always: should the disk hang, the end is not held up. */
+static int write_last(struct state_keeper *k, int64_t end_ms)
 {
 	struct state_moment now = moment_of(k);
+	pid_t child = child_start(k);
+	int status;
+
+	if (child < 0)
+		return state_file_write(k->path, k->table, &now);
+	k->child = child;
+	if (!child_wait(k, end_ms, &status)) {
+		kill(k->child, SIGKILL);
+		return ETIMEDOUT;
+	}
+	return WIFEXITED(status) ? WEXITSTATUS(status) : EINTR;
+}
+
+static void save_now(struct state_keeper *k, int64_t end_ms)
+{
 	int rc;
 
 	k->started_ms = clock_ms();
 	k->saving = k->changes;
-	rc = state_file_write(k->path, k->table, &now);
+	rc = write_last(k, end_ms);
 	if (rc == 0) {
 		save_succeeded(k);
 		return;
@@ -388,13 +466,15 @@ static void save_now(struct state_keeper *k)
 	save_failed(k, strerror(rc));
 }
 
-void state_keeper_free(struct state_keeper *k)
+void state_keeper_free(struct state_keeper *k, int64_t end_ms)
 {
 	if (!k)
 		return;
-	child_end_now(k);
+	if (!end_ms)
+		end_ms = clock_ms() + END_MS;
+	child_end_now(k, end_ms);
 	if (k->changes != k->saved)
-		save_now(k);
+		save_now(k, end_ms);
 	if (k->timer)
 		event_free(k->timer);
 	if (k->child_ends)

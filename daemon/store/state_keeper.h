@@ -28,8 +28,10 @@ struct state_keeper_options {
 
 /*
  * Restores the empty table, and keeps it from now on. Blocks, for it is the start. A file
- * that is damaged becomes path.damaged, in place of an earlier one; that is logged, and the
- * table starts empty. Holds a lock on path.lock, so that no two processes keep one file.
+ * that is damaged becomes path.damaged (or .damaged.2 to .damaged.9: those kept before
+ * stay); that is logged, and the table starts empty. Of a symbolic link, the file that it
+ * leads to is written, also one that does not exist yet. Holds a lock on path.lock, so that
+ * no two processes keep one file.
  *
  * NULL with one sentence in why (NUL-terminated, cut to why_size): the file cannot be read
  * or its directory not be written, another process has it, or memory ran out. `metrics`
@@ -44,7 +46,11 @@ struct state_keeper *state_keeper_new(const struct state_keeper_options *options
 /* The table has changed: to be called for each write and removal. Costs next to nothing. */
 void state_keeper_changed(struct state_keeper *k);
 
-/* Saves what is not saved, which blocks, and ends. The table is still there. NULL is allowed. */
-void state_keeper_free(struct state_keeper *k);
+/*
+ * Saves what is not saved, which blocks, until end_ms (monotonic; 0: 5 s from now) at the
+ * latest, and ends. A save that takes longer is given up, which is logged: a disk that hangs
+ * must not hold up a stop. The table is still there. NULL is allowed.
+ */
+void state_keeper_free(struct state_keeper *k, int64_t end_ms);
 
 #endif

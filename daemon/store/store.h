@@ -130,6 +130,12 @@ struct store_limits {
 
 void store_reconfigure(struct store *s, const struct store_limits *limits);
 
+/*
+ * Tells the store by when store_free must be over (monotonic, clock_ms), whatever the disk
+ * does meanwhile. A store that holds stores tells them in its own free.
+ */
+void store_end_by(struct store *s, int64_t end_ms);
+
 /* Ops still pending are cancelled: their callbacks never come. NULL is allowed. */
 void store_free(struct store *s);
 

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -62,7 +63,7 @@ static struct state_keeper *open_keeper(void)
 
 static void stop(void)
 {
-	state_keeper_free(keeper);
+	state_keeper_free(keeper, 0);
 	keeper = NULL;
 }
 
@@ -94,6 +95,7 @@ static void setup(void)
 static void teardown(void)
 {
 	static const char *const suffixes[] = {"", ".tmp", ".lock", ".damaged"};
+	char name[32];
 
 	stop();
 	circuit_table_free(table);
@@ -101,6 +103,10 @@ static void teardown(void)
 	event_base_free(base);
 	for (size_t i = 0; i < 4; i++)
 		remove(beside(suffixes[i]));
+	for (int n = 2; n <= 9; n++) {
+		snprintf(name, sizeof(name), ".damaged.%d", n);
+		remove(beside(name));
+	}
 	ck_assert_int_eq(rmdir(directory), 0);
 }
 
@@ -238,6 +244,47 @@ START_TEST(the_file_behind_a_symbolic_link_is_replaced)
 }
 END_TEST
 
+/* A disk that is mounted later, say: the link is there first. */
+START_TEST(a_link_to_what_does_not_exist_yet_is_written_through)
+{
+	char place[96], target[160];
+	struct stat st;
+
+	stop();
+	snprintf(place, sizeof(place), "%s/disk", directory);
+	ck_assert_int_eq(mkdir(place, 0700), 0);
+	ck_assert_int_eq(symlink("disk/link", path), 0); /* relative, and to a further link */
+	snprintf(target, sizeof(target), "%s/link", place);
+	ck_assert_int_eq(symlink("kept", target), 0);
+	start();
+	put("k", 3);
+	stop();
+	ck_assert_int_eq(lstat(path, &st), 0);
+	ck_assert(S_ISLNK(st.st_mode));
+	snprintf(target, sizeof(target), "%s/kept", place);
+	ck_assert_int_eq(lstat(target, &st), 0);
+	ck_assert(S_ISREG(st.st_mode));
+	start();
+	ck_assert_int_eq(failures_of("k"), 3);
+	stop();
+	remove(target);
+	snprintf(target, sizeof(target), "%s/kept.lock", place);
+	remove(target);
+	snprintf(target, sizeof(target), "%s/link", place);
+	remove(target);
+	ck_assert_int_eq(rmdir(place), 0);
+}
+END_TEST
+
+START_TEST(links_in_a_circle_are_an_error)
+{
+	stop();
+	ck_assert_int_eq(symlink("state", path), 0);
+	ck_assert_ptr_null(open_keeper());
+	ck_assert_msg(strstr(why, "symbolic links"), "%s", why);
+}
+END_TEST
+
 /* --- the child ------------------------------------------------------------------------- */
 
 static bool child_is(int how)
@@ -336,6 +383,64 @@ START_TEST(a_child_outlives_a_signal_to_the_group)
 }
 END_TEST
 
+/* --- a disk that hangs ----------------------------------------------------------------- */
+
+/* In the place of libc's. A process that hangs in the disk makes no progress in fsync, and a
+ * SIGKILL has no effect on it for as long. */
+static bool disk_hangs, unkillable;
+
+int fsync(int fd)
+{
+	while (disk_hangs)
+		pause();
+	return (int)syscall(SYS_fsync, fd);
+}
+
+int kill(pid_t pid, int signo)
+{
+	if (unkillable && pid > 1 && pid != getpid())
+		return 0;
+	return (int)syscall(SYS_kill, pid, signo);
+}
+
+/* The end, which may last until 500 ms from now. */
+static void stop_soon(void)
+{
+	int64_t began = clock_ms();
+
+	alarm(20);
+	state_keeper_free(keeper, began + 500);
+	keeper = NULL;
+	ck_assert_int_lt(clock_ms() - began, 5000);
+}
+
+START_TEST(the_last_save_is_given_up_in_time)
+{
+	put("k", 1);
+	disk_hangs = true;
+	stop_soon();
+	disk_hangs = false;
+	ck_assert_uint_eq(metrics->state_save_errors, 1);
+	ck_assert_uint_eq(count_lines("state_save_failed"), 1);
+	ck_assert_msg(strstr(logged, "timed out"), "%s", logged);
+	start(); /* the lock is free, what the child left is no hindrance */
+	ck_assert_int_eq(failures_of("k"), -1);
+	put("k", 2);
+	start();
+	ck_assert_int_eq(failures_of("k"), 2);
+}
+END_TEST
+
+START_TEST(a_child_that_does_not_die_holds_up_no_end)
+{
+	stop_a_child();
+	unkillable = true;
+	stop_soon();
+	unkillable = false;
+	ck_assert_int_eq(kill((pid_t)child, SIGKILL), 0);
+}
+END_TEST
+
 /* --- what goes wrong ------------------------------------------------------------------- */
 
 START_TEST(a_save_that_fails_is_tried_again)
@@ -371,24 +476,38 @@ static void spill(const char *text)
 	fclose(f);
 }
 
-START_TEST(a_damaged_file_is_kept_aside)
+static void holds(const char *suffix, const char *expected)
 {
 	char text[64] = "";
-	FILE *f;
+	FILE *f = fopen(beside(suffix), "r");
 
-	stop();
-	spill("an earlier one");
-	start();
-	ck_assert_uint_eq(circuit_table_count(table), 0);
-	ck_assert(!exists("") && exists(".damaged"));
-	stop();
-	spill("a later one");
-	start();
-	ck_assert_uint_eq(count_lines("state_damaged"), 2);
-	f = fopen(beside(".damaged"), "r");
+	ck_assert_msg(f != NULL, "%s is missing", suffix);
 	ck_assert_ptr_nonnull(fgets(text, sizeof(text), f));
 	fclose(f);
-	ck_assert_str_eq(text, "a later one");
+	ck_assert_str_eq(text, expected);
+}
+
+START_TEST(a_damaged_file_is_kept_aside)
+{
+	char text[32], name[32];
+
+	for (int n = 1; n <= 11; n++) {
+		stop();
+		snprintf(text, sizeof(text), "damage %d", n);
+		spill(text);
+		start();
+		ck_assert_uint_eq(circuit_table_count(table), 0);
+		ck_assert(!exists(""));
+	}
+	ck_assert_uint_eq(count_lines("state_damaged"), 11);
+	/* the first ones stay, and there are never more than nine */
+	holds(".damaged", "damage 1");
+	for (int n = 2; n <= 8; n++) {
+		snprintf(text, sizeof(text), "damage %d", n);
+		snprintf(name, sizeof(name), ".damaged.%d", n);
+		holds(name, text);
+	}
+	holds(".damaged.9", "damage 11");
 	put("k", 1);
 	stop();
 	start();
@@ -398,9 +517,15 @@ END_TEST
 
 START_TEST(one_that_cannot_be_kept_aside_is_an_error)
 {
+	char name[32];
+
 	stop();
 	spill("damaged");
 	ck_assert_int_eq(mkdir(beside(".damaged"), 0700), 0);
+	for (int n = 2; n <= 9; n++) {
+		snprintf(name, sizeof(name), ".damaged.%d", n);
+		ck_assert_int_eq(mkdir(beside(name), 0700), 0);
+	}
 	ck_assert_ptr_null(open_keeper());
 	ck_assert_msg(strstr(why, "cannot be renamed"), "%s", why);
 	ck_assert(exists(""));
@@ -420,7 +545,7 @@ START_TEST(one_file_has_one_keeper)
 	second = state_keeper_new(&options, base, other, (struct store_clock){0}, NULL, NULL, why,
 				  sizeof(why));
 	ck_assert_ptr_nonnull(second);
-	state_keeper_free(second);
+	state_keeper_free(second, 0);
 	circuit_table_free(other);
 }
 END_TEST
@@ -461,11 +586,15 @@ static Suite *state_keeper_suite(void)
 	tcase_add_test(tc, the_end_saves_at_once);
 	tcase_add_test(tc, without_a_change_there_is_no_file);
 	tcase_add_test(tc, the_file_behind_a_symbolic_link_is_replaced);
+	tcase_add_test(tc, a_link_to_what_does_not_exist_yet_is_written_through);
+	tcase_add_test(tc, links_in_a_circle_are_an_error);
 	tcase_add_test(tc, a_child_that_hangs_is_killed);
 	tcase_add_test(tc, a_child_that_dies_is_a_failed_save);
 	tcase_add_test(tc, a_child_holds_nothing_open);
 	tcase_add_test(tc, the_end_does_not_wait_for_a_child);
 	tcase_add_test(tc, a_child_outlives_a_signal_to_the_group);
+	tcase_add_test(tc, the_last_save_is_given_up_in_time);
+	tcase_add_test(tc, a_child_that_does_not_die_holds_up_no_end);
 	tcase_add_test(tc, a_save_that_fails_is_tried_again);
 	tcase_add_test(tc, the_last_save_that_fails_is_told_of);
 	tcase_add_test(tc, a_damaged_file_is_kept_aside);
