@@ -17,6 +17,8 @@ static const char *const verb_names[CIRCUIT_VERBS] = {
 	[CIRCUIT_RECORD_FAILURE] = "record_failure",
 	[CIRCUIT_TRANSITION] = "transition",
 	[CIRCUIT_RESET] = "reset",
+	[CIRCUIT_ACQUIRE] = "acquire",
+	[CIRCUIT_REPORT] = "report",
 };
 
 const char *circuit_state_name(enum circuit_state state)
@@ -91,6 +93,9 @@ enum circuit_effect circuit_apply(struct circuit *c, bool exists, const struct c
 	case CIRCUIT_RESET:
 		circuit_absent(c, now_ms);
 		return CIRCUIT_REMOVED;
+	case CIRCUIT_ACQUIRE:
+	case CIRCUIT_REPORT:
+		break;
 	}
 	return CIRCUIT_READ;
 }

@@ -36,15 +36,21 @@ enum circuit_verb {
 	CIRCUIT_RECORD_FAILURE,
 	CIRCUIT_TRANSITION,
 	CIRCUIT_RESET,
+	CIRCUIT_ACQUIRE, /* breaker.h */
+	CIRCUIT_REPORT,
 };
-#define CIRCUIT_VERBS 5
+#define CIRCUIT_VERBS 7
 
-/* One of the five operations. `to`, `has_from` and `from` belong to CIRCUIT_TRANSITION. */
+struct breaker_call;
+
+/* An operation. `to`, `has_from` and `from` belong to CIRCUIT_TRANSITION, `call` to
+ * CIRCUIT_ACQUIRE and CIRCUIT_REPORT: who keeps the operation copies what `call` points to. */
 struct circuit_op {
 	enum circuit_verb verb;
 	enum circuit_state to;
 	bool has_from;
 	enum circuit_state from;
+	const struct breaker_call *call;
 };
 
 /* What circuit_apply did, and so what a store has to do. */
@@ -64,14 +70,14 @@ bool circuit_state_parse(const char *name, size_t len, enum circuit_state *out);
 /* "get_state", "record_success", ...: the name of an operation in metrics and logs. */
 const char *circuit_verb_name(enum circuit_verb verb);
 
-/* True for every operation but getState. */
+/* True for every operation but getState. (acquire writes now and then.) */
 bool circuit_verb_writes(enum circuit_verb verb);
 
 /* Sets *c to what a circuit that does not exist reads as. */
 void circuit_absent(struct circuit *c, int64_t now_ms);
 
 /*
- * Applies op to *c at now_ms. `exists` says whether *c is stored; if it is not, *c need
+ * Applies op, one of the first five, to *c at now_ms; breaker_apply does the others. `exists` says whether *c is stored; if it is not, *c need
  * not be set. On return *c is the snapshot to answer with (after CIRCUIT_REMOVED: an
  * absent circuit).
  */

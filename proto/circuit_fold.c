@@ -53,6 +53,9 @@ void circuit_fold_note(struct circuit_fold *fold, const struct circuit_op *op,
 	}
 	if (effect != CIRCUIT_WRITTEN)
 		return;
+	/* A decision is noted as the operations it came to (breaker.h). */
+	if (op->verb >= CIRCUIT_ACQUIRE)
+		return;
 	fold->writes = true;
 	if (!fold->has_state && fold->created == 0)
 		fold->created = now_ms;
@@ -70,6 +73,8 @@ void circuit_fold_note(struct circuit_fold *fold, const struct circuit_op *op,
 		break;
 	case CIRCUIT_GET_STATE:
 	case CIRCUIT_RESET:
+	case CIRCUIT_ACQUIRE:
+	case CIRCUIT_REPORT:
 		break;
 	}
 }

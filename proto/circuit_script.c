@@ -4,6 +4,8 @@ char circuit_script_letter(const struct circuit_op *op)
 {
 	switch (op->verb) {
 	case CIRCUIT_GET_STATE:
+	case CIRCUIT_ACQUIRE: /* no letter */
+	case CIRCUIT_REPORT:
 		break;
 	case CIRCUIT_RECORD_SUCCESS:
 		return 's';

@@ -102,7 +102,7 @@ static void read_op(struct circuit_op *op, char *text, int line)
 		words[count++] = w;
 	if (count == 0)
 		die(line, "no operation");
-	op->verb = one_of(words[0], verbs, CIRCUIT_VERBS, line);
+	op->verb = one_of(words[0], verbs, sizeof(verbs) / sizeof(verbs[0]), line);
 	if (op->verb != CIRCUIT_TRANSITION && count == 1)
 		return;
 	if (op->verb != CIRCUIT_TRANSITION || count == 1 || count == 3)

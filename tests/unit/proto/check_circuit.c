@@ -48,6 +48,8 @@ START_TEST(verbs_have_the_names_of_the_metrics)
 	ck_assert_str_eq(circuit_verb_name(CIRCUIT_RECORD_FAILURE), "record_failure");
 	ck_assert_str_eq(circuit_verb_name(CIRCUIT_TRANSITION), "transition");
 	ck_assert_str_eq(circuit_verb_name(CIRCUIT_RESET), "reset");
+	ck_assert_str_eq(circuit_verb_name(CIRCUIT_ACQUIRE), "acquire");
+	ck_assert_str_eq(circuit_verb_name(CIRCUIT_REPORT), "report");
 	for (int i = 0; i < CIRCUIT_VERBS; i++)
 		ck_assert_int_eq(circuit_verb_writes(i), i != CIRCUIT_GET_STATE);
 }

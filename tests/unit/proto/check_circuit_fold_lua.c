@@ -88,7 +88,7 @@ static struct circuit_fold random_fold(unsigned *seed)
 	circuit_fold_begin(&fold, rand_r(seed) % 2 ? &seen : NULL);
 	for (int i = 0; i < count; i++) {
 		struct circuit_op op = {
-			.verb = (enum circuit_verb)(1 + rand_r(seed) % (CIRCUIT_VERBS - 1)),
+			.verb = (enum circuit_verb)(1 + rand_r(seed) % CIRCUIT_RESET),
 			.to = (enum circuit_state)(rand_r(seed) % CIRCUIT_STATES),
 		};
 

@@ -1,0 +1,42 @@
+/*
+ * The member `breakerd` as text: the JSON string in a circuit's stored value, and what the
+ * embedded store keeps. Letters, digits, " ", "." "," ":" only, so every JSON encoder leaves it as
+ * it is. circuit.lua reads and writes the same. Words, one space between two of them:
+ *
+ *   1                    the version
+ *   STATE SINCE          0 closed, 1 open, 2 half-open; lastStateChange: what it belongs to
+ *   FRESH                1: closed since it was created, else 0
+ *   OPENINGS OPEN_MS     n, and how long the last opening was meant to last
+ *   RUN                  consecutive failures
+ * then, each only where there is something to say, in this order:
+ *   wWINDOW.NEWEST:SLOTS closed: milliseconds of the window, number of the newest slot, the slots,
+ *                        newest first, commas between them: CALLS, or CALLS.FAILURES.SLOW.DAEMONS
+ *                        where something failed or was slow; a daemon is two characters, of A-Z
+ *                        and of a-z0-9
+ *   hPASSED.BASE:PROBES  half-open, always: probes passed, first deadline (0: none is out), and
+ *                        for each probe that is out id and deadline behind the first, six
+ *                        hexadecimal digits each
+ *   qSINCE:IDS           not half-open: the last half-open time and which probes were out at its
+ *                        end
+ *   oMODE.SINCE.UNTIL:REASON   an override: 1 forced open, 2 forced closed; the reason's bytes in
+ *                        hexadecimal
+ */
+#ifndef BREAKERD_PROTO_BREAKER_MEMBER_H
+#define BREAKERD_PROTO_BREAKER_MEMBER_H
+
+#include "proto/breaker.h"
+
+/* Room for the text of any member, its NUL included. */
+#define BREAKER_TEXT_MAX 2048
+
+/* Writes the text and a NUL. Returns the length without the NUL. *b exists. */
+size_t breaker_member_encode(char buf[BREAKER_TEXT_MAX], const struct breaker *b);
+
+/*
+ * Reads the text. False, and *b as breaker_none leaves it: it has another version or is no such
+ * text, and so there is no member. An override's reason is taken as it is: whoever shows it
+ * checks that it is UTF-8.
+ */
+bool breaker_member_decode(const char *text, size_t len, struct breaker *b);
+
+#endif
