@@ -5,6 +5,7 @@
 #include "base/loop_lag.h"
 #include "base/metrics.h"
 #include "base/systemd.h"
+#include "base/timer.h"
 #include "config/config.h"
 #include "http/listen.h"
 #include "redis/store.h"
@@ -22,11 +23,11 @@
 
 /* A stop ends within 5 s: what is in flight has most of that, its answers and the last save
  * the rest. */
-#define STOP_MS             4800
-#define DRAIN_SECONDS       3
-#define LAST_WORDS_MICROSEC 500000
+#define STOP_MS       4800
+#define DRAIN_MS      3000
+#define LAST_WORDS_MS 500
 /* Between two looks at whether everything is folded into Redis. */
-#define SETTLE_MICROSEC 10000
+#define SETTLE_MS 10
 
 /* Descriptors beside the connections: listeners, epoll, Redis, DNS, log. */
 #define OTHER_DESCRIPTORS 64
@@ -138,7 +139,7 @@ static struct api_access access_of(struct app *app, const struct config *config)
 
 static int start_failed(struct app *app, const char *words)
 {
-	log_error(&app->log, "start_failed", "reason=%s", log_quote(words, strlen(words)).text);
+	log_error(&app->log, "start_failed", "reason=%s", log_quote_text(words).text);
 	systemd_failed(words);
 	return -1;
 }
@@ -312,12 +313,11 @@ static int open_parts(struct app *app)
 /* No request is left. What is on its way from the fallback into Redis shall arrive. */
 static void on_drained(void *arg)
 {
-	static const struct timeval again = {.tv_usec = SETTLE_MICROSEC};
 	struct app *app = arg;
 	struct store_health health;
 
 	store_health(app->store, &health);
-	if (health.unsettled == 0 || evtimer_add(app->settle, &again) != 0)
+	if (health.unsettled == 0 || timer_arm(app->settle, SETTLE_MS) != 0)
 		event_base_loopexit(app->base, NULL);
 }
 
@@ -330,7 +330,6 @@ static void on_settle(evutil_socket_t fd, short what, void *arg)
 
 static void on_drain_over(evutil_socket_t fd, short what, void *arg)
 {
-	static const struct timeval last_words = {.tv_usec = LAST_WORDS_MICROSEC};
 	struct app *app = arg;
 
 	(void)fd;
@@ -343,12 +342,11 @@ static void on_drain_over(evutil_socket_t fd, short what, void *arg)
 		    "reason=\"requests or steps to be folded were still in flight\"");
 	app->aborted = true;
 	api_abort(app->api);
-	evtimer_add(app->drain, &last_words);
+	timer_arm(app->drain, LAST_WORDS_MS);
 }
 
 static void on_stop_signal(evutil_socket_t signo, short what, void *arg)
 {
-	static const struct timeval patience = {.tv_sec = DRAIN_SECONDS};
 	struct app *app = arg;
 
 	(void)what;
@@ -360,7 +358,7 @@ static void on_stop_signal(evutil_socket_t signo, short what, void *arg)
 	app->end_ms = clock_ms() + STOP_MS;
 	log_info(&app->log, "stopping", "signal=%s", signo == SIGINT ? "SIGINT" : "SIGTERM");
 	systemd_stopping(app->systemd);
-	evtimer_add(app->drain, &patience);
+	timer_arm(app->drain, DRAIN_MS);
 	http_drain(app->http, on_drained, app);
 }
 
@@ -394,7 +392,7 @@ static void on_reload_signal(evutil_socket_t fd, short what, void *arg)
 		    CONFIG_OK ||
 	    !token_suffices(app, next, &error)) {
 		log_error(&app->log, "reload_refused", "reason=%s",
-			  log_quote(error.text, strlen(error.text)).text);
+			  log_quote_text(error.text).text);
 		systemd_reloaded(app->systemd, true);
 		config_free(next);
 		return;
@@ -510,7 +508,7 @@ static void on_libevent_words(int severity, const char *words)
 
 	log_init(&log, LOG_LEVEL_WARNING);
 	log_write(&log, severity >= EVENT_LOG_ERR ? LOG_LEVEL_ERROR : LOG_LEVEL_WARNING, "libevent",
-		  "words=%s", log_quote(words, strlen(words)).text);
+		  "words=%s", log_quote_text(words).text);
 	log_fini(&log);
 }
 

@@ -297,3 +297,8 @@ struct log_text log_quote(const char *text, size_t len)
 	strcpy(q.text + at, len > 0 ? "\"..." : "\"");
 	return q;
 }
+
+struct log_text log_quote_text(const char *text)
+{
+	return log_quote(text, strlen(text));
+}

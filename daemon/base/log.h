@@ -108,6 +108,8 @@ struct log_text {
 	char text[320];
 };
 struct log_text log_quote(const char *text, size_t len);
+/* The same of a string. */
+struct log_text log_quote_text(const char *text);
 
 /* "error", "warning", "info", "debug" */
 const char *log_level_name(enum log_level level);

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/metrics.h"
+#include "base/timer.h"
 
 #include <event2/event.h>
 #include <stdlib.h>
@@ -43,9 +44,7 @@ struct loop_lag *loop_lag_new(struct event_base *base, struct metrics_histogram 
 
 void loop_lag_touch(struct loop_lag *l)
 {
-	static const struct timeval interval = {.tv_usec = INTERVAL_NS / 1000};
-
-	if (l->due_ns || event_add(l->timer, &interval) != 0)
+	if (l->due_ns || timer_arm(l->timer, INTERVAL_NS / 1000000) != 0)
 		return;
 	l->due_ns = clock_ns() + INTERVAL_NS;
 }

@@ -1,6 +1,7 @@
 #include "base/systemd.h"
 
 #include "base/clock.h"
+#include "base/timer.h"
 #include "proto/key.h"
 
 #include <event2/event.h>
@@ -14,14 +15,14 @@
 #endif
 
 /* "Ready" is said after this at the latest: the first news of the store take no longer. */
-#define HOLD_SECONDS 3
+#define HOLD_MS 3000
 
 #define STATUS_MAX 700
 
 struct systemd {
 	struct event *hold;     /* while "ready" is held back */
 	struct event *watchdog; /* NULL: systemd has not asked for it */
-	struct timeval watchdog_interval;
+	int64_t watchdog_ms;
 	char status[STATUS_MAX];
 	bool serving;
 	bool ready; /* has been said */
@@ -110,8 +111,7 @@ struct systemd *systemd_new(struct event_base *base)
 		return NULL;
 	s->hold = evtimer_new(base, on_hold_over, s);
 	if (usec) {
-		s->watchdog_interval.tv_sec = (time_t)(usec / 1000000);
-		s->watchdog_interval.tv_usec = (suseconds_t)(usec % 1000000);
+		s->watchdog_ms = usec < 1000 ? 1 : (int64_t)(usec / 1000);
 		s->watchdog = event_new(base, -1, EV_PERSIST, on_watchdog, s);
 	}
 	if (!s->hold || (usec && !s->watchdog)) {
@@ -123,15 +123,13 @@ struct systemd *systemd_new(struct event_base *base)
 
 void systemd_serving(struct systemd *s, bool settled)
 {
-	static const struct timeval patience = {.tv_sec = HOLD_SECONDS};
-
 	s->serving = true;
 	if (s->watchdog)
-		event_add(s->watchdog, &s->watchdog_interval);
+		timer_arm(s->watchdog, s->watchdog_ms);
 	if (settled)
 		become_ready(s);
 	else
-		event_add(s->hold, &patience);
+		timer_arm(s->hold, HOLD_MS);
 }
 
 void systemd_reloading(void)

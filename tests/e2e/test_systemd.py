@@ -1,6 +1,7 @@
 """Beside systemd: what it is told, and sockets that it opened."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -126,7 +127,7 @@ def test_status_follows_the_store(start_notifying, notifications, private_redis,
     redis = private_redis()
     daemon = start_notifying(store=redis.url, on_store_failure=mode)
     ready = notifications.wait("it is ready", READY="1")
-    assert ready["STATUS"].startswith("Ready: redis ") and str(redis.port) in ready["STATUS"]
+    assert re.match(rf"Ready: (redis|valkey) [0-9.]+ at \S+:{redis.port}$", ready["STATUS"])
     assert daemon.readyz() == "ready", "it was said before the store could be used"
     redis.kill()
     notifications.wait("the outage is told", STATUS=lambda s: s.startswith(word))
