@@ -84,14 +84,6 @@ bool circuit_fold_empty(const struct circuit_fold *fold)
 	return !fold->writes && fold->reset == 0;
 }
 
-bool circuit_fold_repeatable(const struct circuit_fold *fold)
-{
-	if (!fold->writes)
-		return true;
-	return fold->failures == 0 && fold->successes == 0 && !fold->zero_failures &&
-	       !fold->zero_successes;
-}
-
 /* Whatever the clocks say, a stamp stays one that may be stored, and set. */
 static void shift(int64_t *stamp, int64_t by_ms)
 {
@@ -193,28 +185,75 @@ static bool made(const struct circuit_fold *fold, const struct circuit *before, 
 	       same(&c, now);
 }
 
-/* A stamp of ours, of which the circuit keeps the later one. */
-static enum circuit_fold_trace stamp_trace(int64_t ours, int64_t there)
+/* The step has a transition: of its stamp and what is stored the later one stands. */
+static enum circuit_fold_trace trace_state_change(const struct circuit_fold *fold,
+						  const struct circuit *now)
 {
-	if (there == ours)
+	bool counts =
+		fold->failures || fold->successes || fold->zero_failures || fold->zero_successes;
+
+	if (now->last_state_change < fold->last_state_change)
+		return CIRCUIT_FOLD_NOT_TAKEN;
+	if (now->last_state_change == fold->last_state_change && now->state == fold->state)
 		return CIRCUIT_FOLD_TAKEN;
-	return there < ours ? CIRCUIT_FOLD_NOT_TAKEN : CIRCUIT_FOLD_UNSURE;
+	/* A later transition stands. Without counts nothing is left to be taken. */
+	return counts ? CIRCUIT_FOLD_UNSURE : CIRCUIT_FOLD_TAKEN;
 }
 
-enum circuit_fold_trace circuit_fold_trace(const struct circuit_fold *fold, bool has_before,
+/* Nobody moved or reset the circuit since *before: its counts only grew. */
+static enum circuit_fold_trace trace_counts(const struct circuit_fold *fold,
+					    const struct circuit *before, const struct circuit *now)
+{
+	if (now->failure_count - before->failure_count < fold->failures ||
+	    now->success_count - before->success_count < fold->successes)
+		return CIRCUIT_FOLD_NOT_TAKEN;
+	if (!fold->own_failure_time || now->last_failure_time > fold->last_failure_time)
+		return CIRCUIT_FOLD_UNSURE;
+	return now->last_failure_time == fold->last_failure_time ? CIRCUIT_FOLD_TAKEN
+								 : CIRCUIT_FOLD_NOT_TAKEN;
+}
+
+/*
+ * The stamps of a step without a transition. A reset by others leaves lastFailureTime 0, and
+ * then nothing can be told; any other time before ours says that ours is not there.
+ */
+static enum circuit_fold_trace trace_stamps(const struct circuit_fold *fold, bool was_absent,
+					    const struct circuit *now)
+{
+	int64_t creation = fold->has_state ? fold->last_state_change : fold->created;
+
+	if (was_absent && now->last_state_change == creation)
+		return CIRCUIT_FOLD_TAKEN;
+	if (!fold->own_failure_time || now->last_failure_time > fold->last_failure_time ||
+	    now->last_failure_time == 0)
+		return CIRCUIT_FOLD_UNSURE;
+	return now->last_failure_time == fold->last_failure_time ? CIRCUIT_FOLD_TAKEN
+								 : CIRCUIT_FOLD_NOT_TAKEN;
+}
+
+enum circuit_fold_trace circuit_fold_trace(const struct circuit_fold *fold,
+					   enum circuit_fold_known known,
 					   const struct circuit *before, const struct circuit *now)
 {
-	enum circuit_fold_trace trace = CIRCUIT_FOLD_UNSURE;
+	bool has_before = known != CIRCUIT_FOLD_UNASKED;
 
-	if (!now || (has_before && same(before, now)))
+	/* A reset removes only what is older than itself: a second time it does no harm. */
+	if (!fold->writes || (has_before && same(before, now)))
 		return CIRCUIT_FOLD_NOT_TAKEN;
-	if (has_before && (made(fold, before, 0, now) || made(fold, before, INT64_MAX, now)))
+	/* It was there and is gone: another one's reset, which this step must not undo. */
+	if (!now)
+		return CIRCUIT_FOLD_UNSURE;
+	/* Long after *before others may have made the same: then only a stamp of ours is proof. */
+	if ((known == CIRCUIT_FOLD_ASKED ||
+	     (known == CIRCUIT_FOLD_SEEN && (fold->own_failure_time || fold->own_state_change))) &&
+	    (made(fold, before, 0, now) || made(fold, before, INT64_MAX, now)))
 		return CIRCUIT_FOLD_TAKEN;
 	if (fold->own_state_change)
-		trace = stamp_trace(fold->last_state_change, now->last_state_change);
-	if (trace == CIRCUIT_FOLD_UNSURE && fold->own_failure_time)
-		trace = stamp_trace(fold->last_failure_time, now->last_failure_time);
-	return trace;
+		return trace_state_change(fold, now);
+	if (has_before && before && fold->reset == 0 && now->state == before->state &&
+	    now->last_state_change == before->last_state_change)
+		return trace_counts(fold, before, now);
+	return trace_stamps(fold, has_before && !before, now);
 }
 
 size_t circuit_fold_encode(char buf[CIRCUIT_FOLD_MAX], const struct circuit_fold *fold)

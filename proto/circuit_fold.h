@@ -37,9 +37,6 @@ void circuit_fold_note(struct circuit_fold *fold, const struct circuit_op *op,
 /* True if there is nothing to be folded. */
 bool circuit_fold_empty(const struct circuit_fold *fold);
 
-/* True if taking the step a second time changes nothing, whoever wrote in between. */
-bool circuit_fold_repeatable(const struct circuit_fold *fold);
-
 /* Corrects the stamps made meanwhile, when a better offset to Redis's clock is known. */
 void circuit_fold_shift(struct circuit_fold *fold, int64_t by_ms);
 
@@ -57,14 +54,26 @@ enum circuit_effect circuit_fold_apply(struct circuit *c, bool exists, int64_t w
 enum circuit_fold_trace {
 	CIRCUIT_FOLD_UNSURE,
 	CIRCUIT_FOLD_TAKEN,
-	CIRCUIT_FOLD_NOT_TAKEN, /* or nothing of it is left: it may be taken again */
+	CIRCUIT_FOLD_NOT_TAKEN, /* it may be taken now */
+};
+
+/* How the circuit before the step is known. */
+enum circuit_fold_known {
+	CIRCUIT_FOLD_UNASKED, /* it is not */
+	CIRCUIT_FOLD_SEEN,    /* some time before; others may have written it in between */
+	CIRCUIT_FOLD_ASKED,   /* Redis was asked for it just before the step */
 };
 
 /*
  * Looks at the circuit as it stands `now` (NULL: there is none) and as it stood before the
- * step, if has_before (NULL: there was none). Others may have written it in between.
+ * step, if that is known (NULL: there was none). Others may have written it since. Where it
+ * was there before and is gone, or its counts and stamps fit both, the answer is UNSURE.
+ *
+ * One thing cannot be told: a circuit that was not there before the step and is not there now
+ * counts as NOT_TAKEN, though the step may have made it and another one's reset removed it.
  */
-enum circuit_fold_trace circuit_fold_trace(const struct circuit_fold *fold, bool has_before,
+enum circuit_fold_trace circuit_fold_trace(const struct circuit_fold *fold,
+					   enum circuit_fold_known known,
 					   const struct circuit *before, const struct circuit *now);
 
 /* Room for circuit_fold_encode, its NUL included. */

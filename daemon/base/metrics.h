@@ -33,6 +33,8 @@ struct evbuffer;
 	  "Operations recorded while Redis was away and folded into it.")                          \
 	X(folded_operations_lost, "folded_operations_lost_total",                                  \
 	  "Operations recorded while Redis was away that could not be folded into it.")            \
+	X(operations_in_doubt, "operations_in_doubt_total",                                        \
+	  "Operations answered from memory of which it is not known whether Redis did them.")      \
 	X(redis_connects, "redis_connects_total", "Times the link to Redis became ready.")         \
 	X(redis_disconnects, "redis_disconnects_total", "Times a ready link to Redis was lost.")   \
 	X(redis_noscript, "redis_noscript_total",                                                  \

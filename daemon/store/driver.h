@@ -91,6 +91,9 @@ void store_op_start_open(struct store *s, struct store_op *op, store_done_fn *do
 /* Ends op with its answer: calls back, frees it. The driver has dropped its pointers. */
 void store_op_finish(struct store_op *op, struct store_result *result);
 
+/* Ends op now as its deadline would end it. */
+void store_op_expire(struct store_op *op);
+
 /* Sets *result to status and message, nothing else. Returns NULL, for `return`. */
 struct store_op *store_refuse(struct store_result *result, enum store_status status,
 			      const char *message);

@@ -77,6 +77,17 @@ static void op_remove(struct store_op *op)
 	op->magic = 0;
 }
 
+void store_op_expire(struct store_op *op)
+{
+	struct store_result result = {
+		.timed_out = true,
+		.message = "no answer within store_timeout",
+	};
+
+	op->store->driver->detach(op, &result);
+	store_op_finish(op, &result);
+}
+
 /* The timer is left as it stands when ops end in time: it fires once, finds the next
  * deadline and sleeps again. That is one timer call a timeout, not two an op. */
 static void deadline_arm(struct store *s)
@@ -103,15 +114,8 @@ static void on_deadline(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	while ((op = TAILQ_FIRST(&s->ops)) != NULL && op->deadline_ms <= now) {
-		struct store_result result = {
-			.timed_out = true,
-			.message = "no answer within store_timeout",
-		};
-
-		s->driver->detach(op, &result);
-		store_op_finish(op, &result);
-	}
+	while ((op = TAILQ_FIRST(&s->ops)) != NULL && op->deadline_ms <= now)
+		store_op_expire(op);
 	deadline_arm(s);
 }
 

@@ -254,7 +254,13 @@ END_TEST
 static enum circuit_fold_trace trace(const struct circuit_fold *fold, const struct circuit *before,
 				     const struct circuit *now)
 {
-	return circuit_fold_trace(fold, true, before, now);
+	return circuit_fold_trace(fold, CIRCUIT_FOLD_ASKED, before, now);
+}
+
+static enum circuit_fold_trace blind_trace(const struct circuit_fold *fold,
+					   const struct circuit *now)
+{
+	return circuit_fold_trace(fold, CIRCUIT_FOLD_UNASKED, NULL, now);
 }
 
 START_TEST(a_step_leaves_a_trace)
@@ -262,29 +268,58 @@ START_TEST(a_step_leaves_a_trace)
 	struct circuit_fold fold = fold_of(NULL, "s");
 	struct circuit c = seen, other;
 
-	ck_assert(!circuit_fold_repeatable(&fold));
 	circuit_fold_apply(&c, true, 0, &fold);
 	ck_assert_int_eq(trace(&fold, &seen, &seen), CIRCUIT_FOLD_NOT_TAKEN);
 	ck_assert_int_eq(trace(&fold, &seen, &c), CIRCUIT_FOLD_TAKEN);
-	ck_assert_int_eq(trace(&fold, &seen, NULL), CIRCUIT_FOLD_NOT_TAKEN);
 	ck_assert_int_eq(trace(&fold, NULL, NULL), CIRCUIT_FOLD_NOT_TAKEN);
 	other = c;
 	other.success_count++;
 	ck_assert_int_eq(trace(&fold, &seen, &other), CIRCUIT_FOLD_UNSURE);
-	ck_assert_int_eq(circuit_fold_trace(&fold, false, NULL, &c), CIRCUIT_FOLD_UNSURE);
+	ck_assert_int_eq(blind_trace(&fold, &c), CIRCUIT_FOLD_UNSURE);
+}
+END_TEST
+
+/* Another gateway's reset, perhaps: nothing may be taken on top of it. */
+START_TEST(a_circuit_that_is_gone_tells_nothing)
+{
+	static const char *const steps[] = {"s", "f", "E", "A", "I", "df", "fE"};
+
+	for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
+		struct circuit_fold fold = fold_of(&seen, steps[i]);
+
+		ck_assert_int_eq(trace(&fold, &seen, NULL), CIRCUIT_FOLD_UNSURE);
+		ck_assert_int_eq(blind_trace(&fold, NULL), CIRCUIT_FOLD_UNSURE);
+	}
+}
+END_TEST
+
+/* It removes only what is older than itself. */
+START_TEST(a_reset_may_be_taken_again)
+{
+	struct circuit_fold fold = fold_of(&seen, "fd");
+	struct circuit later = {.success_count = 1, .last_state_change = T0 + 9};
+
+	ck_assert_int_eq(trace(&fold, &seen, NULL), CIRCUIT_FOLD_NOT_TAKEN);
+	ck_assert_int_eq(trace(&fold, &seen, &later), CIRCUIT_FOLD_NOT_TAKEN);
+	ck_assert_int_eq(circuit_fold_apply(&later, true, T0 + 9, &fold), CIRCUIT_READ);
 }
 END_TEST
 
 START_TEST(the_trace_of_a_step_on_nothing)
 {
-	struct circuit_fold fold = fold_of(NULL, "ds");
-	struct circuit c = {0};
+	struct circuit_fold fold = fold_of(NULL, "ds"), success = fold_of(NULL, "s");
+	struct circuit c = {0}, other;
 
 	circuit_fold_apply(&c, false, 0, &fold);
 	ck_assert_int_eq(trace(&fold, NULL, &c), CIRCUIT_FOLD_TAKEN);
 	/* Also where there was something that the reset removed. */
 	ck_assert_int_eq(trace(&fold, &seen, &c), CIRCUIT_FOLD_TAKEN);
 	ck_assert_int_eq(trace(&fold, NULL, &seen), CIRCUIT_FOLD_UNSURE);
+	/* Whoever wrote it since: it was created by the step. */
+	circuit_fold_apply(&c, false, 0, &success);
+	other = c;
+	other.success_count += 5;
+	ck_assert_int_eq(trace(&success, NULL, &other), CIRCUIT_FOLD_TAKEN);
 }
 END_TEST
 
@@ -294,41 +329,71 @@ START_TEST(stamps_are_a_trace)
 	struct circuit_fold fold = fold_of(&seen, "f");
 	struct circuit c = {.failure_count = 99};
 
+	ck_assert_int_eq(blind_trace(&fold, &c), CIRCUIT_FOLD_UNSURE); /* reset by others? */
 	c.last_failure_time = T0 - 1;
-	ck_assert_int_eq(circuit_fold_trace(&fold, false, NULL, &c), CIRCUIT_FOLD_NOT_TAKEN);
+	ck_assert_int_eq(blind_trace(&fold, &c), CIRCUIT_FOLD_NOT_TAKEN);
 	c.last_failure_time = T0;
-	ck_assert_int_eq(circuit_fold_trace(&fold, false, NULL, &c), CIRCUIT_FOLD_TAKEN);
+	ck_assert_int_eq(blind_trace(&fold, &c), CIRCUIT_FOLD_TAKEN);
 	c.last_failure_time = T0 + 1;
-	ck_assert_int_eq(circuit_fold_trace(&fold, false, NULL, &c), CIRCUIT_FOLD_UNSURE);
+	ck_assert_int_eq(blind_trace(&fold, &c), CIRCUIT_FOLD_UNSURE);
 	note_to(&fold, CIRCUIT_CLOSED, T0 + 2);
 	c.last_state_change = T0 + 1;
-	ck_assert_int_eq(circuit_fold_trace(&fold, false, NULL, &c), CIRCUIT_FOLD_NOT_TAKEN);
+	ck_assert_int_eq(blind_trace(&fold, &c), CIRCUIT_FOLD_NOT_TAKEN);
 	c.last_state_change = T0 + 2;
-	ck_assert_int_eq(circuit_fold_trace(&fold, false, NULL, &c), CIRCUIT_FOLD_TAKEN);
+	ck_assert_int_eq(blind_trace(&fold, &c), CIRCUIT_FOLD_TAKEN);
 	c.last_state_change = T0 + 3;
-	ck_assert_int_eq(circuit_fold_trace(&fold, false, NULL, &c), CIRCUIT_FOLD_UNSURE);
+	ck_assert_int_eq(blind_trace(&fold, &c), CIRCUIT_FOLD_UNSURE);
 }
 END_TEST
 
-START_TEST(what_only_moves_the_state_may_be_repeated)
+/* With neither transition nor reset in between counts only grow. */
+START_TEST(counts_are_a_trace)
 {
-	struct circuit_fold fold;
-	struct circuit once = seen, twice;
+	struct circuit_fold successes = fold_of(&seen, "sss"), failure = fold_of(&seen, "f");
+	struct circuit c = seen;
 
-	circuit_fold_begin(&fold, &seen);
-	ck_assert(circuit_fold_repeatable(&fold));
-	note_to(&fold, CIRCUIT_OPEN, T0);
-	ck_assert(circuit_fold_repeatable(&fold));
-	circuit_fold_apply(&once, true, 0, &fold);
-	twice = once;
-	circuit_fold_apply(&twice, true, 0, &fold);
-	expect(&twice, CIRCUIT_OPEN, 3, 5, T0 - 500, T0);
-	note_to(&fold, CIRCUIT_HALF_OPEN, T0 + 1);
-	ck_assert(!circuit_fold_repeatable(&fold));
-	note(&fold, CIRCUIT_RESET, T0 + 2);
-	ck_assert(circuit_fold_repeatable(&fold));
-	note(&fold, CIRCUIT_RECORD_SUCCESS, T0 + 3);
-	ck_assert(!circuit_fold_repeatable(&fold));
+	c.success_count += 2;
+	ck_assert_int_eq(trace(&successes, &seen, &c), CIRCUIT_FOLD_NOT_TAKEN);
+	c.success_count += 2;
+	ck_assert_int_eq(trace(&successes, &seen, &c), CIRCUIT_FOLD_UNSURE);
+	ck_assert_int_eq(trace(&failure, &seen, &c), CIRCUIT_FOLD_NOT_TAKEN);
+	c.failure_count += 2;
+	c.last_failure_time = T0 - 1;
+	ck_assert_int_eq(trace(&failure, &seen, &c), CIRCUIT_FOLD_NOT_TAKEN);
+	c.last_failure_time = T0;
+	ck_assert_int_eq(trace(&failure, &seen, &c), CIRCUIT_FOLD_TAKEN);
+	c.last_failure_time = T0 + 1;
+	ck_assert_int_eq(trace(&failure, &seen, &c), CIRCUIT_FOLD_UNSURE);
+}
+END_TEST
+
+/* What others may have made in a longer time is no proof, but for a stamp of ours. */
+START_TEST(a_circuit_seen_long_before_proves_less)
+{
+	struct circuit_fold success = fold_of(&seen, "s"), failure = fold_of(&seen, "f");
+	struct circuit c = seen, d = seen;
+
+	circuit_fold_apply(&c, true, 0, &success);
+	ck_assert_int_eq(circuit_fold_trace(&success, CIRCUIT_FOLD_SEEN, &seen, &c),
+			 CIRCUIT_FOLD_UNSURE);
+	ck_assert_int_eq(circuit_fold_trace(&success, CIRCUIT_FOLD_SEEN, &seen, &seen),
+			 CIRCUIT_FOLD_NOT_TAKEN);
+	circuit_fold_apply(&d, true, 0, &failure);
+	ck_assert_int_eq(circuit_fold_trace(&failure, CIRCUIT_FOLD_SEEN, &seen, &d),
+			 CIRCUIT_FOLD_TAKEN);
+}
+END_TEST
+
+START_TEST(what_only_moves_the_state_has_no_more_to_do_behind_a_later_one)
+{
+	struct circuit_fold fold = fold_of(&seen, "E");
+	struct circuit c = seen;
+
+	circuit_fold_apply(&c, true, 0, &fold);
+	ck_assert_int_eq(trace(&fold, &seen, &c), CIRCUIT_FOLD_TAKEN);
+	c.state = CIRCUIT_HALF_OPEN;
+	c.last_state_change = T0 + 7;
+	ck_assert_int_eq(trace(&fold, &seen, &c), CIRCUIT_FOLD_TAKEN);
 }
 END_TEST
 
@@ -368,7 +433,11 @@ int main(void)
 	tcase_add_test(tc, a_step_leaves_a_trace);
 	tcase_add_test(tc, the_trace_of_a_step_on_nothing);
 	tcase_add_test(tc, stamps_are_a_trace);
-	tcase_add_test(tc, what_only_moves_the_state_may_be_repeated);
+	tcase_add_test(tc, a_circuit_that_is_gone_tells_nothing);
+	tcase_add_test(tc, a_reset_may_be_taken_again);
+	tcase_add_test(tc, counts_are_a_trace);
+	tcase_add_test(tc, a_circuit_seen_long_before_proves_less);
+	tcase_add_test(tc, what_only_moves_the_state_has_no_more_to_do_behind_a_later_one);
 	tcase_add_test(tc, it_is_encoded_for_the_script);
 	suite_add_tcase(suite, tc);
 	return suite_run(suite);

@@ -3,7 +3,7 @@
  * loses what it was given, as each test says.
  */
 #include "base/metrics.h"
-#include "store/driver.h"
+#include "scripted_store.h"
 #include "store_contract.h"
 #include "suite.h"
 
@@ -13,217 +13,6 @@
 #include <string.h>
 
 #define T0 INT64_C(1700000000000)
-
-/* --- the scripted store ----------------------------------------------------------------- */
-
-enum mood {
-	ANSWER, /* as an embedded store does, in the next turn of the loop */
-	HOLD,   /* say nothing */
-	LOSE,   /* take it, and lose it in the next turn */
-	REFUSE, /* surely not taken, in the next turn */
-	FAIL,   /* an error of the store's own, in the next turn */
-	/* As ANSWER, but for a step: it goes down, and says nothing of the step, which ... */
-	LOSE_STEP, /* it has not taken */
-	HIDE_STEP, /* it has taken */
-};
-
-/* An operation or a step that was handed over. */
-struct scripted_op {
-	struct store_op op;
-	struct event *turn;
-	enum mood mood;
-	bool writes;
-	struct circuit_op what;
-	bool is_fold;
-	struct circuit_fold fold;
-	size_t key_len;
-	char key[KEY_MAX];
-};
-
-struct scripted_store {
-	struct store store;
-	struct store *circuits;
-	bool up;
-	enum mood mood;
-	const char *words; /* of FAIL */
-	int64_t offset_ms, error_ms;
-	char journal[1024]; /* what was applied: "f:key" an operation, "w:key" a step */
-};
-
-static struct scripted_store *scripted;
-
-static void journal(const char *what, const char *key, size_t len)
-{
-	size_t used = strlen(scripted->journal);
-
-	snprintf(scripted->journal + used, sizeof(scripted->journal) - used, "%s%s:%.*s",
-		 used ? " " : "", what, (int)len, key);
-}
-
-static void apply_fold(struct scripted_op *o, struct store_result *result)
-{
-	struct store_request get = {.key = o->key, .key_len = o->key_len, .op = OP_GET};
-	struct store_result before;
-
-	store_submit(scripted->circuits, &get, NULL, NULL, &before);
-	store_refuse(result, STORE_OK, NULL);
-	switch (circuit_fold_apply(&before.circuit, !before.absent, 0, &o->fold)) {
-	case CIRCUIT_WRITTEN:
-		store_memory_put(scripted->circuits, o->key, o->key_len, &before.circuit);
-		break;
-	case CIRCUIT_REMOVED:
-		store_memory_put(scripted->circuits, o->key, o->key_len, NULL);
-		result->absent = true;
-		break;
-	default:
-		result->absent = before.absent;
-	}
-	result->circuit = before.circuit;
-}
-
-static void set_up(bool up)
-{
-	scripted->up = up;
-	scripted->store.on_change(scripted->store.on_change_arg, up);
-}
-
-static void answer(struct scripted_op *o, const struct store_request *request,
-		   struct store_result *result)
-{
-	static const char letters[] = "gsftd";
-	char letter[2] = {o->is_fold ? 'w' : letters[o->what.verb], '\0'};
-	bool silent = o->is_fold && (o->mood == LOSE_STEP || o->mood == HIDE_STEP);
-
-	if (!o->is_fold || o->mood != LOSE_STEP)
-		journal(letter, o->key, o->key_len);
-	if (!o->is_fold)
-		store_submit(scripted->circuits, request, NULL, NULL, result);
-	else if (o->mood != LOSE_STEP)
-		apply_fold(o, result);
-	if (silent) {
-		set_up(false);
-		store_refuse(result, STORE_UNKNOWN, "lost");
-	}
-}
-
-static void on_scripted_turn(evutil_socket_t fd, short what, void *arg)
-{
-	struct scripted_op *o = arg;
-	struct store_request request = {.key = o->key, .key_len = o->key_len, .op = o->what};
-	struct store_result result;
-
-	(void)fd;
-	(void)what;
-	event_free(o->turn);
-	switch (o->mood) {
-	case LOSE:
-		store_refuse(&result, o->writes ? STORE_UNKNOWN : STORE_UNAVAILABLE, "lost");
-		break;
-	case REFUSE:
-		store_refuse(&result, STORE_UNAVAILABLE, "refused");
-		break;
-	case FAIL:
-		store_refuse(&result, STORE_ERROR, scripted->words);
-		break;
-	default:
-		answer(o, &request, &result);
-	}
-	store_op_finish(&o->op, &result);
-}
-
-static struct scripted_op *scripted_start(struct store *s, const char *key, size_t key_len)
-{
-	struct scripted_op *o = calloc(1, sizeof(*o));
-
-	ck_assert_uint_le(key_len, sizeof(o->key));
-	memcpy(o->key, key, key_len);
-	o->key_len = key_len;
-	o->mood = scripted->mood;
-	o->turn = evtimer_new(s->base, on_scripted_turn, o);
-	if (o->mood != HOLD)
-		event_active(o->turn, EV_TIMEOUT, 0);
-	return o;
-}
-
-static struct store_op *scripted_submit(struct store *s, const struct store_request *request,
-					store_done_fn *done, void *arg, struct store_result *result)
-{
-	struct scripted_op *o;
-
-	if (!scripted->up)
-		return store_refuse(result, STORE_UNAVAILABLE, "down");
-	o = scripted_start(s, request->key, request->key_len);
-	o->what = request->op;
-	o->writes = circuit_verb_writes(request->op.verb);
-	store_op_start(s, &o->op, done, arg);
-	return &o->op;
-}
-
-static struct store_op *scripted_fold(struct store *s, const char *key, size_t key_len,
-				      const struct circuit_fold *fold, store_done_fn *done,
-				      void *arg, struct store_result *result)
-{
-	struct scripted_op *o;
-
-	if (!scripted->up)
-		return store_refuse(result, STORE_UNAVAILABLE, "down");
-	o = scripted_start(s, key, key_len);
-	o->is_fold = true;
-	o->writes = true;
-	o->fold = *fold;
-	store_op_start_open(s, &o->op, done, arg);
-	return &o->op;
-}
-
-static struct store_op *scripted_list(struct store *s, const struct store_query *query,
-				      store_done_fn *done, void *arg, struct store_result *result)
-{
-	(void)s;
-	if (!scripted->up)
-		return store_refuse(result, STORE_UNAVAILABLE, "down");
-	return store_list(scripted->circuits, query, done, arg, result);
-}
-
-static void scripted_detach(struct store_op *op, struct store_result *verdict)
-{
-	struct scripted_op *o = (struct scripted_op *)op;
-
-	event_free(o->turn);
-	verdict->status = o->writes ? STORE_UNKNOWN : STORE_TIMEOUT;
-}
-
-static void scripted_health(struct store *s, struct store_health *health)
-{
-	(void)s;
-	health->condition = scripted->up ? STORE_READY : STORE_AWAY;
-	health->since_ms = 1;
-	snprintf(health->reason, sizeof(health->reason), "%s", scripted->up ? "" : "down");
-}
-
-static void scripted_free(struct store *s)
-{
-	store_free(scripted->circuits);
-	store_fini(s);
-	free(scripted);
-}
-
-static int64_t scripted_offset(struct store *s, int64_t *error_ms)
-{
-	(void)s;
-	*error_ms = scripted->error_ms;
-	return scripted->offset_ms;
-}
-
-static const struct store_driver scripted_driver = {
-	.name = "scripted",
-	.submit = scripted_submit,
-	.list = scripted_list,
-	.detach = scripted_detach,
-	.health = scripted_health,
-	.free = scripted_free,
-	.fold = scripted_fold,
-	.clock_offset_ms = scripted_offset,
-};
 
 /* --- the fixture -------------------------------------------------------------------------- */
 
@@ -245,10 +34,8 @@ static struct store *open_on(struct event_base *on, const struct store_limits *l
 	if (!metrics)
 		metrics = calloc(1, sizeof(*metrics));
 	memset(metrics, 0, sizeof(*metrics));
-	scripted = calloc(1, sizeof(*scripted));
-	ck_assert_int_eq(store_init(&scripted->store, &scripted_driver, on, limits), 0);
-	scripted->circuits = store_memory_new(on, limits, clock, NULL);
-	return store_fallback_new(on, &scripted->store, limits, clock, metrics, NULL);
+	return store_fallback_new(on, scripted_open(on, limits, clock), limits, clock, metrics,
+				  NULL);
 }
 
 static struct store *open_away(struct event_base *on, const struct store_limits *limits)
@@ -260,7 +47,7 @@ static struct store *open_there(struct event_base *on, const struct store_limits
 {
 	struct store *s = open_on(on, limits);
 
-	set_up(true);
+	scripted_set_up(true);
 	return s;
 }
 
@@ -305,16 +92,6 @@ static struct circuit away_ok(const char *key, struct circuit_op op)
 	return run(key, op, STORE_OK, true).circuit;
 }
 
-/* What main holds, whoever asks. */
-static struct store_result in_main(const char *key)
-{
-	struct store_request get = {.key = key, .key_len = strlen(key), .op = OP_GET};
-	struct store_result r;
-
-	store_submit(scripted->circuits, &get, NULL, NULL, &r);
-	return r;
-}
-
 static void until_folded(void)
 {
 	for (int i = 0; i < 10000 && metrics->folds_pending; i++)
@@ -328,12 +105,12 @@ START_TEST(goes_on_with_the_snapshots_last_seen)
 {
 	there_ok("k", OP_FAILURE);
 	there_ok("k", OP_TO(CIRCUIT_OPEN));
-	set_up(false);
+	scripted_set_up(false);
 	ck_assert_int_eq(away_ok("k", OP_GET).state, CIRCUIT_OPEN);
 	ck_assert_int_eq(away_ok("k", OP_FAILURE).failure_count, 2);
 	ck_assert_int_eq(away_ok("new", OP_FAILURE).failure_count, 1);
 	run("k", OP_FROM_TO(CIRCUIT_CLOSED, CIRCUIT_OPEN), STORE_CONFLICT, true);
-	ck_assert_int_eq(in_main("k").circuit.failure_count, 1);
+	ck_assert_int_eq(scripted_get("k").circuit.failure_count, 1);
 }
 END_TEST
 
@@ -348,7 +125,7 @@ START_TEST(what_others_did_and_we_saw_is_the_seed)
 	there_ok("gone", OP_GET);
 	store_memory_put(scripted->circuits, "gone", 4, NULL);
 	there_ok("gone", OP_GET);
-	set_up(false);
+	scripted_set_up(false);
 	ck_assert_int_eq(away_ok("k", OP_FAILURE).failure_count, 10);
 	ck_assert_int_eq(away_ok("gone", OP_FAILURE).failure_count, 1);
 }
@@ -365,9 +142,9 @@ START_TEST(a_store_never_reached_is_away)
 	store_health(store, &health);
 	ck_assert_int_eq(health.condition, STORE_DEGRADED);
 	ck_assert_str_eq(health.reason, "down");
-	set_up(true);
+	scripted_set_up(true);
 	until_folded();
-	ck_assert_int_eq(in_main("k").circuit.failure_count, 1);
+	ck_assert_int_eq(scripted_get("k").circuit.failure_count, 1);
 	store_health(store, &health);
 	ck_assert_int_eq(health.condition, STORE_READY);
 }
@@ -379,7 +156,7 @@ START_TEST(listings_come_from_what_is_at_hand)
 	struct store_result r;
 
 	there_ok("k", OP_FAILURE);
-	set_up(false);
+	scripted_set_up(false);
 	away_ok("l", OP_FAILURE);
 	r = store_run_list(base, store, &all);
 	ck_assert_int_eq(r.status, STORE_OK);
@@ -396,13 +173,13 @@ START_TEST(what_may_have_been_applied_is_not_folded)
 	there_ok("k", OP_FAILURE);
 	scripted->mood = LOSE;
 	ck_assert_int_eq(away_ok("k", OP_FAILURE).failure_count, 2);
-	set_up(false);
+	scripted_set_up(false);
 	ck_assert_int_eq(away_ok("k", OP_FAILURE).failure_count, 3);
 	scripted->mood = ANSWER;
-	set_up(true);
+	scripted_set_up(true);
 	until_folded();
 	/* One before, one folded; the lost one is main's to know. */
-	ck_assert_int_eq(in_main("k").circuit.failure_count, 2);
+	ck_assert_int_eq(scripted_get("k").circuit.failure_count, 2);
 }
 END_TEST
 
@@ -412,10 +189,10 @@ START_TEST(what_was_surely_not_applied_is_folded)
 	scripted->mood = REFUSE;
 	ck_assert_int_eq(away_ok("k", OP_FAILURE).failure_count, 2);
 	scripted->mood = ANSWER;
-	set_up(false);
-	set_up(true);
+	scripted_set_up(false);
+	scripted_set_up(true);
 	until_folded();
-	ck_assert_int_eq(in_main("k").circuit.failure_count, 2);
+	ck_assert_int_eq(scripted_get("k").circuit.failure_count, 2);
 }
 END_TEST
 
@@ -434,7 +211,7 @@ START_TEST(an_answer_that_does_not_come_in_time_is_made_here)
 	until_folded();
 	ck_assert_uint_eq(metrics->folds, 0);
 	ck_assert_ptr_null(strchr(scripted->journal, 'w'));
-	set_up(false);
+	scripted_set_up(false);
 	ck_assert_int_eq(away_ok("k", OP_GET).failure_count, 1);
 }
 END_TEST
@@ -453,30 +230,30 @@ END_TEST
 
 START_TEST(steps_go_in_the_order_of_the_circuits)
 {
-	set_up(false);
+	scripted_set_up(false);
 	away_ok("b", OP_FAILURE);
 	away_ok("a", OP_FAILURE);
 	away_ok("b", OP_FAILURE);
 	away_ok("c", OP_SUCCESS);
 	ck_assert_int_eq(metrics->folds_pending, 3);
-	set_up(true);
+	scripted_set_up(true);
 	until_folded();
 	ck_assert_str_eq(scripted->journal, "g:b g:a g:c w:b w:a w:c");
-	ck_assert_int_eq(in_main("b").circuit.failure_count, 2);
+	ck_assert_int_eq(scripted_get("b").circuit.failure_count, 2);
 	ck_assert_uint_eq(metrics->folds, 3);
 }
 END_TEST
 
 START_TEST(an_operation_sends_its_step_ahead)
 {
-	set_up(false);
+	scripted_set_up(false);
 	away_ok("a", OP_FAILURE);
 	away_ok("b", OP_FAILURE);
-	set_up(true);
+	scripted_set_up(true);
 	ck_assert_int_eq(there_ok("b", OP_FAILURE).failure_count, 2);
 	until_folded();
-	ck_assert_str_eq(scripted->journal, "w:b f:b g:a w:a");
-	ck_assert_int_eq(in_main("b").circuit.failure_count, 2);
+	ck_assert_str_eq(scripted->journal, "g:b w:b g:a f:b w:a");
+	ck_assert_int_eq(scripted_get("b").circuit.failure_count, 2);
 }
 END_TEST
 
@@ -485,15 +262,15 @@ START_TEST(a_reset_is_folded_too)
 	there_ok("k", OP_FAILURE);
 	there_ok("l", OP_FAILURE);
 	fake_now += 1000;
-	set_up(false);
+	scripted_set_up(false);
 	away_ok("k", OP_RESET);
 	away_ok("l", OP_RESET);
 	ck_assert_int_eq(away_ok("k", OP_GET).failure_count, 0);
 	away_ok("l", OP_FAILURE);
-	set_up(true);
+	scripted_set_up(true);
 	until_folded();
-	ck_assert(in_main("k").absent);
-	ck_assert_int_eq(in_main("l").circuit.failure_count, 1);
+	ck_assert(scripted_get("k").absent);
+	ck_assert_int_eq(scripted_get("l").circuit.failure_count, 1);
 }
 END_TEST
 
@@ -504,17 +281,17 @@ START_TEST(stamps_are_in_the_time_of_main)
 	store = open_away(base, &(struct store_limits){5000, 100, 3600, 1000});
 	ck_assert_int_eq(away_ok("k", OP_TO(CIRCUIT_OPEN)).last_state_change, T0);
 	scripted->offset_ms = 5000; /* not known before it is reached */
-	set_up(true);
+	scripted_set_up(true);
 	until_folded();
-	ck_assert_int_eq(in_main("k").circuit.last_state_change, T0 + 5000);
-	set_up(false);
+	ck_assert_int_eq(scripted_get("k").circuit.last_state_change, T0 + 5000);
+	scripted_set_up(false);
 	ck_assert_int_eq(away_ok("k", OP_FAILURE).last_failure_time, T0 + 5000);
 	ck_assert_int_eq(away_ok("l", OP_FAILURE).last_failure_time, T0 + 5000);
 	scripted->offset_ms = 5100;
-	set_up(true);
+	scripted_set_up(true);
 	until_folded();
-	ck_assert_int_eq(in_main("k").circuit.last_failure_time, T0 + 5100);
-	ck_assert_int_eq(in_main("k").circuit.last_state_change, T0 + 5000);
+	ck_assert_int_eq(scripted_get("k").circuit.last_failure_time, T0 + 5100);
+	ck_assert_int_eq(scripted_get("k").circuit.last_state_change, T0 + 5000);
 }
 END_TEST
 
@@ -528,25 +305,25 @@ START_TEST(what_is_done_here_is_later_than_what_was_seen)
 	theirs.last_failure_time = T0 + 9;
 	store_memory_put(scripted->circuits, "r", 1, &theirs);
 	there_ok("r", OP_GET);
-	set_up(false);
+	scripted_set_up(false);
 	away_ok("r", OP_RESET);
 	ck_assert_int_eq(away_ok("k", OP_TO(CIRCUIT_HALF_OPEN)).last_state_change, T0 + 8);
 	ck_assert_int_eq(away_ok("l", OP_TO(CIRCUIT_OPEN)).last_state_change, T0);
-	set_up(true);
+	scripted_set_up(true);
 	until_folded();
-	ck_assert_int_eq(in_main("k").circuit.state, CIRCUIT_HALF_OPEN);
-	ck_assert(in_main("r").absent);
+	ck_assert_int_eq(scripted_get("k").circuit.state, CIRCUIT_HALF_OPEN);
+	ck_assert(scripted_get("r").absent);
 }
 END_TEST
 
 START_TEST(noise_in_the_clocks_moves_no_stamp)
 {
-	set_up(false);
+	scripted_set_up(false);
 	away_ok("k", OP_FAILURE);
 	scripted->offset_ms = 3;
-	set_up(true);
+	scripted_set_up(true);
 	until_folded();
-	ck_assert_int_eq(in_main("k").circuit.last_failure_time, T0);
+	ck_assert_int_eq(scripted_get("k").circuit.last_failure_time, T0);
 }
 END_TEST
 
@@ -555,7 +332,7 @@ static void back_with_clock(int64_t offset_ms, int64_t error_ms)
 {
 	scripted->offset_ms = offset_ms;
 	scripted->error_ms = error_ms;
-	set_up(true);
+	scripted_set_up(true);
 	until_folded();
 }
 
@@ -563,22 +340,22 @@ static void back_with_clock(int64_t offset_ms, int64_t error_ms)
 START_TEST(a_poor_measurement_of_the_clocks_moves_no_stamp)
 {
 	there_ok("k", OP_TO(CIRCUIT_OPEN));
-	set_up(false);
+	scripted_set_up(false);
 	fake_now += 10;
 	away_ok("k", OP_TO(CIRCUIT_HALF_OPEN));
 	back_with_clock(-80, 100);
-	ck_assert_int_eq(in_main("k").circuit.state, CIRCUIT_HALF_OPEN);
-	ck_assert_int_eq(in_main("k").circuit.last_state_change, T0 + 10);
+	ck_assert_int_eq(scripted_get("k").circuit.state, CIRCUIT_HALF_OPEN);
+	ck_assert_int_eq(scripted_get("k").circuit.last_state_change, T0 + 10);
 	/* So far apart they cannot both be right. */
-	set_up(false);
+	scripted_set_up(false);
 	away_ok("l", OP_FAILURE);
 	back_with_clock(-200, 100);
-	ck_assert_int_eq(in_main("l").circuit.last_failure_time, T0 + 10 - 200);
+	ck_assert_int_eq(scripted_get("l").circuit.last_failure_time, T0 + 10 - 200);
 	/* A better one is taken, though the poor one allows for it. */
-	set_up(false);
+	scripted_set_up(false);
 	away_ok("r", OP_FAILURE);
 	back_with_clock(-130, 1);
-	ck_assert_int_eq(in_main("r").circuit.last_failure_time, T0 + 10 - 130);
+	ck_assert_int_eq(scripted_get("r").circuit.last_failure_time, T0 + 10 - 130);
 }
 END_TEST
 
@@ -590,19 +367,19 @@ static void interrupt(enum mood mood, int times)
 
 	store_memory_put(scripted->circuits, "k", 1, &theirs);
 	store_memory_put(scripted->circuits, "l", 1, &theirs);
-	set_up(false);
+	scripted_set_up(false);
 	for (int i = 0; i < 3; i++) {
 		away_ok("k", OP_FAILURE);
 		away_ok("l", OP_SUCCESS);
 	}
 	for (int i = 0; i < times; i++) {
 		scripted->mood = mood;
-		set_up(true);
+		scripted_set_up(true);
 		while (scripted->up && metrics->folds_pending)
 			event_base_loop(base, EVLOOP_ONCE);
 	}
 	scripted->mood = ANSWER;
-	set_up(false);
+	scripted_set_up(false);
 	fake_now += 10;
 	away_ok("k", OP_FAILURE);
 	away_ok("l", OP_SUCCESS);
@@ -611,10 +388,10 @@ static void interrupt(enum mood mood, int times)
 /* Redis is back for good: what k and l come to, and how many steps are given up. */
 static void expect_folded(int64_t failures, int64_t successes, uint64_t lost)
 {
-	set_up(true);
+	scripted_set_up(true);
 	until_folded();
-	ck_assert_int_eq(in_main("k").circuit.failure_count, failures);
-	ck_assert_int_eq(in_main("l").circuit.success_count, successes);
+	ck_assert_int_eq(scripted_get("k").circuit.failure_count, failures);
+	ck_assert_int_eq(scripted_get("l").circuit.success_count, successes);
 	ck_assert_uint_eq(metrics->folds_lost, lost);
 }
 
@@ -622,7 +399,7 @@ START_TEST(a_step_lost_on_the_way_is_taken_again)
 {
 	interrupt(LOSE_STEP, 2);
 	expect_folded(9, 11, 0);
-	ck_assert_int_eq(in_main("k").circuit.last_failure_time, T0 + 10);
+	ck_assert_int_eq(scripted_get("k").circuit.last_failure_time, T0 + 10);
 }
 END_TEST
 
@@ -638,11 +415,11 @@ START_TEST(a_step_is_given_up_where_the_circuit_does_not_tell)
 	struct circuit c;
 
 	interrupt(HIDE_STEP, 1);
-	c = in_main("k").circuit;
+	c = scripted_get("k").circuit;
 	c.failure_count++;
 	c.last_failure_time += 5;
 	store_memory_put(scripted->circuits, "k", 1, &c);
-	c = in_main("l").circuit;
+	c = scripted_get("l").circuit;
 	c.success_count++;
 	store_memory_put(scripted->circuits, "l", 1, &c);
 	expect_folded(10, 12, 2);
@@ -656,26 +433,26 @@ START_TEST(what_may_have_been_applied_is_no_seed)
 	fake_now += 10;
 	scripted->mood = LOSE;
 	ck_assert_int_eq(away_ok("k", OP_TO(CIRCUIT_CLOSED)).failure_count, 0);
-	set_up(false);
+	scripted_set_up(false);
 	ck_assert_int_eq(away_ok("k", OP_FAILURE).failure_count, 1);
 	scripted->mood = ANSWER;
-	set_up(true);
+	scripted_set_up(true);
 	until_folded();
-	ck_assert_int_eq(in_main("k").circuit.state, CIRCUIT_OPEN);
-	ck_assert_int_eq(in_main("k").circuit.failure_count, 2);
+	ck_assert_int_eq(scripted_get("k").circuit.state, CIRCUIT_OPEN);
+	ck_assert_int_eq(scripted_get("k").circuit.failure_count, 2);
 }
 END_TEST
 
 START_TEST(a_step_surely_not_taken_is_taken_later)
 {
-	set_up(false);
+	scripted_set_up(false);
 	away_ok("k", OP_FAILURE);
 	away_ok("k", OP_TO(CIRCUIT_OPEN));
 	scripted->mood = HOLD;
-	set_up(true);
+	scripted_set_up(true);
 	event_base_loop(base, EVLOOP_ONCE);
 	/* Under way, and away again: what is done now adds to it. */
-	set_up(false);
+	scripted_set_up(false);
 	away_ok("k", OP_FAILURE);
 	scripted->mood = REFUSE;
 	{
@@ -687,37 +464,37 @@ START_TEST(a_step_surely_not_taken_is_taken_later)
 		store_op_finish(op, &refused);
 	}
 	scripted->mood = ANSWER;
-	set_up(true);
+	scripted_set_up(true);
 	until_folded();
-	ck_assert_int_eq(in_main("k").circuit.failure_count, 2);
-	ck_assert_int_eq(in_main("k").circuit.state, CIRCUIT_OPEN);
+	ck_assert_int_eq(scripted_get("k").circuit.failure_count, 2);
+	ck_assert_int_eq(scripted_get("k").circuit.state, CIRCUIT_OPEN);
 	ck_assert_uint_eq(metrics->folds_lost, 0);
 }
 END_TEST
 
 START_TEST(a_step_that_main_refuses_for_now_is_tried_again)
 {
-	set_up(false);
+	scripted_set_up(false);
 	away_ok("k", OP_FAILURE);
 	scripted->mood = FAIL;
 	scripted->words = "OOM command not allowed";
-	set_up(true);
+	scripted_set_up(true);
 	event_base_loop(base, EVLOOP_ONCE);
 	event_base_loop(base, EVLOOP_ONCE);
 	ck_assert_int_eq(metrics->folds_pending, 1);
 	scripted->mood = ANSWER;
 	until_folded();
-	ck_assert_int_eq(in_main("k").circuit.failure_count, 1);
+	ck_assert_int_eq(scripted_get("k").circuit.failure_count, 1);
 }
 END_TEST
 
 START_TEST(a_step_on_another_type_is_given_up)
 {
-	set_up(false);
+	scripted_set_up(false);
 	away_ok("k", OP_FAILURE);
 	scripted->mood = FAIL;
 	scripted->words = "WRONGTYPE Operation against a key";
-	set_up(true);
+	scripted_set_up(true);
 	until_folded();
 	ck_assert_uint_eq(metrics->folds_lost, 1);
 }
@@ -725,7 +502,7 @@ END_TEST
 
 START_TEST(what_waits_is_bounded)
 {
-	set_up(false);
+	scripted_set_up(false);
 	away_ok("a", OP_RESET);
 	away_ok("b", OP_RESET);
 	away_ok("c", OP_RESET);
@@ -737,11 +514,11 @@ END_TEST
 
 START_TEST(it_can_be_freed_with_steps_under_way)
 {
-	set_up(false);
+	scripted_set_up(false);
 	away_ok("a", OP_FAILURE);
 	away_ok("b", OP_FAILURE);
 	scripted->mood = HOLD;
-	set_up(true);
+	scripted_set_up(true);
 	event_base_loop(base, EVLOOP_ONCE);
 }
 END_TEST

@@ -1,0 +1,166 @@
+#include "store/circuit_queue.h"
+
+#include <string.h>
+
+int circuit_queues_init(struct circuit_queues *all)
+{
+	memset(all, 0, sizeof(*all));
+	TAILQ_INIT(&all->ready);
+	TAILQ_INIT(&all->refused);
+	return keytable_init(&all->table);
+}
+
+void circuit_queues_fini(struct circuit_queues *all)
+{
+	keytable_fini(&all->table);
+}
+
+struct circuit_queue *circuit_queue_find(struct circuit_queues *all, const char *key, size_t len)
+{
+	if (all->table.count == 0)
+		return NULL;
+	return (struct circuit_queue *)keytable_find(&all->table, key, len);
+}
+
+static void step_begin(struct queue_step *step, const struct circuit *seen)
+{
+	memset(step, 0, sizeof(*step));
+	circuit_fold_begin(&step->fold, seen);
+}
+
+struct circuit_queue *circuit_queue_get(struct circuit_queues *all, const char *key, size_t len,
+					const struct circuit *seen, size_t max)
+{
+	struct circuit_queue *q = circuit_queue_find(all, key, len);
+
+	if (q || all->table.count >= max)
+		return q;
+	q = (struct circuit_queue *)keytable_add(&all->table, sizeof(*q), key, len);
+	if (!q)
+		return NULL;
+	q->all = all;
+	TAILQ_INIT(&q->ops);
+	step_begin(&q->next, seen);
+	return q;
+}
+
+void circuit_queue_remove(struct circuit_queue *q)
+{
+	circuit_queue_unwait(q);
+	keytable_remove(&q->all->table, &q->node);
+}
+
+void circuit_queue_unwait(struct circuit_queue *q)
+{
+	if (q->list == QUEUE_IN_READY)
+		TAILQ_REMOVE(&q->all->ready, q, entry);
+	if (q->list == QUEUE_IN_REFUSED) {
+		TAILQ_REMOVE(&q->all->refused, q, entry);
+		q->all->refused_count--;
+	}
+	q->list = QUEUE_IN_NONE;
+}
+
+void circuit_queue_wait(struct circuit_queue *q, enum queue_list list)
+{
+	struct queue_list_head *head = list == QUEUE_IN_READY ? &q->all->ready : &q->all->refused;
+
+	circuit_queue_unwait(q);
+	if (TAILQ_EMPTY(&q->ops))
+		TAILQ_INSERT_TAIL(head, q, entry);
+	else
+		TAILQ_INSERT_HEAD(head, q, entry);
+	q->list = list;
+	q->all->refused_count += list == QUEUE_IN_REFUSED;
+}
+
+bool circuit_queue_has_steps(const struct circuit_queue *q)
+{
+	return q->phase == QUEUE_SENT || q->in_doubt || !circuit_fold_empty(&q->next.fold);
+}
+
+static void restamp(struct queue_step *step, int64_t offset_ms)
+{
+	circuit_fold_shift(&step->fold, offset_ms - step->offset_ms);
+	step->offset_ms = offset_ms;
+}
+
+void circuit_queue_note(struct circuit_queue *q, const struct circuit_op *op,
+			enum circuit_effect effect, int64_t now_ms, int64_t offset_ms)
+{
+	restamp(&q->next, offset_ms);
+	circuit_fold_note(&q->next.fold, op, effect, now_ms);
+	q->next.operations++;
+	q->all->changes++;
+}
+
+void circuit_queue_seen(struct circuit_queue *q, const struct circuit *circuit)
+{
+	step_begin(&q->next, circuit);
+}
+
+void circuit_queue_send(struct circuit_queue *q, int64_t offset_ms, const struct circuit *before)
+{
+	restamp(&q->next, offset_ms);
+	q->sent = q->next;
+	q->before.known = CIRCUIT_FOLD_ASKED;
+	q->before.exists = before != NULL;
+	if (before)
+		q->before.circuit = *before;
+	/* What a step on its way brings is no state seen in main. */
+	step_begin(&q->next, NULL);
+	q->all->changes++;
+}
+
+uint64_t circuit_queue_sent_taken(struct circuit_queue *q)
+{
+	uint64_t operations = q->sent.operations;
+
+	q->in_doubt = false;
+	q->sent.operations = 0;
+	q->all->changes++;
+	return operations;
+}
+
+void circuit_queue_sent_refused(struct circuit_queue *q)
+{
+	restamp(&q->sent, q->next.operations ? q->next.offset_ms : q->sent.offset_ms);
+	circuit_fold_append(&q->sent.fold, &q->next.fold);
+	q->sent.operations += q->next.operations;
+	q->next = q->sent;
+	q->sent.operations = 0;
+	q->in_doubt = false;
+	q->all->changes++;
+}
+
+void circuit_queue_sent_unknown(struct circuit_queue *q)
+{
+	q->in_doubt = true;
+	q->all->changes++;
+}
+
+enum circuit_fold_trace circuit_queue_judge(struct circuit_queue *q, const struct circuit *now,
+					    uint64_t *operations)
+{
+	enum circuit_fold_trace trace =
+		circuit_fold_trace(&q->sent.fold, q->before.known,
+				   q->before.exists ? &q->before.circuit : NULL, now);
+
+	*operations = q->sent.operations;
+	if (trace == CIRCUIT_FOLD_NOT_TAKEN)
+		circuit_queue_sent_refused(q);
+	else
+		circuit_queue_sent_taken(q);
+	return trace;
+}
+
+uint64_t circuit_queue_drop_steps(struct circuit_queue *q)
+{
+	uint64_t operations = q->next.operations + q->sent.operations;
+
+	q->sent.operations = 0;
+	q->in_doubt = false;
+	step_begin(&q->next, NULL);
+	q->all->changes++;
+	return operations;
+}

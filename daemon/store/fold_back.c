@@ -1,0 +1,390 @@
+/*
+ * Takes the steps of the circuit queues to main. For each queue, one thing at a time: main is
+ * asked for the circuit; a step in doubt is judged by it; then the step of what was done since
+ * goes out. When all are settled, the operations that waited behind them are passed on, and
+ * the queue is gone. A step that was handed over never goes again, unless it surely was not
+ * taken: where that cannot be told, it is lost, and that is counted and said.
+ */
+#include "base/metrics.h"
+#include "store/fallback_private.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+/* After main has refused a step (out of memory, no permission), before the next try. */
+#define FOLD_RETRY_MS 1000
+/* Circuits may be many: of what befalls their steps, a line now and then. */
+#define FOLD_LOG_EACH_MS 15000
+/* Operations of one queue that are passed on in one turn of the loop. */
+#define PASS_ON_BUDGET 256
+
+static struct fallback_store *store_of(const struct circuit_queue *q)
+{
+	return (struct fallback_store *)((char *)q->all - offsetof(struct fallback_store, queues));
+}
+
+static void add_timer(struct event *timer, unsigned ms)
+{
+	struct timeval wait = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+
+	if (!evtimer_pending(timer, NULL))
+		evtimer_add(timer, &wait);
+}
+
+/* --- what is said of it ------------------------------------------------------------------- */
+
+static void log_step(struct fallback_store *f, enum fold_line line, const struct circuit_queue *q,
+		     const char *reason)
+{
+	if (!log_budget_take(&f->log_budgets[line], 1, FOLD_LOG_EACH_MS))
+		return;
+	if (!reason)
+		reason = "";
+	log_warning(f->log, line == FOLD_LOST ? "fold_lost" : "fold_refused",
+		    "key=%s reason=%s waiting=%zu lost=%" PRIu64,
+		    log_quote(keynode_key(&q->node), q->node.key_len).text,
+		    log_quote(reason, strlen(reason)).text, circuit_queues_count(&f->queues),
+		    f->metrics ? f->metrics->folds_lost : 0);
+}
+
+static void count_lost(struct fallback_store *f, const struct circuit_queue *q, uint64_t operations,
+		       const char *reason)
+{
+	if (f->metrics) {
+		f->metrics->folds_lost++;
+		f->metrics->folded_operations_lost += operations;
+	}
+	log_step(f, FOLD_LOST, q, reason);
+}
+
+static void count_taken(struct fallback_store *f, uint64_t operations)
+{
+	if (f->metrics) {
+		f->metrics->folds++;
+		f->metrics->folded_operations += operations;
+	}
+}
+
+static void count_waiting(struct fallback_store *f)
+{
+	size_t count = circuit_queues_count(&f->queues);
+
+	if (f->metrics)
+		f->metrics->folds_pending = (int64_t)count;
+	if (f->folding && count == 0) {
+		f->folding = false;
+		log_info(f->log, "folded", "total=%" PRIu64 " lost=%" PRIu64,
+			 f->metrics ? f->metrics->folds : 0,
+			 f->metrics ? f->metrics->folds_lost : 0);
+	}
+}
+
+/* --- one queue ---------------------------------------------------------------------------- */
+
+static void wait_for_turn(struct fallback_store *f, struct circuit_queue *q, unsigned pause_ms)
+{
+	circuit_queue_wait(q, QUEUE_IN_READY);
+	if (f->ready)
+		add_timer(f->turn, pause_ms);
+	count_waiting(f);
+}
+
+/* Main is less busy: others have their turn. */
+static void go_on(struct fallback_store *f)
+{
+	if (f->ready && (!TAILQ_EMPTY(&f->queues.ready) || f->retries > 0))
+		add_timer(f->turn, 0);
+}
+
+/* Main has nothing of the queue any more. */
+static void main_is_done(struct fallback_store *f, struct circuit_queue *q)
+{
+	q->phase = QUEUE_WAITS;
+	q->op = NULL;
+	f->busy--;
+}
+
+static void pass_on(struct fallback_store *f, struct circuit_queue *q)
+{
+	struct fallback_op *o;
+	unsigned budget = PASS_ON_BUDGET;
+
+	/* One that comes back at once, not taken, is a step again, and the others wait for it. */
+	while (f->ready && !circuit_queue_has_steps(q) && !q->check && budget-- > 0 &&
+	       (o = TAILQ_FIRST(&q->ops)) != NULL)
+		fallback_pass_on(f, o);
+	if (TAILQ_EMPTY(&q->ops) && !circuit_queue_has_steps(q) && !q->check) {
+		circuit_queue_remove(q);
+		count_waiting(f);
+		go_on(f);
+	} else {
+		wait_for_turn(f, q, 0);
+	}
+}
+
+/* No step is left: main has this circuit (NULL: none). */
+static void settle(struct fallback_store *f, struct circuit_queue *q, const struct circuit *circuit)
+{
+	q->check = false;
+	circuit_queue_seen(q, circuit);
+	fallback_seen(f, keynode_key(&q->node), q->node.key_len, circuit);
+	pass_on(f, q);
+}
+
+/*
+ * Main is there and has refused to be asked, or to take the step. Whoever waits behind it is
+ * told so; but what the step holds can be read here, if main would have let it be read.
+ */
+static void refused(struct fallback_store *f, struct circuit_queue *q, const char *message,
+		    bool reads_too)
+{
+	unsigned count = q->op_count;
+	struct fallback_op *o;
+
+	if (message && strncmp(message, "WRONGTYPE", 9) == 0) {
+		count_lost(f, q, circuit_queue_drop_steps(q), message);
+		q->check = false;
+		pass_on(f, q);
+		return;
+	}
+	log_step(f, FOLD_REFUSED, q, message);
+	circuit_queue_wait(q, QUEUE_IN_REFUSED);
+	add_timer(f->retry, FOLD_RETRY_MS);
+	while (count-- > 0 && (o = TAILQ_FIRST(&q->ops)) != NULL) {
+		if (reads_too || circuit_verb_writes(o->what.verb))
+			fallback_refuse(f, o, message);
+		else
+			fallback_answer_here(f, o);
+	}
+	go_on(f);
+}
+
+static void send_step(struct fallback_store *f, struct circuit_queue *q,
+		      const struct circuit *before);
+
+static void on_folded(void *arg, struct store_result *result)
+{
+	struct circuit_queue *q = arg;
+	struct fallback_store *f = store_of(q);
+	const struct circuit *circuit = result->absent ? NULL : &result->circuit;
+
+	main_is_done(f, q);
+	switch (result->status) {
+	case STORE_OK:
+		count_taken(f, circuit_queue_sent_taken(q));
+		if (circuit_queue_has_steps(q))
+			send_step(f, q, circuit);
+		else
+			settle(f, q, circuit);
+		break;
+	case STORE_UNAVAILABLE:
+	case STORE_OVERLOADED:
+		circuit_queue_sent_refused(q);
+		wait_for_turn(f, q, FOLD_PAUSE_MS);
+		break;
+	case STORE_UNKNOWN:
+	case STORE_TIMEOUT:
+		circuit_queue_sent_unknown(q);
+		wait_for_turn(f, q, FOLD_PAUSE_MS);
+		break;
+	default:
+		circuit_queue_sent_refused(q);
+		refused(f, q, result->message, false);
+	}
+}
+
+/* Main has *before. An answer at once is a refusal: the step surely was not taken. */
+static void send_step(struct fallback_store *f, struct circuit_queue *q,
+		      const struct circuit *before)
+{
+	struct store_result result;
+
+	circuit_queue_send(q, f->clock.offset_ms, before);
+	q->phase = QUEUE_SENT;
+	f->busy++;
+	q->op = f->main->driver->fold(f->main, keynode_key(&q->node), q->node.key_len,
+				      &q->sent.fold, on_folded, q, &result);
+	if (q->op)
+		return;
+	main_is_done(f, q);
+	circuit_queue_sent_refused(q);
+	wait_for_turn(f, q, FOLD_PAUSE_MS);
+}
+
+/* Main has this circuit (NULL: none): it tells of the step in doubt. */
+static void judge(struct fallback_store *f, struct circuit_queue *q, const struct circuit *circuit)
+{
+	uint64_t operations;
+
+	switch (circuit_queue_judge(q, circuit, &operations)) {
+	case CIRCUIT_FOLD_TAKEN:
+		count_taken(f, operations);
+		break;
+	case CIRCUIT_FOLD_NOT_TAKEN:
+		break;
+	case CIRCUIT_FOLD_UNSURE:
+		count_lost(f, q, operations, "it may have been taken, and is not taken twice");
+		break;
+	}
+}
+
+static void on_asked(void *arg, struct store_result *result)
+{
+	struct circuit_queue *q = arg;
+	struct fallback_store *f = store_of(q);
+	const struct circuit *circuit = result->absent ? NULL : &result->circuit;
+
+	main_is_done(f, q);
+	switch (result->status) {
+	case STORE_OK:
+		if (q->in_doubt)
+			judge(f, q, circuit);
+		if (circuit_queue_has_steps(q))
+			send_step(f, q, circuit);
+		else
+			settle(f, q, circuit);
+		break;
+	case STORE_UNAVAILABLE:
+	case STORE_OVERLOADED:
+	case STORE_UNKNOWN:
+	case STORE_TIMEOUT:
+		wait_for_turn(f, q, FOLD_PAUSE_MS);
+		break;
+	default:
+		refused(f, q, result->message, true);
+	}
+}
+
+/* An answer at once is a refusal. It ends no operation: one of them may just be coming. */
+static void ask(struct fallback_store *f, struct circuit_queue *q)
+{
+	struct store_request get = {
+		.key = keynode_key(&q->node),
+		.key_len = q->node.key_len,
+		.op = {.verb = CIRCUIT_GET_STATE},
+	};
+	struct store_result result;
+
+	circuit_queue_unwait(q);
+	q->phase = QUEUE_ASKING;
+	f->busy++;
+	q->op = store_submit(f->main, &get, on_asked, q, &result);
+	if (q->op)
+		return;
+	main_is_done(f, q);
+	wait_for_turn(f, q, FOLD_PAUSE_MS);
+}
+
+/* --- all queues --------------------------------------------------------------------------- */
+
+static struct circuit_queue *next_in_turn(struct fallback_store *f)
+{
+	struct circuit_queue *q = TAILQ_FIRST(&f->queues.ready);
+
+	if (q || f->retries == 0)
+		return q;
+	q = TAILQ_FIRST(&f->queues.refused);
+	f->retries = q ? f->retries - 1 : 0;
+	return q;
+}
+
+static void on_turn(evutil_socket_t fd, short what, void *arg)
+{
+	struct fallback_store *f = arg;
+	struct circuit_queue *q;
+	/* One that comes back at once must not keep us here. */
+	unsigned most = FOLDS_IN_FLIGHT;
+
+	(void)fd;
+	(void)what;
+	while (f->ready && most-- > 0 && f->busy < FOLDS_IN_FLIGHT &&
+	       (q = next_in_turn(f)) != NULL) {
+		if (circuit_queue_has_steps(q) || q->check)
+			ask(f, q);
+		else
+			pass_on(f, q);
+	}
+}
+
+static void on_retry(evutil_socket_t fd, short what, void *arg)
+{
+	struct fallback_store *f = arg;
+
+	(void)fd;
+	(void)what;
+	f->retries = f->queues.refused_count;
+	add_timer(f->turn, 0);
+}
+
+void fold_back_later(struct fallback_store *f, struct circuit_queue *q)
+{
+	if (q->phase == QUEUE_WAITS && q->list == QUEUE_IN_NONE)
+		wait_for_turn(f, q, FOLD_PAUSE_MS);
+	else
+		count_waiting(f);
+}
+
+void fold_back_now(struct fallback_store *f, struct circuit_queue *q)
+{
+	if (!f->ready || q->phase != QUEUE_WAITS)
+		return;
+	if (circuit_queue_has_steps(q) || q->check)
+		ask(f, q);
+}
+
+void fold_back_begin(struct fallback_store *f)
+{
+	f->retries = f->queues.refused_count;
+	f->folding = circuit_queues_count(&f->queues) > 0;
+	if (!f->folding)
+		return;
+	log_info(f->log, "folding", "circuits=%zu", circuit_queues_count(&f->queues));
+	add_timer(f->turn, 0);
+}
+
+void fold_back_stop(struct fallback_store *f)
+{
+	evtimer_del(f->turn);
+	evtimer_del(f->retry);
+}
+
+int fold_back_init(struct fallback_store *f)
+{
+	f->turn = evtimer_new(f->store.base, on_turn, f);
+	f->retry = evtimer_new(f->store.base, on_retry, f);
+	return f->turn && f->retry && circuit_queues_init(&f->queues) == 0 ? 0 : -1;
+}
+
+/* Ends what main has under way, and says what is lost with the queues. */
+static void drop_all(struct fallback_store *f)
+{
+	size_t circuits = 0;
+	uint64_t operations = 0;
+
+	for (size_t i = 0; i < f->queues.table.slot_count; i++) {
+		struct circuit_queue *q =
+			(struct circuit_queue *)keytable_slot(&f->queues.table, i);
+
+		if (!q)
+			continue;
+		if (q->op)
+			store_cancel(q->op);
+		circuits += circuit_queue_has_steps(q);
+		operations += q->next.operations + q->sent.operations;
+	}
+	if (circuits)
+		log_warning(f->log, "folds_dropped",
+			    "circuits=%zu operations=%" PRIu64
+			    " reason=\"stopped before Redis had them\"",
+			    circuits, operations);
+}
+
+void fold_back_fini(struct fallback_store *f)
+{
+	drop_all(f);
+	circuit_queues_fini(&f->queues);
+	if (f->turn)
+		event_free(f->turn);
+	if (f->retry)
+		event_free(f->retry);
+}

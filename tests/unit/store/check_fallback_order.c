@@ -1,0 +1,409 @@
+/*
+ * The order of one circuit behind an outage: whatever is lost on the way, main holds at the
+ * end what the order of the answers says.
+ */
+#include "base/metrics.h"
+#include "scripted_store.h"
+#include "store_contract.h"
+#include "suite.h"
+
+#include <event2/event.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define T0 INT64_C(1700000000000)
+
+static struct event_base *base;
+static struct store *store;
+static struct metrics *metrics;
+static int64_t fake_now;
+
+static int64_t fake_clock(void *arg)
+{
+	return *(int64_t *)arg;
+}
+
+static void open_with(struct store_limits limits)
+{
+	struct store_clock clock = {fake_clock, fake_clock, &fake_now};
+
+	fake_now = T0;
+	metrics = calloc(1, sizeof(*metrics));
+	base = event_base_new();
+	store = store_fallback_new(base, scripted_open(base, &limits, clock), &limits, clock,
+				   metrics, NULL);
+	scripted_set_up(true);
+}
+
+static void setup(void)
+{
+	open_with(store_test_limits());
+}
+
+static void teardown(void)
+{
+	store_free(store);
+	event_base_free(base);
+	free(metrics);
+}
+
+/* An operation of a client: its answer comes whenever it comes. */
+struct client {
+	struct store_op *op;
+	bool answered;
+	struct store_result result;
+};
+
+static void on_answer(void *arg, struct store_result *result)
+{
+	struct client *c = arg;
+
+	ck_assert(!c->answered);
+	c->answered = true;
+	c->result = *result;
+}
+
+static void submit(struct client *c, const char *key, struct circuit_op op)
+{
+	struct store_request request = {.key = key, .key_len = strlen(key), .op = op};
+
+	memset(c, 0, sizeof(*c));
+	c->op = store_submit(store, &request, on_answer, c, &c->result);
+	c->answered = !c->op;
+}
+
+static void turns(int count)
+{
+	for (int i = 0; i < count; i++)
+		event_base_loop(base, EVLOOP_NONBLOCK);
+}
+
+static void until_answered(const struct client *c)
+{
+	for (int i = 0; i < 10000 && !c->answered; i++)
+		event_base_loop(base, EVLOOP_ONCE);
+	ck_assert(c->answered);
+}
+
+static void until_folded(void)
+{
+	for (int i = 0; i < 10000 && metrics->folds_pending; i++)
+		event_base_loop(base, EVLOOP_ONCE);
+	ck_assert_int_eq(metrics->folds_pending, 0);
+}
+
+static const struct circuit_op operations[] = {
+	{.verb = CIRCUIT_GET_STATE},      {.verb = CIRCUIT_RECORD_SUCCESS},
+	{.verb = CIRCUIT_RECORD_FAILURE}, {.verb = CIRCUIT_TRANSITION, .to = CIRCUIT_OPEN},
+	{.verb = CIRCUIT_RESET},
+};
+#define OPERATIONS ((int)(sizeof(operations) / sizeof(operations[0])))
+
+/* What the circuit comes to when it has gone through the operations. */
+static bool model(struct circuit *c, bool exists, const struct circuit_op *op)
+{
+	switch (circuit_apply(c, exists, op, fake_now)) {
+	case CIRCUIT_WRITTEN:
+		return true;
+	case CIRCUIT_REMOVED:
+		return false;
+	default:
+		return exists;
+	}
+}
+
+static void expect_in_main(const char *key, const struct circuit *c, bool exists)
+{
+	struct store_result r = scripted_get(key);
+
+	ck_assert_int_eq(!r.absent, exists);
+	if (!exists)
+		return;
+	ck_assert_int_eq(r.circuit.state, c->state);
+	ck_assert_int_eq(r.circuit.failure_count, c->failure_count);
+	ck_assert_int_eq(r.circuit.success_count, c->success_count);
+}
+
+/*
+ * `away` is answered while main is away; its step, handed over when main is back, is lost (or
+ * only its answer is). As soon as main is there again, `live` comes. The two must be done in
+ * this order, once each.
+ */
+static void behind_a_lost_step(enum mood mood, const struct circuit_op *away,
+			       const struct circuit_op *live)
+{
+	struct circuit c = {.failure_count = 5,
+			    .success_count = 7,
+			    .last_failure_time = T0 - 500,
+			    .last_state_change = T0 - 1000};
+	struct client client;
+	bool exists = true;
+
+	store_memory_put(scripted->circuits, "k", 1, &c);
+	submit(&client, "k", OP_GET);
+	until_answered(&client);
+	scripted_set_up(false);
+	fake_now += 1000;
+	submit(&client, "k", *away);
+	ck_assert(client.answered && client.result.degraded);
+	exists = model(&c, exists, away);
+	fake_now += 1000;
+	scripted->mood = mood;
+	scripted_set_up(true);
+	for (int i = 0; i < 100 && scripted->up && metrics->folds_pending; i++)
+		event_base_loop(base, EVLOOP_ONCE);
+	/* Main is back, and slow: whatever comes now could overtake. */
+	scripted->mood = HOLD;
+	scripted_set_up(true);
+	turns(3);
+	submit(&client, "k", *live);
+	turns(3);
+	scripted->mood = ANSWER;
+	scripted_release();
+	until_answered(&client);
+	ck_assert_int_eq(client.result.status, STORE_OK);
+	exists = model(&c, exists, live);
+	if (live->verb == CIRCUIT_GET_STATE && exists)
+		ck_assert_int_eq(client.result.circuit.failure_count, c.failure_count);
+	until_folded();
+	expect_in_main("k", &c, exists);
+	ck_assert_uint_eq(metrics->folded_operations_lost, 0);
+}
+
+START_TEST(an_operation_comes_behind_a_step_that_was_lost)
+{
+	behind_a_lost_step(LOSE_STEP, &operations[_i / OPERATIONS], &operations[_i % OPERATIONS]);
+}
+END_TEST
+
+START_TEST(an_operation_comes_behind_a_step_whose_answer_was_lost)
+{
+	behind_a_lost_step(HIDE_STEP, &operations[_i / OPERATIONS], &operations[_i % OPERATIONS]);
+}
+END_TEST
+
+/* Two failures away, and their step on its way; a success comes, which waits; main goes. */
+START_TEST(what_waits_is_answered_when_main_goes)
+{
+	struct client away, waits;
+
+	scripted_set_up(false);
+	submit(&away, "k", OP_FAILURE);
+	submit(&away, "k", OP_FAILURE);
+	scripted->mood = HOLD;
+	scripted_set_up(true);
+	turns(3);
+	submit(&waits, "k", OP_SUCCESS);
+	ck_assert(!waits.answered);
+	scripted_set_up(false);
+	ck_assert(waits.answered);
+	ck_assert_int_eq(waits.result.status, STORE_OK);
+	ck_assert(waits.result.degraded);
+	ck_assert_int_eq(waits.result.circuit.failure_count, 2);
+	scripted->mood = REFUSE;
+	scripted_release();
+	turns(3);
+	scripted->mood = ANSWER;
+	scripted_set_up(true);
+	until_folded();
+	ck_assert_int_eq(scripted_get("k").circuit.failure_count, 2);
+	ck_assert_int_eq(scripted_get("k").circuit.success_count, 1);
+	ck_assert_uint_eq(metrics->folded_operations, 3);
+}
+END_TEST
+
+/* Its deadline passes while it waits: main never had it, and so it is done here, once. */
+START_TEST(what_waits_for_too_long_is_done_here)
+{
+	struct store_limits limits = store_test_limits();
+	struct client c;
+
+	limits.timeout_ms = 20;
+	store_reconfigure(store, &limits);
+	scripted_set_up(false);
+	submit(&c, "k", OP_FAILURE);
+	scripted->mood = HOLD;
+	scripted_set_up(true);
+	turns(3);
+	submit(&c, "k", OP_FAILURE);
+	until_answered(&c);
+	ck_assert_int_eq(c.result.status, STORE_OK);
+	ck_assert(c.result.degraded);
+	ck_assert_int_eq(c.result.circuit.failure_count, 2);
+	scripted->mood = ANSWER;
+	scripted_release();
+	until_folded();
+	ck_assert_int_eq(scripted_get("k").circuit.failure_count, 2);
+}
+END_TEST
+
+/* All that waits goes out in its order. */
+START_TEST(many_wait_in_their_order)
+{
+	struct client c[4];
+
+	scripted_set_up(false);
+	submit(&c[0], "k", OP_FAILURE);
+	scripted->mood = HOLD;
+	scripted_set_up(true);
+	turns(3);
+	submit(&c[0], "k", OP_RESET);
+	submit(&c[1], "k", OP_SUCCESS);
+	submit(&c[2], "k", OP_TO(CIRCUIT_OPEN));
+	submit(&c[3], "k", OP_GET);
+	scripted->journal[0] = '\0';
+	scripted->mood = ANSWER;
+	scripted_release();
+	until_answered(&c[3]);
+	ck_assert_str_eq(scripted->journal, "g:k w:k d:k s:k t:k g:k");
+	ck_assert(!c[3].result.degraded);
+	ck_assert_int_eq(c[3].result.circuit.success_count, 1);
+	ck_assert_int_eq(c[3].result.circuit.state, CIRCUIT_OPEN);
+}
+END_TEST
+
+/* One that is cancelled while it waits is not done at all. */
+START_TEST(what_is_cancelled_while_it_waits_is_not_done)
+{
+	struct client a, b;
+
+	scripted_set_up(false);
+	submit(&a, "k", OP_FAILURE);
+	scripted->mood = HOLD;
+	scripted_set_up(true);
+	turns(3);
+	submit(&a, "k", OP_FAILURE);
+	submit(&b, "k", OP_SUCCESS);
+	store_cancel(a.op);
+	scripted->mood = ANSWER;
+	scripted_release();
+	until_answered(&b);
+	ck_assert_int_eq(b.result.circuit.failure_count, 1);
+	ck_assert_int_eq(b.result.circuit.success_count, 1);
+}
+END_TEST
+
+/* Another gateway resets the circuit behind a step in doubt: the step does not undo that. */
+START_TEST(a_step_in_doubt_does_not_undo_a_reset_of_others)
+{
+	static const enum mood moods[] = {LOSE_STEP, HIDE_STEP};
+	struct circuit theirs = {.failure_count = 5,
+				 .last_failure_time = T0 - 500,
+				 .last_state_change = T0 - 1000};
+	struct circuit_op op = _i % 2 ? OP_FAILURE : OP_TO(CIRCUIT_OPEN);
+	struct client c;
+
+	store_memory_put(scripted->circuits, "k", 1, &theirs);
+	scripted_set_up(false);
+	submit(&c, "k", op);
+	submit(&c, "k", op);
+	scripted->mood = moods[_i / 2];
+	scripted_set_up(true);
+	for (int i = 0; i < 100 && scripted->up; i++)
+		event_base_loop(base, EVLOOP_ONCE);
+	store_memory_put(scripted->circuits, "k", 1, NULL);
+	scripted->mood = ANSWER;
+	scripted_set_up(true);
+	until_folded();
+	ck_assert(scripted_get("k").absent);
+	ck_assert_uint_eq(metrics->folds_lost, 1);
+	ck_assert_uint_eq(metrics->folded_operations_lost, 2);
+}
+END_TEST
+
+/* The table of queues is full: what was acknowledged comes back into it all the same. */
+START_TEST(nothing_is_dropped_when_the_table_is_full)
+{
+	struct store_limits limits = store_test_limits();
+	struct client c;
+
+	teardown();
+	limits.max_circuits = 2;
+	open_with(limits);
+	scripted_set_up(false);
+	submit(&c, "a", OP_FAILURE);
+	submit(&c, "b", OP_FAILURE);
+	scripted->mood = HOLD;
+	scripted_set_up(true);
+	turns(3);
+	/* Both are on their way, and main goes: others take no place of theirs. */
+	scripted_set_up(false);
+	submit(&c, "c", OP_FAILURE);
+	ck_assert_int_eq(c.result.status, STORE_FULL);
+	submit(&c, "a", OP_FAILURE);
+	ck_assert_int_eq(c.result.status, STORE_OK);
+	scripted->mood = REFUSE;
+	scripted_release();
+	turns(3);
+	scripted->mood = ANSWER;
+	scripted_set_up(true);
+	until_folded();
+	ck_assert_int_eq(scripted_get("a").circuit.failure_count, 2);
+	ck_assert_int_eq(scripted_get("b").circuit.failure_count, 1);
+	ck_assert_uint_eq(metrics->folded_operations_lost, 0);
+}
+END_TEST
+
+START_TEST(operations_in_doubt_are_counted)
+{
+	struct client c;
+
+	scripted->mood = LOSE;
+	submit(&c, "k", OP_FAILURE);
+	until_answered(&c);
+	ck_assert_int_eq(c.result.status, STORE_OK);
+	ck_assert(c.result.degraded);
+	ck_assert_uint_eq(metrics->operations_in_doubt, 1);
+	scripted->mood = ANSWER;
+	until_folded();
+	ck_assert_uint_eq(metrics->operations_in_doubt, 1);
+}
+END_TEST
+
+/* Main refuses the step: a write behind it is refused with the same words, and what the step
+ * holds can be read. */
+START_TEST(behind_a_step_that_main_refuses)
+{
+	struct client write, read;
+
+	scripted_set_up(false);
+	submit(&write, "k", OP_FAILURE);
+	scripted->words = "OOM command not allowed";
+	scripted->mood = FAIL_STEP;
+	scripted_set_up(true);
+	submit(&write, "k", OP_FAILURE);
+	submit(&read, "k", OP_GET);
+	until_answered(&write);
+	until_answered(&read);
+	ck_assert_int_eq(write.result.status, STORE_ERROR);
+	ck_assert_int_eq(read.result.status, STORE_OK);
+	ck_assert_int_eq(read.result.circuit.failure_count, 1);
+	scripted->mood = ANSWER;
+	until_folded();
+	ck_assert_int_eq(scripted_get("k").circuit.failure_count, 1);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("store_fallback_order");
+	TCase *tc = tcase_create("order");
+
+	tcase_add_checked_fixture(tc, setup, teardown);
+	tcase_set_timeout(tc, 60);
+	tcase_add_loop_test(tc, an_operation_comes_behind_a_step_that_was_lost, 0,
+			    OPERATIONS * OPERATIONS);
+	tcase_add_loop_test(tc, an_operation_comes_behind_a_step_whose_answer_was_lost, 0,
+			    OPERATIONS * OPERATIONS);
+	tcase_add_test(tc, what_waits_is_answered_when_main_goes);
+	tcase_add_test(tc, what_waits_for_too_long_is_done_here);
+	tcase_add_test(tc, many_wait_in_their_order);
+	tcase_add_test(tc, what_is_cancelled_while_it_waits_is_not_done);
+	tcase_add_loop_test(tc, a_step_in_doubt_does_not_undo_a_reset_of_others, 0, 4);
+	tcase_add_test(tc, nothing_is_dropped_when_the_table_is_full);
+	tcase_add_test(tc, operations_in_doubt_are_counted);
+	tcase_add_test(tc, behind_a_step_that_main_refuses);
+	suite_add_tcase(suite, tc);
+	return suite_run(suite);
+}
