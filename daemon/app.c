@@ -40,9 +40,7 @@
 #define HIREDIS_VERSION TEXT(HIREDIS_MAJOR) "." TEXT(HIREDIS_MINOR) "." TEXT(HIREDIS_PATCH)
 
 struct app {
-	int argc;
-	char **argv;
-	char **envp;
+	struct config_input input;
 	struct log log;
 	struct config *config;
 	struct config *started; /* as it was at the start, for what only a restart changes */
@@ -388,8 +386,7 @@ static void on_reload_signal(evutil_socket_t fd, short what, void *arg)
 	if (app->stopping)
 		return;
 	systemd_reloading();
-	if (config_load(app->argc, app->argv, app->envp, &app->log, &action, &next, &error) !=
-		    CONFIG_OK ||
+	if (config_load(&app->input, &app->log, &action, &next, &error) != CONFIG_OK ||
 	    !token_suffices(app, next, &error)) {
 		log_error(&app->log, "reload_refused", "reason=%s",
 			  log_quote_text(error.text).text);
@@ -524,13 +521,12 @@ int app_run(int argc, char *argv[], char *envp[])
 		fprintf(stderr, "breakerd: out of memory\n");
 		return EXIT_FAILURE;
 	}
-	app->argc = argc;
-	app->argv = argv;
-	app->envp = envp;
+	app->input = (struct config_input){.argc = argc, .argv = argv, .envp = envp};
 	log_init(&app->log, LOG_LEVEL_INFO);
 	event_set_log_callback(on_libevent_words);
-	status = config_load(argc, argv, envp, &app->log, &action, &app->config, &error);
+	status = config_load(&app->input, &app->log, &action, &app->config, &error);
 	app->started = app->config;
+	app->input.reload = true; /* from now on */
 	if (action == CONFIG_HELP)
 		config_print_help(stdout);
 	else if (action == CONFIG_VERSION)

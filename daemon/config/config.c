@@ -1,3 +1,4 @@
+#include "config/slurp.h"
 #include "config/table.h"
 
 #include "http/listen.h"
@@ -296,7 +297,7 @@ static bool read_secret(const struct config *config, const char *name, const cha
 	char why[256];
 	size_t len;
 
-	if (!config_slurp(path, max + 2, secret, &len, why, sizeof(why)))
+	if (!slurp(path, max + 2, config->again, secret, &len, why, sizeof(why)))
 		return blame_setting(config, name, path, why, error);
 	if (len > 0 && (*secret)[len - 1] == '\n')
 		len--;
@@ -447,7 +448,7 @@ static bool take_all(struct config *config, int argc, char *const argv[], char *
 	return take_arguments(config, argc, argv, NULL, error);
 }
 
-enum config_status config_load(int argc, char *const argv[], char *const envp[], struct log *log,
+enum config_status config_load(const struct config_input *input, struct log *log,
 			       enum config_action *action, struct config **config,
 			       struct config_error *error)
 {
@@ -455,19 +456,20 @@ enum config_status config_load(int argc, char *const argv[], char *const envp[],
 	struct config *c;
 
 	*config = NULL;
-	status = find_action(argc, argv, action, error);
+	status = find_action(input->argc, input->argv, action, error);
 	if (status != CONFIG_OK || *action == CONFIG_HELP || *action == CONFIG_VERSION)
 		return status;
 	c = new_config(error);
 	if (!c)
 		return CONFIG_INVALID;
-	if (!take_all(c, argc, argv, envp, error) || !read_store(c, error) ||
+	c->again = input->reload;
+	if (!take_all(c, input->argc, input->argv, input->envp, error) || !read_store(c, error) ||
 	    !read_token(c, error) || !check_addresses(c, error)) {
 		config_free(c);
 		return CONFIG_INVALID;
 	}
 	if (*action != CONFIG_CHECK) {
-		warn_of_variables(envp, log);
+		warn_of_variables(input->envp, log);
 		warn_of_idle_settings(c, log);
 	}
 	*config = c;

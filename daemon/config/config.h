@@ -64,6 +64,8 @@ struct config {
 
 	struct config_source sources[CONFIG_SETTINGS]; /* in the order of the table */
 
+	bool again; /* read on SIGHUP */
+
 	/* Derived while reading. */
 	bool store_is_redis;
 	struct redis_target redis; /* if so; the password of redis_password_file in it */
@@ -85,20 +87,30 @@ enum config_status {
 	CONFIG_USAGE,   /* exit status 2 */
 };
 
+/* Where settings come from. */
+struct config_input {
+	int argc;
+	char *const *argv;
+	char *const *envp; /* may be NULL */
+	/* On SIGHUP. Files are read without waiting, and must be regular: a pipe that was read
+	 * at the start would now seem to be empty, and a token so be gone. */
+	bool reload;
+};
+
 /* One line without a newline: what is wrong, where, and what would be right. No secrets. */
 struct config_error {
 	char text[1024];
 };
 
 /*
- * Reads everything: file, environment (`envp`), arguments; the later stands. Checks values
+ * Reads everything: file, environment, arguments; the later stands. Checks values
  * and how they go together, reads the password and the token file. Warnings (an unknown
  * BREAKERD_ variable, a setting without effect) go to log, which may be NULL; none with
  * CONFIG_CHECK. *action is set also where a bad setting is found later; CONFIG_HELP and
  * CONFIG_VERSION, wherever they stand, return CONFIG_OK at once with *config NULL. Otherwise,
  * on CONFIG_OK *config is the caller's for config_free, and on failure it is NULL.
  */
-enum config_status config_load(int argc, char *const argv[], char *const envp[], struct log *log,
+enum config_status config_load(const struct config_input *input, struct log *log,
 			       enum config_action *action, struct config **config,
 			       struct config_error *error);
 

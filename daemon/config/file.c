@@ -1,56 +1,16 @@
+#include "config/slurp.h"
 #include "config/table.h"
 
 #include <ctype.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <ini.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define FILE_MAX 65536
 #define SECTION  "[breakerd]"
 /* What a name can be made of, wrong ones included. */
 #define NAME "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-."
-
-bool config_slurp(const char *path, size_t max, char **text, size_t *len, char *why,
-		  size_t why_size)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-	char *buf = malloc(max + 2);
-	ssize_t n = 0;
-
-	*len = 0;
-	if (fd < 0 || !buf) {
-		snprintf(why, why_size, "%s", strerror(fd < 0 ? errno : ENOMEM));
-		goto fail;
-	}
-	do {
-		n = read(fd, buf + *len, max + 1 - *len);
-		if (n > 0)
-			*len += (size_t)n;
-	} while ((n > 0 && *len <= max) || (n < 0 && errno == EINTR));
-	if (n < 0) {
-		snprintf(why, why_size, "%s", strerror(errno));
-		goto fail;
-	}
-	if (*len > max) {
-		snprintf(why, why_size, "larger than %zu bytes", max);
-		goto fail;
-	}
-	close(fd);
-	buf[*len] = '\0';
-	*text = buf;
-	return true;
-fail:
-	if (buf)
-		explicit_bzero(buf, *len);
-	free(buf);
-	if (fd >= 0)
-		close(fd);
-	return false;
-}
 
 /* The file on its way through libinih. */
 struct reading {
@@ -185,7 +145,7 @@ bool config_read_file(struct config *config, struct config_error *error)
 	size_t len;
 	int rc;
 
-	if (!config_slurp(config->config_file, FILE_MAX, &text, &len, why, sizeof(why))) {
+	if (!slurp(config->config_file, FILE_MAX, config->again, &text, &len, why, sizeof(why))) {
 		snprintf(error->text, sizeof(error->text), "%.400s: %s", config->config_file, why);
 		return false;
 	}

@@ -89,13 +89,6 @@ void config_flag(const struct config_setting *setting, char out[CONFIG_NAME_MAX]
 
 /* --- file.c */
 
-/*
- * The whole of a file into *text, NUL-terminated, for the caller to free. False with why;
- * more than max bytes is an error too.
- */
-bool config_slurp(const char *path, size_t max, char **text, size_t *len, char *why,
-		  size_t why_size);
-
 /* Reads config->config_file. False with the error set. */
 bool config_read_file(struct config *config, struct config_error *error);
 

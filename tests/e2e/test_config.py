@@ -2,6 +2,7 @@
 
 import os
 import re
+import threading
 
 import pytest
 
@@ -336,3 +337,32 @@ def test_hangup_says_what_needs_a_restart(start, conf):
     daemon.hangup()
     until(lambda: reloads(daemon) == 3, "it is reloaded")
     assert daemon.stderr().count("restart_needed") == 2
+
+
+def reads_pipe(name, text):
+    """A thread that writes text into the pipe, once somebody reads it."""
+    def write():
+        with open(name, "w", encoding="ascii") as file:
+            file.write(text)
+
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("what", ["config", "token_file"])
+def test_hangup_keeps_a_token_that_came_from_a_pipe(start, conf, directory, what):
+    """A pipe has nothing more to give. That is no reason to let in who has no token, and
+    nothing waits for the pipe."""
+    pipe = f"{directory}/pipe"
+    os.mkfifo(pipe)
+    text = "secret" if what == "token_file" else f"token_file = {conf('secret', 'token')}\n"
+    writer = reads_pipe(pipe, text)
+    daemon = start(**{what: pipe})
+    writer.join(10)
+    assert daemon.get(path("a")).status == 401
+    daemon.hangup()
+    until(lambda: refusals(daemon) == 1, "it is refused")
+    assert daemon.get(path("a")).status == 401
+    assert daemon.get(path("a"), headers={"Authorization": "Bearer secret"}).status == 200
+    assert "regular file" in daemon.stderr().splitlines()[-1]

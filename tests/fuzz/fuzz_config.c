@@ -74,6 +74,7 @@ static void print(const struct config *config, int fd)
 static void check_printed(const struct config *config)
 {
 	char *argv[] = {(char *)(uintptr_t) "breakerd", fuzz.printed_arg, NULL};
+	struct config_input input = {.argc = 2, .argv = argv};
 	enum config_action action;
 	struct config_error error;
 	struct config *again;
@@ -81,7 +82,7 @@ static void check_printed(const struct config *config)
 	size_t start, len;
 
 	print(config, fuzz.printed);
-	if (config_load(2, argv, NULL, NULL, &action, &again, &error) != CONFIG_OK) {
+	if (config_load(&input, NULL, &action, &again, &error) != CONFIG_OK) {
 		/* The mask is no password. */
 		FUZZ_CHECK(config_url_password(config->store, &start, &len));
 		return;
@@ -115,6 +116,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct config_error error = {""};
 	enum config_action action;
 	enum config_status status;
+	struct config_input input;
 	struct config *config;
 	size_t parts = 0;
 
@@ -137,7 +139,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	parts = 0;
 	while (argv[parts])
 		parts++;
-	status = config_load((int)parts, argv, envp, &log, &action, &config, &error);
+	input = (struct config_input){.argc = (int)parts, .argv = argv, .envp = envp};
+	status = config_load(&input, &log, &action, &config, &error);
 	if (status != CONFIG_OK) {
 		FUZZ_CHECK(!config);
 		fuzz_check_sentence(error.text, sizeof(error.text));

@@ -1,12 +1,16 @@
 #include "config/config.h"
+#include "config/slurp.h"
 #include "config/table.h"
 #include "suite.h"
 
 #include <check.h>
 #include <ctype.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* A directory for one test, and what config_load said last. */
@@ -15,6 +19,7 @@ static struct config *config;
 static struct config_error error;
 static enum config_action action;
 static char warnings[4096];
+static struct config_input input;
 
 static void keep_warning(void *arg, enum log_level level, const char *line)
 {
@@ -76,7 +81,10 @@ static enum config_status load(const char *const *words)
 	}
 	config_free(config);
 	warnings[0] = '\0';
-	return config_load(argc, argv, envp, &log, &action, &config, &error);
+	input.argc = argc;
+	input.argv = argv;
+	input.envp = envp;
+	return config_load(&input, &log, &action, &config, &error);
 }
 
 #define WORDS(...) ((const char *const[]){__VA_ARGS__, NULL})
@@ -492,6 +500,82 @@ START_TEST(a_large_file_is_refused)
 }
 END_TEST
 
+/* --- files that are no regular files */
+
+static const char *pipe_at(const char *name)
+{
+	static char path[128];
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	ck_assert_int_eq(mkfifo(path, 0600), 0);
+	return path;
+}
+
+/* A child that writes the text into a pipe after a while, as a shell's <(...) does. */
+static pid_t writer(const char *path, const char *text)
+{
+	pid_t child = fork();
+
+	ck_assert_int_ge(child, 0);
+	if (child == 0) {
+		int fd = open(path, O_WRONLY);
+
+		usleep(20000);
+		_exit(fd < 0 || write(fd, text, strlen(text)) < 0);
+	}
+	return child;
+}
+
+START_TEST(the_start_reads_a_pipe)
+{
+	const char *path = pipe_at("pipe");
+	pid_t child = writer(path, "ttl = 77\nprefix = a:\n");
+
+	ck_assert_load("--config", path);
+	ck_assert_uint_eq(config->ttl, 77);
+	ck_assert_str_eq(config->prefix, "a:");
+	ck_assert_int_eq(waitpid(child, NULL, 0), child);
+
+	child = writer(path, "secret\n");
+	ck_assert_load("--token-file", path);
+	ck_assert_str_eq(config->token, "secret");
+	ck_assert_int_eq(waitpid(child, NULL, 0), child);
+}
+END_TEST
+
+START_TEST(a_pipe_that_nobody_writes_to_ends_the_start)
+{
+	alarm(20);
+	ck_assert_refused(CONFIG_INVALID, "pipe: nothing came out of it within 5 s", "--config",
+			  pipe_at("pipe"));
+}
+END_TEST
+
+/* Neither waited for nor taken for empty: an empty configuration would have no token. */
+START_TEST(a_reload_refuses_what_cannot_be_read_twice)
+{
+	const char *path = pipe_at("pipe");
+	pid_t child;
+
+	alarm(4);
+	input.reload = true;
+	ck_assert_refused(CONFIG_INVALID, "pipe: no regular file", "--config", path);
+	ck_assert_refused(CONFIG_INVALID, "BREAKERD_TOKEN_FILE=/dev/null: no regular", "--config",
+			  file("c", ""), "BREAKERD_TOKEN_FILE=/dev/null");
+	ck_assert_refused(CONFIG_INVALID, "restart to read it", "--token-file", path);
+	ck_assert_refused(CONFIG_INVALID, "no regular file", "--redis-password-file", path,
+			  "--store=redis://h");
+	/* with a writer, too: it would have to be waited for */
+	child = writer(path, "ttl = 77\n");
+	ck_assert_refused(CONFIG_INVALID, "no regular file", "--config", path);
+	kill(child, SIGKILL);
+	ck_assert_int_eq(waitpid(child, NULL, 0), child);
+	ck_assert_load("--config", file("c", "ttl = 78\n"));
+	ck_assert_uint_eq(config->ttl, 78);
+	input.reload = false;
+}
+END_TEST
+
 START_TEST(wrong_usage)
 {
 	ck_assert_refused(CONFIG_USAGE, "\"--stor\": unknown option; did you mean --store?",
@@ -808,7 +892,7 @@ static char *read_text(const char *path)
 	char why[128], *text = NULL;
 	size_t len;
 
-	ck_assert_msg(config_slurp(path, 200000, &text, &len, why, sizeof(why)), "%s: %s", path,
+	ck_assert_msg(slurp(path, 200000, false, &text, &len, why, sizeof(why)), "%s: %s", path,
 		      why);
 	return text;
 }
@@ -906,6 +990,8 @@ int main(void)
 	Suite *s = suite_create("config");
 	TCase *tc = tcase_create("config");
 
+	tcase_set_timeout(tc, 30);
+
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, defaults_are_those_of_the_contract);
 	tcase_add_test(tc, the_later_source_stands);
@@ -924,6 +1010,9 @@ int main(void)
 	tcase_add_test(tc, a_byte_order_mark_is_skipped);
 	tcase_add_test(tc, long_lines_are_read_whole_or_refused);
 	tcase_add_test(tc, a_large_file_is_refused);
+	tcase_add_test(tc, the_start_reads_a_pipe);
+	tcase_add_test(tc, a_pipe_that_nobody_writes_to_ends_the_start);
+	tcase_add_test(tc, a_reload_refuses_what_cannot_be_read_twice);
 	tcase_add_test(tc, wrong_usage);
 	tcase_add_test(tc, actions);
 	tcase_add_test(tc, unknown_variables_are_warned_of);
