@@ -9,15 +9,18 @@ format-check: ## fail if `make format` would change anything
 	clang-format --dry-run -Werror $(C_FILES)
 
 .PHONY: lint
-lint: lint-gcc lint-clang lint-includes lint-tidy lint-cppcheck lint-sh lint-py lint-openapi ## compilers without a warning, includes, clang-tidy, cppcheck, shellcheck, pyflakes, spectral
+lint: lint-gcc lint-clang lint-includes lint-loop lint-tidy lint-cppcheck lint-sh lint-py lint-openapi ## compilers without a warning, includes, the event loop, clang-tidy, cppcheck, shellcheck, pyflakes, spectral
 
-.PHONY: lint-gcc lint-clang lint-includes lint-tidy lint-cppcheck lint-sh lint-py lint-openapi
+.PHONY: lint-gcc lint-clang lint-includes lint-loop lint-tidy lint-cppcheck lint-sh lint-py lint-openapi
 lint-gcc lint-clang: lint-%:
 	@$(MAKE) $(JOBS) --no-print-directory BUILD=$(BUILD)-$* CC=$* CFLAGS='-O2 -g -Werror' all tests
 
 # The circles among functions are looked for in the objects of that build.
 lint-includes: lint-gcc
 	scripts/check-includes $(BUILD)-gcc
+
+lint-loop:
+	scripts/check-loop
 
 lint-tidy: $(if $(wildcard proto/circuit.lua),$(BUILD)/gen/circuit_lua.c)
 	@clang-tidy --version >/dev/null

@@ -20,6 +20,14 @@ struct conn *http_conn_of(const struct http_request *rq)
 	return c;
 }
 
+struct conn *http_conn_of_mhd(struct MHD_Connection *mhd)
+{
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+
+	return info ? info->socket_context : NULL;
+}
+
 struct conn *http_conn_new(struct http *http, int fd, const struct sockaddr_storage *ss,
 			   socklen_t len)
 {
@@ -84,7 +92,7 @@ void http_conn_enter(struct conn *c, enum phase phase)
 {
 	struct http *http = c->http;
 
-	http->moves++;
+	http->steps++;
 	conn_leave(c);
 	c->phase = phase;
 	if (phase >= PHASES_TIMED)
@@ -135,12 +143,17 @@ bool http_conn_has_hung_up(const struct conn *c)
 	return recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
 }
 
-/* Ends a connection: libmicrohttpd sees it hung up, and cleans up behind it. */
+/*
+ * Ends a connection: libmicrohttpd sees it hung up, and cleans up behind it. It does not look at
+ * the socket of a request that it takes for ready (pump.c) and that was suspended before; its own
+ * time-out, of a second at least, ends that one.
+ */
 static void conn_end(struct conn *c, const char *why)
 {
 	log_debug(c->http->log, "http_timeout", "peer=%s phase=%s", http_request_peer(&c->rq), why);
 	http_conn_enter(c, PHASE_ENDING);
 	shutdown(c->fd, SHUT_RDWR);
+	MHD_set_connection_option(c->mhd, MHD_CONNECTION_OPTION_TIMEOUT, 1u);
 }
 
 /* The time of a connection in its phase is over. */

@@ -71,10 +71,12 @@ enum http_method {
 	HTTP_GET,
 	HTTP_HEAD,
 	HTTP_POST,
+	HTTP_PUT,
 	HTTP_DELETE,
+	HTTP_OPTIONS,
 	HTTP_OTHER, /* any other token */
 };
-#define HTTP_METHODS 5
+#define HTTP_METHODS (HTTP_OTHER + 1)
 const char *http_method_name(enum http_method method); /* "GET", ..., "other" */
 
 /* Of a request. Strings live as long as it does. */

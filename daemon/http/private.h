@@ -1,11 +1,12 @@
 /*
- * What the files of http share; nobody else includes this. http.c: requests and answers;
- * accept.c: listeners; answer.c: responses; conn.c: connections and their
- * time-outs.
+ * What the files of http share; nobody else includes this. Each uses those above it:
+ * conn.c: connections and their time-outs; answer.c: responses; pump.c: runs libmicrohttpd;
+ * request.c: requests; accept.c: listeners; http.c: start and stop.
  */
 #ifndef BREAKERD_HTTP_PRIVATE_H
 #define BREAKERD_HTTP_PRIVATE_H
 
+#include "base/later.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "http/head.h"
@@ -17,6 +18,13 @@
 #include <sys/queue.h>
 #include <sys/socket.h>
 #include <time.h>
+
+/*
+ * libmicrohttpd's memory for a connection holds, besides the head (max_head), a record of each
+ * header, the cookies once more, and the answer's headers. It is cleared for each request, so more
+ * of it would cost time.
+ */
+#define HEAD_ROOM ((size_t)1536)
 
 /*
  * Where a connection is. Each of the first PHASES_TIMED has a list of its connections by
@@ -39,7 +47,7 @@ struct http_request {
 	bool waits;     /* the handler has returned without an answer */
 	bool suspended; /* the connection is */
 	bool orphaned;  /* the connection has ended, but http_reply is still to come */
-	unsigned looks; /* in vain, of libmicrohttpd for the answer */
+	unsigned polls; /* in vain, of libmicrohttpd for the answer */
 	bool answered;  /* http_reply was called */
 	bool queued;    /* and libmicrohttpd has the response */
 	bool too_large;
@@ -116,10 +124,10 @@ struct http {
 
 	struct MHD_Daemon *mhd;
 	struct event *readable; /* its epoll descriptor */
-	struct event *pump;     /* runs it at the end of the turn */
-	bool pump_pending;
-	struct event *again; /* runs it in a moment, while requests wait unsuspended */
-	uint64_t moves;      /* of any request */
+	struct later *pump;     /* runs it in the next turn */
+	struct event *poll;     /* runs it in a moment, when nothing announces that it can get on */
+	uint64_t steps;         /* of all requests: changes of phase, pieces of body */
+	unsigned blind_turns;   /* in a row in which it was busy and made no step */
 
 	TAILQ_HEAD(listener_list, listener) listeners;
 	struct event *unpause;
@@ -136,8 +144,8 @@ struct http {
 	unsigned unsuspended; /* of these, those that libmicrohttpd keeps looking after */
 
 	bool draining;
-	int64_t drain_ms;     /* since when */
-	struct event *linger; /* runs while a drain waits for requests on their way */
+	int64_t drain_ms;          /* since when */
+	struct event *drain_timer; /* runs while a drain waits for requests on their way */
 	void (*drained)(void *arg);
 	void *drained_arg;
 };
@@ -163,6 +171,9 @@ void http_answer_forget(struct conn *c);
 
 /* The connection that the request is part of. */
 struct conn *http_conn_of(const struct http_request *rq);
+
+/* NULL if it is none of ours. */
+struct conn *http_conn_of_mhd(struct MHD_Connection *mhd);
 
 /* A connection that libmicrohttpd does not know yet, in no list. NULL when out of memory. */
 struct conn *http_conn_new(struct http *http, int fd, const struct sockaddr_storage *ss,
@@ -193,9 +204,28 @@ void http_accept_update(struct http *http);
 /* Closes the listeners. */
 void http_accept_close(struct http *http);
 
-/* http.c */
+/* pump.c */
 
-/* Runs libmicrohttpd at the end of this turn of the loop, once. */
+/* Makes its events; -1 when out of memory. */
+int http_pump_init(struct http *http);
+/* Runs libmicrohttpd in the next turn of the loop, once. */
 void http_schedule_pump(struct http *http);
+/* No connection is left: stops the timer. */
+void http_pump_rest(struct http *http);
+/* From now on looks whether all requests are done, and calls drained. */
+void http_pump_drain(struct http *http);
+/* Sends what can be sent at once, and looks at no descriptor any more. */
+void http_pump_stop(struct http *http);
+/* Behind the end of libmicrohttpd. */
+void http_pump_free(struct http *http);
+
+/* request.c: what libmicrohttpd calls */
+
+void *http_on_request_line(void *arg, const char *target, struct MHD_Connection *mhd);
+enum MHD_Result http_on_request(void *arg, struct MHD_Connection *mhd, const char *url,
+				const char *method, const char *version, const char *upload,
+				size_t *upload_len, void **context);
+void http_on_completed(void *arg, struct MHD_Connection *mhd, void **context,
+		       enum MHD_RequestTerminationCode code);
 
 #endif

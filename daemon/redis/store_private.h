@@ -5,6 +5,7 @@
 #define BREAKERD_STORE_REDIS_H
 
 #include "base/keytable.h"
+#include "base/later.h"
 #include "base/log.h"
 #include "base/siphash.h"
 #include "proto/circuit_json.h"
@@ -31,7 +32,7 @@ struct redis_writes {
 	TAILQ_HEAD(written_list, written) ready;
 	TAILQ_HEAD(call_list, redis_call) calls;
 	unsigned under_way; /* calls */
-	struct event *flush;
+	struct later *flush;
 };
 
 struct redis_store {

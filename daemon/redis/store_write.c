@@ -91,7 +91,7 @@ static void written_settle(struct redis_store *r, struct written *w)
 	} else if (!w->ready) {
 		w->ready = true;
 		TAILQ_INSERT_TAIL(&r->writes.ready, w, entry);
-		event_active(r->writes.flush, EV_TIMEOUT, 0);
+		later_run(r->writes.flush);
 	}
 }
 
@@ -299,7 +299,7 @@ static void on_call(void *arg, enum redis_outcome outcome, const redisReply *rep
 		break;
 	}
 	if (!TAILQ_EMPTY(&r->writes.ready))
-		event_active(r->writes.flush, EV_TIMEOUT, 0);
+		later_run(r->writes.flush);
 }
 
 /* Hands the call over, or ends it. */
@@ -368,15 +368,13 @@ static size_t count_ready(const struct redis_store *r, size_t circuits)
 	return ops;
 }
 
-static void on_flush(evutil_socket_t fd, short what, void *arg)
+static void on_flush(void *arg)
 {
 	struct redis_store *r = arg;
 	/* The keys of one call must be in one slot of a cluster, and are not. */
 	size_t most = redis_link_cluster(r->link) ? 1 : CALL_CIRCUITS;
 	struct written *w;
 
-	(void)fd;
-	(void)what;
 	while (!TAILQ_EMPTY(&r->writes.ready) && r->writes.under_way < CALLS_UNDER_WAY) {
 		struct redis_call *call = call_new(r, count_ready(r, most));
 
@@ -449,13 +447,12 @@ int redis_writes_init(struct redis_store *r)
 {
 	TAILQ_INIT(&r->writes.ready);
 	TAILQ_INIT(&r->writes.calls);
-	r->writes.flush = event_new(r->store.base, -1, 0, on_flush, r);
+	r->writes.flush = later_new(r->store.base, on_flush, r);
 	return r->writes.flush && keytable_init(&r->writes.circuits) == 0 ? 0 : -1;
 }
 
 void redis_writes_fini(struct redis_store *r)
 {
 	keytable_fini(&r->writes.circuits);
-	if (r->writes.flush)
-		event_free(r->writes.flush);
+	later_free(r->writes.flush);
 }

@@ -3,6 +3,7 @@
  * loop, so that one that matches little does not hold up the rest.
  */
 #include "base/clock.h"
+#include "base/later.h"
 #include "store/circuit_table.h"
 #include "store/driver.h"
 #include "store/state_keeper.h"
@@ -33,7 +34,7 @@ struct memory_list {
 	struct store_page *page;
 	size_t slot;     /* the next to look at */
 	int64_t stop_ms; /* monotonic: a page that is not full by then is short */
-	struct event *turn;
+	struct later *turn;
 };
 
 static struct memory_store *memory(struct store *s)
@@ -181,22 +182,20 @@ static void list_answer(struct store_result *result, struct store_page *page, bo
 	}
 }
 
-static void on_list_turn(evutil_socket_t fd, short what, void *arg)
+static void on_list_turn(void *arg)
 {
 	struct memory_list *l = arg;
 	struct memory_store *m = memory(l->op.store);
 	struct store_result result;
 	bool no_memory = false;
 
-	(void)fd;
-	(void)what;
 	l->page->cursor[0] = '\0';
 	if (!list_step(m, &l->query, &l->slot, l->page, &no_memory) && clock_ms() < l->stop_ms) {
-		event_active(l->turn, EV_TIMEOUT, 0);
+		later_run(l->turn);
 		return;
 	}
 	list_answer(&result, l->page, no_memory);
-	event_free(l->turn);
+	later_free(l->turn);
 	store_op_finish(&l->op, &result);
 }
 
@@ -223,7 +222,7 @@ static struct memory_list *list_continue(struct memory_store *m, const struct st
 
 	if (!l)
 		return NULL;
-	l->turn = event_new(m->store.base, -1, 0, on_list_turn, l);
+	l->turn = later_new(m->store.base, on_list_turn, l);
 	if (!l->turn) {
 		free(l);
 		return NULL;
@@ -232,7 +231,7 @@ static struct memory_list *list_continue(struct memory_store *m, const struct st
 	l->page = page;
 	l->slot = slot;
 	l->stop_ms = clock_ms() + m->store.limits.timeout_ms / 2;
-	event_active(l->turn, EV_TIMEOUT, 0);
+	later_run(l->turn);
 	return l;
 }
 
@@ -269,7 +268,7 @@ static void memory_detach(struct store_op *op, struct store_result *verdict)
 {
 	struct memory_list *l = (struct memory_list *)op;
 
-	event_free(l->turn);
+	later_free(l->turn);
 	store_page_free(l->page);
 	verdict->status = STORE_TIMEOUT;
 }

@@ -428,7 +428,7 @@ START_TEST(target_comes_as_sent)
 	send_get(c, "http://example.org?q");
 	ck_reply(c, 200, "GET|/|q|(none)|0|0|");
 	send_text(c, "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n");
-	ck_reply(c, 200, "other|*|(none)|(none)|0|0|");
+	ck_reply(c, 200, "OPTIONS|*|(none)|(none)|0|0|");
 	client_free(c);
 }
 END_TEST

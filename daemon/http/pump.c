@@ -1,0 +1,155 @@
+/*
+ * Runs libmicrohttpd on the event loop: when its epoll descriptor is readable, and in the next turn
+ * after a connection was added or resumed, which wakes nothing by itself.
+ *
+ * Each turn of the loop has a budget, so that no client keeps the others, a timer or a signal
+ * waiting. libmicrohttpd may also say that it is ready although nothing can move: 0.9.75 does with
+ * a chunk-size line that fills its buffer, and with every request that waits for its answer
+ * unsuspended. Then it is polled, a few times in a second's hundredth, until the deadline of that
+ * connection ends it (timeouts.c).
+ */
+#include "http/private.h"
+
+#include <stdint.h>
+
+/* A turn's budget: calls of MHD_run, in each of which a connection does one step; and steps of
+ * requests in all, five or so for each. */
+#define TURN_ROUNDS 16
+#define TURN_STEPS  1000
+/* Turns in a row that are taken at once although nothing was seen to move: the pieces of a head or
+ * a trailer move nothing that can be seen from outside, but there are few of them. */
+#define BLIND_TURNS 8
+/* When to look again after that, or for requests that wait unsuspended. */
+#define POLL_MS 5
+/* A drain waits so long for the next request on a connection that is new or had one within
+ * DRAIN_RECENT_MS: it may be on its way. Its answer then says that the connection ends. */
+#define DRAIN_LINGER_MS 200
+#define DRAIN_RECENT_MS 1000
+
+/* True while libmicrohttpd has data at hand that no descriptor will announce, or thinks so. */
+static bool mhd_is_busy(struct http *http)
+{
+	MHD_UNSIGNED_LONG_LONG ms;
+
+	return MHD_get_timeout(http->mhd, &ms) == MHD_YES && ms == 0;
+}
+
+void http_schedule_pump(struct http *http)
+{
+	later_run(http->pump);
+}
+
+/* True while a request may well be on its way that no descriptor has announced yet. */
+static bool lingers(struct http *http)
+{
+	struct conn *newest = TAILQ_LAST(&http->phases[PHASE_FRESH], conn_list);
+
+	return event_pending(http->drain_timer, EV_TIMEOUT, NULL) && newest &&
+	       newest->since_ms >= http->drain_ms - DRAIN_RECENT_MS;
+}
+
+static void check_drained(struct http *http)
+{
+	void (*drained)(void *arg) = http->drained;
+
+	if (!drained || http->requests || lingers(http))
+		return;
+	http->drained = NULL;
+	drained(http->drained_arg);
+}
+
+/*
+ * True if a further run may get on with something. Requests that wait unsuspended make
+ * libmicrohttpd busy without need; with such, run again only for connections amid a request.
+ */
+static bool may_get_on(struct http *http)
+{
+	return mhd_is_busy(http) &&
+	       (!http->unsuspended || !TAILQ_EMPTY(&http->phases[PHASE_READING]) ||
+		!TAILQ_EMPTY(&http->phases[PHASE_SENDING]));
+}
+
+/* Runs libmicrohttpd until it waits for the network or for answers, or the budget is spent. */
+static void pump(void *arg)
+{
+	struct http *http = arg;
+	const struct timeval poll = {.tv_usec = POLL_MS * 1000};
+	uint64_t begin = http->steps, before;
+	unsigned rounds = 0;
+	bool again;
+
+	do {
+		before = http->steps;
+		MHD_run(http->mhd);
+		again = may_get_on(http);
+	} while (again && http->steps != before && http->steps - begin < TURN_STEPS &&
+		 ++rounds < TURN_ROUNDS);
+	if (!again || http->steps != begin)
+		http->blind_turns = 0;
+	if (again && http->blind_turns < BLIND_TURNS) {
+		http->blind_turns += http->steps == begin;
+		later_run(http->pump);
+	} else if ((again || http->unsuspended) && !event_pending(http->poll, EV_TIMEOUT, NULL)) {
+		event_add(http->poll, &poll);
+	}
+	check_drained(http);
+}
+
+static void on_event(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	pump(arg);
+}
+
+int http_pump_init(struct http *http)
+{
+	const union MHD_DaemonInfo *info = MHD_get_daemon_info(http->mhd, MHD_DAEMON_INFO_EPOLL_FD);
+
+	if (!info)
+		return -1;
+	http->readable =
+		event_new(http->base, info->epoll_fd, EV_READ | EV_PERSIST, on_event, http);
+	http->pump = later_new(http->base, pump, http);
+	http->poll = evtimer_new(http->base, on_event, http);
+	http->drain_timer = evtimer_new(http->base, on_event, http);
+	if (!http->readable || !http->pump || !http->poll || !http->drain_timer)
+		return -1;
+	return event_add(http->readable, NULL);
+}
+
+void http_pump_rest(struct http *http)
+{
+	event_del(http->poll);
+}
+
+void http_pump_drain(struct http *http)
+{
+	const struct timeval linger = {.tv_usec = DRAIN_LINGER_MS * 1000};
+
+	http->drain_ms = http_coarse_ms();
+	event_add(http->drain_timer, &linger);
+	/* Takes in what has arrived already, then looks whether anything is under way. */
+	later_run(http->pump);
+}
+
+void http_pump_stop(struct http *http)
+{
+	/* libmicrohttpd closes its descriptor in a moment. */
+	if (http->readable)
+		event_del(http->readable);
+	/* Answers on their way out still go, as far as the sockets take them. */
+	if (http->mhd && http->pump && later_pending(http->pump))
+		MHD_run(http->mhd);
+}
+
+void http_pump_free(struct http *http)
+{
+	if (http->readable)
+		event_free(http->readable);
+	later_free(http->pump);
+	if (http->poll)
+		event_free(http->poll);
+	if (http->drain_timer)
+		event_free(http->drain_timer);
+}

@@ -1,0 +1,453 @@
+/*
+ * A request: what libmicrohttpd tells of it, step by step, until the handler has it; and what the
+ * handler asks and answers.
+ */
+#include "base/clock.h"
+#include "http/head.h"
+#include "http/private.h"
+#include "proto/problem.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+/*
+ * A connection whose request waits for its answer is suspended only when libmicrohttpd has
+ * polled it so often in vain: to suspend and to resume costs two calls of epoll_ctl, a recv in
+ * vain and a walk along all that are suspended, as much as so many polls. From a Redis nearby
+ * the answer is there before.
+ */
+#define POLLS_MAX 16
+/* What libmicrohttpd keeps of each header beside its text, and what an answer's head may need. */
+#define HEAD_RECORD ((size_t)64)
+#define ANSWER_ROOM ((size_t)512)
+/* A body's memory up to this is kept for the connection's next request. */
+#define BODY_KEEP ((size_t)4096)
+
+static const char *const method_names[] = {
+	[HTTP_GET] = "GET",     [HTTP_HEAD] = "HEAD",     [HTTP_POST] = "POST",
+	[HTTP_PUT] = "PUT",     [HTTP_DELETE] = "DELETE", [HTTP_OPTIONS] = "OPTIONS",
+	[HTTP_OTHER] = "other",
+};
+
+const char *http_method_name(enum http_method method)
+{
+	return method_names[(unsigned)method < HTTP_METHODS ? method : HTTP_OTHER];
+}
+
+static enum http_method parse_method(const char *method)
+{
+	for (unsigned m = 0; m < HTTP_OTHER; m++)
+		if (method[0] == method_names[m][0] && strcmp(method, method_names[m]) == 0)
+			return (enum http_method)m;
+	return HTTP_OTHER;
+}
+
+/* Makes room for need bytes in *buf, doubling it, up to max. */
+static bool grow(char **buf, size_t *size, size_t need, size_t max)
+{
+	size_t want = *size ? *size : 256;
+	char *p;
+
+	if (need <= *size)
+		return true;
+	while (want < need)
+		want *= 2;
+	if (want > max)
+		want = max;
+	p = realloc(*buf, want);
+	if (!p)
+		return false;
+	*buf = p;
+	*size = want;
+	return true;
+}
+
+/* True if the target holds what no URI does (RFC 3986): a space, a control character. */
+static bool target_is_broken(const char *target, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		if ((unsigned char)target[i] <= ' ' || target[i] == 0x7F)
+			return true;
+	return false;
+}
+
+/*
+ * The request line has come. libmicrohttpd would take the query apart where it stands, with a
+ * record of each part, and leave a client without an answer when there is no memory for them
+ * (0.9). So the query is copied and then cut off; the path stays as it is. What is returned is
+ * the context of the request.
+ */
+void *http_on_request_line(void *arg, const char *target, struct MHD_Connection *mhd)
+{
+	struct http *http = arg;
+	struct conn *c = http_conn_of_mhd(mhd);
+	const char *query = target ? strchr(target, '?') : NULL;
+	size_t len;
+
+	c->rq = (struct http_request){.target = target ? target : ""};
+	c->rq.target_len = strlen(c->rq.target);
+	c->rq.broken_target = target_is_broken(c->rq.target, c->rq.target_len);
+	if (query) {
+		len = strlen(++query) + 1;
+		if (grow(&c->query_buf, &c->query_size, len, SIZE_MAX))
+			c->rq.query = memcpy(c->query_buf, query, len);
+		else
+			c->rq.target = NULL; /* on_begin gives up */
+		*(char *)(uintptr_t)query = '\0';
+	}
+	http->requests++;
+	http_conn_enter(c, PHASE_READING);
+	return c;
+}
+
+/*
+ * The connection ends amid the handler's work; that is seen only while it is not suspended.
+ * What of the request lives in libmicrohttpd's memory goes with it.
+ */
+static void orphan(struct conn *c)
+{
+	c->http->unsuspended--;
+	c->rq.orphaned = true;
+	c->rq.target = "";
+	c->rq.head = (struct http_head){0};
+	http_request_peer(&c->rq); /* the last chance to ask the socket */
+}
+
+void http_on_completed(void *arg, struct MHD_Connection *mhd, void **context,
+		       enum MHD_RequestTerminationCode code)
+{
+	struct http *http = arg;
+	struct conn *c = *context;
+
+	(void)mhd;
+	(void)code;
+	if (!c)
+		return;
+	*context = NULL;
+	if (c->phase == PHASE_HANDLER) {
+		orphan(c);
+		return;
+	}
+	http->requests--;
+	if (c->body_size > BODY_KEEP) {
+		free(c->body);
+		c->body = NULL;
+		c->body_size = 0;
+	}
+	/*
+	 * An end of the stream that came together with the request escapes libmicrohttpd
+	 * (its epoll is edge-triggered, and a short read counts as the last). Clients that
+	 * close their side do so behind their first request.
+	 */
+	if (c->requests++ == 0)
+		c->hung_up = http_conn_has_hung_up(c);
+	if (c->phase != PHASE_ENDING)
+		http_conn_enter(c, c->hung_up ? PHASE_HUNG_UP : PHASE_FRESH);
+}
+
+/* Answers a request that the handler cannot be shown; the connection ends with it. */
+static enum MHD_Result refuse(struct http_request *rq, enum problem problem, const char *detail)
+{
+	struct http *http = http_conn_of(rq)->http;
+	bool writes = rq->method != HTTP_GET && rq->method != HTTP_HEAD;
+	struct http_reply reply = {.status = problem_status(problem),
+				   .content_type = "application/problem+json",
+				   .route = 0};
+	char *body =
+		problem_encode(problem, detail, writes ? PROBLEM_APPLIED_NO : PROBLEM_APPLIED_NONE,
+			       NULL, &reply.len);
+
+	if (!body)
+		return MHD_NO;
+	rq->last = true;
+	reply.body = body;
+	rq->arrived_ns = clock_ns();
+	http->handling++;
+	http->metrics->http_requests_in_flight++;
+	http_reply(rq, &reply);
+	free(body);
+	return rq->queued ? MHD_YES : MHD_NO;
+}
+
+/* A cookie is copied, and has a record. */
+static enum MHD_Result on_cookie(void *arg, enum MHD_ValueKind kind, const char *key,
+				 size_t key_len, const char *value, size_t value_len)
+{
+	size_t *memory = arg;
+
+	(void)kind;
+	(void)key;
+	(void)value;
+	*memory += HEAD_RECORD + key_len + value_len + 3;
+	return MHD_YES;
+}
+
+/* True if the head is over max_head, or leaves libmicrohttpd no memory for an answer. */
+static bool head_is_too_long(const struct conn *c)
+{
+	size_t size = http_head_size(c->mhd), max = c->http->max_head;
+	int records = MHD_get_connection_values(c->mhd, MHD_HEADER_KIND, NULL, NULL);
+	size_t memory = size + (size_t)records * HEAD_RECORD;
+
+	MHD_get_connection_values_n(c->mhd, MHD_COOKIE_KIND, on_cookie, &memory);
+	return size > max || memory > max + HEAD_ROOM - ANSWER_ROOM;
+}
+
+/* Answers by itself, as libmicrohttpd does when there is no memory even for the head. */
+static enum MHD_Result refuse_head(struct conn *c)
+{
+	static const char text[] = "HTTP/1.1 431 Request Header Fields Too Large\r\n"
+				   "Connection: close\r\n"
+				   "Content-Type: text/plain\r\n"
+				   "Content-Length: 55\r\n"
+				   "\r\n"
+				   "The request line and headers are longer than max_head.\n";
+
+	metrics_request(c->http->metrics, 0, c->rq.method, 431, 0);
+	send(c->fd, text, sizeof(text) - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+	return MHD_NO;
+}
+
+/* Gives the request to the handler. */
+static enum MHD_Result hand_over(struct conn *c)
+{
+	struct http *http = c->http;
+	struct http_request *rq = &c->rq;
+
+	rq->arrived_ns = clock_ns();
+	http_conn_enter(c, PHASE_HANDLER);
+	http->handling++;
+	http->metrics->http_requests_in_flight++;
+	http->handler(http->arg, rq);
+	if (rq->answered)
+		return rq->queued ? MHD_YES : MHD_NO;
+	rq->waits = true;
+	http->unsuspended++;
+	return MHD_YES;
+}
+
+static void suspend(struct conn *c)
+{
+	c->rq.suspended = true;
+	c->http->unsuspended--;
+	MHD_suspend_connection(c->mhd);
+}
+
+/*
+ * The first call for a request, with its headers. An answer given here ends the connection
+ * (libmicrohttpd then reads no body), so only what must not go on is answered.
+ */
+static enum MHD_Result on_begin(struct conn *c, const char *url, const char *method,
+				const char *version)
+{
+	struct http_request *rq = &c->rq;
+	struct http_line line = {method, url, rq->target_len, version};
+	enum MHD_Result result = MHD_YES;
+	const char *wrong;
+
+	if (!rq->target)
+		return MHD_NO;
+	rq->begun = true;
+	rq->method = parse_method(method);
+	rq->target = url;
+	if (head_is_too_long(c))
+		return refuse_head(c);
+	wrong = http_head_check(c->mhd, &line, &rq->head);
+	if (wrong)
+		return refuse(rq, PROBLEM_INVALID_BODY, wrong);
+	if (rq->broken_target)
+		return refuse(rq, PROBLEM_INVALID_KEY,
+			      "There is a space or a control character in the request target; "
+			      "percent-encode it.");
+	/* What libmicrohttpd lets pass for a chunk cannot be seen, so nothing may follow it. */
+	rq->last = rq->head.chunked;
+	/* The client asks before it sends a body that is too long: it need not send it, and
+	 * is not told to go on meanwhile. */
+	if (rq->head.expects && rq->head.length > c->http->limits.max_body) {
+		rq->too_large = true;
+		result = hand_over(c);
+		if (rq->waits)
+			suspend(c);
+	}
+	return result;
+}
+
+/* A piece of the body. */
+static enum MHD_Result on_body(struct conn *c, const char *piece, size_t len)
+{
+	struct http_request *rq = &c->rq;
+	size_t max = c->http->limits.max_body;
+
+	c->http->steps++;
+	if (rq->too_large)
+		return MHD_YES;
+	if (len > max || rq->body_len > max - len) {
+		rq->too_large = true;
+		rq->body_len = 0;
+		return MHD_YES;
+	}
+	if (!grow(&c->body, &c->body_size, rq->body_len + len, max))
+		return MHD_NO;
+	memcpy(c->body + rq->body_len, piece, len);
+	rq->body_len += len;
+	return MHD_YES;
+}
+
+/* libmicrohttpd's handler: called with the headers, with each piece of body, with the end. */
+enum MHD_Result http_on_request(void *arg, struct MHD_Connection *mhd, const char *url,
+				const char *method, const char *version, const char *upload,
+				size_t *upload_len, void **context)
+{
+	struct conn *c = *context;
+	enum MHD_Result result;
+
+	(void)arg;
+	(void)mhd;
+	if (!c)
+		return MHD_NO;
+	if (!c->rq.begun)
+		return on_begin(c, url, method, version);
+	/* It comes back after http_reply only if that had no response to queue. */
+	if (c->rq.answered)
+		return MHD_NO;
+	if (c->rq.waits) {
+		if (++c->rq.polls == POLLS_MAX)
+			suspend(c);
+		return MHD_YES;
+	}
+	if (*upload_len) {
+		result = on_body(c, upload, *upload_len);
+		*upload_len = 0;
+		return result;
+	}
+	return hand_over(c);
+}
+
+/* The request, as the handler sees it. */
+
+enum http_method http_request_method(const struct http_request *rq)
+{
+	return rq->method;
+}
+
+/* RFC 9112, section 3.2.2: the absolute form is for any server to understand. Returns what
+ * follows the scheme, or NULL for another form. */
+static const char *behind_scheme(const char *target)
+{
+	if (strncasecmp(target, "http://", 7) == 0)
+		return target + 7;
+	if (strncasecmp(target, "https://", 8) == 0)
+		return target + 8;
+	return NULL;
+}
+
+const char *http_request_path(const struct http_request *rq)
+{
+	const char *authority = behind_scheme(rq->target), *slash;
+
+	if (!authority)
+		return rq->target;
+	slash = strchr(authority, '/');
+	return slash ? slash : "/";
+}
+
+bool http_request_authority(const struct http_request *rq, char *out, size_t size)
+{
+	const char *authority = behind_scheme(rq->target);
+	size_t len = authority ? strcspn(authority, "/") : 0;
+
+	if (!authority)
+		return false;
+	if (len >= size)
+		len = 0;
+	memcpy(out, authority, len);
+	out[len] = '\0';
+	return true;
+}
+
+const char *http_request_query(const struct http_request *rq)
+{
+	return rq->query;
+}
+
+const char *http_request_header(const struct http_request *rq, enum http_field field,
+				unsigned *count)
+{
+	if (count)
+		*count = rq->head.fields[field].count;
+	return rq->head.fields[field].value;
+}
+
+const char *http_request_body(const struct http_request *rq, size_t *len, bool *too_large)
+{
+	*len = rq->body_len;
+	*too_large = rq->too_large;
+	return rq->body_len ? http_conn_of(rq)->body : "";
+}
+
+uint64_t http_request_arrived_ns(const struct http_request *rq)
+{
+	return rq->arrived_ns;
+}
+
+void **http_request_data(struct http_request *rq)
+{
+	return &rq->data;
+}
+
+/* The answer. */
+
+static void log_reply(struct conn *c, const struct http_reply *reply, uint64_t ns)
+{
+	const char *path = http_request_path(&c->rq);
+
+	log_debug(c->http->log, "http_request",
+		  "method=%s path=%s status=%d us=%" PRIu64 " peer=%s",
+		  http_method_name(c->rq.method), log_quote(path, strlen(path)).text, reply->status,
+		  ns / 1000, http_request_peer(&c->rq));
+}
+
+/* Nobody takes the answer any more. */
+static void orphan_free(struct conn *c)
+{
+	c->http->requests--;
+	http_schedule_pump(c->http); /* a drain may wait for this one */
+	c->rq.orphaned = false;
+	if (!c->mhd)
+		http_conn_free(c);
+}
+
+void http_reply(struct http_request *rq, const struct http_reply *reply)
+{
+	struct conn *c = http_conn_of(rq);
+	struct http *http = c->http;
+	uint64_t ns = (reply->now_ns ? reply->now_ns : clock_ns()) - rq->arrived_ns;
+
+	assert(!rq->answered);
+	rq->answered = true;
+	metrics_request(http->metrics, (unsigned)reply->route, rq->method, reply->status, ns);
+	http->handling--;
+	http->metrics->http_requests_in_flight--;
+	if (http->log && http->log->level >= LOG_LEVEL_DEBUG)
+		log_reply(c, reply, ns);
+	if (rq->orphaned) {
+		orphan_free(c);
+		return;
+	}
+	http_conn_enter(c, PHASE_SENDING);
+	c->progress = 0;
+	rq->queued = http_answer_queue(c, reply);
+	if (!rq->queued &&
+	    log_allows(http->log, &http->failed_replies, LOG_LEVEL_ERROR, "http_reply_failed"))
+		log_error(http->log, "http_reply_failed", "peer=%s", http_request_peer(rq));
+	/* Now that there is a response: that saves a call of the handler. */
+	if (rq->suspended)
+		MHD_resume_connection(c->mhd);
+	else if (rq->waits)
+		http->unsuspended--;
+	if (rq->waits)
+		http_schedule_pump(http);
+}
