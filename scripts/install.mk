@@ -43,6 +43,7 @@ deb: ## a Debian package for this release, in $(BUILD)/deb, and what lintian thi
 
 .PHONY: deb-try
 deb-try: ## the package in clean trees of Debian 12 and 13, and under their systemds; as root
+	@scripts/install-packages tree
 	tests/deb/try bookworm
 	tests/deb/try trixie
 
