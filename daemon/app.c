@@ -7,8 +7,8 @@
 #include "base/systemd.h"
 #include "base/timer.h"
 #include "config/config.h"
-#include "http/listen.h"
 #include "redis/store.h"
+#include "sockets.h"
 #include "status.h"
 
 #include <event2/event.h>
@@ -32,9 +32,6 @@
 /* Descriptors beside the connections: listeners, epoll, Redis, DNS, log. */
 #define OTHER_DESCRIPTORS 64
 
-/* Names that Host may have: those configured, or those listened on and "localhost". */
-#define HOSTS_MAX (CONFIG_LIST_MAX + LISTEN_MAX + 1)
-
 #define TEXT_(x)        #x
 #define TEXT(x)         TEXT_(x)
 #define HIREDIS_VERSION TEXT(HIREDIS_MAJOR) "." TEXT(HIREDIS_MINOR) "." TEXT(HIREDIS_PATCH)
@@ -51,13 +48,7 @@ struct app {
 	struct api *api;
 	struct http *http;
 	struct systemd *systemd;
-	int sockets[LISTEN_MAX]; /* until http has them */
-	size_t socket_count;
-	char socket_names[LISTEN_MAX][160];
-	const char *remote;              /* a socket that other hosts can reach */
-	struct config_list unix_sockets; /* to be removed at the end */
-	const char *hosts[HOSTS_MAX];
-	char host_names[LISTEN_MAX][160];
+	struct sockets sockets;
 	struct event *signals[3];
 	struct event *drain;
 	struct event *settle;
@@ -89,50 +80,6 @@ static struct http_limits http_limits_of(const struct config *config)
 	};
 }
 
-/* The host of "host:port" or "[host]:port"; false for a unix socket. */
-static bool host_of(const char *address, char *host, size_t size)
-{
-	const char *end = strrchr(address, ':');
-	const char *begin = address;
-
-	if (strncmp(address, "unix:", 5) == 0 || !end)
-		return false;
-	if (*begin == '[') {
-		begin++;
-		end--;
-	}
-	snprintf(host, size, "%.*s", (int)(end - begin), begin);
-	return true;
-}
-
-/* What is listened on counts, not what `listen` says now: it takes a restart to change. */
-static struct api_access access_of(struct app *app, const struct config *config)
-{
-	struct api_access access = {
-		.token = config->token,
-		.allowed_hosts = app->hosts,
-		.max_body = config->max_body,
-	};
-	size_t count = 0;
-
-	for (size_t i = 0; i < config->allowed_hosts.count; i++)
-		app->hosts[count++] = config->allowed_hosts.items[i];
-	if (count == 0) {
-		app->hosts[count++] = "localhost";
-		for (size_t i = 0; i < app->socket_count; i++) {
-			char *host = app->host_names[i];
-
-			if (!host_of(app->socket_names[i], host, sizeof(app->host_names[i])))
-				continue;
-			app->hosts[count++] = host;
-			if (strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0)
-				access.any_address = true;
-		}
-	}
-	access.allowed_host_count = count;
-	return access;
-}
-
 /* --- start ---------------------------------------------------------------------------- */
 
 static int start_failed(struct app *app, const char *words)
@@ -142,59 +89,16 @@ static int start_failed(struct app *app, const char *words)
 	return -1;
 }
 
-static int open_address(struct app *app, const char *address, struct listen_error *error)
-{
-	int count = listen_open(address, app->config->socket_mode, app->sockets + app->socket_count,
-				LISTEN_MAX - app->socket_count, error);
-
-	if (count < 0)
-		return -1;
-	app->socket_count += (size_t)count;
-	if (strncmp(address, "unix:", 5) == 0) {
-		char *copy = strdup(address);
-
-		if (copy)
-			app->unix_sockets.items[app->unix_sockets.count++] = copy;
-	}
-	return 0;
-}
-
-/*
- * The rule for `listen` once more: for sockets that systemd opened, and on a reload for those
- * that are open, whatever `listen` says by then. True if `config` will do.
- */
-static bool token_suffices(const struct app *app, const struct config *config,
-			   struct config_error *error)
-{
-	if (!app->remote || config->token)
-		return true;
-	snprintf(error->text, sizeof(error->text),
-		 "other hosts can reach %s, where breakerd listens: set token_file, or have it "
-		 "started on a loopback address or a unix socket",
-		 app->remote);
-	return false;
-}
-
-/* Opens the sockets, or takes over those that systemd opened. */
 static int open_sockets(struct app *app)
 {
 	struct listen_error error;
 	struct config_error refusal;
-	int inherited = listen_inherit(app->sockets, LISTEN_MAX, &error);
 
-	if (inherited < 0)
+	if (sockets_open(&app->sockets, app->config, &error) != 0)
 		return start_failed(app, error.text);
-	app->socket_count = (size_t)inherited;
-	for (size_t i = 0; inherited == 0 && i < app->config->listen.count; i++) {
-		if (open_address(app, app->config->listen.items[i], &error) != 0)
-			return start_failed(app, error.text);
-	}
-	for (size_t i = 0; i < app->socket_count; i++) {
-		listen_name(app->sockets[i], app->socket_names[i], sizeof(app->socket_names[i]));
-		if (!listen_is_local(app->sockets[i]))
-			app->remote = app->socket_names[i];
-	}
-	return token_suffices(app, app->config, &refusal) ? 0 : start_failed(app, refusal.text);
+	if (!sockets_allow(&app->sockets, app->config, &refusal))
+		return start_failed(app, refusal.text);
+	return 0;
 }
 
 /* Each connection is a descriptor; the soft limit is often 1024. */
@@ -277,7 +181,7 @@ static void on_request(void *arg, struct http_request *rq)
 static int open_parts(struct app *app)
 {
 	struct http_limits limits = http_limits_of(app->config);
-	struct api_access access = access_of(app, app->config);
+	struct api_access access = sockets_access(&app->sockets, app->config);
 
 	app->metrics = calloc(1, sizeof(*app->metrics));
 	if (!app->metrics)
@@ -297,11 +201,11 @@ static int open_parts(struct app *app)
 	app->http = http_new(app->base, &limits, on_request, app, app->metrics, &app->log);
 	if (!app->http)
 		return start_failed(app, "the HTTP server cannot be set up");
-	for (size_t i = 0; i < app->socket_count; i++) {
-		if (http_listen(app->http, app->sockets[i], app->socket_names[i]) != 0)
+	for (size_t i = 0; i < app->sockets.count; i++) {
+		if (http_listen(app->http, app->sockets.fd[i], app->sockets.name[i]) != 0)
 			return start_failed(app, "out of memory");
-		app->sockets[i] = -1;
-		log_info(&app->log, "listening", "addr=%s", app->socket_names[i]);
+		app->sockets.fd[i] = -1;
+		log_info(&app->log, "listening", "addr=%s", app->sockets.name[i]);
 	}
 	return 0;
 }
@@ -364,7 +268,7 @@ static void apply(struct app *app, struct config *next)
 {
 	struct store_limits store_limits = store_limits_of(next);
 	struct http_limits http_limits = http_limits_of(next);
-	struct api_access access = access_of(app, next);
+	struct api_access access = sockets_access(&app->sockets, next);
 
 	app->log.level = next->log_level;
 	store_reconfigure(app->store, &store_limits);
@@ -387,7 +291,7 @@ static void on_reload_signal(evutil_socket_t fd, short what, void *arg)
 		return;
 	systemd_reloading();
 	if (config_load(&app->input, &app->log, &action, &next, &error) != CONFIG_OK ||
-	    !token_suffices(app, next, &error)) {
+	    !sockets_allow(&app->sockets, next, &error)) {
 		log_error(&app->log, "reload_refused", "reason=%s",
 			  log_quote_text(error.text).text);
 		systemd_reloaded(app->systemd, true);
@@ -451,14 +355,7 @@ static void app_close(struct app *app)
 	if (app->store && app->end_ms)
 		store_end_by(app->store, app->end_ms);
 	store_free(app->store);
-	for (size_t i = 0; i < app->socket_count; i++) {
-		if (app->sockets[i] >= 0)
-			close(app->sockets[i]);
-	}
-	for (size_t i = 0; i < app->unix_sockets.count; i++) {
-		listen_unlink(app->unix_sockets.items[i]);
-		free(app->unix_sockets.items[i]);
-	}
+	sockets_close(&app->sockets);
 	app->log.suppressed = NULL;
 	if (app->base) {
 		/* A name look-up that was cut off is freed in the loop's next turn. */
