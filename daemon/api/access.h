@@ -5,9 +5,21 @@
 #ifndef BREAKERD_ACCESS_H
 #define BREAKERD_ACCESS_H
 
-#include "api/api.h"
 #include "api/route.h"
+#include "http/http.h"
 #include "proto/problem.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* What can change while it runs. Strings must live until the next api_reconfigure. */
+struct api_access {
+	const char *token;                /* NULL: none is asked for */
+	const char *const *allowed_hosts; /* for Host, without port; lower case */
+	size_t allowed_host_count;
+	bool any_address; /* an address in Host is ours whatever it is: we listen on all */
+	size_t max_body;  /* for the words of body_too_large */
+};
 
 struct access_verdict {
 	enum problem problem;

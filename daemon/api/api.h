@@ -4,20 +4,12 @@
 #ifndef BREAKERD_API_H
 #define BREAKERD_API_H
 
+#include "api/access.h"
 #include "base/metrics.h"
 #include "http/http.h"
 #include "store/store.h"
 
 struct api;
-
-/* What can change while it runs. Strings must live until the next api_reconfigure. */
-struct api_access {
-	const char *token;                /* NULL: none is asked for */
-	const char *const *allowed_hosts; /* for Host, without port; lower case */
-	size_t allowed_host_count;
-	bool any_address; /* an address in Host is ours whatever it is: we listen on all */
-	size_t max_body;  /* for the words of body_too_large */
-};
 
 /* NULL when out of memory. All but `access` must outlive it. */
 struct api *api_new(struct store *store, const struct api_access *access, struct metrics *metrics,

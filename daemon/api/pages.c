@@ -1,6 +1,7 @@
-#include "api/pages.h"
-
+/* The daemon's own pages: for a person, for probes, for Prometheus. */
+#include "api/private.h"
 #include "proto/circuit_json.h"
+#include "store/count.h"
 
 #include <event2/buffer.h>
 #include <jansson.h>
@@ -8,183 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-
-/* --- the query of a listing ----------------------------------------------------------- */
-
-enum parameter {
-	PARAMETER_STATE,
-	PARAMETER_PREFIX,
-	PARAMETER_LIMIT,
-	PARAMETER_CURSOR,
-	PARAMETERS,
-};
-
-static const char *const parameter_names[PARAMETERS] = {"state", "prefix", "limit", "cursor"};
-
-#define LIMIT_DEFAULT 100
-#define LIMIT_MAX     1000
-
-static const char *read_limit(const char *value, size_t len, unsigned *limit)
-{
-	unsigned n = 0;
-
-	for (size_t i = 0; i < len && i < 5; i++) {
-		if (value[i] < '0' || value[i] > '9')
-			return "`limit` is a number from 1 to 1000.";
-		n = n * 10 + (unsigned)(value[i] - '0');
-	}
-	if (len == 0 || len > 4 || n < 1 || n > LIMIT_MAX)
-		return "`limit` is a number from 1 to 1000.";
-	*limit = n;
-	return NULL;
-}
-
-static const char *read_cursor(const char *value, size_t len, struct store_query *query)
-{
-	static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-				      "0123456789-_.";
-
-	if (len >= sizeof(query->cursor) || memchr(value, '\0', len))
-		return "`cursor` is none of this daemon's: take it from the page before.";
-	memcpy(query->cursor, value, len);
-	query->cursor[len] = '\0';
-	if (strspn(query->cursor, letters) != len)
-		return "`cursor` is none of this daemon's: take it from the page before.";
-	return NULL;
-}
-
-/* NULL, or what is wrong with the value. */
-static const char *read_parameter(enum parameter which, const char *value, size_t len,
-				  struct store_query *query)
-{
-	switch (which) {
-	case PARAMETER_STATE:
-		query->has_state = circuit_state_parse(value, len, &query->state);
-		return query->has_state ? NULL : "`state` is one of closed, open, half-open.";
-	case PARAMETER_PREFIX:
-		if (len > 0 && key_check(value, len))
-			return "`prefix` is the beginning of a key: at most 1024 bytes of UTF-8 "
-			       "without control characters.";
-		memcpy(query->prefix, value, len);
-		query->prefix_len = len;
-		return NULL;
-	case PARAMETER_LIMIT:
-		return read_limit(value, len, &query->limit);
-	default:
-		return read_cursor(value, len, query);
-	}
-}
-
-static enum parameter parameter_find(const char *name, size_t len)
-{
-	int i;
-
-	for (i = 0; i < PARAMETERS; i++) {
-		if (strlen(parameter_names[i]) == len && memcmp(parameter_names[i], name, len) == 0)
-			break;
-	}
-	return (enum parameter)i;
-}
-
-bool query_decode(const char *text, struct store_query *query, char *why, size_t why_size)
-{
-	bool seen[PARAMETERS] = {false};
-	char value[STORE_CURSOR_MAX];
-	const char *end;
-
-	query->limit = LIMIT_DEFAULT;
-	for (; text && *text; text = *end ? end + 1 : end) {
-		const char *equals, *wrong;
-		enum parameter which;
-		char name[16];
-		long name_len, len;
-
-		end = text + strcspn(text, "&");
-		equals = memchr(text, '=', (size_t)(end - text));
-		if (!equals) {
-			snprintf(why, why_size,
-				 "\"%.*s\" is no query parameter: one is written name=value, and "
-				 "they are separated by one '&'.",
-				 (int)(end - text > 40 ? 40 : end - text), text);
-			return false;
-		}
-		name_len = percent_decode(text, (size_t)(equals - text), name, sizeof(name), true);
-		which = name_len < 0 ? PARAMETERS : parameter_find(name, (size_t)name_len);
-		if (which == PARAMETERS) {
-			snprintf(why, why_size,
-				 "Unknown query parameter \"%.*s\": a listing takes "
-				 "state, prefix, limit and cursor.",
-				 (int)(equals - text > 40 ? 40 : equals - text), text);
-			return false;
-		}
-		if (seen[which]) {
-			snprintf(why, why_size, "`%s` is given twice.", parameter_names[which]);
-			return false;
-		}
-		seen[which] = true;
-		len = percent_decode(equals + 1, (size_t)(end - equals - 1), value, sizeof(value),
-				     true);
-		if (len < 0) {
-			snprintf(why, why_size,
-				 len == PERCENT_BROKEN
-					 ? "`%s` has a '%%' without two hexadecimal digits."
-					 : "`%s` is too long.",
-				 parameter_names[which]);
-			return false;
-		}
-		wrong = read_parameter(which, value, (size_t)len, query);
-		if (wrong) {
-			snprintf(why, why_size, "%s", wrong);
-			return false;
-		}
-	}
-	return true;
-}
-
-/* --- the listing ---------------------------------------------------------------------- */
-
-/* A key as a JSON string: valid UTF-8 without control characters, so that two characters
- * need a backslash (RFC 8259, section 7). */
-static int add_key(struct evbuffer *out, const char *key, size_t len)
-{
-	size_t from = 0;
-
-	if (evbuffer_add(out, "\"", 1) != 0)
-		return -1;
-	for (size_t i = 0; i < len; i++) {
-		if (key[i] != '"' && key[i] != '\\')
-			continue;
-		if (evbuffer_add(out, key + from, i - from) != 0 || evbuffer_add(out, "\\", 1) != 0)
-			return -1;
-		from = i;
-	}
-	if (evbuffer_add(out, key + from, len - from) != 0)
-		return -1;
-	return evbuffer_add(out, "\"", 1);
-}
-
-int pages_listing(const struct store_page *page, struct evbuffer *out)
-{
-	char snapshot[CIRCUIT_JSON_MAX];
-
-	if (evbuffer_add_printf(out, "{\"circuits\":[") < 0)
-		return -1;
-	for (size_t i = 0; i < page->count; i++) {
-		const struct store_item *item = &page->items[i];
-		size_t len = circuit_json_encode(snapshot, &item->circuit);
-
-		if (evbuffer_add_printf(out, "%s{\"key\":", i ? "," : "") < 0 ||
-		    add_key(out, item->key, item->key_len) != 0 || evbuffer_add(out, ",", 1) != 0 ||
-		    evbuffer_add(out, snapshot + 1, len - 1) != 0)
-			return -1;
-	}
-	if (page->cursor[0])
-		return evbuffer_add_printf(out, "],\"cursor\":\"%s\"}\n", page->cursor) < 0 ? -1
-											    : 0;
-	return evbuffer_add_printf(out, "],\"cursor\":null}\n") < 0 ? -1 : 0;
-}
-
-/* --- readiness and the page for a person ---------------------------------------------- */
 
 static const char *condition_name(enum store_condition condition)
 {
@@ -198,7 +22,8 @@ static const char *condition_name(enum store_condition condition)
 	}
 }
 
-char *pages_readiness(const struct store_health *health, size_t *len)
+/* {"status":...,"store":...,"reason":...,"since":...}, for free; NULL when out of memory. */
+static char *write_readiness(const struct store_health *health, size_t *len)
 {
 	const char *reason = health->reason[0] ? health->reason : NULL;
 	json_t *doc = json_pack("{s:s, s:s, s:s?, s:I}", "status",
@@ -254,8 +79,12 @@ static bool host_is_plain(const char *host)
 				    "0123456789.-:[]_") == strlen(host);
 }
 
-int pages_index(const struct store_health *health, const struct store_page *page,
-		const struct metrics *metrics, const char *host, struct evbuffer *out)
+/*
+ * Version, store, circuits by state (from page if there is one, else from metrics if the store
+ * counts there), endpoints. `host` is the Host asked for, or NULL. 0 or -1.
+ */
+static int write_index(const struct store_health *health, const struct store_page *page,
+		       const struct metrics *metrics, const char *host, struct evbuffer *out)
 {
 	char since[32];
 
@@ -286,4 +115,105 @@ int pages_index(const struct store_health *health, const struct store_page *page
 				   host) < 0
 		       ? -1
 		       : 0;
+}
+
+static void reply_index(struct api *api, struct http_request *rq, const struct store_page *page)
+{
+	const char *host = http_request_header(rq, HTTP_FIELD_HOST, NULL);
+	struct evbuffer *out = evbuffer_new();
+	struct store_health health;
+
+	store_health(api->store, &health);
+	if (!out || write_index(&health, page, api->metrics, host, out) != 0)
+		api_refuse(rq, ROUTE_INDEX, PROBLEM_OVERLOADED, NO_MEMORY);
+	else
+		api_reply(rq, ROUTE_INDEX, "text/plain; charset=utf-8",
+			  (const char *)evbuffer_pullup(out, -1), evbuffer_get_length(out));
+	if (out)
+		evbuffer_free(out);
+}
+
+/* Errors included: the page then says that nothing is known. */
+static void answer_index(struct api *api, struct http_request *rq, const struct ask *ask,
+			 const struct store_result *result, uint64_t now_ns)
+{
+	(void)ask;
+	(void)now_ns;
+	reply_index(api, rq, result->page);
+}
+
+void api_index(struct api *api, struct http_request *rq, const struct target *to)
+{
+	const struct ask ask = {
+		.route = to->route,
+		.operation = STORE_OPERATION_LIST,
+		.answer = answer_index,
+		.answers_errors = true,
+	};
+	struct store_query *query;
+	struct store_health health;
+
+	/* The embedded store's circuits are counted; those in Redis have to be listed. */
+	store_health(api->store, &health);
+	if (health.counts_circuits || health.condition == STORE_AWAY) {
+		reply_index(api, rq, NULL);
+		return;
+	}
+	query = calloc(1, sizeof(*query));
+	if (!query) {
+		api_refuse(rq, to->route, PROBLEM_OVERLOADED, NO_MEMORY);
+		return;
+	}
+	query->limit = 1000;
+	api_ask(api, rq, &ask, query);
+	free(query);
+}
+
+void api_healthz(struct api *api, struct http_request *rq, const struct target *to)
+{
+	static const char body[] = "{\"status\":\"ok\"}\n";
+
+	(void)api;
+	api_reply(rq, to->route, JSON, body, sizeof(body) - 1);
+}
+
+void api_readyz(struct api *api, struct http_request *rq, const struct target *to)
+{
+	struct store_health health;
+	char *body;
+	struct http_reply reply = {
+		.status = 200,
+		.content_type = JSON,
+		.route = to->route,
+	};
+
+	store_health(api->store, &health);
+	body = write_readiness(&health, &reply.len);
+	if (!body) {
+		api_refuse(rq, to->route, PROBLEM_OVERLOADED, NO_MEMORY);
+		return;
+	}
+	reply.body = body;
+	if (health.condition == STORE_AWAY)
+		reply.status = 503;
+	http_reply(rq, &reply);
+	free(body);
+}
+
+void api_metrics(struct api *api, struct http_request *rq, const struct target *to)
+{
+	struct evbuffer *out = evbuffer_new();
+	struct store_health health;
+
+	store_health(api->store, &health);
+	api->metrics->store_up = health.condition == STORE_READY;
+	api->metrics->store_degraded = health.condition == STORE_DEGRADED;
+	api->metrics->store_in_flight = health.in_flight;
+	if (!out || metrics_write(api->metrics, out) != 0)
+		api_refuse(rq, to->route, PROBLEM_OVERLOADED, NO_MEMORY);
+	else
+		api_reply(rq, to->route, "text/plain; version=0.0.4; charset=utf-8",
+			  (const char *)evbuffer_pullup(out, -1), evbuffer_get_length(out));
+	if (out)
+		evbuffer_free(out);
 }

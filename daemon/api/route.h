@@ -24,7 +24,9 @@ enum api_route {
 		API_ROUTE_COUNT
 };
 
-/* Static. */
+extern const char *const api_route_names[API_ROUTE_COUNT];
+
+/* The same; ROUTE_NONE's for what is none. Static. */
 const char *api_route_name(unsigned route);
 
 #endif

@@ -125,7 +125,7 @@ class Permissive:
         class Handler(_Handler):
             def any(self):
                 self.body()
-                method = "other" if self.command == "OPTIONS" else self.command
+                method = self.command
                 target.requests.append((method, urlsplit(self.path).path, 200))
                 self.answer(200, target.SECRET, Content_Type="application/json",
                             Access_Control_Allow_Origin=self.headers.get("Origin", "*"),

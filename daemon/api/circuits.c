@@ -1,0 +1,110 @@
+/* The five operations on a circuit. */
+#include "api/private.h"
+#include "proto/circuit_json.h"
+
+static void note_transition(struct api *api, const struct http_request *rq, const struct ask *ask,
+			    const struct store_result *result)
+{
+	api->metrics->transitions[result->was][result->circuit.state]++;
+	if (result->was == result->circuit.state ||
+	    !log_allows(api->log, &api->changes, LOG_LEVEL_INFO, "state_change"))
+		return;
+	log_info(api->log, "state_change", "key=%s from=%s to=%s by=%s",
+		 log_quote(ask->store.key, ask->store.key_len).text,
+		 circuit_state_name(result->was), circuit_state_name(result->circuit.state),
+		 http_request_peer(rq));
+}
+
+/* 200 with the snapshot; 204 for a reset. */
+static void answer_circuit(struct api *api, struct http_request *rq, const struct ask *ask,
+			   const struct store_result *result, uint64_t now_ns)
+{
+	static const struct http_header degraded = {"Breakerd-Degraded", "true"};
+	char body[CIRCUIT_JSON_MAX + 1];
+	struct http_reply reply = {
+		.status = 200,
+		.content_type = JSON,
+		.body = body,
+		.headers = &degraded,
+		.header_count = result->degraded ? 1 : 0,
+		.route = ask->route,
+		.now_ns = now_ns,
+	};
+
+	if (ask->store.op.verb == CIRCUIT_TRANSITION)
+		note_transition(api, rq, ask, result);
+	if (ask->store.op.verb == CIRCUIT_RESET) {
+		reply.status = 204;
+		reply.content_type = NULL;
+	} else {
+		reply.len = circuit_json_encode(body, &result->circuit);
+		body[reply.len++] = '\n';
+	}
+	http_reply(rq, &reply);
+}
+
+/* False, and the request is refused, if its body is no transition. */
+static bool read_transition(struct http_request *rq, const struct target *to, struct circuit_op *op)
+{
+	bool too_large; /* was refused before (api.c) */
+	size_t len;
+	const char *body = http_request_body(rq, &len, &too_large);
+	char why[512];
+
+	switch (circuit_json_decode_transition(body, len, op, why, sizeof(why))) {
+	case CIRCUIT_BODY_OK:
+		return true;
+	case CIRCUIT_BODY_INVALID:
+		api_refuse(rq, to->route, PROBLEM_INVALID_BODY, why);
+		return false;
+	case CIRCUIT_BODY_STATE:
+		break;
+	}
+	api_refuse(rq, to->route, PROBLEM_INVALID_STATE, why);
+	return false;
+}
+
+static void operate(struct api *api, struct http_request *rq, const struct target *to,
+		    enum circuit_verb verb)
+{
+	char key[KEY_MAX];
+	struct ask ask = {
+		.route = to->route,
+		.operation = verb,
+		.store = {.key = key, .op = {.verb = verb}},
+		.answer = answer_circuit,
+	};
+	const char *wrong = key_decode(to->segment, to->segment_len, key, &ask.store.key_len);
+
+	if (wrong) {
+		api_refuse(rq, to->route, PROBLEM_INVALID_KEY, wrong);
+		return;
+	}
+	if (!api_takes_no_query(rq, to->route))
+		return;
+	if (verb == CIRCUIT_TRANSITION && !read_transition(rq, to, &ask.store.op))
+		return;
+	api_ask(api, rq, &ask, NULL);
+}
+
+void api_circuit(struct api *api, struct http_request *rq, const struct target *to)
+{
+	bool is_reset = http_request_method(rq) == HTTP_DELETE;
+
+	operate(api, rq, to, is_reset ? CIRCUIT_RESET : CIRCUIT_GET_STATE);
+}
+
+void api_success(struct api *api, struct http_request *rq, const struct target *to)
+{
+	operate(api, rq, to, CIRCUIT_RECORD_SUCCESS);
+}
+
+void api_failure(struct api *api, struct http_request *rq, const struct target *to)
+{
+	operate(api, rq, to, CIRCUIT_RECORD_FAILURE);
+}
+
+void api_transition(struct api *api, struct http_request *rq, const struct target *to)
+{
+	operate(api, rq, to, CIRCUIT_TRANSITION);
+}

@@ -1,0 +1,111 @@
+/*
+ * What the files of api share; nobody else includes this. Each uses those above it:
+ * reply.c: answers that are the same everywhere; ask.c: requests that go to the store;
+ * circuits.c, listing.c, pages.c: the resources; api.c: the table of routes, and what every request
+ * passes.
+ *
+ * A new route: a row in API_ROUTES (route.h), one in the table of api.c, a handler here.
+ */
+#ifndef BREAKERD_API_PRIVATE_H
+#define BREAKERD_API_PRIVATE_H
+
+#include "api/api.h"
+#include "api/route.h"
+#include "base/log.h"
+#include "base/metrics.h"
+#include "http/http.h"
+#include "proto/problem.h"
+#include "store/store.h"
+
+#include <sys/queue.h>
+
+#define JSON      "application/json"
+#define NO_MEMORY "Out of memory. Try again in a second."
+
+TAILQ_HEAD(waiting_list, waiting);
+
+struct api {
+	struct store *store;
+	struct api_access access;
+	struct metrics *metrics;
+	struct log *log;
+	struct log_limit changes;    /* circuits may be many, and flap */
+	struct waiting_list waiting; /* for the store */
+};
+
+/* Where a request goes. */
+struct target {
+	enum api_route route;
+	const char *segment; /* the key's path segment, still encoded; NULL: the route has no key */
+	size_t segment_len;
+};
+
+/* Answers rq, now or later. */
+typedef void api_handler_fn(struct api *api, struct http_request *rq, const struct target *to);
+
+/* --- reply.c -------------------------------------------------------------------------- */
+
+/* True if rq means to change something (RFC 9110, section 9.2.1: the method is not a safe one). */
+bool api_is_writing(const struct http_request *rq);
+
+/* 200 with that body. */
+void api_reply(struct http_request *rq, enum api_route route, const char *type, const char *body,
+	       size_t len);
+
+/* What stands in a problem document beside code and detail, and in its head. */
+struct api_problem {
+	enum problem problem;
+	const char *detail;
+	enum problem_applied applied;
+	const struct circuit *circuit; /* or NULL */
+	const struct http_header *headers;
+	size_t header_count;
+};
+void api_reply_problem(struct http_request *rq, enum api_route route,
+		       const struct api_problem *problem);
+
+/* Refuses a request before the store has heard of it, with the headers that the problem needs. */
+void api_refuse(struct http_request *rq, enum api_route route, enum problem problem,
+		const char *detail);
+
+/* False, and the request is refused, if it has a query: for routes that take none. */
+bool api_takes_no_query(struct http_request *rq, enum api_route route);
+
+/* --- ask.c ---------------------------------------------------------------------------- */
+
+struct ask;
+
+/* Answers rq with a result that is no error. The page, if there is one, is the caller's. */
+typedef void api_answer_fn(struct api *api, struct http_request *rq, const struct ask *ask,
+			   const struct store_result *result, uint64_t now_ns);
+
+/* What one request asks of the store; what its answer needs to know of it. */
+struct ask {
+	enum api_route route;
+	unsigned operation; /* a verb, or STORE_OPERATION_LIST */
+	struct store_request store;
+	api_answer_fn *answer;
+	bool answers_errors; /* `answer` takes results that are errors, too */
+};
+
+/* Asks the store: for a listing with query, else for the operation in ask. Answers, now or later.
+ */
+void api_ask(struct api *api, struct http_request *rq, const struct ask *ask,
+	     const struct store_query *query);
+
+/* Ends every request that waits for the store. */
+void api_ask_abort(struct api *api);
+
+/* --- circuits.c, listing.c, pages.c --------------------------------------------------- */
+
+api_handler_fn api_circuit; /* getState, reset */
+api_handler_fn api_success;
+api_handler_fn api_failure;
+api_handler_fn api_transition;
+api_handler_fn api_circuits;
+api_handler_fn api_index;
+api_handler_fn api_healthz;
+api_handler_fn api_readyz;
+api_handler_fn api_metrics;
+
+#endif
