@@ -166,13 +166,37 @@ struct keynode *keytable_add(struct keytable *t, size_t size, const char *key, s
 	return node;
 }
 
-void keytable_remove(struct keytable *t, struct keynode *node)
+/* Where the node hangs in its bucket. */
+static struct keynode **link_of(struct keytable *t, const struct keynode *node)
 {
 	struct keynode **link = bucket_of(t, node->hash);
 
 	while (*link != node)
 		link = &(*link)->chain;
-	*link = node->chain;
+	return link;
+}
+
+struct keynode *keytable_resize(struct keytable *t, struct keynode *node, size_t size)
+{
+	size_t before = node->key_at;
+	struct keynode *other = malloc(size + node->key_len);
+
+	if (!other)
+		return NULL;
+	memcpy(other, node, before < size ? before : size);
+	if (size > before)
+		memset((char *)other + before, 0, size - before);
+	memcpy((char *)other + size, keynode_key(node), node->key_len);
+	other->key_at = (uint16_t)size;
+	*link_of(t, node) = other;
+	slot_at(t, node->slot)->node = other;
+	free(node);
+	return other;
+}
+
+void keytable_remove(struct keytable *t, struct keynode *node)
+{
+	*link_of(t, node) = node->chain;
 	slot_give(t, node->slot);
 	t->count--;
 	free(node);

@@ -52,6 +52,11 @@ struct keynode *keytable_find(struct keytable *t, const char *key, size_t len);
  * UINT16_MAX - size bytes. NULL when out of memory. */
 struct keynode *keytable_add(struct keytable *t, size_t size, const char *key, size_t len);
 
+/* Gives the node another size: its key moves, what stands before it is kept as far as there is
+ * room, and what is added is zeroed. Returns the node, which may have moved; NULL when out of
+ * memory, and then it is as it was. */
+struct keynode *keytable_resize(struct keytable *t, struct keynode *node, size_t size);
+
 /* Takes the node out and frees it. */
 void keytable_remove(struct keytable *t, struct keynode *node);
 

@@ -4,6 +4,7 @@
 #include "base/metrics.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <sys/queue.h>
 
 struct circuit_entry {
@@ -11,7 +12,19 @@ struct circuit_entry {
 	TAILQ_ENTRY(circuit_entry) entry;
 	int64_t written; /* monotonic milliseconds */
 	struct circuit circuit;
+	/* Then, in an entry that is larger than this, its member. */
 };
+
+/* The last bytes before the key, in an entry with room for it. */
+struct member {
+	uint16_t len;
+	unsigned char bytes[];
+};
+
+/* Room for members comes in such steps, and is given back once it is more than this too large:
+ * so an entry seldom moves. */
+#define MEMBER_STEP  16
+#define MEMBER_SLACK 256
 
 TAILQ_HEAD(entry_list, circuit_entry);
 
@@ -95,10 +108,15 @@ struct circuit_entry *circuit_table_find(struct circuit_table *t, const char *ke
 	return e;
 }
 
-void circuit_table_remove(struct circuit_table *t, struct circuit_entry *e)
+static void unlist(struct circuit_table *t, struct circuit_entry *e)
 {
 	TAILQ_REMOVE(list_of(t, e->circuit.state), e, entry);
 	gauge(t, e->circuit.state, -1);
+}
+
+void circuit_table_remove(struct circuit_table *t, struct circuit_entry *e)
+{
+	unlist(t, e);
 	keytable_remove(&t->keys, &e->node);
 }
 
@@ -137,26 +155,100 @@ static bool make_room(struct circuit_table *t, int64_t now)
 	return t->keys.count < before;
 }
 
-enum circuit_table_status circuit_table_write(struct circuit_table *t, struct circuit_entry *e,
-					      const char *key, size_t len,
-					      const struct circuit *circuit, int64_t now)
+/* The entry, which is in no list, holds this now. */
+static void put(struct circuit_table *t, struct circuit_entry *e, const struct circuit *circuit,
+		int64_t now)
 {
-	if (e) {
-		TAILQ_REMOVE(list_of(t, e->circuit.state), e, entry);
-		gauge(t, e->circuit.state, -1);
-	} else {
-		if (!make_room(t, now))
-			return TABLE_FULL;
-		e = (struct circuit_entry *)keytable_add(&t->keys, sizeof(*e), key, len);
-		if (!e)
-			return TABLE_NO_MEMORY;
-	}
 	e->circuit = *circuit;
 	e->written = now;
 	TAILQ_INSERT_TAIL(list_of(t, circuit->state), e, entry);
 	gauge(t, circuit->state, 1);
+}
+
+enum circuit_table_status circuit_table_write(struct circuit_table *t, struct circuit_entry *e,
+					      const char *key, size_t len,
+					      const struct circuit *circuit, int64_t now)
+{
+	if (e)
+		unlist(t, e);
+	else if (!make_room(t, now))
+		return TABLE_FULL;
+	else
+		e = (struct circuit_entry *)keytable_add(&t->keys, sizeof(*e), key, len);
+	if (!e)
+		return TABLE_NO_MEMORY;
+	put(t, e, circuit, now);
 	return TABLE_OK;
 }
+
+/* --- members ------------------------------------------------------------------------------ */
+
+static struct member *member_of(const struct circuit_entry *e)
+{
+	return e->node.key_at > sizeof(*e) ? (struct member *)(e + 1) : NULL;
+}
+
+/* The size of an entry with a member of this length. */
+static size_t entry_size(size_t member_len)
+{
+	size_t room = member_len ? sizeof(struct member) + member_len : 0;
+
+	return sizeof(struct circuit_entry) + (room + MEMBER_STEP - 1) / MEMBER_STEP * MEMBER_STEP;
+}
+
+/* The entry with room for that; it may move. NULL when out of memory. */
+static struct circuit_entry *fit_member(struct circuit_table *t, struct circuit_entry *e,
+					size_t member_len)
+{
+	size_t size = entry_size(member_len), have = e->node.key_at;
+	struct circuit_entry *other = e;
+
+	if (size > have || have - size > MEMBER_SLACK)
+		other = (struct circuit_entry *)keytable_resize(&t->keys, &e->node, size);
+	return other;
+}
+
+enum circuit_table_status circuit_table_write_member(struct circuit_table *t,
+						     struct circuit_entry *e, const char *key,
+						     size_t len, const struct circuit *circuit,
+						     const void *bytes, size_t bytes_len,
+						     int64_t now)
+{
+	struct circuit_entry *to;
+	struct member *member;
+
+	if (e) {
+		unlist(t, e);
+		to = fit_member(t, e, bytes_len);
+		/* Not written; but the lists are in the order of writing. */
+		if (!to)
+			put(t, e, &e->circuit, now);
+	} else {
+		if (!make_room(t, now))
+			return TABLE_FULL;
+		to = (struct circuit_entry *)keytable_add(&t->keys, entry_size(bytes_len), key,
+							  len);
+	}
+	if (!to)
+		return TABLE_NO_MEMORY;
+	member = member_of(to);
+	if (member) {
+		member->len = (uint16_t)bytes_len;
+		memcpy(member->bytes, bytes, bytes_len);
+	}
+	put(t, to, circuit, now);
+	return TABLE_OK;
+}
+
+const unsigned char *circuit_entry_member(const struct circuit_entry *e, size_t *len)
+{
+	const struct member *member = member_of(e);
+
+	*len = member ? member->len : 0;
+	return member ? member->bytes : NULL;
+}
+
+/* --- what is in it ------------------------------------------------------------------------ */
 
 const struct circuit *circuit_entry_get(const struct circuit_entry *e)
 {

@@ -1,6 +1,7 @@
 /*
  * The embedded store's memory: circuits by key, bounded, with a time to live. No call
- * costs more with more circuits (keytable.h).
+ * costs more with more circuits (keytable.h). A circuit may have a member: bytes that belong to
+ * it and come and go with it, in the same piece of memory. One without takes no room for it.
  */
 #ifndef BREAKERD_CIRCUIT_TABLE_H
 #define BREAKERD_CIRCUIT_TABLE_H
@@ -44,10 +45,22 @@ enum circuit_table_status circuit_table_write(struct circuit_table *t, struct ci
 					      const char *key, size_t len,
 					      const struct circuit *circuit, int64_t now);
 
+/*
+ * As that, and the circuit's member is from now on these `member_len` bytes; 0: none.
+ * circuit_table_write leaves the member as it is.
+ */
+enum circuit_table_status circuit_table_write_member(struct circuit_table *t,
+						     struct circuit_entry *entry, const char *key,
+						     size_t len, const struct circuit *circuit,
+						     const void *member, size_t member_len,
+						     int64_t now);
+
 void circuit_table_remove(struct circuit_table *t, struct circuit_entry *entry);
 
 const struct circuit *circuit_entry_get(const struct circuit_entry *entry);
 const char *circuit_entry_key(const struct circuit_entry *entry, size_t *len);
+/* The member, and its length, 0: none. */
+const unsigned char *circuit_entry_member(const struct circuit_entry *entry, size_t *len);
 int64_t circuit_entry_written(const struct circuit_entry *entry); /* monotonic milliseconds */
 
 /* Removes at most `most` circuits whose time is over. Returns when to come again: monotonic

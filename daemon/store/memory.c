@@ -6,6 +6,7 @@
 #include "base/later.h"
 #include "store/circuit_table.h"
 #include "store/driver.h"
+#include "store/packed_breaker.h"
 #include "store/state_keeper.h"
 
 #include <errno.h>
@@ -77,22 +78,84 @@ static void changed(struct memory_store *m)
 		state_keeper_changed(m->keeper);
 }
 
+/* Something was to be written: it was, or *result says why it was not. */
+static void note_written(struct memory_store *m, enum circuit_table_status status, int64_t now,
+			 struct store_result *result)
+{
+	switch (status) {
+	case TABLE_OK:
+		break;
+	case TABLE_FULL:
+		store_refuse(result, STORE_FULL,
+			     "max_circuits are stored, and none of them is closed");
+		return;
+	case TABLE_NO_MEMORY:
+		store_refuse(result, STORE_ERROR, "out of memory");
+		return;
+	}
+	changed(m);
+	if (!evtimer_pending(m->expiry, NULL))
+		expiry_arm(m, now, now + (int64_t)m->store.limits.ttl_s * 1000);
+}
+
+/* acquire and report: the circuit with its member. */
+static void decide(struct memory_store *m, const struct store_request *request,
+		   struct store_result *result)
+{
+	unsigned char packed[PACKED_BREAKER_MAX];
+	int64_t now = table_now(m);
+	struct circuit_entry *entry =
+		circuit_table_find(m->table, request->key, request->key_len, now);
+	const unsigned char *member = NULL;
+	size_t len = 0;
+	struct breaker b;
+
+	store_refuse(result, STORE_OK, NULL);
+	if (entry) {
+		result->circuit = *circuit_entry_get(entry);
+		member = circuit_entry_member(entry, &len);
+	}
+	result->absent = !entry;
+	if (request->op.verb == CIRCUIT_ACQUIRE && result->circuit.state == CIRCUIT_CLOSED &&
+	    !packed_breaker_has_override(member, len)) {
+		breaker_acquire_closed(&result->circuit, entry != NULL, &result->decision);
+		return;
+	}
+	packed_breaker_read(member, len, &b);
+	if (breaker_apply(&result->circuit, entry != NULL, &b, request->op.verb, request->op.call,
+			  store_now_ms(&m->clock), &result->decision) == CIRCUIT_WRITTEN) {
+		result->absent = false;
+		len = packed_breaker_write(packed, &b);
+		note_written(m,
+			     circuit_table_write_member(m->table, entry, request->key,
+							request->key_len, &result->circuit, packed,
+							len, now),
+			     now, result);
+	}
+	result->was = result->decision.was;
+}
+
 static struct store_op *memory_submit(struct store *s, const struct store_request *request,
 				      store_done_fn *done, void *arg, struct store_result *result)
 {
 	struct memory_store *m = memory(s);
-	int64_t now = table_now(m);
 	struct circuit_entry *entry;
-	struct circuit c = {0};
+	int64_t now;
 
 	(void)done;
 	(void)arg;
+	if (request->op.verb >= CIRCUIT_ACQUIRE) {
+		decide(m, request, result);
+		return NULL;
+	}
+	now = table_now(m);
 	entry = circuit_table_find(m->table, request->key, request->key_len, now);
-	if (entry)
-		c = *circuit_entry_get(entry);
 	store_refuse(result, STORE_OK, NULL);
-	result->was = c.state;
-	switch (circuit_apply(&c, entry != NULL, &request->op, store_now_ms(&m->clock))) {
+	if (entry)
+		result->circuit = *circuit_entry_get(entry);
+	result->was = result->circuit.state;
+	switch (circuit_apply(&result->circuit, entry != NULL, &request->op,
+			      store_now_ms(&m->clock))) {
 	case CIRCUIT_READ:
 		result->absent = !entry;
 		break;
@@ -106,22 +169,12 @@ static struct store_op *memory_submit(struct store *s, const struct store_reques
 		}
 		break;
 	case CIRCUIT_WRITTEN:
-		switch (circuit_table_write(m->table, entry, request->key, request->key_len, &c,
-					    now)) {
-		case TABLE_OK:
-			break;
-		case TABLE_FULL:
-			return store_refuse(result, STORE_FULL,
-					    "max_circuits are stored, and none of them is closed");
-		case TABLE_NO_MEMORY:
-			return store_refuse(result, STORE_ERROR, "out of memory");
-		}
-		changed(m);
-		if (!evtimer_pending(m->expiry, NULL))
-			expiry_arm(m, now, now + (int64_t)s->limits.ttl_s * 1000);
+		note_written(m,
+			     circuit_table_write(m->table, entry, request->key, request->key_len,
+						 &result->circuit, now),
+			     now, result);
 		break;
 	}
-	result->circuit = c;
 	return NULL;
 }
 

@@ -1,5 +1,5 @@
 /*
- * The store interface: five operations and a listing, over whatever keeps the circuits.
+ * The store interface: operations on circuits (circuit.h) and a listing, over whatever keeps them.
  *
  * Completion. store_submit and store_list either finish at once (they return NULL, *result
  * is set, the callback never comes) or return an op (*result is not set, the callback
@@ -13,6 +13,7 @@
 #ifndef BREAKERD_STORE_H
 #define BREAKERD_STORE_H
 
+#include "proto/breaker.h"
 #include "proto/circuit.h"
 #include "proto/key.h"
 
@@ -39,7 +40,7 @@ enum store_status {
 struct store_request {
 	const char *key; /* a valid key (key.h); need not outlive the call */
 	size_t key_len;
-	struct circuit_op op;
+	struct circuit_op op; /* nor need op.call, or its policy */
 };
 
 /* Room for any cursor with its NUL: letters, digits, '-', '_' and '.' only. */
@@ -73,11 +74,12 @@ struct store_page {
 
 struct store_result {
 	enum store_status status;
-	bool timed_out;          /* the operation's deadline ended it */
-	bool degraded;           /* answered by the fallback while Redis is away */
-	bool absent;             /* a read of a circuit that does not exist */
-	struct circuit circuit;  /* STORE_OK (but for a reset and a listing), STORE_CONFLICT */
-	enum circuit_state was;  /* the state before a transition that was applied */
+	bool timed_out;         /* the operation's deadline ended it */
+	bool degraded;          /* answered by the fallback while Redis is away */
+	bool absent;            /* a read of a circuit that does not exist */
+	struct circuit circuit; /* STORE_OK (but for a reset and a listing), STORE_CONFLICT */
+	enum circuit_state was; /* the state before what was applied */
+	struct breaker_answer decision; /* STORE_OK of CIRCUIT_ACQUIRE and CIRCUIT_REPORT */
 	const char *message;     /* why, for a person: NULL, or valid until the callback returns */
 	struct store_page *page; /* a listing's STORE_OK: the receiver's, for store_page_free */
 };
