@@ -377,7 +377,7 @@ static bool report(struct step *s, bool exists, const struct breaker_call *call,
 	return true;
 }
 
-/* --- both --------------------------------------------------------------------------------- */
+/* --- all ---------------------------------------------------------------------------------- */
 
 enum circuit_effect breaker_apply(struct circuit *c, bool exists, struct breaker *b,
 				  enum circuit_verb verb, const struct breaker_call *call,
@@ -399,4 +399,18 @@ enum circuit_effect breaker_apply(struct circuit *c, bool exists, struct breaker
 	if (changed)
 		b->exists = true;
 	return changed ? CIRCUIT_WRITTEN : CIRCUIT_READ;
+}
+
+enum circuit_effect breaker_run(struct circuit *c, bool exists, struct breaker *b,
+				const struct circuit_op *op, int64_t now_ms,
+				struct breaker_answer *answer)
+{
+	enum circuit_effect effect;
+
+	if (op->verb == CIRCUIT_ACQUIRE || op->verb == CIRCUIT_REPORT)
+		return breaker_apply(c, exists, b, op->verb, op->call, now_ms, answer);
+	effect = circuit_apply(c, exists, op, now_ms);
+	if (effect == CIRCUIT_REMOVED)
+		breaker_none(b);
+	return effect;
 }

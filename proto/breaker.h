@@ -17,6 +17,11 @@
  *   BREAKER_REPORTERS, so of two daemons one in 936 pairs is taken for one daemon (of 16, one
  *   fleet in eight has such a pair). They are never counted for more than they are. A slot
  *   remembers BREAKER_SLOT_REPORTERS of them, which is as many as a policy can ask for.
+ * - A change of state by another is told by its time, in milliseconds: one to the same state in the
+ *   very millisecond of the change before it is not noticed.
+ * - A permit of a circuit that did not exist counts where there is none, or a closed one that has
+ *   not changed its state since it was created. Where no decision has been made on a circuit, it
+ *   has not if something is counted in it.
  * - What a permit is decides before the outcome `ignored` does.
  */
 #ifndef BREAKERD_PROTO_BREAKER_H
@@ -188,6 +193,15 @@ void breaker_none(struct breaker *b);
 enum circuit_effect breaker_apply(struct circuit *c, bool exists, struct breaker *b,
 				  enum circuit_verb verb, const struct breaker_call *call,
 				  int64_t now_ms, struct breaker_answer *answer);
+
+/*
+ * Runs any operation: circuit_apply for the five, breaker_apply for the others, *answer being
+ * theirs. A reset takes away the member. *c must be set, by circuit_absent where it does not
+ * exist.
+ */
+enum circuit_effect breaker_run(struct circuit *c, bool exists, struct breaker *b,
+				const struct circuit_op *op, int64_t now_ms,
+				struct breaker_answer *answer);
 
 /* What CIRCUIT_ACQUIRE answers on a closed or absent circuit without an override, whatever the
  * rest of its member says: a store need not unpack that. */

@@ -39,6 +39,18 @@ static char *put_hex(char *to, uint64_t n, unsigned digits)
 	return to;
 }
 
+static char *put_reporter(char *to, uint16_t reporter)
+{
+	*to++ = (char)('A' + reporter / SECONDS);
+	*to++ = seconds[reporter % SECONDS];
+	return to;
+}
+
+void breaker_member_reporter(char buf[3], uint16_t reporter)
+{
+	*put_reporter(buf, reporter) = '\0';
+}
+
 static char *put_slot(char *to, const struct breaker_slot *slot)
 {
 	to = put_number(to, slot->calls);
@@ -49,10 +61,8 @@ static char *put_slot(char *to, const struct breaker_slot *slot)
 	*to++ = '.';
 	to = put_number(to, slot->slow);
 	*to++ = '.';
-	for (unsigned i = 0; i < slot->reporter_count; i++) {
-		*to++ = (char)('A' + slot->reporters[i] / SECONDS);
-		*to++ = seconds[slot->reporters[i] % SECONDS];
-	}
+	for (unsigned i = 0; i < slot->reporter_count; i++)
+		to = put_reporter(to, slot->reporters[i]);
 	return to;
 }
 
@@ -329,7 +339,8 @@ static bool decode(struct scan *s, struct breaker *b)
 	if (!take_head(s, b))
 		return false;
 	half_open = b->state == CIRCUIT_HALF_OPEN;
-	if (take_letter(s, 'w') && !take_window(s, b))
+	/* Nowhere else: with all of these at once a text would be too long. */
+	if (b->state == CIRCUIT_CLOSED && take_letter(s, 'w') && !take_window(s, b))
 		return false;
 	if (half_open && (!take_letter(s, 'h') || !take_probes(s, b)))
 		return false;

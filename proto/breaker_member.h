@@ -39,4 +39,7 @@ size_t breaker_member_encode(char buf[BREAKER_TEXT_MAX], const struct breaker *b
  */
 bool breaker_member_decode(const char *text, size_t len, struct breaker *b);
 
+/* The two characters of a daemon's number, and a NUL. */
+void breaker_member_reporter(char buf[3], uint16_t reporter);
+
 #endif

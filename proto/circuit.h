@@ -77,9 +77,9 @@ bool circuit_verb_writes(enum circuit_verb verb);
 void circuit_absent(struct circuit *c, int64_t now_ms);
 
 /*
- * Applies op, one of the first five, to *c at now_ms; breaker_apply does the others. `exists` says whether *c is stored; if it is not, *c need
- * not be set. On return *c is the snapshot to answer with (after CIRCUIT_REMOVED: an
- * absent circuit).
+ * Applies op, one of the first five, to *c at now_ms; breaker_apply does the others. `exists` says
+ * whether *c is stored; if it is not, *c need not be set. On return *c is the snapshot to answer
+ * with (after CIRCUIT_REMOVED: an absent circuit).
  */
 enum circuit_effect circuit_apply(struct circuit *c, bool exists, const struct circuit_op *op,
 				  int64_t now_ms);

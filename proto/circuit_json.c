@@ -9,7 +9,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum member { STATE, FAILURE_COUNT, SUCCESS_COUNT, LAST_FAILURE_TIME, LAST_STATE_CHANGE, MEMBERS };
+enum member {
+	STATE,
+	FAILURE_COUNT,
+	SUCCESS_COUNT,
+	LAST_FAILURE_TIME,
+	LAST_STATE_CHANGE,
+	SNAPSHOT_MEMBERS,
+	BREAKERD = SNAPSHOT_MEMBERS,
+	MEMBERS
+};
 
 static const char *const member_names[MEMBERS] = {
 	[STATE] = "state",
@@ -17,6 +26,7 @@ static const char *const member_names[MEMBERS] = {
 	[SUCCESS_COUNT] = "successCount",
 	[LAST_FAILURE_TIME] = "lastFailureTime",
 	[LAST_STATE_CHANGE] = "lastStateChange",
+	[BREAKERD] = "breakerd",
 };
 
 /* What stands before each value in the layout of circuit_json_encode. */
@@ -26,6 +36,7 @@ static const char *const lead[MEMBERS] = {
 	[SUCCESS_COUNT] = ",\"successCount\":",
 	[LAST_FAILURE_TIME] = ",\"lastFailureTime\":",
 	[LAST_STATE_CHANGE] = ",\"lastStateChange\":",
+	[BREAKERD] = ",\"breakerd\":\"",
 };
 
 static int64_t *number_member(struct circuit *c, enum member m)
@@ -87,6 +98,20 @@ size_t circuit_json_encode(char buf[CIRCUIT_JSON_MAX], const struct circuit *c)
 	to = put_number(put_text(to, lead[LAST_STATE_CHANGE]), c->last_state_change);
 	*to++ = '}';
 	*to = '\0';
+	return (size_t)(to - buf);
+}
+
+size_t circuit_json_encode_member(char buf[CIRCUIT_JSON_MEMBER_MAX], const struct circuit *c,
+				  const char *member, size_t len)
+{
+	char *to = buf + circuit_json_encode(buf, c);
+
+	if (member) {
+		to = put_text(to - 1, lead[BREAKERD]);
+		memcpy(to, member, len);
+		to = put_text(to + len, "\"}");
+		*to = '\0';
+	}
 	return (size_t)(to - buf);
 }
 
@@ -413,7 +438,7 @@ static enum circuit_stored read_members(const struct token values[MEMBERS], stru
 	*c = (struct circuit){.state = CIRCUIT_CLOSED};
 	if (!values[STATE].is_string || !token_state(&values[STATE], &c->state))
 		stored = CIRCUIT_STORED_REPAIRED;
-	for (enum member m = STATE + 1; m < MEMBERS; m++) {
+	for (enum member m = STATE + 1; m < SNAPSHOT_MEMBERS; m++) {
 		int64_t n = 0;
 
 		if (values[m].begin && !values[m].is_string && token_integer(&values[m], &n))
@@ -424,8 +449,37 @@ static enum circuit_stored read_members(const struct token values[MEMBERS], stru
 	return stored;
 }
 
-/* The layout of circuit_json_encode and nothing else: almost every value there is. */
-static bool decode_canonical(const char *text, size_t len, struct circuit *c)
+/* The text of the member `breakerd`: a string without escapes. */
+static struct token member_text(const struct token *t)
+{
+	struct token none = {0};
+
+	if (!t->begin || !t->is_string || memchr(t->begin, '\\', (size_t)(t->end - t->begin)))
+		return none;
+	return *t;
+}
+
+/* What the member's text consists of: neither quotes nor escapes. */
+static bool is_member_char(char c)
+{
+	return is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == ' ' ||
+	       c == '.' || c == ',' || c == ':';
+}
+
+static bool take_member(struct scan *s, struct token *member)
+{
+	if (!take_text(s, lead[BREAKERD]))
+		return false;
+	member->is_string = true;
+	member->begin = s->p;
+	while (s->p < s->end && is_member_char(*s->p))
+		s->p++;
+	member->end = s->p;
+	return take(s, '"');
+}
+
+/* The layout of circuit_json_encode_member and nothing else: almost every value there is. */
+static bool decode_canonical(const char *text, size_t len, struct circuit *c, struct token *member)
 {
 	struct scan s = {text, text + len};
 	struct circuit read = {0};
@@ -437,7 +491,7 @@ static bool decode_canonical(const char *text, size_t len, struct circuit *c)
 	if (!quote || !circuit_state_parse(s.p, (size_t)(quote - s.p), &read.state))
 		return false;
 	s.p = quote;
-	for (enum member m = STATE + 1; m < MEMBERS; m++) {
+	for (enum member m = STATE + 1; m < SNAPSHOT_MEMBERS; m++) {
 		struct token t = {0};
 
 		if (!take_text(&s, lead[m]))
@@ -449,20 +503,39 @@ static bool decode_canonical(const char *text, size_t len, struct circuit *c)
 		if (!token_integer(&t, number_member(&read, m)))
 			return false;
 	}
+	if (at(&s, ',') && !take_member(&s, member))
+		return false;
 	if (!take(&s, '}') || s.p != s.end)
 		return false;
 	*c = read;
 	return true;
 }
 
-enum circuit_stored circuit_json_decode_stored(const char *text, size_t len, struct circuit *c)
+enum circuit_stored circuit_json_decode_member(const char *text, size_t len, struct circuit *c,
+					       const char **member, size_t *member_len)
 {
 	struct scan s = {text, text + len};
-	struct token values[MEMBERS] = {{0}};
+	struct token values[MEMBERS] = {{0}}, found = {0};
+	enum circuit_stored stored = CIRCUIT_STORED_SOUND;
 
-	if (decode_canonical(text, len, c))
-		return CIRCUIT_STORED_SOUND;
-	if (!take_object(&s, values))
-		return CIRCUIT_STORED_NONE;
-	return read_members(values, c);
+	if (!decode_canonical(text, len, c, &found)) {
+		found = (struct token){0};
+		if (take_object(&s, values)) {
+			stored = read_members(values, c);
+			found = member_text(&values[BREAKERD]);
+		} else {
+			stored = CIRCUIT_STORED_NONE;
+		}
+	}
+	*member = found.begin;
+	*member_len = found.begin ? (size_t)(found.end - found.begin) : 0;
+	return stored;
+}
+
+enum circuit_stored circuit_json_decode_stored(const char *text, size_t len, struct circuit *c)
+{
+	const char *member;
+	size_t member_len;
+
+	return circuit_json_decode_member(text, len, c, &member, &member_len);
 }

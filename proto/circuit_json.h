@@ -5,6 +5,7 @@
 #ifndef BREAKERD_PROTO_CIRCUIT_JSON_H
 #define BREAKERD_PROTO_CIRCUIT_JSON_H
 
+#include "proto/breaker_member.h"
 #include "proto/circuit.h"
 
 /* Room for any encoded snapshot, its final NUL included. */
@@ -15,6 +16,15 @@
  * and a NUL. Returns the length without the NUL.
  */
 size_t circuit_json_encode(char buf[CIRCUIT_JSON_MAX], const struct circuit *c);
+
+/* Room for circuit_json_encode_member, its final NUL included. */
+#define CIRCUIT_JSON_MEMBER_MAX (CIRCUIT_JSON_MAX + BREAKER_TEXT_MAX + 16)
+
+/*
+ * The same with a sixth member, `breakerd`, a string with this text (breaker_member.h). NULL: none.
+ */
+size_t circuit_json_encode_member(char buf[CIRCUIT_JSON_MEMBER_MAX], const struct circuit *c,
+				  const char *member, size_t len);
 
 /* The largest value that is read from Redis or written to it; circuit.lua has it as MAX. */
 #define CIRCUIT_STORED_BYTES_MAX 65536
@@ -44,6 +54,13 @@ enum circuit_stored {
  */
 #define CIRCUIT_JSON_DEPTH 512
 enum circuit_stored circuit_json_decode_stored(const char *text, size_t len, struct circuit *c);
+
+/*
+ * ... and its member `breakerd`: *member is where its text stands in `text`, if it is a string
+ * without escapes; else NULL. Whether that text is sound, breaker_member_decode says.
+ */
+enum circuit_stored circuit_json_decode_member(const char *text, size_t len, struct circuit *c,
+					       const char **member, size_t *member_len);
 
 enum circuit_body {
 	CIRCUIT_BODY_OK,

@@ -1,5 +1,8 @@
 #include "proto/circuit_script.h"
 
+#include <inttypes.h>
+#include <stdio.h>
+
 char circuit_script_letter(const struct circuit_op *op)
 {
 	switch (op->verb) {
@@ -17,6 +20,39 @@ char circuit_script_letter(const struct circuit_op *op)
 		return 'd';
 	}
 	return 'g';
+}
+
+size_t circuit_script_policy(char buf[CIRCUIT_SCRIPT_TOKEN_MAX], const struct policy *p)
+{
+	return (size_t)snprintf(buf, CIRCUIT_SCRIPT_TOKEN_MAX,
+				"p%u %u %d %u %" PRId64 " %u %u %" PRId64 " %u %" PRId64
+				" %u %u %" PRId64,
+				p->consecutive_failures, p->failure_rate, p->slow_time_ms > 0,
+				p->slow_rate, p->window_ms, p->min_calls, p->min_reporters,
+				p->open_time_ms, p->open_growth_milli, p->open_time_max_ms,
+				p->probes, p->probe_successes, p->probe_timeout_ms);
+}
+
+size_t circuit_script_token(char buf[CIRCUIT_SCRIPT_TOKEN_MAX], const struct circuit_op *op)
+{
+	static const char kinds[BREAKER_PERMITS] = {'-', 'c', 'n', 'p', 'x', 'x'};
+	const struct breaker_call *call = op->call;
+	char daemon[3];
+
+	if (op->verb == CIRCUIT_ACQUIRE)
+		return (size_t)snprintf(buf, CIRCUIT_SCRIPT_TOKEN_MAX, "a%u",
+					call->random & 0xFFFFFF);
+	if (op->verb == CIRCUIT_REPORT) {
+		breaker_member_reporter(daemon, call->reporter);
+		return (size_t)snprintf(buf, CIRCUIT_SCRIPT_TOKEN_MAX,
+					"r%c %" PRId64 " %06x %c %d %s %u",
+					kinds[call->permit.kind], call->permit.since_ms,
+					call->permit.id, "sfi"[call->outcome], call -> slow, daemon,
+					call -> count);
+	}
+	buf[0] = circuit_script_letter(op);
+	buf[1] = '\0';
+	return 1;
 }
 
 /* A number of at most `max`, and the space behind it unless it is the last. */
@@ -46,8 +82,10 @@ bool circuit_script_read(const char *text, size_t len, struct circuit_script_ans
 	    !read_number(&text, end, CIRCUIT_INT_MAX, &a->circuit.last_failure_time) ||
 	    !read_number(&text, end, CIRCUIT_INT_MAX, &a->circuit.last_state_change))
 		return false;
+	a->member = text < end && *text != '-' ? text : NULL;
+	a->member_len = a->member ? (size_t)(end - text) : 0;
 	a->exists = found < CIRCUIT_STORED_NONE;
 	a->stored = found == 3 ? CIRCUIT_STORED_SOUND : (enum circuit_stored)found;
 	a->circuit.state = (enum circuit_state)state;
-	return text == end && end[-1] != ' ';
+	return end[-1] != ' ' && (a->member || text == end || text + 1 == end);
 }

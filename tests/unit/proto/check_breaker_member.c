@@ -137,6 +137,8 @@ static const char *const unsound[] = {
 	"1 0 0 0 0 0 0 o1.1.1:6A",
 	"1 0 0 0 0 0 0 o1.1.1:61 w30000.5:1",
 	"1 0 0 0 0 0 0 q1: w30000.5:1",
+	"1 1 0 0 0 0 0 w30000.5:1",
+	"1 2 0 0 0 0 0 w30000.5:1 h0.0:",
 };
 
 START_TEST(what_is_unsound_is_no_member)
