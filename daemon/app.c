@@ -21,15 +21,15 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-/* A stop ends within 5 s: what is in flight has most of that, its answers and the last save
- * the rest. */
+/* A stop ends within 5 s. Requests in flight get DRAIN_MS, the answers to those that are cut off
+ * LAST_WORDS_MS, the last save what is left until STOP_MS. */
 #define STOP_MS       4800
 #define DRAIN_MS      3000
 #define LAST_WORDS_MS 500
-/* Between two looks at whether everything is folded into Redis. */
+/* How often a stop checks whether everything is folded into Redis. */
 #define SETTLE_MS 10
 
-/* Descriptors beside the connections: listeners, epoll, Redis, DNS, log. */
+/* Descriptors for all but connections: listeners, epoll, Redis, DNS, log. */
 #define OTHER_DESCRIPTORS 64
 
 #define TEXT_(x)        #x
@@ -40,7 +40,7 @@ struct app {
 	struct config_input input;
 	struct log log;
 	struct config *config;
-	struct config *started; /* as it was at the start, for what only a restart changes */
+	struct config *started; /* the configuration of the start, to find what needs a restart */
 	struct event_base *base;
 	struct metrics *metrics;
 	struct loop_lag *lag;
@@ -101,7 +101,7 @@ static int open_sockets(struct app *app)
 	return 0;
 }
 
-/* Each connection is a descriptor; the soft limit is often 1024. */
+/* Each connection takes a descriptor, and the soft limit is often 1024. */
 static void raise_descriptor_limit(struct app *app)
 {
 	rlim_t wanted = (rlim_t)app->config->max_connections + OTHER_DESCRIPTORS;
@@ -212,7 +212,7 @@ static int open_parts(struct app *app)
 
 /* --- signals -------------------------------------------------------------------------- */
 
-/* No request is left. What is on its way from the fallback into Redis shall arrive. */
+/* No request is left. Waits until what the fallback store recorded is folded into Redis. */
 static void on_drained(void *arg)
 {
 	struct app *app = arg;
@@ -311,7 +311,7 @@ static void on_reload_signal(evutil_socket_t fd, short what, void *arg)
 	systemd_reloaded(app->systemd, false);
 }
 
-/* Makes the loop too. Nothing is handled before it runs, when everything is there. */
+/* Makes the loop, too. No signal is handled before the loop runs, and then all parts are there. */
 static int open_signals(struct app *app)
 {
 	app->base = event_base_new();
@@ -358,7 +358,7 @@ static void app_close(struct app *app)
 	sockets_close(&app->sockets);
 	app->log.suppressed = NULL;
 	if (app->base) {
-		/* A name look-up that was cut off is freed in the loop's next turn. */
+		/* evdns frees a cancelled look-up in the next turn of the loop. */
 		event_base_loop(app->base, EVLOOP_NONBLOCK);
 		event_base_free(app->base);
 	}
@@ -372,11 +372,11 @@ static int serve(struct app *app)
 {
 	const char *store = app->config->store_is_redis ? "redis" : "memory";
 
-	/* A client that goes away while we write is no reason to end (signal(7)). */
+	/* Writing to a client that has gone must not end the process (signal(7)). */
 	signal(SIGPIPE, SIG_IGN);
 	app->log.level = app->config->log_level;
 	raise_descriptor_limit(app);
-	/* Whoever can connect may also send a signal: signals come first. */
+	/* Signals before sockets: who sees the socket may send a signal. */
 	if (open_signals(app) != 0 || open_sockets(app) != 0 || open_parts(app) != 0)
 		return EXIT_FAILURE;
 	log_info(&app->log, "started", "version=%s store=%s pid=%ld", BREAKERD_VERSION, store,
@@ -387,7 +387,7 @@ static int serve(struct app *app)
 	return EXIT_SUCCESS;
 }
 
-/* One plain line: who starts a daemon by hand reads it, and so does the journal. */
+/* One plain line on stderr, for a person and for the journal. */
 static int complain(const struct config_error *error, enum config_status status)
 {
 	fprintf(stderr, "breakerd: %s\n", error->text);
@@ -395,7 +395,7 @@ static int complain(const struct config_error *error, enum config_status status)
 	return status == CONFIG_USAGE ? 2 : EXIT_FAILURE;
 }
 
-/* libevent's own warnings: by itself it would write them to stderr and wait there. */
+/* libevent's own warnings. By default it writes them to stderr, and waits if that is full. */
 static void on_libevent_words(int severity, const char *words)
 {
 	struct log log;

@@ -1,7 +1,7 @@
 /*
- * The circuit and what can be done to it, as pure functions: no I/O, no clock, no
- * allocation. The memory store calls these; circuit.lua says the same to Redis;
- * tests/cases/circuit.tsv runs one table of cases through both.
+ * The circuit and its operations, as pure functions: no I/O, no clock, no allocation. The
+ * memory store calls these, and circuit.lua does the same in Redis. One table of cases,
+ * tests/cases/circuit.tsv, runs through both.
  */
 #ifndef BREAKERD_PROTO_CIRCUIT_H
 #define BREAKERD_PROTO_CIRCUIT_H
@@ -64,7 +64,7 @@ enum circuit_effect {
 /* "closed", "open", "half-open": a static string. */
 const char *circuit_state_name(enum circuit_state state);
 
-/* Reads one of the three names, exactly so written. False, and *out untouched, otherwise. */
+/* Reads the name of a state. False, and *out untouched, for anything else. */
 bool circuit_state_parse(const char *name, size_t len, enum circuit_state *out);
 
 /* "get_state", "record_success", ...: the name of an operation in metrics and logs. */

@@ -1,6 +1,6 @@
 /*
- * The body of a transition (circuit_json.h). Nothing here is hot: jansson reads, and most
- * of the code is about what to tell a client whose body is wrong.
+ * The body of a transition (circuit_json.h). Transitions are rare, so jansson reads it. Most
+ * of the code finds the words for a client whose body is wrong.
  */
 #include "proto/circuit_json.h"
 #include "proto/key.h"
@@ -13,7 +13,7 @@
 #define EXAMPLE "for example {\"to\":\"open\"}"
 #define STATES  "\"closed\", \"open\", \"half-open\""
 
-/* So much of a client's word is shown; room for it, cleaned; room for a sentence with it. */
+/* Bytes of a client's word that are shown; room for it, cleaned; room for a sentence with it. */
 #define WORD_SHOWN   64
 #define WORD_MAX     (3 * WORD_SHOWN + 4)
 #define SENTENCE_MAX 512
@@ -23,7 +23,7 @@ static const char *shown(char out[WORD_MAX], const char *word, size_t len)
 {
 	size_t shown_len = len < WORD_SHOWN ? len : WORD_SHOWN, n;
 
-	/* Not in the middle of a character. */
+	/* Cut between two characters. */
 	while (shown_len < len && shown_len > 0 && (word[shown_len] & 0xC0) == 0x80)
 		shown_len--;
 	n = utf8_clean(out, WORD_MAX, word, shown_len);
@@ -122,7 +122,7 @@ static void explain_syntax(const char *body, size_t len, const json_error_t *err
 	}
 }
 
-/* Everything but the states themselves; true if the body is as it should be. */
+/* Checks everything but the names of the states. True if all is well. */
 static bool check_body(json_t *body, char *why, size_t why_size)
 {
 	static const char *const known[] = {"to", "from"};
@@ -181,7 +181,7 @@ enum circuit_body circuit_json_decode_transition(const char *body, size_t len,
 	struct circuit_op read = {.verb = CIRCUIT_TRANSITION};
 	enum circuit_body result = CIRCUIT_BODY_INVALID;
 	json_error_t error = {0};
-	/* With \u0000 allowed "open\u0000" is what it is: a string that names no state. */
+	/* \u0000 is allowed, so that "open\u0000" is reported as no state, not as bad JSON. */
 	json_t *root =
 		json_loadb(len ? body : "", len,
 			   JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);

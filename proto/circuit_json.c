@@ -1,8 +1,8 @@
 /*
  * Snapshot <-> JSON, as stored and as sent.
  *
- * The stored value is read by a scanner of its own and not by jansson: that refuses 1e999
- * and big integers in members that are none of ours, and it allocates, on the hot path.
+ * A stored value is read by a scanner of our own. jansson refuses 1e999 and big integers, also in
+ * members that are not ours, and it allocates, which every operation would pay for.
  */
 #include "proto/circuit_json.h"
 
@@ -29,7 +29,7 @@ static const char *const member_names[MEMBERS] = {
 	[BREAKERD] = "breakerd",
 };
 
-/* What stands before each value in the layout of circuit_json_encode. */
+/* The text before each value, as circuit_json_encode writes it. */
 static const char *const lead[MEMBERS] = {
 	[STATE] = "{\"state\":\"",
 	[FAILURE_COUNT] = "\",\"failureCount\":",
@@ -65,7 +65,7 @@ static char *put_text(char *to, const char *text)
 
 static char *put_number(char *to, int64_t number)
 {
-	/* Two digits a division: stamps have thirteen, and each answer holds two of them. */
+	/* Two digits a division: each answer holds two stamps of thirteen digits. */
 	static const char pairs[] = "00010203040506070809101112131415161718192021222324"
 				    "25262728293031323334353637383940414243444546474849"
 				    "50515253545556575859606162636465666768697071727374"

@@ -54,7 +54,7 @@ static size_t utf8_sequence(const unsigned char *s, size_t len)
 	need = s[0] < 0xE0 ? 2 : s[0] < 0xF0 ? 3 : 4;
 	if (need > len)
 		return 0;
-	/* The second byte is where overlong forms, surrogates and the end of Unicode show. */
+	/* The second byte tells overlong forms, surrogates and values beyond U+10FFFF. */
 	if (s[0] == 0xE0)
 		low = 0xA0;
 	else if (s[0] == 0xED)
@@ -136,7 +136,7 @@ const char *key_check(const char *key, size_t len)
 	return NULL;
 }
 
-/* RFC 3986, section 3.3: what stands in a path segment as it is; and '%'. */
+/* The characters that a path segment may hold literally (RFC 3986, section 3.3), and '%'. */
 static bool is_pchar(char c)
 {
 	if ((c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z'))

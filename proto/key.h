@@ -28,8 +28,7 @@ const char *key_check(const char *key, size_t len);
 /*
  * Decodes one path segment to key, setting *key_len. Returns NULL, or a static sentence
  * that says what is wrong, for the problem's detail; *key_len then means nothing. What a
- * segment cannot hold as it is (RFC 3986, section 3.3) has to be percent-encoded, so that
- * there is one way to write it.
+ * segment cannot hold literally (RFC 3986, section 3.3) has to be percent-encoded.
  */
 const char *key_decode(const char *segment, size_t len, char key[KEY_MAX], size_t *key_len);
 

@@ -85,7 +85,7 @@ char *problem_encode(enum problem p, const char *detail, enum problem_applied ap
 		     const struct circuit *circuit, size_t *len)
 {
 	char *line = NULL;
-	/* The setters take over what they are given, and refuse a NULL. */
+	/* json_object_set_new takes over its value, and fails for NULL. */
 	json_t *doc = json_pack("{s:s, s:s, s:i}", "type", problems[p].type, "title",
 				problems[p].title, "status", problems[p].status);
 

@@ -16,6 +16,7 @@ static inline int64_t clock_wall_ms(void)
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+/* Monotonic, milliseconds. */
 static inline int64_t clock_ms(void)
 {
 	struct timespec now;
@@ -24,6 +25,7 @@ static inline int64_t clock_ms(void)
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+/* Monotonic, nanoseconds. */
 static inline uint64_t clock_ns(void)
 {
 	struct timespec now;

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SEGMENT_BITS  10 /* of buckets and of slots, which grow a segment at a time */
+#define SEGMENT_BITS  10 /* buckets and slots grow by segments of this size */
 #define SEGMENT_SIZE  ((size_t)1 << SEGMENT_BITS)
 #define FIRST_BUCKETS 64
 
@@ -55,13 +55,13 @@ static struct keynode **bucket_of(struct keytable *t, uint32_t hash)
 	return bucket_at(t, i);
 }
 
-/* One more bucket: the nodes of bucket `split` whose next hash bit is set move there. */
+/* Adds a bucket: the nodes of bucket `split` whose next bit of the hash is set move there. */
 static void bucket_split(struct keytable *t)
 {
 	size_t to = t->low_mask + 1 + t->split;
 	struct keynode **from_link, **to_link;
 
-	/* Without memory the chains grow longer, and the next insertion tries again. */
+	/* Out of memory: the chains get longer, and the next insertion tries again. */
 	if (to >> SEGMENT_BITS >= t->buckets.count && !cells_grow(&t->buckets))
 		return;
 	from_link = bucket_at(t, t->split);

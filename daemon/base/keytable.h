@@ -1,8 +1,8 @@
 /*
- * A hash table of things that have a circuit's key, in which no call costs more with more
- * of them: it grows by linear hashing (Litwin, "Linear hashing: a new tool for file and
- * table addressing", 1980), one bucket split for an insertion, and a walk goes over slots
- * that a thing keeps for its life.
+ * A hash table of nodes under a circuit's key. No call takes longer in a larger table: it grows by
+ * linear hashing (Litwin, "Linear hashing: a new tool for file and table addressing", 1980),
+ * splitting at most one bucket an insertion. Each node keeps one slot for its life, so that a walk
+ * over the slots can stop and go on later.
  */
 #ifndef BREAKERD_KEYTABLE_H
 #define BREAKERD_KEYTABLE_H
@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The first member of what is kept; the key stands behind the whole. */
+/* The first member of a node; the key stands behind the whole node. */
 struct keynode {
 	struct keynode *chain;
 	uint32_t hash;

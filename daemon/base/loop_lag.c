@@ -22,7 +22,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	/* The loop's own clock stands still within a turn, so it may be early by a little. */
+	/* libevent caches the time for a turn, so the timer may come a little early. */
 	metrics_observe(l->histogram, now > l->due_ns ? now - l->due_ns : 0);
 	l->due_ns = 0;
 }

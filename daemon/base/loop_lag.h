@@ -1,9 +1,10 @@
 /*
- * How late the event loop is: what every request waits, and what no other duration shows.
+ * How late the event loop is: the time that every request waits for the loop. No other duration
+ * includes it.
  *
- * A timer that is late tells it. It runs only while there are requests, each 100 ms, so that an
- * idle daemon sleeps; whatever holds up the loop for longer than that is always seen. An
- * idle loop is up to 1 ms late, by libevent's clock.
+ * Measured by a timer of 100 ms: its delay is the lag. The timer runs only while there are
+ * requests, so that an idle daemon sleeps. Whatever holds up the loop for longer than 100 ms is
+ * always seen. An idle loop is up to 1 ms late, because libevent's clock counts milliseconds.
  */
 #ifndef BREAKERD_LOOP_LAG_H
 #define BREAKERD_LOOP_LAG_H
@@ -15,7 +16,7 @@ struct metrics_histogram;
 /* NULL when out of memory. `histogram` must outlive it. */
 struct loop_lag *loop_lag_new(struct event_base *base, struct metrics_histogram *histogram);
 
-/* There is a request. Costs next to nothing. */
+/* To be called at each request. Costs next to nothing. */
 void loop_lag_touch(struct loop_lag *l);
 
 /* NULL is allowed. */

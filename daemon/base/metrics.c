@@ -70,7 +70,7 @@ void metrics_request(struct metrics *m, unsigned route, unsigned method, int sta
 	metrics_observe(&m->http_seconds, duration_ns);
 }
 
-/* The text on its way out; one check of `failed` at the end stands for all. */
+/* The text being written. A failed write sets `failed`, which is checked once, at the end. */
 struct writer {
 	struct evbuffer *out;
 	bool failed;
@@ -158,7 +158,7 @@ static void emit_store(struct writer *w, const struct metrics *m)
 
 static void emit_circuits(struct writer *w, const struct metrics *m)
 {
-	/* Those in Redis are not counted: no series says so better than zeros. */
+	/* Circuits in Redis are not counted. Zeros would be wrong, so there is no series. */
 	bool embedded = m->redis_states.count == 0;
 
 	if (embedded)
@@ -193,7 +193,7 @@ static void emit_http(struct writer *w, const struct metrics *m)
 			}
 }
 
-/* One of the states is 1, as promtool and dashboards like an enumeration. */
+/* A series for each state, 1 for the current one: the usual form of an enumeration. */
 static void emit_link(struct writer *w, const struct metrics *m)
 {
 	if (m->redis_states.count == 0)
@@ -260,7 +260,8 @@ static void emit_process_stat(struct writer *w)
 	long rss;
 	double ticks = (double)sysconf(_SC_CLK_TCK), boot = boot_time();
 
-	/* The second field is a name in parentheses that may hold anything. */
+	/* The second field is the name of the program in parentheses, and may hold any character.
+	 */
 	if (!slurp("/proc/self/stat", text, sizeof(text)) || !(p = strrchr(text, ')')))
 		return;
 	if (sscanf(p + 1,
@@ -291,7 +292,7 @@ static void emit_process_fds(struct writer *w)
 		for (struct dirent *e; (e = readdir(dir));)
 			n += e->d_name[0] != '.';
 		closedir(dir);
-		/* Less the directory itself. */
+		/* One of them is the open directory itself. */
 		emit_gauge(w, "process_open_fds", "gauge", "Number of open file descriptors.",
 			   n ? n - 1 : 0);
 	}

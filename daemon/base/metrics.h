@@ -45,7 +45,7 @@ struct evbuffer;
 	X(log_lines_suppressed, "log_lines_suppressed_total",                                      \
 	  "Log lines left out: too many of their kind, or stderr did not take them.")
 
-/* Counters of time, in seconds: of what is the case or not. */
+/* Counters of the seconds in which a condition held. */
 #define METRICS_STOPWATCHES(X)                                                                     \
 	X(degraded_time, "store_degraded_seconds_total",                                           \
 	  "Time in which the embedded store served because Redis was away.")
@@ -95,7 +95,7 @@ struct metrics_histogram {
 
 struct metrics_stopwatch {
 	uint64_t total_ns;
-	uint64_t since_ns; /* monotonic; 0: it stands still */
+	uint64_t since_ns; /* monotonic; 0: stopped */
 };
 
 struct metrics {
@@ -136,7 +136,7 @@ struct metrics {
 /* The struct is large: the caller allocates it zeroed. */
 void metrics_observe(struct metrics_histogram *h, uint64_t duration_ns);
 
-/* Starts it, or stops it; nothing if it is so already. */
+/* Starts or stops the stopwatch. */
 void metrics_run(struct metrics_stopwatch *watch, bool run);
 
 /* Counts an operation of the store that ended so. */

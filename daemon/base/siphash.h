@@ -1,6 +1,6 @@
 /*
- * SipHash-1-3 (Aumasson, Bernstein, "SipHash: a fast short-input PRF", 2012): keys come
- * from outside, so that a hash table needs a secret to stay flat.
+ * SipHash-1-3 (Aumasson, Bernstein, "SipHash: a fast short-input PRF", 2012). Clients choose the
+ * keys of circuits: without a secret they could choose such that all share a hash.
  */
 #ifndef BREAKERD_SIPHASH_H
 #define BREAKERD_SIPHASH_H

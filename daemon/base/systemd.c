@@ -14,7 +14,7 @@
 #include <systemd/sd-daemon.h>
 #endif
 
-/* "Ready" is said after this at the latest: the first news of the store take no longer. */
+/* "Ready" is said after this at the latest. The first news of the store come earlier. */
 #define HOLD_MS 3000
 
 #define STATUS_MAX 700
@@ -30,7 +30,7 @@ struct systemd {
 	bool stopping;
 };
 
-/* What is told to systemd; nothing to do without libsystemd. */
+/* Sends text to systemd. Does nothing without libsystemd. */
 #ifdef HAVE_LIBSYSTEMD
 static void say(const char *text)
 {

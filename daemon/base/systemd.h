@@ -16,8 +16,8 @@ struct systemd *systemd_new(struct event_base *base);
 
 /*
  * The service can be asked. Says "ready" at once if `settled`, else with the next
- * systemd_status, and after some seconds at the latest: whoever is started after us then finds
- * a store that has been reached, if it can be. From here on the watchdog is fed, from the loop.
+ * systemd_status, and after 3 s at the latest. So services that are started after this one find a
+ * store that has been reached, if it can be. From here on the loop feeds the watchdog.
  */
 void systemd_serving(struct systemd *s, bool settled);
 

@@ -29,7 +29,7 @@ struct circuit_case {
 	size_t before_len; /* before is NULL for CASE_ABSENT; may hold any byte, NUL too */
 	enum case_found found;
 	struct circuit_op op;
-	int64_t now_ms; /* the clock, for whom can set it */
+	int64_t now_ms; /* the clock, in tests that can set it */
 	enum circuit_effect effect;
 	struct circuit expected; /* not for CIRCUIT_REMOVED; NOW stands as 0, see cases_expected */
 	bool failure_time_is_now;
@@ -43,8 +43,8 @@ struct cases {
 	size_t count;
 };
 
-/* Reads the table, from the root of the source tree. A table that does not read ends the
- * program with one line that says where. */
+/* Reads the table, from the root of the source tree. An error in it ends the program with one
+ * line that says where. */
 void cases_load(struct cases *cases);
 void cases_free(struct cases *cases);
 

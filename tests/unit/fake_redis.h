@@ -1,6 +1,6 @@
 /*
- * A Redis that does as it is told, on 127.0.0.1 and on the test's own loop. Left alone, it
- * passes a handshake and answers +OK to everything else.
+ * A scripted Redis on 127.0.0.1, in the test's own loop. By default it passes a handshake and
+ * answers +OK to everything else.
  */
 #ifndef TEST_FAKE_REDIS_H
 #define TEST_FAKE_REDIS_H
@@ -26,7 +26,7 @@ struct fake_redis *fake_redis_new_on_ipv6(struct event_base *base);
 void fake_redis_free(struct fake_redis *fake);
 int fake_redis_port(const struct fake_redis *fake);
 
-/* From the next connection on: `bytes` first, then it is closed, or not. NULL: nothing. */
+/* From the next connection on: sends `bytes` first, then closes it, or not. NULL: nothing. */
 void fake_redis_greet(struct fake_redis *fake, const char *bytes, bool then_close);
 /* Reads no command and says nothing. */
 void fake_redis_silence(struct fake_redis *fake, bool silent);
@@ -34,10 +34,10 @@ void fake_redis_silence(struct fake_redis *fake, bool silent);
  * NULL answer is none. */
 void fake_redis_on(struct fake_redis *fake, const char *command, const char *answer,
 		   enum fake_then then);
-/* Forgets all of the above. */
+/* Back to the default. */
 void fake_redis_normal(struct fake_redis *fake);
 
-/* To each open connection, now. */
+/* Sends to each open connection, now. */
 void fake_redis_say(struct fake_redis *fake, const char *bytes);
 void fake_redis_release(struct fake_redis *fake);
 void fake_redis_close_all(struct fake_redis *fake);

@@ -50,13 +50,13 @@ static void run(const struct redis_server_process *server, const char *const *ar
 	snprintf(sock, sizeof(sock), "%s/sock", server->dir);
 	while (arguments && *arguments && argc < 63)
 		argv[argc++] = *arguments++;
-	/* It must not outlive a test that crashes. */
+	/* The server ends with the test, also if that crashes. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	execvp(argv[0], (char *const *)argv);
 	_exit(127);
 }
 
-/* A sentinel wants a file that it may write. */
+/* A sentinel writes its configuration file. */
 static void run_sentinel(const struct redis_server_process *server)
 {
 	char path[160];
@@ -78,7 +78,7 @@ static void run_sentinel(const struct redis_server_process *server)
 	_exit(127);
 }
 
-/* True when it answers; false when it has ended, as when another took the port. */
+/* True when it answers; false when it has ended, for example because its port was taken. */
 static bool comes_up(struct redis_server_process *server)
 {
 	char sock[160];

@@ -18,7 +18,7 @@ struct redis_server_process {
 };
 
 /* Starts it with further arguments ("--requirepass", "x", ..., NULL; or just NULL) and waits
- * until it listens. Fails the test where that does not work. */
+ * until it listens; the test fails if it does not. */
 void redis_server_start(struct redis_server_process *server, const char *const *arguments);
 
 /* A sentinel for the master on that port, "mymaster": it alone decides, within a second. */
@@ -33,18 +33,18 @@ void redis_server_kill(struct redis_server_process *server);
 /* Kills it, if it runs, and removes the directory. */
 void redis_server_stop(struct redis_server_process *server);
 
-/* A blocking connection for the test to look with; the caller frees it. */
+/* A blocking connection for the test itself; the caller frees it. */
 redisContext *redis_server_connect(const struct redis_server_process *server);
 
-/* Commands, written as for redisCommand. Each fails the test where no reply comes. */
+/* Commands, written as for redisCommand. The test fails if no reply comes. */
 
-/* The reply, an error too; the caller frees it. */
+/* The reply, which may be an error; the caller frees it. */
 redisReply *redis_reply(redisContext *c, const char *fmt, ...);
 
-/* The reply may be anything but an error. */
+/* The reply must not be an error. */
 void redis_run(redisContext *c, const char *fmt, ...);
 
-/* The reply is an integer, this one. */
+/* The reply must be this integer. */
 int64_t redis_integer(redisContext *c, const char *fmt, ...);
 
 /* The server's clock, epoch milliseconds. */

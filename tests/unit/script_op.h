@@ -1,6 +1,6 @@
 /*
- * The operation of a letter of circuit.lua, written out here: the letters are part of the
- * script's interface, and what sends them must not be what checks them.
+ * The operation that a letter of circuit.lua stands for, written out a second time: a test must
+ * not take the letters from the code that sends them.
  */
 #ifndef BREAKERD_TESTS_SCRIPT_OP_H
 #define BREAKERD_TESTS_SCRIPT_OP_H

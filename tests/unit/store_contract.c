@@ -46,7 +46,7 @@ static void run_until_answered(struct event_base *loop, struct answer *a)
 	while (a->count == 0)
 		event_base_loop(loop, EVLOOP_ONCE);
 	event_free(timer);
-	/* A second answer would come now. */
+	/* A second answer, which would be wrong, would come now. */
 	event_base_loop(loop, EVLOOP_NONBLOCK);
 	ck_assert_uint_eq(a->count, 1);
 }
@@ -330,7 +330,7 @@ START_TEST(what_is_cancelled_is_not_heard_of)
 	a.submitted = true;
 	if (op)
 		store_cancel(op);
-	/* Whatever was under way is answered before this is. */
+	/* Operations before this one are answered before it. */
 	do_ok("other", OP_FAILURE);
 	event_base_loop(base, EVLOOP_NONBLOCK);
 	ck_assert_uint_eq(a.count, 0);

@@ -1,6 +1,6 @@
 /*
- * What every store promises (store.h), as one suite: each store's test program adds it to
- * its own with a function that makes a fresh, empty store.
+ * What every store promises (store.h), as one suite. Each store's test program adds the suite to
+ * its own, with a function that makes a fresh, empty store.
  */
 #ifndef BREAKERD_TESTS_STORE_CONTRACT_H
 #define BREAKERD_TESTS_STORE_CONTRACT_H
@@ -12,9 +12,9 @@
 struct event_base;
 
 struct store_fixture {
-	/* An empty store, ready to serve, on base. Ends the test if it cannot be had. */
+	/* An empty store on base, ready to serve. Fails the test if it cannot be made. */
 	struct store *(*open)(struct event_base *base, const struct store_limits *limits);
-	/* Behind store_free; may be NULL. */
+	/* Called after store_free; may be NULL. */
 	void (*close)(void);
 	/* Now by the store's clock, epoch milliseconds. */
 	int64_t (*now_ms)(void);
