@@ -1,260 +1,290 @@
 /*
- * hiredis's redisContext without blocking, driven by events of our own, instead of its
- * redisAsyncContext: that one ends the process through an assert when the server talks
- * unasked, frees itself in the midst of a callback, and does both differently in 0.14 and
- * in 1.x. Formatting, buffers and the parser are hiredis's; the order of answers is ours.
+ * hiredis frees its context by itself when the connection fails, and answers with NULL what
+ * waits then. So a redis_conn outlives its context: `ac` is NULL once hiredis has freed it, and
+ * `dying` says that hiredis is about to.
  */
 #include "redis/conn.h"
 
 #include "base/clock.h"
+#include "base/timer.h"
+#include "redis/faults.h"
+#include "redis/fence.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <event2/event.h>
+#include <fcntl.h>
+#include <hiredis/async.h>
+/* Debian 12's hiredis leaves the first of these to whoever includes the second. */
+#include <hiredis/adapters/libevent.h>
+#include <hiredis/alloc.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/queue.h>
 #include <sys/un.h>
-#include <time.h>
-#include <unistd.h>
 
 /* A vanished host is noticed on an idle connection after some 8 seconds. */
 #define KEEPALIVE_IDLE_S     5
 #define KEEPALIVE_INTERVAL_S 1
 #define KEEPALIVE_COUNT      3
 
-/* Far over what we ask for. A peer that goes on beyond is not sane. */
-#define ANSWER_BYTES_MAX    (64u << 20)
-#define ANSWER_ELEMENTS_MAX 65536
-#define ANSWER_DEPTH_MAX    7
+#define CHANNEL_MAX 512
 
-struct waiting {
+/* A command that waits for its answer. */
+struct command {
 	redis_reply_fn *fn;
 	void *arg;
-	STAILQ_ENTRY(waiting) entry;
 };
 
 struct redis_conn {
 	struct redis_conn_events on;
-	redisContext *context;
-	redisReplyObjectFunctions functions; /* the defaults, but for one */
-	redisReplyObjectFunctions *defaults;
-	struct event *readable;
-	struct event *writable;
-	struct event *flush; /* writes at the end of the loop's turn, all at once */
-	STAILQ_HEAD(waiting_list, waiting) queue;
+	redisAsyncContext *ac; /* NULL once it has been freed */
+	struct redis_fence fence;
+	/* The adapter's, behind ours. */
+	void (*add_read)(void *data);
+	void (*del_read)(void *data);
+	void (*add_write)(void *data);
+	void (*del_write)(void *data);
+	struct event *flush; /* a timer of zero: what was sent in a turn is written at once */
 	size_t waiting;
 	int64_t silent_since_ms;
-	size_t answer_bytes; /* read since the last whole answer */
-	int early_errno;     /* connect(2) failed at once */
+	char why[256];        /* what it failed for */
+	const char *free_why; /* in redis_conn_free: what it is freed for */
+	char channel[CHANNEL_MAX];
 	bool up;
 	bool shut;
-	bool lost_count; /* it spoke unasked */
+	bool dying;
+	bool flushing;
 };
 
-void redis_place_print(const struct redis_place *place, char *out, size_t size)
-{
-	const struct sockaddr_in *in = (const void *)&place->address;
-	const struct sockaddr_in6 *in6 = (const void *)&place->address;
-	char text[INET6_ADDRSTRLEN] = "?";
-
-	if (place->address.ss_family == AF_UNIX) {
-		snprintf(out, size, "%s", ((const struct sockaddr_un *)in)->sun_path);
-	} else if (place->address.ss_family == AF_INET) {
-		inet_ntop(AF_INET, &in->sin_addr, text, sizeof(text));
-		snprintf(out, size, "%s:%d", text, ntohs(in->sin_port));
-	} else {
-		inet_ntop(AF_INET6, &in6->sin6_addr, text, sizeof(text));
-		snprintf(out, size, "[%s]:%d", text, ntohs(in6->sin6_port));
-	}
-}
+/* --- the end ------------------------------------------------------------------------------- */
 
 void redis_conn_shut(struct redis_conn *conn)
 {
 	conn->shut = true;
-	event_del(conn->readable);
-	event_del(conn->writable);
 	event_del(conn->flush);
+	if (!conn->ac || conn->dying)
+		return;
+	conn->del_read(conn->ac->ev.data);
+	conn->del_write(conn->ac->ev.data);
+}
+
+/* The words of an error that came unasked, as the greeting of a server that is full. */
+static const char *unasked_reason(struct redis_conn *conn, char *text, size_t size)
+{
+	redisReply reply = {.type = REDIS_REPLY_ERROR,
+			    .str = conn->fence.unasked_error,
+			    .len = strlen(conn->fence.unasked_error)};
+	const char *why = conn->on.check_reply ? conn->on.check_reply(conn->on.arg, &reply) : NULL;
+	char words[128];
+
+	if (why)
+		return why;
+	if (!conn->channel[0])
+		return "the server spoke without being asked";
+	redis_fault_words(reply.str, words, sizeof(words));
+	snprintf(text, size, "the server refuses SUBSCRIBE (%s)", words);
+	return text;
+}
+
+static const char *reason(struct redis_conn *conn, char *text, size_t size)
+{
+	const redisContext *c = &conn->ac->c;
+
+	if (conn->fence.why)
+		return conn->fence.why;
+	if (conn->fence.unasked_error[0])
+		return unasked_reason(conn, text, size);
+	if (!conn->up)
+		return c->errstr;
+	/* Which of these comes of a server that closes is a matter of what we were writing. */
+	if (c->err == REDIS_ERR_EOF || strcmp(c->errstr, strerror(ECONNRESET)) == 0 ||
+	    strcmp(c->errstr, strerror(EPIPE)) == 0)
+		return "the server closed the connection";
+	if (c->err == REDIS_ERR_PROTOCOL)
+		return "what answers there does not speak Redis's protocol";
+	snprintf(text, size, "the connection failed: %s", c->errstr);
+	return text;
 }
 
 static void conn_fail(struct redis_conn *conn, const char *why)
 {
 	if (conn->shut)
 		return;
+	if (why != conn->why)
+		snprintf(conn->why, sizeof(conn->why), "%s", why);
 	redis_conn_shut(conn);
-	conn->on.down(conn->on.arg, why);
+	conn->on.down(conn->on.arg, conn->why);
 }
 
-static void conn_fail_as_hiredis_says(struct redis_conn *conn)
+/* hiredis is about to free the context. */
+static void conn_dies(struct redis_conn *conn)
 {
-	const redisContext *context = conn->context;
-	char why[256];
+	char text[256];
 
-	if (context->err == REDIS_ERR_EOF)
-		snprintf(why, sizeof(why), "the server closed the connection");
-	else
-		snprintf(why, sizeof(why), "the connection failed: %s", context->errstr);
-	conn_fail(conn, why);
+	if (conn->dying)
+		return;
+	conn->dying = true;
+	if (!conn->shut)
+		conn_fail(conn, reason(conn, text, sizeof(text)));
 }
 
-static void conn_answer(struct redis_conn *conn, redisReply *reply)
+static const char *lost_why(const struct redis_conn *conn)
 {
-	struct waiting *first = STAILQ_FIRST(&conn->queue);
-	const char *why = NULL;
+	if (conn->why[0] || !conn->free_why)
+		return conn->why;
+	return conn->free_why;
+}
 
-	STAILQ_REMOVE_HEAD(&conn->queue, entry);
+static void on_disconnect(const redisAsyncContext *ac, int status)
+{
+	struct redis_conn *conn = ac->data;
+
+	(void)status;
+	conn_dies(conn);
+	conn->ac = NULL;
+	conn->waiting = 0;
+}
+
+/* --- answers ------------------------------------------------------------------------------- */
+
+static void conn_heard(struct redis_conn *conn)
+{
 	conn->waiting--;
 	conn->silent_since_ms = clock_ms();
-	if (conn->on.judge)
-		why = conn->on.judge(conn->on.arg, reply);
-	first->fn(first->arg, why ? REDIS_REFUSED : REDIS_REPLY, why ? NULL : reply, why);
-	free(first);
 }
 
-static bool is_answer(const redisReply *reply)
+static void on_reply(redisAsyncContext *ac, void *r, void *privdata)
 {
-#ifdef REDIS_REPLY_PUSH
-	if (reply->type == REDIS_REPLY_PUSH)
-		return false;
-#endif
-	return reply->type >= REDIS_REPLY_STRING;
-}
-
-static void conn_unasked(struct redis_conn *conn, const redisReply *reply)
-{
+	struct redis_conn *conn = ac->data;
+	struct command command = *(struct command *)privdata;
 	const char *why = NULL;
 
-	if (conn->on.unasked && conn->on.unasked(conn->on.arg, reply))
-		return;
-	if (conn->on.judge && reply->type == REDIS_REPLY_ERROR)
-		why = conn->on.judge(conn->on.arg, reply);
-	conn_fail(conn, why ? why : "the server spoke without being asked");
-	/* Whose the next answers are is not known any more. */
-	conn->lost_count = true;
-}
-
-/* Hands out what the reader has. Also of a connection that is shut: these were answered. */
-static void conn_parse(struct redis_conn *conn)
-{
-	redisReader *reader = conn->context->reader;
-	void *reply = NULL;
-
-	while (!conn->lost_count && redisReaderGetReply(reader, &reply) == REDIS_OK && reply) {
-		conn->answer_bytes = 0;
-		if (STAILQ_EMPTY(&conn->queue) || !is_answer(reply))
-			conn_unasked(conn, reply);
-		else
-			conn_answer(conn, reply);
-		freeReplyObject(reply);
-	}
-	if (reader->err == REDIS_ERR_PROTOCOL)
-		conn_fail(conn, "what answers there does not speak Redis's protocol");
-	else if (reader->err)
-		conn_fail(conn, "the server sent a larger answer than can be");
-	else if (conn->answer_bytes > ANSWER_BYTES_MAX)
-		conn_fail(conn, "the server sent a larger answer than can be");
-}
-
-/* True if it may be called again for more. */
-static bool conn_read(struct redis_conn *conn)
-{
-	redisReader *reader = conn->context->reader;
-	size_t had = reader->len;
-
-	if (redisBufferRead(conn->context) != REDIS_OK) {
-		conn_fail_as_hiredis_says(conn);
-		return false;
-	}
-	if (reader->len == had)
-		return false;
-	conn->answer_bytes += reader->len - had;
-	conn_parse(conn);
-	return !conn->shut;
-}
-
-static void conn_write(struct redis_conn *conn)
-{
-	int done = 0;
-
-	if (redisBufferWrite(conn->context, &done) == REDIS_OK) {
-		if (!done)
-			event_add(conn->writable, NULL);
+	free(privdata);
+	if (!r) {
+		conn->waiting--;
+		conn_dies(conn);
+		command.fn(command.arg, REDIS_LOST, NULL, lost_why(conn));
 		return;
 	}
-	/* A server that turns us away says why, and closes: hear that first. hiredis reads
-	 * nothing once it has met an error. */
-	conn->context->err = 0;
-	while (conn_read(conn))
-		continue;
-	conn_fail(conn, "the server closed the connection");
+	conn_heard(conn);
+	if (conn->on.check_reply)
+		why = conn->on.check_reply(conn->on.arg, r);
+	command.fn(command.arg, why ? REDIS_REFUSED : REDIS_REPLY, why ? NULL : r, why);
 }
 
-/* Out of the range of ephemeral ports a socket can meet itself when nobody listens, and
- * would then keep the server from its own port. */
-static bool met_itself(int fd)
+/* The fence lets no other shape come so far. */
+static void on_message(redisAsyncContext *ac, void *r, void *privdata)
 {
-	struct redis_place own = {.len = sizeof(own.address)};
-	struct redis_place peer = {.len = sizeof(peer.address)};
+	struct redis_conn *conn = ac->data;
+	const redisReply *last = r ? ((redisReply *)r)->element[2] : NULL;
 
-	return getsockname(fd, (struct sockaddr *)&own.address, &own.len) == 0 &&
-	       getpeername(fd, (struct sockaddr *)&peer.address, &peer.len) == 0 &&
-	       own.address.ss_family != AF_UNIX && own.len == peer.len &&
-	       memcmp(&own.address, &peer.address, own.len) == 0;
-}
-
-static int connect_errno(int fd)
-{
-	int error = 0;
-	socklen_t len = sizeof(error);
-
-	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
-		return errno;
-	return error == 0 && met_itself(fd) ? ECONNREFUSED : error;
-}
-
-static void conn_connected(struct redis_conn *conn)
-{
-	int error = conn->early_errno ? conn->early_errno : connect_errno(conn->context->fd);
-
-	if (error == EINPROGRESS || error == EALREADY) {
-		event_add(conn->writable, NULL);
-	} else if (error) {
-		conn_fail(conn, strerror(error));
-	} else {
-		conn->up = true;
-		event_add(conn->readable, NULL);
-		conn->on.up(conn->on.arg);
+	(void)privdata;
+	if (!last) {
+		conn_dies(conn);
+		return;
+	}
+	if (conn->shut)
+		return;
+	if (last->type == REDIS_REPLY_STRING) {
+		if (conn->on.message)
+			conn->on.message(conn->on.arg, last->str, last->len);
+	} else if (conn->waiting > 0) {
+		conn_heard(conn);
+		if (conn->on.subscribed)
+			conn->on.subscribed(conn->on.arg);
 	}
 }
 
-static void on_readable(evutil_socket_t fd, short what, void *arg)
+/* --- the loop's side ----------------------------------------------------------------------- */
+
+static struct redis_conn *conn_of(void *adapter_data)
 {
-	(void)fd;
-	(void)what;
-	conn_read(arg);
+	return ((redisLibeventEvents *)adapter_data)->context->data;
 }
 
-static void on_writable(evutil_socket_t fd, short what, void *arg)
+/* hiredis asks for this after each read, before it parses what was read. */
+static void on_want_read(void *data)
+{
+	struct redis_conn *conn = conn_of(data);
+
+	if (conn->shut)
+		return;
+	conn->add_read(data);
+	redis_fence_check_buffer(&conn->fence);
+}
+
+/* hiredis asks for this when there is something to write. The adapter would wait for the socket
+ * to be writable; it nearly always is. */
+static void on_want_write(void *data)
+{
+	struct redis_conn *conn = conn_of(data);
+
+	if (conn->shut)
+		return;
+	if (!conn->up || conn->flushing)
+		conn->add_write(data);
+	else if (!event_pending(conn->flush, EV_TIMEOUT, NULL))
+		timer_arm(conn->flush, 0);
+}
+
+static void on_flush(evutil_socket_t fd, short what, void *arg)
 {
 	struct redis_conn *conn = arg;
 
 	(void)fd;
 	(void)what;
-	if (conn->up)
-		conn_write(conn);
-	else
-		conn_connected(conn);
+	if (!conn->ac) {
+		/* connect(2) failed at once. */
+		conn_fail(conn, conn->why);
+		return;
+	}
+	conn->flushing = true;
+	redisAsyncHandleWrite(conn->ac);
+	conn->flushing = false;
+}
+
+/* --- connecting ---------------------------------------------------------------------------- */
+
+/* Out of the range of ephemeral ports a socket can meet itself when nobody listens, and
+ * would then keep the server from its own port. */
+static bool met_itself(int fd)
+{
+	struct redis_address own = {.len = sizeof(own.sockaddr)};
+	struct redis_address peer = {.len = sizeof(peer.sockaddr)};
+
+	return getsockname(fd, (struct sockaddr *)&own.sockaddr, &own.len) == 0 &&
+	       getpeername(fd, (struct sockaddr *)&peer.sockaddr, &peer.len) == 0 &&
+	       own.sockaddr.ss_family != AF_UNIX && own.len == peer.len &&
+	       memcmp(&own.sockaddr, &peer.sockaddr, own.len) == 0;
+}
+
+static void on_connect(const redisAsyncContext *ac, int status)
+{
+	struct redis_conn *conn = ac->data;
+
+	if (status != REDIS_OK) {
+		conn_dies(conn);
+		conn->ac = NULL;
+	} else if (met_itself(ac->c.fd)) {
+		conn_fail(conn, strerror(ECONNREFUSED));
+	} else if (!conn->shut) {
+		conn->up = true;
+		conn->on.up(conn->on.arg);
+	}
 }
 
 /* Failing to set one is no reason not to be connected. */
-static void tune(int fd)
+static void tune(int fd, bool tcp)
 {
 	int on = 1, idle = KEEPALIVE_IDLE_S, interval = KEEPALIVE_INTERVAL_S;
 	int count = KEEPALIVE_COUNT;
 
+	fcntl(fd, F_SETFD, FD_CLOEXEC);
+	if (!tcp)
+		return;
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
@@ -262,130 +292,122 @@ static void tune(int fd)
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
 }
 
-#if HIREDIS_MAJOR >= 1
-#define ELEMENTS size_t
-#else
-#define ELEMENTS int
-#endif
-
-/* A line of garbage may announce two thousand million elements, and hiredis believes it;
- * 1.x also any depth, and then frees it by recursion. */
-static void *create_array(const redisReadTask *task, ELEMENTS elements)
+/* hiredis takes text. That of an address is not looked up anywhere. */
+static redisAsyncContext *open_context(const struct redis_address *address)
 {
-	const struct redis_conn *conn = task->privdata;
-	unsigned depth = 0;
+	const struct sockaddr *sockaddr = (const void *)&address->sockaddr;
+	char host[NI_MAXHOST], port[NI_MAXSERV];
 
-	for (const redisReadTask *up = task->parent; up && depth < ANSWER_DEPTH_MAX;
-	     up = up->parent)
-		depth++;
-	if (elements > ANSWER_ELEMENTS_MAX || depth == ANSWER_DEPTH_MAX)
+	if (sockaddr->sa_family == AF_UNIX)
+		return redisAsyncConnectUnix(
+			((const struct sockaddr_un *)(const void *)sockaddr)->sun_path);
+	if (getnameinfo(sockaddr, address->len, host, sizeof(host), port, sizeof(port),
+			NI_NUMERICHOST | NI_NUMERICSERV) != 0)
 		return NULL;
-	return conn->defaults->createArray(task, elements);
+	return redisAsyncConnect(host, (int)strtol(port, NULL, 10));
 }
 
-static bool open_context(struct redis_conn *conn, int fd)
+static int attach(struct redis_conn *conn, struct event_base *base, bool tcp)
 {
-	conn->context = redisConnectFd(fd);
-	if (!conn->context)
-		return false;
-	/* redisConnectFd takes it for a blocking one. */
-	conn->context->flags &= ~REDIS_BLOCK;
-	conn->defaults = conn->context->reader->fn;
-	conn->functions = *conn->defaults;
-	conn->functions.createArray = create_array;
-	conn->context->reader->fn = &conn->functions;
-	conn->context->reader->privdata = conn;
-	return true;
-}
+	redisAsyncContext *ac = conn->ac;
 
-/* The socket, or -1; a connect that fails at once is kept for the loop. */
-static int open_socket(struct redis_conn *conn, const struct redis_place *place)
-{
-	int fd = socket(place->address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-
-	if (fd < 0)
+	ac->data = conn;
+	tune(ac->c.fd, tcp);
+	redis_fence_init(&conn->fence, ac);
+	if (redisLibeventAttach(ac, base) != REDIS_OK)
 		return -1;
-	if (place->address.ss_family != AF_UNIX)
-		tune(fd);
-	if (connect(fd, (const struct sockaddr *)&place->address, place->len) < 0 &&
-	    errno != EINPROGRESS)
-		conn->early_errno = errno;
-	return fd;
+	conn->add_read = ac->ev.addRead;
+	conn->del_read = ac->ev.delRead;
+	conn->add_write = ac->ev.addWrite;
+	conn->del_write = ac->ev.delWrite;
+	ac->ev.addRead = on_want_read;
+	ac->ev.addWrite = on_want_write;
+	redisAsyncSetDisconnectCallback(ac, on_disconnect);
+	return redisAsyncSetConnectCallback(ac, on_connect) == REDIS_OK ? 0 : -1;
 }
 
-static bool open_events(struct redis_conn *conn, struct event_base *base)
-{
-	int fd = conn->context->fd;
-
-	conn->readable = event_new(base, fd, EV_READ | EV_PERSIST, on_readable, conn);
-	conn->writable = event_new(base, fd, EV_WRITE, on_writable, conn);
-	conn->flush = event_new(base, -1, 0, on_writable, conn);
-	return conn->readable && conn->writable && conn->flush;
-}
-
-static void conn_destroy(struct redis_conn *conn)
-{
-	/* The events first: closing the socket takes it out of the poll set behind their back. */
-	if (conn->readable)
-		event_free(conn->readable);
-	if (conn->writable)
-		event_free(conn->writable);
-	if (conn->flush)
-		event_free(conn->flush);
-	redisFree(conn->context);
-	free(conn);
-}
-
-struct redis_conn *redis_conn_new(struct event_base *base, const struct redis_place *place,
+struct redis_conn *redis_conn_new(struct event_base *base, const struct redis_address *address,
 				  const struct redis_conn_events *events)
 {
 	struct redis_conn *conn = calloc(1, sizeof(*conn));
-	int fd;
 
 	if (!conn)
 		return NULL;
 	conn->on = *events;
-	STAILQ_INIT(&conn->queue);
-	fd = open_socket(conn, place);
-	if (fd < 0)
+	conn->flush = evtimer_new(base, on_flush, conn);
+	conn->ac = open_context(address);
+	if (!conn->flush || !conn->ac)
 		goto fail;
-	if (!open_context(conn, fd)) {
-		close(fd);
+	if (conn->ac->err) {
+		snprintf(conn->why, sizeof(conn->why), "%s", conn->ac->errstr);
+		redisAsyncFree(conn->ac);
+		conn->ac = NULL;
+		timer_arm(conn->flush, 0);
+	} else if (attach(conn, base, address->sockaddr.ss_family != AF_UNIX) < 0) {
 		goto fail;
 	}
-	if (!open_events(conn, base))
-		goto fail;
-	if (conn->early_errno)
-		event_active(conn->flush, EV_WRITE, 0);
-	else
-		event_add(conn->writable, NULL);
 	return conn;
 fail:
-	conn_destroy(conn);
+	if (conn->ac)
+		redisAsyncFree(conn->ac);
+	if (conn->flush)
+		event_free(conn->flush);
+	free(conn);
 	return NULL;
+}
+
+void redis_conn_free(struct redis_conn *conn, const char *why)
+{
+	if (!conn)
+		return;
+	redis_conn_shut(conn);
+	conn->free_why = why;
+	if (conn->ac)
+		redisAsyncFree(conn->ac);
+	event_free(conn->flush);
+	free(conn);
+}
+
+/* --- commands ------------------------------------------------------------------------------ */
+
+static void conn_sent(struct redis_conn *conn)
+{
+	if (conn->waiting++ == 0)
+		conn->silent_since_ms = clock_ms();
 }
 
 int redis_conn_send(struct redis_conn *conn, redis_reply_fn *fn, void *arg, int argc,
 		    const char **argv, const size_t *argvlen)
 {
-	struct waiting *last;
+	struct command *command;
 
-	if (!conn->up || conn->shut)
+	if (!conn->up || conn->shut || conn->channel[0])
 		return -1;
-	last = malloc(sizeof(*last));
-	if (!last)
+	command = malloc(sizeof(*command));
+	if (!command)
 		return -1;
-	if (redisAppendCommandArgv(conn->context, argc, argv, argvlen) != REDIS_OK) {
-		free(last);
+	*command = (struct command){.fn = fn, .arg = arg};
+	if (redisAsyncCommandArgv(conn->ac, on_reply, command, argc, argv, argvlen) != REDIS_OK) {
+		free(command);
 		return -1;
 	}
-	last->fn = fn;
-	last->arg = arg;
-	if (conn->waiting++ == 0)
-		conn->silent_since_ms = clock_ms();
-	STAILQ_INSERT_TAIL(&conn->queue, last, entry);
-	if (!event_pending(conn->writable, EV_WRITE, NULL))
-		event_active(conn->flush, EV_WRITE, 0);
+	conn_sent(conn);
+	return 0;
+}
+
+int redis_conn_subscribe(struct redis_conn *conn, const char *channel)
+{
+	const char *argv[] = {"SUBSCRIBE", channel};
+	const size_t lens[] = {9, strlen(channel)};
+
+	if (!conn->up || conn->shut || lens[1] == 0 || lens[1] >= sizeof(conn->channel) ||
+	    (conn->channel[0] && strcmp(conn->channel, channel) != 0))
+		return -1;
+	memcpy(conn->channel, channel, lens[1] + 1);
+	conn->fence.channel = conn->channel;
+	if (redisAsyncCommandArgv(conn->ac, on_message, NULL, 2, argv, lens) != REDIS_OK)
+		return -1;
+	conn_sent(conn);
 	return 0;
 }
 
@@ -397,20 +419,4 @@ size_t redis_conn_waiting(const struct redis_conn *conn)
 int64_t redis_conn_silent_since_ms(const struct redis_conn *conn)
 {
 	return conn->silent_since_ms;
-}
-
-void redis_conn_free(struct redis_conn *conn, const char *why)
-{
-	struct waiting *first;
-
-	if (!conn)
-		return;
-	redis_conn_shut(conn);
-	while ((first = STAILQ_FIRST(&conn->queue))) {
-		STAILQ_REMOVE_HEAD(&conn->queue, entry);
-		conn->waiting--;
-		first->fn(first->arg, REDIS_LOST, NULL, why);
-		free(first);
-	}
-	conn_destroy(conn);
 }

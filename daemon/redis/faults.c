@@ -54,37 +54,24 @@ const char *redis_fault(const redisReply *reply)
 	return NULL;
 }
 
-/* What is no word of the server's. */
-enum { FAILED_LOOKUP, FAILED_CONNECT, FAILED_HANDSHAKE, FAILED_LOST, FAILED_UNANSWERED, FAILED };
+/* The first labels are those of enum redis_failed_at, the others the table's. */
+#define FAILED (REDIS_FAILED_UNANSWERED + 1)
 
-unsigned redis_failure(const char *why, enum redis_link_state state)
+unsigned redis_failure(const char *why, enum redis_failed_at at)
 {
 	for (unsigned i = 0; FAILED + i < REDIS_FAILURES; i++) {
 		if (faults[i].says == why)
 			return FAILED + i;
 	}
-	switch (state) {
-	case LINK_RESOLVING:
-		return FAILED_LOOKUP;
-	case LINK_CONNECTING:
-		return FAILED_CONNECT;
-	case LINK_HANDSHAKE:
-		return FAILED_HANDSHAKE;
-	case LINK_SUSPECT:
-		return FAILED_UNANSWERED;
-	case LINK_READY:
-	case LINK_BACKOFF:
-		break;
-	}
-	return FAILED_LOST;
+	return at;
 }
 
 const char *redis_failure_label(unsigned failure)
 {
 	static const char *const labels[FAILED] = {
-		[FAILED_LOOKUP] = "lookup",         [FAILED_CONNECT] = "connect",
-		[FAILED_HANDSHAKE] = "handshake",   [FAILED_LOST] = "lost",
-		[FAILED_UNANSWERED] = "unanswered",
+		[REDIS_FAILED_LOOKUP] = "lookup",         [REDIS_FAILED_CONNECT] = "connect",
+		[REDIS_FAILED_HANDSHAKE] = "handshake",   [REDIS_FAILED_LOST] = "lost",
+		[REDIS_FAILED_UNANSWERED] = "unanswered",
 	};
 
 	return failure < FAILED ? labels[failure] : faults[failure - FAILED].label;

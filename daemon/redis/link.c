@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "base/timer.h"
 #include "redis/conn.h"
 #include "redis/faults.h"
 #include "redis/handshake.h"
@@ -43,14 +44,14 @@ struct redis_link {
 
 	struct event *timer;    /* the state's own: connect, handshake, suspect, backoff, settled */
 	struct event *watchdog; /* on the oldest command in flight */
-	struct event
-		*turn; /* the end of the loop's turn: what ended is freed, what is next begins */
+	/* A timer of zero: frees what ended, begins what is next. */
+	struct event *deferred;
 
 	struct redis_lookup *lookup;     /* REDIS_TCP, while RESOLVING */
 	struct redis_sentinel *sentinel; /* REDIS_SENTINEL: asks, and watches while READY */
-	struct redis_places places;
-	size_t place; /* the one in use */
-	size_t tried; /* in this attempt */
+	struct redis_addresses addresses;
+	size_t address; /* the one in use */
+	size_t tried;   /* in this attempt */
 	struct redis_conn *conn;
 	struct redis_handshake handshake;
 
@@ -67,18 +68,6 @@ struct redis_link {
 	struct log_budget log_budget;
 	bool log_owes_ready; /* the line on being ready was held back */
 };
-
-static struct timeval interval(int64_t ms)
-{
-	return (struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
-}
-
-static void arm(struct event *timer, int64_t ms)
-{
-	struct timeval after = interval(ms);
-
-	event_add(timer, &after);
-}
 
 /* --- what is written to the log --- */
 
@@ -182,13 +171,31 @@ static void link_enter(struct redis_link *link, enum redis_link_state state, con
 		link->options.on_news(link->options.arg);
 }
 
+static enum redis_failed_at failed_at(enum redis_link_state state)
+{
+	switch (state) {
+	case LINK_RESOLVING:
+		return REDIS_FAILED_LOOKUP;
+	case LINK_CONNECTING:
+		return REDIS_FAILED_CONNECT;
+	case LINK_HANDSHAKE:
+		return REDIS_FAILED_HANDSHAKE;
+	case LINK_SUSPECT:
+		return REDIS_FAILED_UNANSWERED;
+	case LINK_READY:
+	case LINK_BACKOFF:
+		break;
+	}
+	return REDIS_FAILED_LOST;
+}
+
 /*
  * The attempt, or the connection, has failed. Nothing more happens on it; it is freed, and
- * what waits on it answered, at the end of the turn, as this may be its own callback.
+ * what waits on it answered, by `deferred`, as this may be its own callback.
  */
 static void link_drop(struct redis_link *link, const char *reason)
 {
-	unsigned failure = redis_failure(reason, link->state);
+	unsigned failure = redis_failure(reason, failed_at(link->state));
 	char full[400], where[200];
 
 	if (link->state == LINK_BACKOFF)
@@ -196,9 +203,9 @@ static void link_drop(struct redis_link *link, const char *reason)
 	if (link->conn)
 		redis_conn_shut(link->conn);
 	event_del(link->watchdog);
-	event_active(link->turn, EV_TIMEOUT, 0);
+	timer_arm(link->deferred, 0);
 	if (link->state == LINK_CONNECTING || link->state == LINK_HANDSHAKE) {
-		redis_place_print(&link->places.at[link->place], where, sizeof(where));
+		redis_address_print(&link->addresses.at[link->address], where, sizeof(where));
 		snprintf(full, sizeof(full), "%s%s: %s",
 			 link->state == LINK_CONNECTING ? "cannot connect to " : "", where, reason);
 		reason = full;
@@ -207,13 +214,13 @@ static void link_drop(struct redis_link *link, const char *reason)
 		link->metrics->redis_disconnects++;
 	/* An address that is no good is not the first to be tried the next time; where it
 	 * was merely refused, the others are tried at once. */
-	if (!link->was_ready && link->places.count > 0) {
-		link->place = (link->place + 1) % link->places.count;
+	if (!link->was_ready && link->addresses.count > 0) {
+		link->address = (link->address + 1) % link->addresses.count;
 		if (link->sentinel)
 			redis_sentinel_distrust(link->sentinel);
 	}
 	link->was_ready = false;
-	if (link->state == LINK_CONNECTING && ++link->tried < link->places.count &&
+	if (link->state == LINK_CONNECTING && ++link->tried < link->addresses.count &&
 	    event_pending(link->timer, EV_TIMEOUT, NULL))
 		return;
 	link->failures++;
@@ -242,7 +249,7 @@ static void watch(struct redis_link *link)
 {
 	if (link->state == LINK_READY && redis_conn_waiting(link->conn) > 0 &&
 	    !event_pending(link->watchdog, EV_TIMEOUT, NULL))
-		arm(link->watchdog, link->options.command_timeout_ms);
+		timer_arm(link->watchdog, link->options.command_timeout_ms);
 }
 
 static void link_ready(struct redis_link *link)
@@ -250,7 +257,7 @@ static void link_ready(struct redis_link *link)
 	link->missed = 0;
 	link_enter(link, LINK_READY, "");
 	/* If it lasts so long, the attempts before it are forgotten. */
-	arm(link->timer, link->options.backoff_max_ms);
+	timer_arm(link->timer, link->options.backoff_max_ms);
 	watch(link);
 }
 
@@ -278,7 +285,7 @@ static void link_suspect(struct redis_link *link, const char *reason)
 		return;
 	}
 	link_enter(link, LINK_SUSPECT, reason);
-	arm(link->timer, patience < SUSPECT_MAX_MS ? patience : SUSPECT_MAX_MS);
+	timer_arm(link->timer, patience < SUSPECT_MAX_MS ? patience : SUSPECT_MAX_MS);
 }
 
 static void on_watchdog(evutil_socket_t fd, short what, void *arg)
@@ -292,13 +299,13 @@ static void on_watchdog(evutil_socket_t fd, short what, void *arg)
 		return;
 	silent_ms = clock_ms() - redis_conn_silent_since_ms(link->conn);
 	if (silent_ms < (int64_t)link->options.command_timeout_ms)
-		arm(link->watchdog, (int64_t)link->options.command_timeout_ms - silent_ms);
+		timer_arm(link->watchdog, (int64_t)link->options.command_timeout_ms - silent_ms);
 	else
 		link_suspect(link, "the server leaves commands unanswered");
 }
 
 /* Sees each answer on the connection first. */
-static const char *on_judge(void *arg, const redisReply *reply)
+static const char *on_check_reply(void *arg, const redisReply *reply)
 {
 	struct redis_link *link = arg;
 	const char *fault;
@@ -336,7 +343,7 @@ static void describe_server(struct redis_link *link)
 	const struct redis_server *server = &link->handshake.server;
 	char where[200];
 
-	redis_place_print(&link->places.at[link->place], where, sizeof(where));
+	redis_address_print(&link->addresses.at[link->address], where, sizeof(where));
 	snprintf(link->server, sizeof(link->server), "%s%s%s at %s", server->name,
 		 server->version[0] ? " " : "", server->version, where);
 }
@@ -368,7 +375,7 @@ static void on_up(void *arg)
 	struct redis_link *link = arg;
 
 	link_enter(link, LINK_HANDSHAKE, NULL);
-	arm(link->timer, link->options.handshake_timeout_ms);
+	timer_arm(link->timer, link->options.handshake_timeout_ms);
 	if (redis_handshake_begin(&link->handshake, link->conn, &link->target, link->options.script,
 				  on_handshake, link) < 0)
 		link_drop(link, "out of memory");
@@ -383,39 +390,39 @@ static void link_connect(struct redis_link *link)
 {
 	struct redis_conn_events events = {.up = on_up,
 					   .down = on_down,
-					   .judge = on_judge,
+					   .check_reply = on_check_reply,
 					   .arg = link};
 
 	if (link->state != LINK_CONNECTING)
 		link_enter(link, LINK_CONNECTING, NULL);
-	link->conn = redis_conn_new(link->base, &link->places.at[link->place], &events);
+	link->conn = redis_conn_new(link->base, &link->addresses.at[link->address], &events);
 	if (!link->conn)
 		link_drop(link, "out of memory or of descriptors");
 }
 
-static void on_places(void *arg, const struct redis_places *places, const char *why)
+static void on_addresses(void *arg, const struct redis_addresses *addresses, const char *why)
 {
 	struct redis_link *link = arg;
 
-	if (!places) {
+	if (!addresses) {
 		link_drop(link, why);
 		return;
 	}
-	link->places = *places;
-	link->place %= places->count;
-	event_active(link->turn, EV_TIMEOUT, 0);
+	link->addresses = *addresses;
+	link->address %= addresses->count;
+	timer_arm(link->deferred, 0);
 }
 
-static void unix_place(struct redis_link *link)
+static void unix_address(struct redis_link *link)
 {
-	struct sockaddr_un *un = (struct sockaddr_un *)&link->places.at[0].address;
+	struct sockaddr_un *un = (struct sockaddr_un *)&link->addresses.at[0].sockaddr;
 
-	memset(&link->places, 0, sizeof(link->places));
+	memset(&link->addresses, 0, sizeof(link->addresses));
 	un->sun_family = AF_UNIX;
 	memcpy(un->sun_path, link->target.path, sizeof(link->target.path));
-	link->places.at[0].len = sizeof(*un);
-	link->places.count = 1;
-	link->place = 0;
+	link->addresses.at[0].len = sizeof(*un);
+	link->addresses.count = 1;
+	link->address = 0;
 }
 
 static void on_moved(void *arg, const char *why)
@@ -425,15 +432,15 @@ static void on_moved(void *arg, const char *why)
 
 static void link_begin(struct redis_link *link)
 {
-	const struct redis_address *host = &link->target.hosts[0];
+	const struct redis_host *host = &link->target.hosts[0];
 	unsigned patience_ms = link->options.connect_timeout_ms / 3;
 
 	link->tried = 0;
-	link->places.count = 0;
+	link->addresses.count = 0;
 	link_enter(link, LINK_RESOLVING, NULL);
-	arm(link->timer, link->options.connect_timeout_ms);
+	timer_arm(link->timer, link->options.connect_timeout_ms);
 	if (link->target.kind == REDIS_UNIX) {
-		unix_place(link);
+		unix_address(link);
 		link_connect(link);
 		return;
 	}
@@ -442,7 +449,7 @@ static void link_begin(struct redis_link *link)
 		return;
 	}
 	link->lookup = redis_lookup_new(link->base, host->host, host->port, patience_ms, NULL,
-					on_places, link);
+					on_addresses, link);
 	if (!link->lookup)
 		link_drop(link, "out of memory");
 }
@@ -479,12 +486,12 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 		if (link->log_owes_ready)
 			log_ready(link, LINK_READY);
 		if (link->log_owes_ready)
-			arm(link->timer, LOG_LINE_EACH_MS);
+			timer_arm(link->timer, LOG_LINE_EACH_MS);
 		break;
 	}
 }
 
-static void on_turn(evutil_socket_t fd, short what, void *arg)
+static void on_deferred(evutil_socket_t fd, short what, void *arg)
 {
 	struct redis_link *link = arg;
 	struct redis_conn *conn = link->conn;
@@ -499,8 +506,8 @@ static void on_turn(evutil_socket_t fd, short what, void *arg)
 		redis_sentinel_stop(link->sentinel);
 	redis_conn_free(conn, link->reason);
 	if (link->state == LINK_BACKOFF)
-		arm(link->timer, backoff_ms(link));
-	else if (link->places.count > 0)
+		timer_arm(link->timer, backoff_ms(link));
+	else if (link->addresses.count > 0)
 		link_connect(link);
 	else
 		link_begin(link);
@@ -511,7 +518,9 @@ struct redis_link *redis_link_new(struct event_base *base, const struct redis_ta
 				  struct log *log)
 {
 	struct redis_link *link = calloc(1, sizeof(*link));
-	struct redis_sentinel_events events = {.found = on_places, .moved = on_moved, .arg = link};
+	struct redis_sentinel_events events = {.found = on_addresses,
+					       .moved = on_moved,
+					       .arg = link};
 
 	if (!link)
 		return NULL;
@@ -530,15 +539,15 @@ struct redis_link *redis_link_new(struct event_base *base, const struct redis_ta
 	redis_target_print(target, link->server, sizeof(link->server));
 	link->timer = evtimer_new(base, on_timer, link);
 	link->watchdog = evtimer_new(base, on_watchdog, link);
-	link->turn = event_new(base, -1, 0, on_turn, link);
+	link->deferred = evtimer_new(base, on_deferred, link);
 	if (target->kind == REDIS_SENTINEL)
 		link->sentinel = redis_sentinel_new(base, &link->target, &events);
-	if (!link->timer || !link->watchdog || !link->turn ||
+	if (!link->timer || !link->watchdog || !link->deferred ||
 	    (target->kind == REDIS_SENTINEL && !link->sentinel)) {
 		redis_link_free(link);
 		return NULL;
 	}
-	event_active(link->turn, EV_TIMEOUT, 0);
+	timer_arm(link->deferred, 0);
 	return link;
 }
 
@@ -591,8 +600,8 @@ void redis_link_free(struct redis_link *link)
 		event_free(link->timer);
 	if (link->watchdog)
 		event_free(link->watchdog);
-	if (link->turn)
-		event_free(link->turn);
+	if (link->deferred)
+		event_free(link->deferred);
 	redis_lookup_free(link->lookup);
 	redis_sentinel_free(link->sentinel);
 	/* What is answered now finds a link that takes nothing. */

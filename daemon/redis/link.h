@@ -11,7 +11,8 @@
 #ifndef BREAKERD_REDIS_LINK_H
 #define BREAKERD_REDIS_LINK_H
 
-#include <hiredis/hiredis.h>
+#include "redis/conn.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -30,21 +31,6 @@ enum redis_link_state {
 	LINK_BACKOFF,
 };
 #define REDIS_LINK_STATES (LINK_BACKOFF + 1)
-
-enum redis_outcome {
-	REDIS_REPLY,   /* an answer, an error of the operation's own included */
-	REDIS_REFUSED, /* the server will not serve us at all (READONLY, LOADING, NOAUTH, ...):
-			  surely not applied, and the link goes down; why says it */
-	REDIS_LOST,    /* handed over, and no answer will come: the link went down */
-};
-
-/*
- * The answer to a command: comes exactly once for each one that redis_link_send took, never
- * from inside it, also when the link is freed (REDIS_LOST). `reply` is set with
- * REDIS_REPLY, and lives until the callback returns. It may send, but not free the link.
- */
-typedef void redis_reply_fn(void *arg, enum redis_outcome outcome, const redisReply *reply,
-			    const char *why);
 
 struct redis_link_options {
 	unsigned connect_timeout_ms; /* name look-up and connect together */
@@ -69,8 +55,9 @@ struct redis_link *redis_link_new(struct event_base *base, const struct redis_ta
 bool redis_link_ready(const struct redis_link *link);
 
 /*
- * Hands over a command. 0: the callback will come. -1: it was surely not sent, and the
- * callback never comes. Commands are answered in the order in which they were handed over.
+ * Hands over a command. 0: the callback will come, also when the link is freed; it may send, but
+ * not free the link. -1: it was surely not sent, and the callback never comes. Commands are
+ * answered in the order in which they were handed over.
  */
 int redis_link_send(struct redis_link *link, redis_reply_fn *fn, void *arg, int argc,
 		    const char **argv, const size_t *argvlen);

@@ -5,6 +5,8 @@
  */
 #include "redis/lookup.h"
 
+#include "base/timer.h"
+
 #include <arpa/inet.h>
 #include <event2/dns.h>
 #include <event2/event.h>
@@ -29,7 +31,7 @@ struct redis_lookup {
 	struct event *deliver;
 	struct evdns_base *dns;
 	struct question questions[2];
-	struct redis_places places;
+	struct redis_addresses addresses;
 	char host[256];
 	unsigned short port;
 	const char *trouble; /* the nameservers' last complaint, static */
@@ -37,31 +39,26 @@ struct redis_lookup {
 	void *arg;
 };
 
-static struct timeval interval(unsigned ms)
+static void add_address(struct redis_lookup *lookup, int family, const void *address)
 {
-	return (struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000L};
-}
+	struct redis_address *next = &lookup->addresses.at[lookup->addresses.count];
+	struct sockaddr_in *in = (struct sockaddr_in *)&next->sockaddr;
+	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)&next->sockaddr;
 
-static void add_place(struct redis_lookup *lookup, int family, const void *address)
-{
-	struct redis_place *place = &lookup->places.at[lookup->places.count];
-	struct sockaddr_in *in = (struct sockaddr_in *)&place->address;
-	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)&place->address;
-
-	if (lookup->places.count == REDIS_ADDRESSES_MAX)
+	if (lookup->addresses.count == REDIS_ADDRESSES_MAX)
 		return;
-	memset(place, 0, sizeof(*place));
-	place->address.ss_family = (sa_family_t)family;
+	memset(next, 0, sizeof(*next));
+	next->sockaddr.ss_family = (sa_family_t)family;
 	if (family == AF_INET) {
 		in->sin_port = htons(lookup->port);
 		memcpy(&in->sin_addr, address, sizeof(in->sin_addr));
-		place->len = sizeof(*in);
+		next->len = sizeof(*in);
 	} else {
 		in6->sin6_port = htons(lookup->port);
 		memcpy(&in6->sin6_addr, address, sizeof(in6->sin6_addr));
-		place->len = sizeof(*in6);
+		next->len = sizeof(*in6);
 	}
-	lookup->places.count++;
+	lookup->addresses.count++;
 }
 
 /* True if text is an address, which is then added. A zone ("fe80::1%eth0") is for
@@ -70,17 +67,17 @@ static bool add_numeric(struct redis_lookup *lookup, const char *text)
 {
 	struct addrinfo hints = {.ai_flags = AI_NUMERICHOST, .ai_socktype = SOCK_STREAM};
 	struct addrinfo *found;
-	struct redis_place *place;
+	struct redis_address *address;
 
 	if (getaddrinfo(text, NULL, &hints, &found) != 0)
 		return false;
 	if (found->ai_family == AF_INET) {
-		add_place(lookup, AF_INET, &((struct sockaddr_in *)found->ai_addr)->sin_addr);
-	} else if (lookup->places.count < REDIS_ADDRESSES_MAX) {
-		place = &lookup->places.at[lookup->places.count++];
-		memcpy(&place->address, found->ai_addr, found->ai_addrlen);
-		place->len = found->ai_addrlen;
-		((struct sockaddr_in6 *)&place->address)->sin6_port = htons(lookup->port);
+		add_address(lookup, AF_INET, &((struct sockaddr_in *)found->ai_addr)->sin_addr);
+	} else if (lookup->addresses.count < REDIS_ADDRESSES_MAX) {
+		address = &lookup->addresses.at[lookup->addresses.count++];
+		memcpy(&address->sockaddr, found->ai_addr, found->ai_addrlen);
+		address->len = found->ai_addrlen;
+		((struct sockaddr_in6 *)&address->sockaddr)->sin6_port = htons(lookup->port);
 	}
 	freeaddrinfo(found);
 	return true;
@@ -113,7 +110,7 @@ static bool add_from_hosts_file(struct redis_lookup *lookup, const char *path)
 		hosts_line(lookup, line);
 	free(line);
 	fclose(file);
-	return lookup->places.count > 0;
+	return lookup->addresses.count > 0;
 }
 
 /* RFC 6761, section 6.3: never a question for a nameserver. */
@@ -147,8 +144,8 @@ static void on_deliver(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	snprintf(why, sizeof(why), "cannot find an address for \"%s\": %s", lookup->host,
 		 lookup->trouble ? lookup->trouble : "out of memory");
-	if (lookup->places.count > 0)
-		lookup->fn(lookup->arg, &lookup->places, NULL);
+	if (lookup->addresses.count > 0)
+		lookup->fn(lookup->arg, &lookup->addresses, NULL);
 	else
 		lookup->fn(lookup->arg, NULL, why);
 }
@@ -174,7 +171,6 @@ static void on_answer(int result, char type, int count, int ttl, void *addresses
 	struct question *question = arg;
 	struct redis_lookup *lookup = question->lookup;
 	size_t size = question->family == AF_INET ? 4 : 16;
-	struct timeval skew = interval(asking(lookup) ? SKEW_MS : 0);
 
 	(void)type;
 	(void)ttl;
@@ -185,14 +181,14 @@ static void on_answer(int result, char type, int count, int ttl, void *addresses
 		return;
 	}
 	for (int i = 0; result == DNS_ERR_NONE && i < count; i++)
-		add_place(lookup, question->family, (char *)addresses + (size_t)i * size);
+		add_address(lookup, question->family, (char *)addresses + (size_t)i * size);
 	/* "Does not exist" from one is not to be hidden by the other's time-out. */
 	if (!lookup->trouble || result == DNS_ERR_NOTEXIST)
 		lookup->trouble = trouble_of(result, count);
 	if (!asking(lookup))
-		event_active(lookup->deliver, EV_TIMEOUT, 0);
-	else if (lookup->places.count > 0)
-		event_add(lookup->deliver, &skew);
+		timer_arm(lookup->deliver, 0);
+	else if (lookup->addresses.count > 0)
+		timer_arm(lookup->deliver, SKEW_MS);
 }
 
 /* libevent would write to stderr by itself, at every attempt. */
@@ -241,7 +237,7 @@ struct redis_lookup *redis_lookup_new(struct event_base *base, const char *host,
 	lookup->fn = fn;
 	lookup->arg = arg;
 	snprintf(lookup->host, sizeof(lookup->host), "%s", host);
-	lookup->deliver = event_new(base, -1, 0, on_deliver, lookup);
+	lookup->deliver = evtimer_new(base, on_deliver, lookup);
 	if (!lookup->deliver) {
 		lookup_destroy(lookup);
 		return NULL;
@@ -249,7 +245,7 @@ struct redis_lookup *redis_lookup_new(struct event_base *base, const char *host,
 	if (add_numeric(lookup, host) || add_localhost(lookup) ||
 	    add_from_hosts_file(lookup, files->hosts) ||
 	    !ask(lookup, patience_ms, files->resolv_conf))
-		event_active(lookup->deliver, EV_TIMEOUT, 0);
+		timer_arm(lookup->deliver, 0);
 	return lookup;
 }
 

@@ -6,27 +6,14 @@
 #ifndef BREAKERD_REDIS_LOOKUP_H
 #define BREAKERD_REDIS_LOOKUP_H
 
-#include <stddef.h>
-#include <sys/socket.h>
+#include "redis/address.h"
 
 struct event_base;
 struct redis_lookup;
 
-#define REDIS_ADDRESSES_MAX 16
-
-struct redis_place {
-	struct sockaddr_storage address;
-	socklen_t len;
-};
-
-struct redis_places {
-	struct redis_place at[REDIS_ADDRESSES_MAX];
-	size_t count;
-};
-
-/* With places (one at least) and no why, or with why, for a person, and no places. Both
+/* With addresses (one at least) and no why, or with why, for a person, and no addresses. Both
  * live until it returns. The look-up is still to be freed; it may be freed in here. */
-typedef void redis_lookup_fn(void *arg, const struct redis_places *places, const char *why);
+typedef void redis_lookup_fn(void *arg, const struct redis_addresses *addresses, const char *why);
 
 /* Where names are looked up: NULL for the system's own. */
 struct redis_lookup_files {

@@ -1,5 +1,6 @@
 #include "redis/sentinel.h"
 
+#include "base/timer.h"
 #include "redis/conn.h"
 #include "redis/faults.h"
 #include "redis/target.h"
@@ -11,6 +12,10 @@
 
 /* Until another sentinel is asked when the one that was listened to is gone. */
 #define WATCH_AGAIN_MS 1000
+/* How often the one that is listened to is asked for a sign of life, and how long it has for it. */
+#define WATCH_ASK_MS 1000
+
+#define CHANNEL "+switch-master"
 
 enum mode {
 	IDLE,
@@ -26,32 +31,26 @@ struct redis_sentinel {
 	struct redis_sentinel_events on;
 	enum mode mode;
 	struct event *timer; /* this sentinel's patience, or until the next is asked */
-	struct event *turn;  /* the end of the loop's turn: frees what failed, goes on */
+	/* A timer of zero: frees what failed, goes on. */
+	struct event *deferred;
 	unsigned patience_ms;
 	size_t order[REDIS_HOSTS_MAX]; /* of target->hosts: the first is asked first */
 	size_t asked;                  /* how many in this round, the one at work included */
 
 	struct redis_lookup *lookup; /* of the sentinel's name, then of the master's */
 	struct redis_conn *conn;
-	struct redis_places places; /* of the sentinel */
-	size_t place;
+	struct redis_addresses addresses; /* of the sentinel */
+	size_t address;
 	char master[300]; /* what was last told, "host:port" */
 	char why[400];
 };
 
-static void arm(struct event *timer, unsigned ms)
-{
-	struct timeval after = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000L};
-
-	event_add(timer, &after);
-}
-
-static const struct redis_address *current(const struct redis_sentinel *s)
+static const struct redis_host *current(const struct redis_sentinel *s)
 {
 	return &s->target->hosts[s->order[0]];
 }
 
-static void forget(struct redis_sentinel *s)
+static void drop_connection(struct redis_sentinel *s)
 {
 	struct redis_lookup *lookup = s->lookup;
 	struct redis_conn *conn = s->conn;
@@ -70,50 +69,37 @@ void redis_sentinel_distrust(struct redis_sentinel *s)
 	s->order[s->target->host_count - 1] = first;
 }
 
-/* This sentinel is of no use; the end of the turn goes on with the next. */
+/* This sentinel is of no use; `deferred` goes on with the next. */
 static void fail(struct redis_sentinel *s, const char *why)
 {
-	const struct redis_address *host = current(s);
+	const struct redis_host *host = current(s);
 
 	snprintf(s->why, sizeof(s->why), "sentinel %s:%d: %s", host->host, host->port, why);
 	if (s->conn)
 		redis_conn_shut(s->conn);
 	event_del(s->timer);
-	event_active(s->turn, EV_TIMEOUT, 0);
+	timer_arm(s->deferred, 0);
 }
 
 /* --- what a sentinel says --- */
 
-static void on_master_places(void *arg, const struct redis_places *places, const char *why)
+static void watch(struct redis_sentinel *s)
+{
+	s->mode = WATCHING;
+	timer_arm(s->timer, WATCH_ASK_MS);
+}
+
+static void on_master_addresses(void *arg, const struct redis_addresses *addresses, const char *why)
 {
 	struct redis_sentinel *s = arg;
 
-	if (!places) {
+	if (!addresses) {
 		fail(s, why);
 		return;
 	}
-	event_del(s->timer);
-	s->mode = WATCHING;
+	watch(s);
 	s->why[0] = '\0';
-	s->on.found(s->on.arg, places, NULL);
-}
-
-static void on_subscribed(void *arg, enum redis_outcome outcome, const redisReply *reply,
-			  const char *why)
-{
-	(void)arg;
-	(void)outcome;
-	(void)reply;
-	(void)why;
-}
-
-/* Without it, a master that is cut off from the others but not from us would be ours. */
-static bool subscribe(struct redis_sentinel *s)
-{
-	const char *argv[] = {"SUBSCRIBE", "+switch-master"};
-	const size_t lens[] = {9, 14};
-
-	return redis_conn_send(s->conn, on_subscribed, s, 2, argv, lens) == 0;
+	s->on.found(s->on.arg, addresses, NULL);
 }
 
 /* Told of a master, in a find or in a check. */
@@ -125,15 +111,16 @@ static void told(struct redis_sentinel *s, const char *host, unsigned short port
 	if (s->mode == FINDING) {
 		snprintf(s->master, sizeof(s->master), "%s", master);
 		s->lookup = redis_lookup_new(s->base, host, port, s->patience_ms, NULL,
-					     on_master_places, s);
-		if (!s->lookup || !subscribe(s))
+					     on_master_addresses, s);
+		/* A master that is cut off from the others, but not from us, would else stay ours.
+		 */
+		if (!s->lookup || redis_conn_subscribe(s->conn, CHANNEL) < 0)
 			fail(s, "out of memory");
 	} else if (strcmp(master, s->master) != 0) {
 		snprintf(why, sizeof(why), "the sentinels say that the master is now %s", master);
 		s->on.moved(s->on.arg, why);
-	} else if (subscribe(s)) {
-		event_del(s->timer);
-		s->mode = WATCHING;
+	} else if (redis_conn_subscribe(s->conn, CHANNEL) == 0) {
+		watch(s);
 	}
 }
 
@@ -171,28 +158,31 @@ static void on_answer(void *arg, enum redis_outcome outcome, const redisReply *r
 	told(s, words, (unsigned short)n);
 }
 
-/* ["message", "+switch-master", "<name> <old ip> <old port> <new ip> <new port>"] */
-static bool on_unasked(void *arg, const redisReply *reply)
+/* "<name> <old ip> <old port> <new ip> <new port>" */
+static void on_message(void *arg, const char *text, size_t len)
 {
 	struct redis_sentinel *s = arg;
 	char name[256], host[256], master[sizeof(s->master)], why[400];
 	int port;
 
-	if (s->mode != WATCHING || reply->type != REDIS_REPLY_ARRAY || reply->elements != 3 ||
-	    reply->element[2]->type != REDIS_REPLY_STRING)
-		return false;
-	if (sscanf(reply->element[2]->str, "%255s %*s %*s %255s %6d", name, host, &port) != 3)
-		return false;
+	(void)len;
+	if (s->mode != WATCHING) {
+		fail(s, "the master changes");
+		return;
+	}
+	if (sscanf(text, "%255s %*s %*s %255s %6d", name, host, &port) != 3) {
+		fail(s, "its message is none");
+		return;
+	}
 	snprintf(master, sizeof(master), "%s:%d", host, port);
 	if (strcmp(name, s->target->master) != 0 || strcmp(master, s->master) == 0)
-		return true;
+		return;
 	redis_fault_words(master, master, sizeof(master));
 	snprintf(why, sizeof(why), "the sentinels say that the master is now %s", master);
 	s->on.moved(s->on.arg, why);
-	return true;
 }
 
-static const char *on_judge(void *arg, const redisReply *reply)
+static const char *on_check_reply(void *arg, const redisReply *reply)
 {
 	(void)arg;
 	return redis_fault(reply);
@@ -215,40 +205,43 @@ static void on_down(void *arg, const char *why)
 	fail(arg, why);
 }
 
-static void ask_place(struct redis_sentinel *s)
+static void ask_address(struct redis_sentinel *s)
 {
-	struct redis_conn_events events = {
-		.up = on_up, .down = on_down, .judge = on_judge, .unasked = on_unasked, .arg = s};
+	struct redis_conn_events events = {.up = on_up,
+					   .down = on_down,
+					   .check_reply = on_check_reply,
+					   .message = on_message,
+					   .arg = s};
 
-	s->conn = redis_conn_new(s->base, &s->places.at[s->place++], &events);
+	s->conn = redis_conn_new(s->base, &s->addresses.at[s->address++], &events);
 	if (!s->conn)
 		fail(s, "out of memory or of descriptors");
 }
 
-static void on_places(void *arg, const struct redis_places *places, const char *why)
+static void on_addresses(void *arg, const struct redis_addresses *addresses, const char *why)
 {
 	struct redis_sentinel *s = arg;
 	struct redis_lookup *lookup = s->lookup;
 
-	if (!places) {
+	if (!addresses) {
 		fail(s, why);
 		return;
 	}
-	s->places = *places;
+	s->addresses = *addresses;
 	s->lookup = NULL;
 	redis_lookup_free(lookup);
-	ask_place(s);
+	ask_address(s);
 }
 
 static void ask_first(struct redis_sentinel *s)
 {
-	const struct redis_address *host = current(s);
+	const struct redis_host *host = current(s);
 
 	s->asked++;
-	s->place = s->places.count = 0;
-	arm(s->timer, s->patience_ms);
+	s->address = s->addresses.count = 0;
+	timer_arm(s->timer, s->patience_ms);
 	s->lookup = redis_lookup_new(s->base, host->host, host->port, s->patience_ms, NULL,
-				     on_places, s);
+				     on_addresses, s);
 	if (!s->lookup)
 		fail(s, "out of memory");
 }
@@ -266,25 +259,32 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
+	if (s->mode == WATCHING) {
+		if (redis_conn_waiting(s->conn) > 0 || redis_conn_subscribe(s->conn, CHANNEL) < 0)
+			fail(s, "it has stopped answering");
+		else
+			timer_arm(s->timer, WATCH_ASK_MS);
+		return;
+	}
 	if (s->mode == WAITING) {
 		begin(s, CHECKING);
 		return;
 	}
-	s->place = s->places.count; /* its other addresses get no more time */
+	s->address = s->addresses.count; /* its other addresses get no more time */
 	fail(s, "no answer in time");
 }
 
 /* After fail. */
-static void on_turn(evutil_socket_t fd, short what, void *arg)
+static void on_deferred(evutil_socket_t fd, short what, void *arg)
 {
 	struct redis_sentinel *s = arg;
 
 	(void)fd;
 	(void)what;
-	forget(s);
-	if (s->mode != WATCHING && s->place < s->places.count) {
-		arm(s->timer, s->patience_ms);
-		ask_place(s);
+	drop_connection(s);
+	if (s->mode != WATCHING && s->address < s->addresses.count) {
+		timer_arm(s->timer, s->patience_ms);
+		ask_address(s);
 		return;
 	}
 	redis_sentinel_distrust(s);
@@ -295,7 +295,7 @@ static void on_turn(evutil_socket_t fd, short what, void *arg)
 		s->on.found(s->on.arg, NULL, s->why);
 	} else {
 		s->mode = WAITING;
-		arm(s->timer, WATCH_AGAIN_MS);
+		timer_arm(s->timer, WATCH_AGAIN_MS);
 	}
 }
 
@@ -311,8 +311,8 @@ void redis_sentinel_stop(struct redis_sentinel *s)
 {
 	s->mode = IDLE;
 	event_del(s->timer);
-	event_del(s->turn);
-	forget(s);
+	event_del(s->deferred);
+	drop_connection(s);
 }
 
 const char *redis_sentinel_why(const struct redis_sentinel *s)
@@ -334,8 +334,8 @@ struct redis_sentinel *redis_sentinel_new(struct event_base *base,
 	for (size_t i = 0; i < target->host_count; i++)
 		s->order[i] = i;
 	s->timer = evtimer_new(base, on_timer, s);
-	s->turn = event_new(base, -1, 0, on_turn, s);
-	if (s->timer && s->turn)
+	s->deferred = evtimer_new(base, on_deferred, s);
+	if (s->timer && s->deferred)
 		return s;
 	redis_sentinel_free(s);
 	return NULL;
@@ -345,10 +345,10 @@ void redis_sentinel_free(struct redis_sentinel *s)
 {
 	if (!s)
 		return;
-	forget(s);
+	drop_connection(s);
 	if (s->timer)
 		event_free(s->timer);
-	if (s->turn)
-		event_free(s->turn);
+	if (s->deferred)
+		event_free(s->deferred);
 	free(s);
 }

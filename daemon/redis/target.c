@@ -149,7 +149,7 @@ static bool good_host(struct part host, bool bracketed)
 }
 
 /* "host", "host:port", "[::1]:port" */
-static bool parse_address(struct part text, unsigned short port, struct redis_address *address,
+static bool parse_address(struct part text, unsigned short port, struct redis_host *address,
 			  struct why *why)
 {
 	struct part host = text, rest = {.at = "", .len = 0};
@@ -328,7 +328,7 @@ static void append_escaped(char *out, size_t size, const char *text, bool slash)
 	}
 }
 
-static void append_address(char *out, size_t size, const struct redis_address *address)
+static void append_address(char *out, size_t size, const struct redis_host *address)
 {
 	const char *fmt = strchr(address->host, ':') ? "[%s]:%d" : "%s:%d";
 

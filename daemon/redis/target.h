@@ -22,14 +22,14 @@ enum redis_target_kind {
 
 #define REDIS_HOSTS_MAX 16
 
-struct redis_address {
+struct redis_host {
 	char host[256]; /* a name or an address, without brackets */
 	unsigned short port;
 };
 
 struct redis_target {
 	enum redis_target_kind kind;
-	struct redis_address
+	struct redis_host
 		hosts[REDIS_HOSTS_MAX]; /* REDIS_TCP: one; REDIS_SENTINEL: the sentinels */
 	size_t host_count;
 	char path[108];   /* REDIS_UNIX */

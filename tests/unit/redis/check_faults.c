@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *judge(const char *text)
+static const char *fault_of(const char *text)
 {
 	char copy[64];
 	redisReply reply = {.type = REDIS_REPLY_ERROR, .str = copy};
@@ -17,13 +17,13 @@ static const char *judge(const char *text)
 
 START_TEST(what_nobody_could_write_to_is_the_link_s)
 {
-	ck_assert_ptr_nonnull(judge("READONLY You can't write against a read only replica."));
-	ck_assert_ptr_nonnull(judge("LOADING"));
-	ck_assert_ptr_nonnull(judge("ERR max number of clients reached"));
-	ck_assert_ptr_null(judge("READONLYISH"));
-	ck_assert_ptr_null(judge("OOM command not allowed"));
-	ck_assert_ptr_null(judge("ERR unknown command"));
-	ck_assert_ptr_null(judge("NEVERHEARDOF it"));
+	ck_assert_ptr_nonnull(fault_of("READONLY You can't write against a read only replica."));
+	ck_assert_ptr_nonnull(fault_of("LOADING"));
+	ck_assert_ptr_nonnull(fault_of("ERR max number of clients reached"));
+	ck_assert_ptr_null(fault_of("READONLYISH"));
+	ck_assert_ptr_null(fault_of("OOM command not allowed"));
+	ck_assert_ptr_null(fault_of("ERR unknown command"));
+	ck_assert_ptr_null(fault_of("NEVERHEARDOF it"));
 }
 END_TEST
 
@@ -41,15 +41,19 @@ START_TEST(a_failure_is_what_the_server_said_or_where_it_was)
 {
 	static const char said[] = "the server has fallen off its rack";
 
-	ck_assert_str_eq(redis_failure_label(redis_failure(judge("NOREPLICAS few"), LINK_READY)),
+	ck_assert_str_eq(redis_failure_label(
+				 redis_failure(fault_of("NOREPLICAS few"), REDIS_FAILED_LOST)),
 			 "noreplicas");
-	ck_assert_str_eq(redis_failure_label(redis_failure(judge("LOADING x"), LINK_HANDSHAKE)),
+	ck_assert_str_eq(redis_failure_label(
+				 redis_failure(fault_of("LOADING x"), REDIS_FAILED_HANDSHAKE)),
 			 "loading");
-	ck_assert_str_eq(redis_failure_label(redis_failure(said, LINK_HANDSHAKE)), "handshake");
-	ck_assert_str_eq(redis_failure_label(redis_failure(said, LINK_RESOLVING)), "lookup");
-	ck_assert_str_eq(redis_failure_label(redis_failure(said, LINK_CONNECTING)), "connect");
-	ck_assert_str_eq(redis_failure_label(redis_failure(said, LINK_SUSPECT)), "unanswered");
-	ck_assert_str_eq(redis_failure_label(redis_failure(said, LINK_READY)), "lost");
+	ck_assert_str_eq(redis_failure_label(redis_failure(said, REDIS_FAILED_HANDSHAKE)),
+			 "handshake");
+	ck_assert_str_eq(redis_failure_label(redis_failure(said, REDIS_FAILED_LOOKUP)), "lookup");
+	ck_assert_str_eq(redis_failure_label(redis_failure(said, REDIS_FAILED_CONNECT)), "connect");
+	ck_assert_str_eq(redis_failure_label(redis_failure(said, REDIS_FAILED_UNANSWERED)),
+			 "unanswered");
+	ck_assert_str_eq(redis_failure_label(redis_failure(said, REDIS_FAILED_LOST)), "lost");
 }
 END_TEST
 

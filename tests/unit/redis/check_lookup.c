@@ -28,7 +28,7 @@ static struct redis_lookup_files files;
 static struct redis_lookup *lookup;
 static unsigned called;
 static unsigned patience_ms = 200;
-static struct redis_places found;
+static struct redis_addresses found;
 static char why_not[400];
 
 /* What the nameservers know; a name that is not here does not exist. */
@@ -138,13 +138,13 @@ static void with_nameservers(bool mute_first)
 	files = (struct redis_lookup_files){.hosts = hosts, .resolv_conf = resolv_conf};
 }
 
-static void on_found(void *arg, const struct redis_places *places, const char *why)
+static void on_found(void *arg, const struct redis_addresses *addresses, const char *why)
 {
 	(void)arg;
 	called++;
-	ck_assert((places == NULL) != (why == NULL));
-	if (places)
-		found = *places;
+	ck_assert((addresses == NULL) != (why == NULL));
+	if (addresses)
+		found = *addresses;
 	else
 		snprintf(why_not, sizeof(why_not), "%s", why);
 	/* Allowed in here. */
@@ -186,8 +186,8 @@ static const char *result(void)
 
 	text[0] = '\0';
 	for (size_t i = 0; i < found.count; i++) {
-		const struct sockaddr_in *in = (const void *)&found.at[i].address;
-		const struct sockaddr_in6 *in6 = (const void *)&found.at[i].address;
+		const struct sockaddr_in *in = (const void *)&found.at[i].sockaddr;
+		const struct sockaddr_in6 *in6 = (const void *)&found.at[i].sockaddr;
 		bool four = in->sin_family == AF_INET;
 
 		ck_assert_uint_eq(ntohs(four ? in->sin_port : in6->sin6_port), 6379);
