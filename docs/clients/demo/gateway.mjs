@@ -1,7 +1,7 @@
 // A small gateway in Node: gateway.mjs BREAKERD UPSTREAM THRESHOLD OPEN_SECONDS. Prints its port.
 
 import http from "node:http";
-import { Breaker } from "../breaker.mjs";
+import { Breaker } from "../five-operations/breaker.mjs";
 
 const [breakerd, upstream, threshold, openSeconds] = process.argv.slice(2);
 const breaker = new Breaker(breakerd, "orders", { threshold: +threshold, openMs: openSeconds * 1000, timeoutMs: 2000 });

@@ -6,7 +6,7 @@ import sys
 import urllib.error
 import urllib.request
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "five-operations"))
 from breaker import OPEN, Breaker  # noqa: E402
 
 BREAKERD, UPSTREAM, THRESHOLD, OPEN_SECONDS = sys.argv[1:]
