@@ -1,0 +1,3 @@
+module breakerd
+
+go 1.19
