@@ -1,0 +1,16 @@
+package breakerd;
+
+/** breakerd refused: the upstream is to be left alone. */
+public final class CircuitOpen extends Exception {
+    private static final long serialVersionUID = 1;
+    private final transient Decision decision;
+
+    CircuitOpen(String key, Decision decision) {
+        super("circuit \"" + key + "\" is " + decision.reason() + ": ask again in " + decision.retryAfterMs() + " ms");
+        this.decision = decision;
+    }
+
+    public Decision decision() {
+        return decision;
+    }
+}
