@@ -1,0 +1,15 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Breakerd;
+
+/** breakerd did not answer, or not as breakerd answers. pause: it is better left alone for a while.
+ *  @internal */
+final class NoAnswer extends \Exception
+{
+    public function __construct(string $message, public readonly bool $pause = true)
+    {
+        parent::__construct($message);
+    }
+}
