@@ -1,109 +1,62 @@
-"""The files in docs/clients, each driven by a small program in its own language (clients/driver.*)
-against the real daemon. A language whose tools are missing is skipped, unless ALL_CLIENTS is set;
-those that are small to install are never skipped. What passed is printed as a table in the end."""
+"""The clients in docs/clients, each installed from its package and driven by a small program in its own language
+(clients/driver.*): the table in clients/behaviours.yaml against a scripted server, and more against the real daemon.
+A language whose tools are missing is skipped, unless ALL_CLIENTS is set; those that are small to install are never skipped.
+What passed is printed as a table in the end."""
 
+import fcntl
+import json
 import os
 import re
 import shutil
-import signal
 import subprocess
+import sys
 import threading
 import time
+from urllib.parse import quote
 
 import pytest
+import yaml
 
-from breakerd import ROOT, environment
-from contract import KEYS, path, snapshot
+from breakerd import environment
 from ports import free_port
 from wait import until
 
-CLIENTS = os.path.join(ROOT, "docs", "clients")
-DRIVERS = os.path.join(ROOT, "tests", "e2e", "clients")
-PYTHON = "/usr/bin/python3"
-OPEN_MS = 500
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "clients"))
+# pylint: disable=wrong-import-position
+from languages import CLIENTS, DRIVERS, EXAMPLES, HEAVY, LANGUAGES, sh, version  # noqa: E402
+from scripted import Scripted  # noqa: E402
+
+with open(os.path.join(DRIVERS, "behaviours.yaml"), encoding="utf-8") as table:
+    BEHAVIOURS = yaml.safe_load(table)
 
 
-def sh(*command, cwd=None, env=None):
-    done = subprocess.run(command, cwd=cwd, env=environment(env), capture_output=True, text=True,
-                          stdin=subprocess.DEVNULL, timeout=240, check=False)
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
-    return done.stdout + done.stderr
+class Driver:
+    """A driver program; driver.py says what it is told and what it answers."""
 
-
-def build_c(to):
-    strict = ["-std=c11", "-D_POSIX_C_SOURCE=200809L", "-Wall", "-Wextra", "-Wshadow", "-Werror", "-O1", "-g"]
-    sh(os.environ.get("CC", "cc"), *strict, f"-I{CLIENTS}", f"{DRIVERS}/driver.c", "-o", f"{to}/driver", "-lcurl")
-    return [f"{to}/driver"]
-
-
-def build_go(to):
-    os.mkdir(f"{to}/breaker")
-    shutil.copy(f"{CLIENTS}/breaker.go", f"{to}/breaker")
-    shutil.copy(f"{DRIVERS}/driver.go", to)
-    with open(f"{to}/go.mod", "w", encoding="ascii") as file:
-        file.write("module example.test\n\ngo 1.19\n")
-    offline = {"GOPROXY": "off", "GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local"}
-    sh("go", "vet", "./...", cwd=to, env=offline)
-    sh("go", "build", "-o", "driver", ".", cwd=to, env=offline)
-    assert sh("gofmt", "-l", f"{CLIENTS}/breaker.go") == ""
-    return [f"{to}/driver"]
-
-
-def build_java(to):
-    sh("javac", "-Xlint:all", "-Werror", "-d", to, f"{CLIENTS}/Breaker.java", f"{DRIVERS}/Driver.java")
-    return ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", to, "Driver"]
-
-
-# name: (file, what must be there, how to ask its version, what gives the command)
-LANGUAGES = {
-    "C": ("breaker.h", "curl-config", ["curl-config", "--version"], build_c),
-    "Go": ("breaker.go", "go", ["go", "version"], build_go),
-    "Java": ("Breaker.java", "javac", ["javac", "-version"], build_java),
-    "Node": ("breaker.mjs", "node", ["node", "--version"], lambda to: ["node", f"{DRIVERS}/driver.mjs"]),
-    "PHP": ("breaker.php", "php", ["php", "-r", "echo PHP_VERSION;"], lambda to: ["php", f"{DRIVERS}/driver.php"]),
-    "Python": ("breaker.py", PYTHON, [PYTHON, "--version"],
-               lambda to: [PYTHON, "-B", f"{DRIVERS}/driver.py", CLIENTS]),
-    "shell": ("breaker.sh", "curl", ["curl", "--version"], lambda to: ["sh", f"{DRIVERS}/driver.sh"]),
-}
-HEAVY = ("Go", "Java")  # their tools are hundreds of megabytes
-
-
-class Gateway:
-    """A driver program: one gateway with one circuit."""
-
-    def __init__(self, command, url, key, threshold=3, open_ms=OPEN_MS, token="", timeout_ms=9000):
-        # No proxy may come between; a locale that can hold the key in an argument.
+    def __init__(self, command):
+        # No proxy may come between; a locale that can hold keys.
         env = {"http_proxy": "http://127.0.0.1:9", "LC_ALL": "C.UTF-8"}
-        self.process = subprocess.Popen([*command, url, key, str(threshold), str(open_ms), token, str(timeout_ms)],
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                         env=environment(env), encoding="utf-8")
         self.complaints = []
         self.reader = threading.Thread(target=lambda: self.complaints.extend(self.process.stderr))
         self.reader.start()
 
-    def say(self, line):
-        self.process.stdin.write(line + "\n")
+    def say(self, *words):
+        self.process.stdin.write("\t".join(str(w) for w in words) + "\n")
         self.process.stdin.flush()
-        answer = self.process.stdout.readline().strip()
-        assert answer, f"the gateway died: {''.join(self.complaints)}"
+        answer = self.process.stdout.readline().rstrip("\n")
+        assert answer, f"the driver died: {''.join(self.complaints)}"
         return answer
 
-    def enter(self):
-        return self.say("enter")
+    def new(self, url="-", token="-", timeout_ms=9000, retry_ms="-"):
+        return self.say("new", url, token, timeout_ms, retry_ms)
 
-    def leave(self, permit, outcome):
-        assert self.say(f"leave {permit} {outcome}") == "done"
-
-    def request(self, outcome):
-        """A whole request, the permit included."""
-        permit = self.enter()
-        if permit != "open":
-            self.leave(permit, outcome)
-        return permit
+    def log(self):
+        count, _, last = self.say("log").partition(" ")
+        return int(count), last
 
     def end(self):
-        if self.process.poll() is not None:
-            return
         self.process.stdin.close()
         try:
             status = self.process.wait(10)
@@ -112,180 +65,202 @@ class Gateway:
             self.process.wait()
             self.reader.join()
         assert status == 0, "".join(self.complaints)
+        assert not self.complaints
 
 
 @pytest.fixture(scope="session", params=sorted(LANGUAGES))
 def language(request, tmp_path_factory):
-    """(name, version, command of the driver)"""
+    """(name, version, command of the driver, where the package is installed)"""
     name = request.param
-    _, tool, ask, build = LANGUAGES[name]
+    tool, ask, build = LANGUAGES[name]
     if shutil.which(tool) is None:
         if name in HEAVY and not os.environ.get("ALL_CLIENTS"):
             pytest.skip(f"no {tool} on this machine")
         pytest.fail(f"no {tool} on this machine: scripts/install-packages test clients")
-    version = re.search(r"\d+(\.\d+)+", sh(*ask)).group()
-    if name == "C":
-        version = "C11, libcurl " + version
-    elif name == "shell":
-        version = f"{os.path.basename(os.path.realpath(shutil.which('sh')))}, curl {version}"
-    return name, version, build(str(tmp_path_factory.mktemp(name)))
+    # Built once, though several processes may run these tests.
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    to = os.path.join(root, f"client-{name}")
+    with open(f"{to}.lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not os.path.exists(f"{to}.json"):
+            shutil.rmtree(to, ignore_errors=True)
+            os.mkdir(to)
+            with open(f"{to}.new", "w", encoding="utf-8") as command:
+                json.dump(build(to), command)
+            os.rename(f"{to}.new", f"{to}.json")
+    with open(f"{to}.json", encoding="utf-8") as command:
+        return name, re.search(r"\d+(\.\d+)+", sh(*ask)).group(), json.load(command), to
 
 
 @pytest.fixture
-def gateway(language, record_property):
-    """gateway(daemon or url, key, ...): a new one; all of them end with the test."""
-    name, version, command = language
-    record_property("file", LANGUAGES[name][0])
-    record_property("version", version)
-    gateways = []
+def start_driver(language, record_property):
+    """start_driver(): a driver program of the language; all of them end with the test."""
+    record_property("version", language[1])
+    drivers = []
 
-    def start_one(to, key, **kw):
-        url = to if isinstance(to, str) else "http://%s:%d" % to.address
-        gateways.append(Gateway(command, url, key, **kw))
-        return gateways[-1]
+    def start_one():
+        drivers.append(Driver(language[2]))
+        return drivers[-1]
 
     yield start_one
-    for one in gateways:
-        one.end()
+    for driver in drivers:
+        driver.end()
 
 
-def state(daemon, key):
-    return snapshot(daemon.get(path(key)))
+@pytest.fixture
+def driver(start_driver):
+    return start_driver()
 
 
-# Gateways that share a circuit agree on the open time; here one is patient and one eager, so that
-# no assertion hangs on how fast a machine is.
-PATIENT = {"open_ms": 60_000}
-EAGER = {"open_ms": 0}
+@pytest.fixture
+def scripted(directory):
+    server = Scripted(directory)
+    yield server
+    server.stop()
 
 
-def test_life_of_a_circuit(gateway, memory_daemon):
-    key = "orders"
-    gateways = [gateway(memory_daemon, key, **PATIENT), gateway(memory_daemon, key, **PATIENT)]
-    assert [g.request("ok") for g in gateways] == ["closed", "closed"]
-    assert state(memory_daemon, key)["successCount"] == 2
-    # The failures of both count, and both stop.
-    assert [gateways[n % 2].request("failed") for n in range(3)] == ["closed"] * 3
-    assert state(memory_daemon, key)["state"] == "open"
-    assert [g.enter() for g in gateways] == ["open", "open"]
-    # One of them probes; the probe fails; the next one does not.
-    eager = gateway(memory_daemon, key, **EAGER)
-    for outcome, after in (("failed", "open"), ("ok", "closed")):
-        assert eager.enter() == "half-open"
-        assert [g.enter() for g in gateways] == ["open", "open"]
-        eager.leave("half-open", outcome)
-        assert state(memory_daemon, key)["state"] == after
-    assert state(memory_daemon, key)["failureCount"] == 0
-    assert [g.request("ok") for g in gateways] == ["closed", "closed"]
-    assert not any(g.complaints for g in [*gateways, eager])
+def until_said(driver, words, expected):
+    until(lambda: driver.say(*words) == expected, f"{' '.join(words)}: {expected}")
 
 
-def test_one_of_many_probes(gateway, memory_daemon):
-    gateways = [gateway(memory_daemon, "a") for _ in range(3)]
-    assert [g.enter() for g in gateways] == ["closed"] * 3
-    since = snapshot(memory_daemon.post(path("a", "transition"), {"to": "open"}))["lastStateChange"]
-    until(lambda: time.time() * 1000 > since + OPEN_MS, "the open time is over")
-    permits = []
-    threads = [threading.Thread(target=lambda g=g: permits.append(g.enter())) for g in gateways]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(permits) == ["half-open", "open", "open"]
+def made(driver, scripted, client):
+    """The client of a behaviour, its placeholders filled in."""
+    client = dict(client)
+    names = {"url": scripted.url, "socket": scripted.path, "socket_encoded": quote(scripted.path, safe="")}
+    url = client.pop("url", "{url}")
+    url = f"http://127.0.0.1:{free_port()}" if url == "nobody" else url.format(**names)
+    return driver.new(url, **client)
 
 
-def test_a_late_failure_moves_nothing(gateway, memory_daemon):
-    one = gateway(memory_daemon, "a", threshold=1)
-    assert one.enter() == "closed"
-    opened = snapshot(memory_daemon.post(path("a", "transition"), {"to": "open"}))
-    one.leave("closed", "failed")
-    assert state(memory_daemon, "a") == {**opened, "failureCount": 1,
-                                         "lastFailureTime": state(memory_daemon, "a")["lastFailureTime"]}
-    assert not one.complaints
+def same(sent, expected):
+    """A request's body, but for what no table can know."""
+    sent = json.loads(sent)
+    if expected.get("durationMs") == "any":
+        assert 0 <= sent.pop("durationMs") < 10_000
+        expected = {name: value for name, value in expected.items() if name != "durationMs"}
+    assert sent == expected
 
 
-def test_a_probe_that_never_came_back(gateway, memory_daemon):
-    patient, eager = gateway(memory_daemon, "a", **PATIENT), gateway(memory_daemon, "a", **EAGER)
-    memory_daemon.post(path("a", "transition"), {"to": "half-open"})
-    assert patient.enter() == "open"
-    assert state(memory_daemon, "a")["state"] == "half-open"
-    assert eager.enter() == "open"
-    assert state(memory_daemon, "a")["state"] == "open"
-    assert eager.request("ok") == "half-open"
-    assert state(memory_daemon, "a")["state"] == "closed"
+@pytest.mark.parametrize("behaviour", BEHAVIOURS, ids=[b["name"].replace(" ", "_") for b in BEHAVIOURS])
+def test_behaviour(driver, language, scripted, behaviour):
+    if language[0] in behaviour.get("not_for", {}):
+        pytest.skip(behaviour["not_for"][language[0]])
+    for settings in behaviour.get("make", []):
+        refused = driver.new(**{"url": scripted.url, **{n: v for n, v in settings.items() if "says" not in n}})
+        assert refused.startswith("refused: "), settings
+        assert settings.get("says", "") in refused and settings.get("not_says", "\0") not in refused
+    if "do" not in behaviour:
+        return
+    client = behaviour.get("client", {})
+    # A virtual machine has to be warm before it keeps its time.
+    scripted.script({"json": {"allowed": True, "counted": True}, "then": "close"})
+    assert driver.new(scripted.url) == "made"
+    driver.say("acquire", "warm")
+    before = scripted.connections
+    scripted.requests.clear()
+    scripted.script(*behaviour.get("script", [{}]))
+    assert made(driver, scripted, client) == "made"
+    began = time.monotonic()
+    for step, expected in behaviour["do"]:
+        if step == "closed":
+            until(lambda: scripted.closed == scripted.connections, "the server closes")
+            continue
+        command, _, rest = step.partition(" ")
+        if command == "until":
+            until_said(driver, rest.split(" "), expected)
+            continue
+        words = [command, *rest.split(" ")] + (["1"] if command == "many" else [])
+        assert re.sub(r" \(\d+ waited\)$", "", driver.say(*words)) == expected, step
+    assert time.monotonic() - began < behaviour.get("within", 60)
+    check_server(scripted, behaviour, scripted.connections - before)
+    check_log(driver, behaviour)
 
 
-@pytest.mark.parametrize("kind", ["gone", "frozen", "away", "token"])
-def test_fails_open(gateway, start, directory, kind):
-    """Whatever is wrong with breakerd, requests go, and soon."""
-    if kind == "away":
-        daemon = start(store=f"redis://127.0.0.1:{free_port()}", on_store_failure="error")
-    elif kind == "token":
-        with open(f"{directory}/token", "w", encoding="ascii") as file:
-            file.write("t0ken\n")
-        daemon = start(token_file=f"{directory}/token")
-        assert gateway(daemon, "a", token="t0ken").enter() == "closed"
-    else:
-        daemon = start()
-    one = gateway(daemon, "a", token="wrong", timeout_ms=300)
-    one.enter()  # a virtual machine has to be warm before it keeps its time
-    if kind in ("gone", "frozen"):
-        until(lambda: one.enter() == "closed", "it asks")
-    if kind == "gone":
-        daemon.stop()
-    if kind == "frozen":
-        daemon.signal(signal.SIGSTOP)
-    try:
-        began = time.monotonic()
-        assert one.enter() == "unknown"
-        one.leave("unknown", "failed")
-        one.leave("closed", "failed")
-        assert time.monotonic() - began < 2 * 0.3 + 2.5
-        until(lambda: one.complaints, "somebody is told")
-    finally:
-        if kind == "frozen":
-            daemon.signal(signal.SIGCONT)
-    if kind == "frozen":
-        until(lambda: one.enter() == "closed", "it asks again")
+def check_server(scripted, behaviour, connections):
+    expected = behaviour.get("sent")
+    if expected is not None:
+        assert [r.line() for r in scripted.requests] == [e if isinstance(e, str) else e[0] for e in expected]
+        for request, one in zip(scripted.requests, expected):
+            if isinstance(one, str):
+                assert request.body == "" or "/report" in one
+            else:
+                same(request.body, one[1])
+    for name, value in behaviour.get("headers", {}).items():
+        assert all(r.headers[name] == value for r in scripted.requests)
+    if "token" not in behaviour.get("client", {}):
+        assert all("authorization" not in r.headers for r in scripted.requests)
+    assert len(scripted.requests) == behaviour.get("requests", len(scripted.requests))
+    assert connections == behaviour.get("connections", connections)
 
 
-def test_a_restart_of_breakerd(gateway, start):
-    """The kept connection is dead; that costs no request."""
-    port = free_port()
-    daemon = start(listen=f"127.0.0.1:{port}")
-    one = gateway(f"http://127.0.0.1:{port}", "a")
-    assert one.request("failed") == "closed"
-    daemon.stop()
-    daemon = start(listen=f"127.0.0.1:{port}")
-    assert one.request("failed") == "closed"
-    assert state(daemon, "a")["failureCount"] == 1
-    assert not one.complaints
+def check_log(driver, behaviour):
+    count, last = driver.log()
+    if isinstance(behaviour.get("log"), int):
+        assert count == behaviour["log"], last
+    elif "log" in behaviour:
+        assert count == 1 and behaviour["log"] in last
+    assert behaviour.get("not_in_log", "\0") not in last
 
 
-def test_the_connection_is_kept(gateway, language, memory_daemon):
-    if language[0] == "shell":
-        pytest.skip("each call of curl is a connection of its own")
-    memory_daemon.get("/healthz")
-    before = memory_daemon.metric("breakerd_http_connections_accepted_total")
-    one = gateway(memory_daemon, "a", threshold=1, open_ms=0)
-    for _ in range(10):
-        assert one.request("failed") in ("closed", "half-open")
-        assert one.request("ok") == "half-open"
-    assert memory_daemon.metric("breakerd_http_connections_accepted_total") == before + 1
+# The acceptance test of failing open: with the defaults, and however many threads.
+@pytest.mark.parametrize("threads", [1, 8])
+def test_a_thousand_requests_while_breakerd_hangs(driver, scripted, threads, record_property):
+    scripted.script({"json": {"allowed": True, "counted": True}, "then": "close"})
+    assert driver.new(scripted.url) == "made"
+    driver.say("many", 50, "warm", threads)
+    scripted.script({"hang": True})
+    scripted.requests.clear()
+    assert driver.new(scripted.url, timeout_ms="-") == "made"
+    if threads > 1:  # those under way when trouble begins each wait for themselves
+        assert driver.say("acquire", "orders") == "allowed - - unreachable 0 unreachable"
+    answer = driver.say("many", 1000, "orders", threads)
+    passed, waited = map(int, re.fullmatch(r"(\d+) passed \((\d+) waited\)", answer).groups())
+    record_property("waited", waited)
+    assert passed == 1000
+    assert waited <= 2
+    assert len(scripted.requests) <= 3
+    assert driver.log()[0] == 1
 
 
-def test_keys(gateway, memory_daemon):
-    keys = list(KEYS.values())
-    for key in keys:
-        one = gateway(memory_daemon, key)
-        assert one.request("failed") == "closed"
-        one.end()
-    listed = memory_daemon.get("/v1/circuits").json()["circuits"]
-    assert sorted(c["key"] for c in listed) == sorted(keys)
-    assert all(c["failureCount"] == 1 for c in listed)
+def test_the_example_in_the_readme(language, scripted, directory):
+    folder, mark, name, run = EXAMPLES[language[0]]
+    with open(os.path.join(CLIENTS, folder, "README.md"), encoding="utf-8") as readme:
+        examples = re.findall(rf"^```{mark}\n(.*?)^```$", readme.read(), re.DOTALL | re.MULTILINE)
+    source = os.path.join(directory, name)
+    with open(source, "w", encoding="utf-8") as file:
+        file.write(examples[-1].replace("http://127.0.0.1:8747", scripted.url))
+    scripted.script({"json": {"allowed": True, "permit": "p", "state": "closed", "reason": "closed"}}, {"json": {"counted": True}})
+    assert run(language[3], source) == "passed\n"
+    assert [r.line() for r in scripted.requests] == ["POST /v1/circuits/orders/acquire", "POST /v1/circuits/orders/report"]
+    scripted.script({"json": {"allowed": False, "state": "open", "reason": "open", "retryAfterMs": 12345}})
+    assert run(language[3], source) == "refused for 12345 ms\n"
 
 
-@pytest.mark.parametrize("name", sorted(LANGUAGES))
-def test_the_file_is_short(name):
-    with open(os.path.join(CLIENTS, LANGUAGES[name][0]), encoding="utf-8") as file:
-        assert len(file.readlines()) < 100
+VERSIONS = {
+    "c/breakerd-client.pc.in": r"^Version: (.*)$",
+    "c/breakerd.h": r'^#define BREAKER_VERSION\s+"(.*)"$',
+    "go/breakerd.go": r'^const Version = "(.*)"$',
+    "go/README.md": r"breakerd@v([0-9.]+)",
+    "java/pom.xml": r"^  <version>(.*)</version>$",
+    "java/README.md": r"breakerd-client:([0-9.]+)",
+    "java/src/main/java/breakerd/Client.java": r'String VERSION = "(.*)";',
+    "node/package.json": r'^  "version": "(.*)",$',
+    "php/composer.json": r'^    "version": "(.*)",$',
+    "php/README.md": r'"breakerd/client": "(.*)"',
+    "python/pyproject.toml": r'^version = "(.*)"$',
+    "python/breakerd/__init__.py": r'^__version__ = "(.*)"$',
+    "shell/breakerd.sh": r"^BREAKER_VERSION=(.*)$",
+    "stoma/package.json": r'^  "version": "(.*)",$',
+}
+
+
+@pytest.mark.parametrize("file", sorted(VERSIONS))
+def test_packages_bear_the_version_of_the_daemon(file):
+    with open(os.path.join(CLIENTS, file), encoding="utf-8") as text:
+        assert re.findall(VERSIONS[file], text.read(), re.MULTILINE) == [version()]
+
+
+def test_every_package_is_tested_for_its_version():
+    packages = {name for name in os.listdir(CLIENTS) if os.path.isdir(os.path.join(CLIENTS, name))}
+    assert packages - {"demo", "five-operations", "haproxy", "nginx"} == {file.split("/")[0] for file in VERSIONS}
