@@ -142,9 +142,10 @@ static void info_answer(struct redis_handshake *h, const redisReply *reply)
 
 static void script_answer(struct redis_handshake *h, const redisReply *reply)
 {
+	/* Forbidden, or unknown to a proxy: the script then goes whole with each call. */
 	if (reply->type == REDIS_REPLY_ERROR)
-		end_with_words(h, "the server refuses to load the script", reply->str);
-	else if (reply->type != REDIS_REPLY_STRING || reply->len != sizeof(h->server.sha) - 1)
+		return;
+	if (reply->type != REDIS_REPLY_STRING || reply->len != sizeof(h->server.sha) - 1)
 		end(h, "the server's answer to SCRIPT LOAD is none");
 	else
 		memcpy(h->server.sha, reply->str, sizeof(h->server.sha));

@@ -18,7 +18,7 @@ struct redis_server {
 	char name[16];    /* "redis", "valkey" */
 	char version[32]; /* of that name; "" if the server would not say */
 	bool cluster;     /* redis_mode:cluster */
-	char sha[41];     /* of the script; "" without a script */
+	char sha[41]; /* of the script; "" without a script, and if the server would not load it */
 	bool has_clock;
 	int64_t clock_offset_ms; /* its clock minus ours */
 	int64_t clock_error_ms;  /* ... and by how much that may be wrong */

@@ -62,7 +62,8 @@ bool redis_link_ready(const struct redis_link *link);
 int redis_link_send(struct redis_link *link, redis_reply_fn *fn, void *arg, int argc,
 		    const char **argv, const size_t *argvlen);
 
-/* The SHA1 of the script, 40 hex digits; set from the first handshake on. */
+/* The SHA1 of the script, 40 hex digits; "" before the first handshake, and if the server would not
+ * load it. */
 const char *redis_link_sha(const struct redis_link *link);
 
 /*

@@ -1,13 +1,15 @@
 /*
  * Circuits in Redis: a read is a GETRANGE, which bounds what a large value costs; a write is a
- * call of circuit.lua (store_write.c).
+ * call of circuit.lua (writes.c).
  */
-#include "redis/store_private.h"
+#include "redis/store.h"
 
-#include "base/log.h"
 #include "base/metrics.h"
 #include "proto/circuit_script.h"
+#include "redis/list.h"
+#include "redis/op.h"
 #include "redis/target.h"
+#include "redis/writes.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -21,11 +23,6 @@
 #define BACKOFF_MIN_MS       50
 #define BACKOFF_MAX_MS       1500
 
-/* Outlives its op if need be: the link calls back once for each command, whatever happens. */
-struct redis_command {
-	struct redis_op *op; /* NULL: nobody waits */
-};
-
 /* One of the five operations. */
 struct redis_circuit_op {
 	struct redis_op base;
@@ -35,133 +32,6 @@ struct redis_circuit_op {
 	char key[]; /* prefix, "cb:" and the circuit's key; then, script_len bytes, what the
 		       script is to do */
 };
-
-static void release(struct redis_op *o)
-{
-	if (o->release)
-		o->release(o);
-}
-
-void redis_op_finish(struct redis_op *o, struct store_result *result)
-{
-	release(o);
-	store_op_finish(&o->op, result);
-}
-
-void redis_op_fail(struct redis_op *o, enum store_status status, const char *message)
-{
-	struct store_result result;
-
-	store_refuse(&result, status, message);
-	redis_op_finish(o, &result);
-}
-
-void redis_op_fail_reply(struct redis_op *o, const redisReply *reply)
-{
-	redis_op_fail(o, STORE_ERROR,
-		      reply->type == REDIS_REPLY_ERROR ? reply->str
-						       : "unexpected reply from Redis");
-}
-
-static void on_reply(void *arg, enum redis_outcome outcome, const redisReply *reply,
-		     const char *why)
-{
-	struct redis_command *command = arg;
-	struct redis_op *o = command->op;
-
-	free(command);
-	if (!o)
-		return;
-	o->command = NULL;
-	switch (outcome) {
-	case REDIS_REPLY:
-		o->on_reply(o, reply);
-		break;
-	case REDIS_REFUSED:
-		redis_op_fail(o, STORE_UNAVAILABLE, why);
-		break;
-	case REDIS_LOST:
-		redis_op_fail(o, o->writes ? STORE_UNKNOWN : STORE_UNAVAILABLE, why);
-		break;
-	}
-}
-
-int redis_op_send(struct redis_op *o, int argc, const char **argv, const size_t *argvlen)
-{
-	struct redis_store *r = redis_store(o->op.store);
-	struct redis_command *command = malloc(sizeof(*command));
-
-	if (!command)
-		return -1;
-	command->op = o;
-	if (redis_link_send(r->link, on_reply, command, argc, argv, argvlen) != 0) {
-		free(command);
-		return -1;
-	}
-	o->command = command;
-	return 0;
-}
-
-void redis_op_continue(struct redis_op *o, int argc, const char **argv, const size_t *argvlen)
-{
-	struct store_result result;
-
-	if (redis_op_send(o, argc, argv, argvlen) == 0)
-		return;
-	redis_store_away(redis_store(o->op.store), &result);
-	redis_op_finish(o, &result);
-}
-
-bool redis_script_again(struct redis_store *r, const redisReply *reply, bool *whole)
-{
-	if (*whole || reply->type != REDIS_REPLY_ERROR || strncmp(reply->str, "NOSCRIPT", 8) != 0)
-		return false;
-	if (r->metrics)
-		r->metrics->redis_noscript++;
-	*whole = true;
-	return true;
-}
-
-const char *redis_store_why(struct redis_store *r)
-{
-	const char *reason = redis_link_reason(r->link);
-
-	return reason && *reason ? reason : "there is no link to Redis";
-}
-
-struct store_op *redis_store_away(struct redis_store *r, struct store_result *result)
-{
-	return store_refuse(result, STORE_UNAVAILABLE, redis_store_why(r));
-}
-
-struct redis_store *redis_store_open(struct store *s, struct store_result *result)
-{
-	struct redis_store *r = redis_store(s);
-
-	if (!redis_link_ready(r->link)) {
-		redis_store_away(r, result);
-		return NULL;
-	}
-	return store_overloaded(s, result) ? NULL : r;
-}
-
-void redis_store_corrupt(struct redis_store *r, const char *key, size_t key_len,
-			 enum circuit_stored stored)
-{
-	uint64_t hash = siphash(&r->hash_key, key, key_len) | 1; /* 0 is an empty place */
-	uint64_t *place = &r->corrupt_seen[(hash >> 1) % CORRUPT_REMEMBERED];
-
-	if (r->metrics)
-		r->metrics->corrupt_entries++;
-	if (*place == hash ||
-	    !log_allows(r->log, &r->corrupt_lines, LOG_LEVEL_WARNING, "corrupt_entry"))
-		return;
-	*place = hash;
-	log_warning(r->log, "corrupt_entry", "key=%s found=\"%s\"", log_quote(key, key_len).text,
-		    stored == CIRCUIT_STORED_NONE
-			    ? "no JSON object, reads as no circuit"
-			    : "a member missing or ill-typed, reads as its default");
-}
 
 /* --- getState */
 
@@ -334,12 +204,12 @@ static void on_step(struct redis_op *o, const redisReply *reply)
 static int send_script(struct redis_circuit_op *q)
 {
 	struct redis_store *r = redis_store(q->base.op.store);
-	const char *script = q->whole ? circuit_lua : redis_link_sha(r->link);
+	struct redis_script_words words = redis_script_words(r, q->whole);
 	const char *argv[] = {
-		q->whole ? "EVAL" : "EVALSHA", script, "1", q->key, r->ttl, q->key + q->key_len,
+		words.command, words.script, "1", q->key, r->ttl, q->key + q->key_len,
 	};
 	size_t argvlen[] = {
-		strlen(argv[0]), strlen(script), 1, q->key_len, r->ttl_len, q->script_len,
+		words.command_len, words.script_len, 1, q->key_len, r->ttl_len, q->script_len,
 	};
 
 	return redis_op_send(&q->base, 6, argv, argvlen);
@@ -425,11 +295,7 @@ static void redis_detach(struct store_op *op, struct store_result *verdict)
 	if (o->detach) {
 		o->detach(o, verdict);
 	} else {
-		if (o->command)
-			o->command->op = NULL;
-		else
-			TAILQ_REMOVE(&r->clock_queue, o, clock_entry);
-		release(o);
+		redis_op_forget(o);
 		verdict->status = o->writes ? STORE_UNKNOWN : STORE_TIMEOUT;
 	}
 	if (verdict->timed_out)
@@ -459,7 +325,7 @@ static void redis_free(struct store *s)
 	struct redis_store *r = redis_store(s);
 
 	redis_link_free(r->link);
-	redis_writes_fini(r);
+	redis_writes_free(r->writes);
 	store_fini(s);
 	free(r);
 }
@@ -524,7 +390,8 @@ struct store *store_redis_new(struct event_base *base, const struct redis_target
 	TAILQ_INIT(&r->clock_queue);
 	siphash_key_init(&r->hash_key);
 	redis_reconfigure(&r->store);
-	if (redis_writes_init(r) != 0)
+	r->writes = redis_writes_new(r);
+	if (!r->writes)
 		goto fail;
 	options.arg = r;
 	r->link = redis_link_new(base, target, &options, metrics, log);
@@ -532,7 +399,7 @@ struct store *store_redis_new(struct event_base *base, const struct redis_target
 		goto fail;
 	return &r->store;
 fail:
-	redis_writes_fini(r);
+	redis_writes_free(r->writes);
 	store_fini(&r->store);
 	free(r);
 	return NULL;

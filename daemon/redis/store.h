@@ -4,14 +4,13 @@
 #ifndef BREAKERD_REDIS_STORE_H
 #define BREAKERD_REDIS_STORE_H
 
+#include "redis/target.h"
+
 struct event_base;
 struct log;
 struct metrics;
-struct redis_target;
 struct store;
 struct store_limits;
-
-#define REDIS_PREFIX_MAX 256
 
 /*
  * Begins to connect at once and keeps at it; NULL when out of memory, or if the prefix is

@@ -21,6 +21,8 @@ enum redis_target_kind {
 };
 
 #define REDIS_HOSTS_MAX 16
+/* Of the setting `prefix`. */
+#define REDIS_PREFIX_MAX 256
 
 struct redis_host {
 	char host[256]; /* a name or an address, without brackets */

@@ -3,7 +3,7 @@
  * together. MGET would fail on a server with cluster mode on (keys of several slots), and would
  * read large values whole.
  */
-#include "redis/store_private.h"
+#include "redis/values.h"
 
 #include <stdlib.h>
 #include <string.h>

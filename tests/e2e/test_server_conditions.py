@@ -153,11 +153,32 @@ def test_a_user_that_is_deleted(private_redis, start, mode):
 
 def test_no_permission_to_load_the_script(private_redis, start, mode):
     redis = private_redis()
-    redis.call("ACL", "SETUSER", "gate", "on", ">" + SECRET, "~*", "+@all", "-script")
+    redis.call("ACL", "SETUSER", "gate", "on", ">" + SECRET, "~*", "+@all", "-script", "-evalsha")
     daemon = begin(start, mode, redis.url.replace("//", f"//gate:{SECRET}@"))
-    is_away(daemon, mode, "refuses to load the script")
-    redis.call("ACL", "SETUSER", "gate", "+script")
     is_back(daemon)
+    expect(daemon.post(path("eval", "failure")), failureCount=1)
+    expect(daemon.post(path("eval", "transition"), {"to": "open"}), failureCount=1)
+    assert daemon.delete(path("eval")).status == 204
+    stats = redis.call("INFO", "commandstats").decode()
+    assert "cmdstat_eval:" in stats and "cmdstat_evalsha:" not in stats
+
+
+def test_a_server_with_cluster_mode_on(private_redis, start, mode):
+    """One node that has all slots: each call, and each question of a listing, names one key."""
+    redis = private_redis("--cluster-enabled", "yes")
+    redis.call("CLUSTER", "ADDSLOTS", *range(16384))
+    until(lambda: b"cluster_state:ok" in redis.call("CLUSTER", "INFO"), "the cluster is up")
+    daemon = begin(start, mode, redis.url)
+    is_back(daemon)
+    names = sorted([f"k{n}" for n in range(40)] + ["back"])
+    for name in names:
+        expect(daemon.post(path(name, "transition"), {"to": "open"}), state="open")
+    listed, cursor = [], ""
+    while cursor is not None:
+        page = daemon.get(f"/v1/circuits?limit=7&state=open&cursor={cursor}").json()
+        listed += [circuit["key"] for circuit in page["circuits"]]
+        cursor = page["cursor"]
+    assert sorted(listed) == names
 
 
 @one_mode

@@ -377,8 +377,6 @@ static const struct refusal refusals[] = {
 	 "loading"},
 	{"", "", "SCRIPT", "-MASTERDOWN Link with MASTER is down\r\n", FAKE_STAY,
 	 "lost its master"},
-	{"", "", "SCRIPT", "-NOPERM this user has no permissions to run it\r\n", FAKE_STAY,
-	 "refuses to load the script (NOPERM"},
 	{"", "", "SCRIPT", "+OK\r\n", FAKE_STAY, "SCRIPT LOAD"},
 	{"", "", "SCRIPT", NULL, FAKE_HOLD, "says nothing"},
 	{"", "", "INFO", "$22\r\nredis_", FAKE_CLOSE, "closed the connection"},
@@ -414,6 +412,22 @@ START_TEST(tolerant_handshake)
 	WAIT_FOR(ready());
 	ck_assert_int_eq(clock_offset_ms(), 0);
 	ck_assert_str_eq(redis_link_sha(link_), FAKE_SHA);
+}
+END_TEST
+
+/* Forbidden, or unknown to a proxy: there is no hash, and the script goes whole. */
+START_TEST(script_load_refused)
+{
+	static const char *const words[] = {
+		"-NOPERM this user has no permissions to run the 'script|load' command\r\n",
+		"-ERR unknown command `SCRIPT`, with args beginning with: `LOAD`\r\n",
+	};
+
+	fake = fake_redis_new(base);
+	fake_redis_on(fake, "SCRIPT", words[_i], FAKE_STAY);
+	link_to_fake("", "");
+	WAIT_FOR(ready());
+	ck_assert_str_eq(redis_link_sha(link_), "");
 }
 END_TEST
 
@@ -957,6 +971,7 @@ static Suite *suite(void)
 	tcase_set_timeout(scripted, 60);
 	tcase_add_checked_fixture(scripted, setup, teardown);
 	tcase_add_test(scripted, tolerant_handshake);
+	tcase_add_loop_test(scripted, script_load_refused, 0, 2);
 	tcase_add_test(scripted, handshake_order);
 	tcase_add_test(scripted, slow_handshake);
 	tcase_add_test(scripted, what_the_server_is);

@@ -285,6 +285,24 @@ START_TEST(watches_on)
 }
 END_TEST
 
+/* It stands, and says nothing any more: another one is listened to. */
+START_TEST(a_frozen_sentinel)
+{
+	link_to_sentinels();
+	WAIT_FOR(ready_at_master(0));
+	WAIT_FOR(strstr(fake_redis_heard(sentinels[0]), "SUBSCRIBE"));
+	fake_redis_silence(sentinels[0], true);
+	WAIT_FOR(strstr(fake_redis_heard(sentinels[1]), "SUBSCRIBE"));
+	ck_assert(ready_at_master(0));
+	ck_assert_uint_eq(fake_redis_accepted(masters[0]), 1);
+	/* The one that answers is left alone. */
+	for (double end = now_ms() + 3000; now_ms() < end;)
+		turn();
+	ck_assert_uint_eq(fake_redis_accepted(sentinels[1]), 1);
+	ck_assert_uint_eq(fake_redis_accepted(sentinels[2]), 0);
+}
+END_TEST
+
 START_TEST(no_connection_is_left_open)
 {
 	link_to_sentinels();
@@ -369,6 +387,7 @@ int main(void)
 	tcase_add_test(tcase, refuses_a_stale_master);
 	tcase_add_test(tcase, follows_switch_master);
 	tcase_add_test(tcase, watches_on);
+	tcase_add_test(tcase, a_frozen_sentinel);
 	tcase_add_test(tcase, no_connection_is_left_open);
 	tcase_add_test(tcase, freed_at_any_time);
 	tcase_add_test(tcase, real_failover);

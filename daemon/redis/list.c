@@ -17,10 +17,11 @@
  * SCAN itself may show a key twice when the server shrinks its hash table between two steps
  * (manual of SCAN, "Scan guarantees"); within a step that is mended here.
  */
-#include "redis/store_private.h"
+#include "redis/list.h"
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "redis/values.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -4,9 +4,10 @@
  * are ready together share a call. So Redis reads and writes a circuit once for many
  * operations, each of which still is a step of its own, in the order of their coming.
  */
-#include "redis/store_private.h"
+#include "redis/writes.h"
 
 #include "base/keytable.h"
+#include "base/later.h"
 #include "proto/circuit_script.h"
 
 #include <stdlib.h>
@@ -19,9 +20,9 @@
 #define CALL_OPS      1024
 
 /* A circuit with writes that wait or are under way. Its key is the whole Redis key. */
-struct written {
+struct write_queue {
 	struct keynode node;
-	TAILQ_ENTRY(written) entry; /* while it is ready */
+	TAILQ_ENTRY(write_queue) entry; /* while it is ready */
 	TAILQ_HEAD(write_list, redis_write) waiting;
 	bool ready;     /* in the list of those that wait for a call */
 	bool under_way; /* in a call */
@@ -30,7 +31,7 @@ struct written {
 struct redis_write {
 	struct redis_op base;
 	struct circuit_op what;
-	struct written *circuit;
+	struct write_queue *circuit;
 	struct redis_call *call; /* NULL: it waits */
 	size_t index;            /* in the call */
 	TAILQ_ENTRY(redis_write) entry;
@@ -42,7 +43,7 @@ struct call_op {
 };
 
 struct call_part {
-	struct written *circuit;
+	struct write_queue *circuit;
 	size_t first;
 	size_t count;
 };
@@ -58,40 +59,48 @@ struct redis_call {
 	struct call_op ops[];
 };
 
+struct redis_writes {
+	struct keytable circuits;
+	TAILQ_HEAD(queue_list, write_queue) ready;
+	TAILQ_HEAD(call_list, redis_call) calls;
+	unsigned under_way; /* calls */
+	struct later *flush;
+};
+
 static void call_send(struct redis_call *call);
 
 /* --- circuits ----------------------------------------------------------------------------- */
 
-static struct written *written_get(struct redis_store *r, const char *key, size_t key_len)
+static struct write_queue *queue_get(struct redis_store *r, const char *key, size_t key_len)
 {
 	char full[REDIS_KEY_MAX];
-	struct written *w;
+	struct write_queue *q;
 
 	memcpy(full, r->prefix, r->prefix_len);
 	memcpy(full + r->prefix_len, key, key_len);
 	key_len += r->prefix_len;
-	w = (struct written *)keytable_find(&r->writes.circuits, full, key_len);
-	if (w)
-		return w;
-	w = (struct written *)keytable_add(&r->writes.circuits, sizeof(*w), full, key_len);
-	if (w)
-		TAILQ_INIT(&w->waiting);
-	return w;
+	q = (struct write_queue *)keytable_find(&r->writes->circuits, full, key_len);
+	if (q)
+		return q;
+	q = (struct write_queue *)keytable_add(&r->writes->circuits, sizeof(*q), full, key_len);
+	if (q)
+		TAILQ_INIT(&q->waiting);
+	return q;
 }
 
 /* After any change: the circuit waits for a call, or is forgotten. */
-static void written_settle(struct redis_store *r, struct written *w)
+static void queue_settle(struct redis_store *r, struct write_queue *q)
 {
-	if (w->under_way)
+	if (q->under_way)
 		return;
-	if (TAILQ_EMPTY(&w->waiting)) {
-		if (w->ready)
-			TAILQ_REMOVE(&r->writes.ready, w, entry);
-		keytable_remove(&r->writes.circuits, &w->node);
-	} else if (!w->ready) {
-		w->ready = true;
-		TAILQ_INSERT_TAIL(&r->writes.ready, w, entry);
-		later_run(r->writes.flush);
+	if (TAILQ_EMPTY(&q->waiting)) {
+		if (q->ready)
+			TAILQ_REMOVE(&r->writes->ready, q, entry);
+		keytable_remove(&r->writes->circuits, &q->node);
+	} else if (!q->ready) {
+		q->ready = true;
+		TAILQ_INSERT_TAIL(&r->writes->ready, q, entry);
+		later_run(r->writes->flush);
 	}
 }
 
@@ -106,18 +115,18 @@ static void write_fail(struct redis_write *write, enum store_status status, cons
 }
 
 /* Ends what waits for a call: it surely was not handed over. */
-static void fail_waiting(struct redis_store *r, struct written *w, const char *why)
+static void fail_waiting(struct redis_store *r, struct write_queue *q, const char *why)
 {
 	struct redis_write *write;
-	bool under_way = w->under_way;
+	bool under_way = q->under_way;
 
-	w->under_way = true; /* nobody else settles it meanwhile */
-	while ((write = TAILQ_FIRST(&w->waiting)) != NULL) {
-		TAILQ_REMOVE(&w->waiting, write, entry);
+	q->under_way = true; /* nobody else settles it meanwhile */
+	while ((write = TAILQ_FIRST(&q->waiting)) != NULL) {
+		TAILQ_REMOVE(&q->waiting, write, entry);
 		write_fail(write, STORE_UNAVAILABLE, why);
 	}
-	w->under_way = under_way;
-	written_settle(r, w);
+	q->under_way = under_way;
+	queue_settle(r, q);
 }
 
 static struct redis_write *call_take(struct redis_call *call, size_t index)
@@ -175,7 +184,7 @@ static void part_answer(struct redis_call *call, const struct call_part *part,
 static void part_end(struct redis_call *call, const struct call_part *part)
 {
 	part->circuit->under_way = false;
-	written_settle(call->r, part->circuit);
+	queue_settle(call->r, part->circuit);
 }
 
 static void call_fail(struct redis_call *call, enum store_status status, const char *message)
@@ -214,11 +223,11 @@ static void call_add_op(struct redis_call *call, struct redis_write *write,
 	}
 }
 
-static struct call_part *call_add_part(struct redis_call *call, struct written *w)
+static struct call_part *call_add_part(struct redis_call *call, struct write_queue *q)
 {
 	struct call_part *part = &call->parts[call->part_count++];
 
-	part->circuit = w;
+	part->circuit = q;
 	part->first = call->op_count;
 	part->count = 0;
 	return part;
@@ -282,8 +291,8 @@ static void on_call(void *arg, enum redis_outcome outcome, const redisReply *rep
 	struct redis_call *call = arg;
 	struct redis_store *r = call->r;
 
-	TAILQ_REMOVE(&r->writes.calls, call, entry);
-	r->writes.under_way--;
+	TAILQ_REMOVE(&r->writes->calls, call, entry);
+	r->writes->under_way--;
 	switch (outcome) {
 	case REDIS_REPLY:
 		if (reply->type == REDIS_REPLY_ERROR)
@@ -298,26 +307,26 @@ static void on_call(void *arg, enum redis_outcome outcome, const redisReply *rep
 		call_fail(call, STORE_UNKNOWN, why);
 		break;
 	}
-	if (!TAILQ_EMPTY(&r->writes.ready))
-		later_run(r->writes.flush);
+	if (!TAILQ_EMPTY(&r->writes->ready))
+		later_run(r->writes->flush);
 }
 
 /* Hands the call over, or ends it. */
 static void call_send(struct redis_call *call)
 {
 	struct redis_store *r = call->r;
-	const char *script = call->whole ? circuit_lua : redis_link_sha(r->link);
+	struct redis_script_words words = redis_script_words(r, call->whole);
 	const char *argv[4 + 2 * CALL_CIRCUITS];
 	size_t lens[4 + 2 * CALL_CIRCUITS];
 	size_t n = call->part_count;
 	char keys[24];
 
-	argv[0] = call->whole ? "EVAL" : "EVALSHA";
-	argv[1] = script;
+	argv[0] = words.command;
+	argv[1] = words.script;
 	argv[2] = keys;
 	argv[3 + n] = r->ttl;
-	lens[0] = strlen(argv[0]);
-	lens[1] = strlen(script);
+	lens[0] = words.command_len;
+	lens[1] = words.script_len;
 	lens[2] = (size_t)snprintf(keys, sizeof(keys), "%zu", n);
 	lens[3 + n] = r->ttl_len;
 	for (size_t i = 0; i < n; i++) {
@@ -332,35 +341,35 @@ static void call_send(struct redis_call *call)
 		call_fail(call, STORE_UNAVAILABLE, redis_store_why(r));
 		return;
 	}
-	TAILQ_INSERT_TAIL(&r->writes.calls, call, entry);
-	r->writes.under_way++;
+	TAILQ_INSERT_TAIL(&r->writes->calls, call, entry);
+	r->writes->under_way++;
 }
 
 /* The circuit's waiting operations, as far as they fit. */
-static void call_fill_part(struct redis_call *call, struct written *w)
+static void call_fill_part(struct redis_call *call, struct write_queue *q)
 {
-	struct call_part *part = call_add_part(call, w);
+	struct call_part *part = call_add_part(call, q);
 	struct redis_write *write;
 
-	while (call->op_count < CALL_OPS && (write = TAILQ_FIRST(&w->waiting)) != NULL) {
-		TAILQ_REMOVE(&w->waiting, write, entry);
+	while (call->op_count < CALL_OPS && (write = TAILQ_FIRST(&q->waiting)) != NULL) {
+		TAILQ_REMOVE(&q->waiting, write, entry);
 		call_add_op(call, write, &write->what);
 		part->count++;
 	}
-	w->under_way = true;
+	q->under_way = true;
 }
 
 /* How many operations the next call would have. */
 static size_t count_ready(const struct redis_store *r, size_t circuits)
 {
-	const struct written *w;
+	const struct write_queue *q;
 	const struct redis_write *write;
 	size_t ops = 0;
 
-	TAILQ_FOREACH (w, &r->writes.ready, entry) {
+	TAILQ_FOREACH (q, &r->writes->ready, entry) {
 		if (circuits-- == 0)
 			break;
-		TAILQ_FOREACH (write, &w->waiting, entry) {
+		TAILQ_FOREACH (write, &q->waiting, entry) {
 			if (++ops == CALL_OPS)
 				return ops;
 		}
@@ -373,19 +382,19 @@ static void on_flush(void *arg)
 	struct redis_store *r = arg;
 	/* The keys of one call must be in one slot of a cluster, and are not. */
 	size_t most = redis_link_cluster(r->link) ? 1 : CALL_CIRCUITS;
-	struct written *w;
+	struct write_queue *q;
 
-	while (!TAILQ_EMPTY(&r->writes.ready) && r->writes.under_way < CALLS_UNDER_WAY) {
+	while (!TAILQ_EMPTY(&r->writes->ready) && r->writes->under_way < CALLS_UNDER_WAY) {
 		struct redis_call *call = call_new(r, count_ready(r, most));
 
-		while ((w = TAILQ_FIRST(&r->writes.ready)) != NULL &&
+		while ((q = TAILQ_FIRST(&r->writes->ready)) != NULL &&
 		       (!call || (call->part_count < most && call->op_count < CALL_OPS))) {
-			TAILQ_REMOVE(&r->writes.ready, w, entry);
-			w->ready = false;
+			TAILQ_REMOVE(&r->writes->ready, q, entry);
+			q->ready = false;
 			if (call)
-				call_fill_part(call, w);
+				call_fill_part(call, q);
 			else
-				fail_waiting(r, w, "out of memory");
+				fail_waiting(r, q, "out of memory");
 		}
 		if (call)
 			call_send(call);
@@ -405,7 +414,7 @@ static void write_detach(struct redis_op *o, struct store_result *verdict)
 		return;
 	}
 	TAILQ_REMOVE(&write->circuit->waiting, write, entry);
-	written_settle(r, write->circuit);
+	queue_settle(r, write->circuit);
 	verdict->status = STORE_UNAVAILABLE;
 }
 
@@ -413,9 +422,9 @@ struct store_op *redis_writes_submit(struct redis_store *r, const struct store_r
 				     store_done_fn *done, void *arg, struct store_result *result)
 {
 	struct redis_write *write = calloc(1, sizeof(*write));
-	struct written *w = write ? written_get(r, request->key, request->key_len) : NULL;
+	struct write_queue *q = write ? queue_get(r, request->key, request->key_len) : NULL;
 
-	if (!w) {
+	if (!q) {
 		free(write);
 		return store_refuse(result, STORE_ERROR, "out of memory");
 	}
@@ -423,9 +432,9 @@ struct store_op *redis_writes_submit(struct redis_store *r, const struct store_r
 	write->base.writes = true;
 	write->base.detach = write_detach;
 	write->what = request->op;
-	write->circuit = w;
-	TAILQ_INSERT_TAIL(&w->waiting, write, entry);
-	written_settle(r, w);
+	write->circuit = q;
+	TAILQ_INSERT_TAIL(&q->waiting, write, entry);
+	queue_settle(r, q);
 	store_op_start(&r->store, &write->base.op, done, arg);
 	return &write->base.op;
 }
@@ -433,26 +442,37 @@ struct store_op *redis_writes_submit(struct redis_store *r, const struct store_r
 void redis_writes_give_up(struct redis_store *r, const char *why)
 {
 	struct redis_call *call;
-	struct written *w;
+	struct write_queue *q;
 
-	TAILQ_FOREACH (call, &r->writes.calls, entry) {
+	TAILQ_FOREACH (call, &r->writes->calls, entry) {
 		for (size_t i = 0; i < call->part_count; i++)
 			fail_waiting(r, call->parts[i].circuit, why);
 	}
-	while ((w = TAILQ_FIRST(&r->writes.ready)) != NULL)
-		fail_waiting(r, w, why);
+	while ((q = TAILQ_FIRST(&r->writes->ready)) != NULL)
+		fail_waiting(r, q, why);
 }
 
-int redis_writes_init(struct redis_store *r)
+struct redis_writes *redis_writes_new(struct redis_store *r)
 {
-	TAILQ_INIT(&r->writes.ready);
-	TAILQ_INIT(&r->writes.calls);
-	r->writes.flush = later_new(r->store.base, on_flush, r);
-	return r->writes.flush && keytable_init(&r->writes.circuits) == 0 ? 0 : -1;
+	struct redis_writes *writes = calloc(1, sizeof(*writes));
+
+	if (!writes)
+		return NULL;
+	TAILQ_INIT(&writes->ready);
+	TAILQ_INIT(&writes->calls);
+	writes->flush = later_new(r->store.base, on_flush, r);
+	if (writes->flush && keytable_init(&writes->circuits) == 0)
+		return writes;
+	later_free(writes->flush);
+	free(writes);
+	return NULL;
 }
 
-void redis_writes_fini(struct redis_store *r)
+void redis_writes_free(struct redis_writes *writes)
 {
-	keytable_fini(&r->writes.circuits);
-	later_free(r->writes.flush);
+	if (!writes)
+		return;
+	keytable_fini(&writes->circuits);
+	later_free(writes->flush);
+	free(writes);
 }

@@ -1,16 +1,15 @@
 /*
- * What store.c, store_write.c, store_list.c and values.c share; nobody else includes this.
+ * The Redis store's operations under way, and what they need of the store: the ground that
+ * store.c, writes.c, list.c and values.c stand on. Nobody else includes this.
  */
-#ifndef BREAKERD_STORE_REDIS_H
-#define BREAKERD_STORE_REDIS_H
+#ifndef BREAKERD_REDIS_OP_H
+#define BREAKERD_REDIS_OP_H
 
-#include "base/keytable.h"
-#include "base/later.h"
 #include "base/log.h"
 #include "base/siphash.h"
 #include "proto/circuit_json.h"
 #include "redis/link.h"
-#include "redis/store.h"
+#include "redis/target.h"
 #include "store/driver.h"
 
 #define REDIS_KEY_MAX (REDIS_PREFIX_MAX + 3 + KEY_MAX)
@@ -21,19 +20,8 @@
 
 struct redis_command;
 struct redis_op;
+struct redis_writes;
 TAILQ_HEAD(redis_op_queue, redis_op);
-
-struct written;
-struct redis_call;
-
-/* The writing operations on their way; store_write.c's own. */
-struct redis_writes {
-	struct keytable circuits;
-	TAILQ_HEAD(written_list, written) ready;
-	TAILQ_HEAD(call_list, redis_call) calls;
-	unsigned under_way; /* calls */
-	struct later *flush;
-};
 
 struct redis_store {
 	struct store store;
@@ -45,7 +33,7 @@ struct redis_store {
 	char prefix[REDIS_PREFIX_MAX + 3 + 1]; /* with its "cb:" */
 	size_t prefix_len;
 	struct redis_op_queue clock_queue; /* reads that wait for the TIME that is under way */
-	struct redis_writes writes;
+	struct redis_writes *writes;       /* those on their way */
 	struct siphash_key hash_key;
 	struct log_limit corrupt_lines;
 	uint64_t corrupt_seen[CORRUPT_REMEMBERED];
@@ -83,6 +71,18 @@ void redis_op_fail(struct redis_op *o, enum store_status status, const char *mes
 /* Ends the op with an error reply's words, or with "unexpected reply". */
 void redis_op_fail_reply(struct redis_op *o, const redisReply *reply);
 
+/* Ends the op if nobody but its command knows it: what the driver's detach does. */
+void redis_op_forget(struct redis_op *o);
+
+/* How circuit.lua is called: by its hash, or where `whole` says so, or the server would not load
+ * it, with all of it. */
+struct redis_script_words {
+	const char *command; /* "EVALSHA" or "EVAL" */
+	const char *script;
+	size_t command_len, script_len;
+};
+struct redis_script_words redis_script_words(const struct redis_store *r, bool whole);
+
 /* True if the reply says that Redis does not know the hash of circuit.lua: the call surely did
  * not run, and goes again with the whole script. Sets *whole, and is true only once. */
 bool redis_script_again(struct redis_store *r, const redisReply *reply, bool *whole);
@@ -101,48 +101,5 @@ struct store_op *redis_store_away(struct redis_store *r, struct store_result *re
 /* Counts, and logs once a key, a stored value that is not sound. */
 void redis_store_corrupt(struct redis_store *r, const char *key, size_t key_len,
 			 enum circuit_stored stored);
-
-/* The driver's `submit` for what writes, once redis_store_open lets it in. */
-struct store_op *redis_writes_submit(struct redis_store *r, const struct store_request *request,
-				     store_done_fn *done, void *arg, struct store_result *result);
-
-/* The link is no longer ready: ends what was not handed over. */
-void redis_writes_give_up(struct redis_store *r, const char *why);
-
-/* 0, or -1 when out of memory; fini is allowed then, and once the link is freed. */
-int redis_writes_init(struct redis_store *r);
-void redis_writes_fini(struct redis_store *r);
-
-/* What redis_values_read found at one key: nothing (a key of another type, a value larger than
- * CIRCUIT_STORED_BYTES_MAX and an empty one are left out, too), or a circuit. */
-struct redis_value {
-	bool exists;
-	enum circuit_stored stored;
-	struct circuit circuit; /* set unless CIRCUIT_STORED_NONE */
-};
-
-struct redis_value_key {
-	const char *key; /* without the prefix */
-	size_t len;
-};
-
-struct redis_values;
-
-/* From the loop, once: what was found, in the order of the keys, with STORE_OK; else NULL, and
- * why, with STORE_UNAVAILABLE or STORE_ERROR. All live until it returns. */
-typedef void redis_values_fn(void *arg, const struct redis_value *found, enum store_status status,
-			     const char *why);
-
-/* Reads the circuits of one key at least; they are copied. NULL, and fn does not come, if the link
- * does not take the commands or when out of memory. */
-struct redis_values *redis_values_read(struct redis_store *r, const struct redis_value_key *keys,
-				       size_t count, redis_values_fn *fn, void *arg);
-
-/* fn does not come any more. Not from inside fn. */
-void redis_values_cancel(struct redis_values *values);
-
-/* The driver's `list`. */
-struct store_op *redis_store_list(struct store *s, const struct store_query *query,
-				  store_done_fn *done, void *arg, struct store_result *result);
 
 #endif
