@@ -103,7 +103,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	enum circuit_body result;
 	char why[512] = "unset", little[8];
 
-	op = (struct circuit_op){CIRCUIT_RESET, CIRCUIT_HALF_OPEN, true, CIRCUIT_OPEN};
+	op = (struct circuit_op){.verb = CIRCUIT_RESET,
+				 .to = CIRCUIT_HALF_OPEN,
+				 .has_from = true,
+				 .from = CIRCUIT_OPEN};
 	result = circuit_json_decode_transition(text.p, size, &op, why, sizeof(why));
 	if (result == CIRCUIT_BODY_OK) {
 		FUZZ_CHECK(is_transition(text, &same));
