@@ -223,6 +223,61 @@ def test_a_thousand_requests_while_breakerd_hangs(driver, scripted, threads, rec
     assert driver.log()[0] == 1
 
 
+NO_THREADS = ("PHP", "shell")
+
+
+def test_threads_share_a_client(driver, language, scripted):
+    """Nobody gets another's answer: each permit is reported, once."""
+    scripted.script({"json": {"allowed": True, "state": "closed", "reason": "closed", "counted": True}, "numbered": True})
+    assert driver.new(scripted.url) == "made"
+    assert driver.say("many", 240, "orders", 8).startswith("240 passed")
+    given = [n for n, r in enumerate(scripted.requests, 1) if r.target.endswith("/acquire")]
+    reported = [json.loads(r.body)["permit"] for r in scripted.requests if r.target.endswith("/report")]
+    assert sorted(reported) == sorted(f"p{n}" for n in given) and len(given) == 240
+    assert driver.log()[0] == 0
+    if language[0] != "shell":
+        assert scripted.connections <= 24  # Go opens more than it needs
+
+
+def test_one_of_many_tries_when_the_pause_is_over(driver, language, scripted):
+    if language[0] in NO_THREADS:
+        pytest.skip("no threads")
+    scripted.script({"raw": ""}, {"hang": True})
+    assert driver.new(scripted.url, timeout_ms=2000, retry_ms=0) == "made"
+    assert driver.say("acquire", "orders") == "allowed - - unreachable 0 unreachable"
+    # C's pause of nothing is a millisecond, within which eight threads may have come and gone.
+    until(lambda: driver.say("many", 8, "orders", 8) == "8 passed (1 waited)" or len(scripted.requests) > 1, "it is over")
+    assert len(scripted.requests) == 2
+
+
+def test_php_shares_the_pause_through_apcu(language, scripted):
+    """As PHP-FPM does, whose objects live for one request: here two objects of one process."""
+    if language[0] != "PHP":
+        pytest.skip("not PHP")
+    if "apcu" not in sh("php", "-m").split():
+        assert not os.environ.get("ALL_CLIENTS"), "no APCu: scripts/install-packages clients"
+        pytest.skip("no APCu")
+    scripted.script({"raw": ""}, {"json": {"allowed": False, "state": "open", "reason": "open", "retryAfterMs": 5}})
+    driver = Driver([language[2][0], "-d", "apc.enable_cli=1", *language[2][1:]])
+    try:
+        unreachable, refused = "allowed - - unreachable 0 unreachable", "refused - open open 5 answered"
+        for _ in range(2):
+            assert driver.new(scripted.url, retry_ms=60_000) == "made"
+            assert driver.say("acquire", "orders") == unreachable
+        assert len(scripted.requests) == 1
+        # Another breakerd has its own; this one's pause ends, and is over for all.
+        assert driver.new(scripted.url + "/", retry_ms=1) == "made"
+        assert driver.say("acquire", "orders") == refused
+        assert driver.new("unix:" + scripted.path, retry_ms=1) == "made"
+        scripted.script({"raw": ""}, {"json": {"allowed": False, "state": "open", "reason": "open", "retryAfterMs": 5}})
+        assert driver.say("acquire", "orders") == unreachable
+        assert driver.new("unix:" + scripted.path, retry_ms=60_000) == "made"
+        until_said(driver, ("acquire", "orders"), refused)
+        assert driver.say("acquire", "orders") == refused
+    finally:
+        driver.end()
+
+
 def test_the_example_in_the_readme(language, scripted, directory):
     folder, mark, name, run = EXAMPLES[language[0]]
     with open(os.path.join(CLIENTS, folder, "README.md"), encoding="utf-8") as readme:

@@ -9,6 +9,7 @@ cut            only so many bytes of the body, then the connection ends
 chunked        the body travels in chunks
 drip           seconds between two bytes
 hang           no answer at all; the connection stays
+numbered       the permit is p1, p2, ...: that of the request's number
 """
 
 import json
@@ -99,6 +100,8 @@ class Scripted:
         with self.lock:
             self.requests.append(Request(method, target, headers, body, number))
             answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+            if answer.get("numbered"):
+                answer = {**answer, "json": {**answer["json"], "permit": f"p{len(self.requests)}"}}
         return self._answer(connection, answer)
 
     def _answer(self, connection, answer):
