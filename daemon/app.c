@@ -62,9 +62,9 @@ struct app {
 static struct store_limits store_limits_of(const struct config *config)
 {
 	return (struct store_limits){
-		.timeout_ms = config->store_timeout,
+		.timeout_ms = (unsigned)config->store_timeout_ms,
 		.max_in_flight = config->max_in_flight,
-		.ttl_s = config->ttl,
+		.ttl_s = (unsigned)(config->ttl_ms / 1000),
 		.max_circuits = config->max_circuits,
 	};
 }
@@ -75,8 +75,8 @@ static struct http_limits http_limits_of(const struct config *config)
 		.max_connections = config->max_connections,
 		.max_head = config->max_head,
 		.max_body = config->max_body,
-		.idle_timeout_s = config->idle_timeout,
-		.request_timeout_s = config->request_timeout,
+		.idle_timeout_s = (unsigned)(config->idle_timeout_ms / 1000),
+		.request_timeout_s = (unsigned)(config->request_timeout_ms / 1000),
 	};
 }
 

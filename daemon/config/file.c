@@ -1,5 +1,16 @@
+/*
+ * libinih parses the file: sections, names, values. What it gets comes from next_line, which
+ * counts the lines (the library may be built without line numbers for its handler), and
+ * refuses what libinih would take for something that the manual page does not allow: an
+ * indented line for more of the last value, ':' for '=', " ;" for the begin of a comment,
+ * words behind a heading. libinih cuts a line at a length that was fixed when it was built
+ * (200 bytes); a longer value is handed to it in pieces, as lines that continue the first.
+ */
+#include "config/file.h"
+
+#include "config/policies.h"
 #include "config/slurp.h"
-#include "config/table.h"
+#include "config/take.h"
 
 #include <ctype.h>
 #include <ini.h>
@@ -8,22 +19,25 @@
 #include <string.h>
 
 #define FILE_MAX 65536
-#define SECTION  "[breakerd]"
+#define OURS     "breakerd"
+#define POLICY   "policy "
 /* What a name can be made of, wrong ones included. */
 #define NAME "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-."
 
-/* The file on its way through libinih. */
 struct reading {
 	struct config *config;
 	struct config_error *error;
 	const char *next; /* what is not read yet */
 	const char *end;
 	unsigned line;
-	char value[CONFIG_VALUE_MAX + 1]; /* of the line that libinih has */
+	const char *rest; /* of the line's value: what libinih has not got yet */
+	size_t rest_len;
+	char value[CONFIG_VALUE_MAX + 1]; /* what it has given back */
+	size_t value_len;
 	bool failed;
 };
 
-__attribute__((format(printf, 2, 3))) static char *fail(struct reading *r, const char *fmt, ...)
+__attribute__((format(printf, 2, 3))) static bool fail(struct reading *r, const char *fmt, ...)
 {
 	char why[512];
 	va_list ap;
@@ -34,81 +48,162 @@ __attribute__((format(printf, 2, 3))) static char *fail(struct reading *r, const
 	snprintf(r->error->text, sizeof(r->error->text), "%.400s:%u: %s", r->config->config_file,
 		 r->line, why);
 	r->failed = true;
-	return NULL;
+	return false;
 }
 
-/* For libinih: a name with what it belongs to. The value is ours. */
-static int on_setting(void *arg, const char *section, const char *name, const char *unused)
+/* --- what libinih found --- */
+
+static bool unknown_setting(struct reading *r, const char *name)
 {
-	struct reading *r = arg;
 	size_t len = strlen(name);
-	const struct config_setting *s = config_find(name, len, false);
 	const char *nearest = config_nearest(name, len);
+
+	if (strcmp(name, "keys") == 0)
+		return fail(r, "keys: stands in a section [policy NAME] only");
+	return fail(r, "%s: unknown setting; %s%s", log_quote(name, len).text,
+		    nearest ? "did you mean " : "breakerd --help lists them",
+		    nearest ? nearest : "");
+}
+
+/* A setting outside of policies. */
+static bool take_setting_line(struct reading *r, const char *name)
+{
+	const struct config_setting *s = config_find(name, strlen(name), false);
+	struct config_source source = {.origin = CONFIG_FROM_FILE, .line = r->line};
 	const struct config_source *had;
 
-	(void)section; /* on_line lets only one pass */
-	(void)unused;
-	if (r->failed)
-		return 0;
-	if (!s) {
-		fail(r, "%s: unknown setting; %s%s", log_quote(name, len).text,
-		     nearest ? "did you mean " : "breakerd --help lists them",
-		     nearest ? nearest : "");
-		return 0;
-	}
-	if (s->flags & CONFIG_NO_FILE) {
-		fail(r, "%s: names this file, and so is given as --config or BREAKERD_CONFIG",
-		     s->name);
-		return 0;
-	}
+	if (!s)
+		return unknown_setting(r, name);
+	if (s->flags & CONFIG_NO_FILE)
+		return fail(r,
+			    "%s: names this file, and so is given as --config or BREAKERD_CONFIG",
+			    s->name);
 	had = &r->config->sources[config_index(s)];
-	if (had->origin == CONFIG_FROM_FILE && s->type != CONFIG_LIST) {
-		fail(r, "%s: given on line %u already; once is enough", s->name, had->line);
+	if (had->origin == CONFIG_FROM_FILE && s->type != CONFIG_LIST)
+		return fail(r, "%s: given on line %u already; once is enough", s->name, had->line);
+	return take_value(r->config, s, source, r->value, r->error);
+}
+
+/* For libinih: a name with what belongs to it, or with a piece of that. */
+static int on_setting(void *arg, const char *section, const char *name, const char *value)
+{
+	struct reading *r = arg;
+	size_t len = strlen(value);
+	struct config_section *policy;
+
+	if (r->failed || len > CONFIG_VALUE_MAX - r->value_len)
 		return 0;
+	memcpy(r->value + r->value_len, value, len + 1);
+	r->value_len += len;
+	if (r->rest_len > 0)
+		return 1;
+	r->value_len = 0;
+	if (strncmp(section, POLICY, strlen(POLICY)) != 0) {
+		r->failed = !take_setting_line(r, name);
+		return !r->failed;
 	}
-	r->failed =
-		!config_take(r->config, s,
-			     (struct config_source){.origin = CONFIG_FROM_FILE, .line = r->line},
-			     r->value, r->error);
+	policy = policies_section(r->config, section + strlen(POLICY));
+	r->failed = !policy || !policies_take(r->config, policy, name, r->line, r->value, r->error);
 	return !r->failed;
 }
 
-/*
- * libinih cuts a line at a length that was fixed when it was built (200 bytes), takes ':'
- * for '=', " ;" for the begin of a comment and an indented line for more of the last value.
- * So what it gets is the name and a '=', once they are known to be well formed; the value
- * waits in r->value. Returns NULL when the line is no setting.
- */
-static char *on_line(struct reading *r, const char *line, size_t len, char *out, size_t room)
-{
-	const char *equals = line + strspn(line, NAME);
-	size_t name, value;
+/* --- what libinih gets --- */
 
-	if (isspace((unsigned char)*line))
-		return fail(r, "begins with white space: a setting begins its line, and its value "
-			       "ends with the line");
-	if (*line == '[') {
-		if (len != strlen(SECTION) || memcmp(line, SECTION, len) != 0)
-			return fail(r, "the only section is " SECTION);
-		snprintf(out, room, SECTION "\n");
-		return out;
-	}
-	while (isblank((unsigned char)*equals))
-		equals++;
-	if (equals == line || *equals != '=')
-		return fail(r, "no setting: name = value expected");
-	name = (size_t)(equals + 1 - line);
-	if (name + 2 > room)
-		return fail(r, "unknown setting; breakerd --help lists them");
-	for (equals++; isblank((unsigned char)*equals); equals++)
+/* libinih does not tell of a heading without settings, so policies begin here. */
+static bool check_heading(struct reading *r, const char *line, size_t len)
+{
+	const char *name = line + 1;
+	size_t name_len = len - 2;
+	char why[256];
+
+	if (len < 2 || line[len - 1] != ']' || memchr(name, ']', name_len))
+		return fail(r, "no heading: [policy NAME] or [" OURS "] expected, and nothing "
+			       "behind it");
+	if (name_len == strlen(OURS) && memcmp(name, OURS, name_len) == 0)
+		return true;
+	if (name_len < strlen(POLICY) || memcmp(name, POLICY, strlen(POLICY)) != 0)
+		return fail(r, "the only sections are [policy NAME] and [" OURS "]");
+	return policies_begin(r->config, name + strlen(POLICY), name_len - strlen(POLICY), r->line,
+			      why, sizeof(why)) ||
+	       fail(r, "%s", why);
+}
+
+/* The offset of the value in a line that is a setting; 0 with the error set if it is not. */
+static size_t check_setting(struct reading *r, const char *line, size_t len)
+{
+	size_t name = strspn(line, NAME), at = name;
+
+	while (at < len && isblank((unsigned char)line[at]))
+		at++;
+	if (name == 0 || at >= len || line[at] != '=')
+		return (size_t)fail(r, "no setting: name = value expected");
+	if (name >= CONFIG_NAME_MAX)
+		return (size_t)fail(r, "unknown setting; breakerd --help lists them");
+	for (at++; at < len && isblank((unsigned char)line[at]); at++)
 		;
-	value = equals < line + len ? len - (size_t)(equals - line) : 0;
-	if (value > CONFIG_VALUE_MAX)
-		return fail(r, "a value longer than %d bytes", CONFIG_VALUE_MAX);
-	memcpy(r->value, equals, value);
-	r->value[value] = '\0';
-	memcpy(out, line, name);
-	memcpy(out + name, "\n", 2);
+	if (len - at > CONFIG_VALUE_MAX)
+		return (size_t)fail(r, "a value longer than %d bytes", CONFIG_VALUE_MAX);
+	for (size_t i = at; i < len; i++)
+		if (line[i] == ';' && i > name && isblank((unsigned char)line[i - 1]))
+			return (size_t)fail(r,
+					    "%.*s: white space before ';': a comment stands on a "
+					    "line of its own",
+					    (int)name, line);
+	return at;
+}
+
+/* libinih strips white space at the ends of a piece, and one that begins so is a comment. */
+static bool can_cut(const char *text, size_t at)
+{
+	return !isspace((unsigned char)text[at - 1]) && !isspace((unsigned char)text[at]) &&
+	       text[at] != ';' && text[at] != '#';
+}
+
+/* The next piece of a long value: a line that is indented. */
+static char *next_piece(struct reading *r, char *out, size_t room)
+{
+	size_t len = r->rest_len;
+
+	if (len > room - 3) {
+		len = room - 3;
+		while (len > 0 && !can_cut(r->rest, len))
+			len--;
+	}
+	if (len == 0) {
+		fail(r, "too much white space within the value");
+		return NULL;
+	}
+	out[0] = ' ';
+	memcpy(out + 1, r->rest, len);
+	memcpy(out + 1 + len, "\n", 2);
+	r->rest += len;
+	r->rest_len -= len;
+	return out;
+}
+
+/* A line that says something, without white space at its end; NULL with the error set. */
+static char *hand_over(struct reading *r, const char *line, size_t len, char *out, size_t room)
+{
+	size_t value = 0;
+
+	if (isspace((unsigned char)*line)) {
+		fail(r, "begins with white space: a setting begins its line, and its value ends "
+			"with the line");
+		return NULL;
+	}
+	if (*line == '[' ? !check_heading(r, line, len) : !(value = check_setting(r, line, len)))
+		return NULL;
+	if (len + 2 > room) { /* a heading is never so long */
+		if (value + 2 > room) {
+			fail(r, "too much white space before the value");
+			return NULL;
+		}
+		r->rest = line + value;
+		r->rest_len = len - value;
+		len = value;
+	}
+	memcpy(out, line, len);
+	memcpy(out + len, "\n", 2);
 	return out;
 }
 
@@ -117,6 +212,8 @@ static char *next_line(char *out, int room, void *arg)
 {
 	struct reading *r = arg;
 
+	if (!r->failed && r->rest_len > 0)
+		return next_piece(r, out, (size_t)room);
 	while (!r->failed && r->next < r->end) {
 		const char *line = r->next, *end = memchr(line, '\n', (size_t)(r->end - line));
 		size_t len, blank = 0;
@@ -126,19 +223,21 @@ static char *next_line(char *out, int room, void *arg)
 		r->next = end + 1;
 		r->line++;
 		len = (size_t)(end - line);
-		if (memchr(line, '\0', len))
-			return fail(r, "a NUL byte");
+		if (memchr(line, '\0', len)) {
+			fail(r, "a NUL byte");
+			break;
+		}
 		while (len > 0 && isspace((unsigned char)line[len - 1]))
 			len--;
 		while (blank < len && isspace((unsigned char)line[blank]))
 			blank++;
 		if (blank < len && line[blank] != '#' && line[blank] != ';')
-			return on_line(r, line, len, out, (size_t)room);
+			return hand_over(r, line, len, out, (size_t)room);
 	}
 	return NULL;
 }
 
-bool config_read_file(struct config *config, struct config_error *error)
+bool file_read(struct config *config, struct config_error *error)
 {
 	struct reading r = {.config = config, .error = error};
 	char *text, why[256];

@@ -1,4 +1,6 @@
-#include "config/table.h"
+#include "config/config.h"
+
+#include "config/value.h"
 
 #include <event2/event.h>
 #include <hiredis/hiredis.h>
@@ -98,6 +100,15 @@ void config_print_version(FILE *out)
 		jansson_version_str(), systemd);
 }
 
+static unsigned line_of(const struct config *config, const struct config_setting *s, size_t item)
+{
+	const char *at = (const char *)config + s->offset;
+
+	if (s->type == CONFIG_LIST && item < ((const struct config_list *)at)->count)
+		return ((const struct config_list *)at)->lines[item];
+	return config->sources[config_index(s)].line;
+}
+
 static void print_source(FILE *out, const struct config *config, const struct config_setting *s,
 			 size_t item)
 {
@@ -109,7 +120,7 @@ static void print_source(FILE *out, const struct config *config, const struct co
 		fprintf(out, "# default");
 		break;
 	case CONFIG_FROM_FILE:
-		fprintf(out, "# %s:%u", config->config_file, config_line(config, s, item));
+		fprintf(out, "# %s:%u", config->config_file, line_of(config, s, item));
 		break;
 	case CONFIG_FROM_ENVIRONMENT:
 		config_variable(s, name);
@@ -125,11 +136,32 @@ static void print_value(FILE *out, const struct config_setting *s, const char *v
 {
 	size_t start, len;
 
-	if ((s->flags & CONFIG_SECRET) && config_url_password(value, &start, &len))
+	if ((s->flags & CONFIG_SECRET) && check_url_password(value, &start, &len))
 		fprintf(out, "%s = %.*s" CONFIG_MASK "%s\n", s->name, (int)start, value,
 			value + start + len);
 	else
 		fprintf(out, "%s =%s%s\n", s->name, *value ? " " : "", value);
+}
+
+/* What the section gives; the rest is inherited. */
+static void print_section(const struct config *config, const struct config_section *section,
+			  FILE *out)
+{
+	char value[CONFIG_VALUE_MAX + 1];
+
+	fprintf(out, "\n# %s:%u\n[policy %s]\n", config->config_file, section->line, section->name);
+	for (size_t i = 0; i < section->keys.count; i++)
+		fprintf(out, "# %s:%u\nkeys = %s\n", config->config_file, section->keys.lines[i],
+			section->keys.items[i]);
+	for (size_t i = 0; i < CONFIG_SETTINGS; i++) {
+		const struct config_setting *s = &config_settings[i];
+
+		if (!section->lines[i])
+			continue;
+		value_get(&section->policy, s, 0, value);
+		fprintf(out, "# %s:%u\n", config->config_file, section->lines[i]);
+		print_value(out, s, value);
+	}
 }
 
 void config_print(const struct config *config, FILE *out)
@@ -142,14 +174,16 @@ void config_print(const struct config *config, FILE *out)
 
 		fprintf(out, "%s", i > 0 ? "\n" : "");
 		do {
-			if (!config_get(config, s, item, value))
+			if (!value_get(value_const_base(config, s), s, item, value))
 				value[0] = '\0';
 			print_source(out, config, s, item);
 			if (!*value)
 				fprintf(out, ": %s", s->absent);
 			fprintf(out, "\n%s", s->flags & CONFIG_NO_FILE ? "# " : "");
 			print_value(out, s, value);
-		} while (config_get(config, s, ++item, value));
+		} while (value_get(value_const_base(config, s), s, ++item, value));
 	}
+	for (size_t i = 0; i < config->section_count; i++)
+		print_section(config, &config->sections[i], out);
 	explicit_bzero(value, sizeof(value));
 }

@@ -1,142 +1,29 @@
 #include "config/table.h"
 
-#include "http/listen.h"
-
-#include <arpa/inet.h>
 #include <ctype.h>
-#include <limits.h>
-#include <stdarg.h>
 #include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
-#include <strings.h>
-
-#define PREFIX_MAX 256
-
-__attribute__((format(printf, 3, 4))) static bool refuse(char *why, size_t size, const char *fmt,
-							 ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(why, size, fmt, ap);
-	va_end(ap);
-	return false;
-}
-
-static bool check_listen(const char *text, char out[CONFIG_VALUE_MAX + 1], char *why, size_t size)
-{
-	struct listen_error error;
-	size_t len = strlen(text);
-	bool local;
-
-	if (!listen_parse(text, &local, &error)) {
-		/* the caller says which address */
-		bool named = strncmp(error.text, text, len) == 0 &&
-			     strncmp(error.text + len, ": ", 2) == 0;
-
-		return refuse(why, size, "%s", error.text + (named ? len + 2 : 0));
-	}
-	memcpy(out, text, len + 1);
-	return true;
-}
-
-static bool host_name(const char *text)
-{
-	size_t label = 0, len = strlen(text);
-
-	if (len == 0 || len > 253)
-		return false;
-	for (size_t i = 0; i < len; i++) {
-		unsigned char c = (unsigned char)text[i];
-
-		if (c == '.' && label == 0)
-			return false;
-		if (c != '.' && !isalnum(c) && c != '-' && c != '_')
-			return false;
-		label = c == '.' ? 0 : label + 1;
-		if (label > 63)
-			return false;
-	}
-	return label > 0;
-}
-
-/* A name in lower case, or an address in the one form that inet_ntop gives it. */
-static bool check_host(const char *text, char out[CONFIG_VALUE_MAX + 1], char *why, size_t size)
-{
-	char bare[CONFIG_ITEM_MAX + 1];
-	struct in6_addr address;
-	size_t len = strlen(text);
-
-	snprintf(bare, sizeof(bare), "%s", text);
-	if (len > 2 && text[0] == '[' && text[len - 1] == ']') {
-		memcpy(bare, text + 1, len - 2);
-		bare[len - 2] = '\0';
-	}
-	if (inet_pton(AF_INET6, bare, &address) == 1) {
-		inet_ntop(AF_INET6, &address, out, INET6_ADDRSTRLEN);
-		return true;
-	}
-	if (!host_name(text)) {
-		if (strchr(text, ':'))
-			return refuse(why, size,
-				      "a host name or address without a port expected; "
-				      "any port is accepted");
-		return refuse(why, size, "neither a host name nor an address");
-	}
-	for (size_t i = 0; i <= len; i++)
-		out[i] = (char)tolower((unsigned char)text[i]);
-	return true;
-}
-
-bool config_url_password(const char *url, size_t *start, size_t *len)
-{
-	const char *rest = strstr(url, "://"), *at, *colon;
-
-	if (!rest || strncasecmp(url, "redis+unix:", 11) == 0)
-		return false;
-	at = strrchr(rest, '@');
-	colon = strchr(rest + 3, ':');
-	if (!at || !colon || colon + 1 >= at)
-		return false;
-	*start = (size_t)(colon + 1 - url);
-	*len = (size_t)(at - colon - 1);
-	return true;
-}
-
-static bool check_store(const char *text, char out[CONFIG_VALUE_MAX + 1], char *why, size_t size)
-{
-	struct redis_target target;
-	size_t start, len;
-	bool good;
-
-	strcpy(out, text);
-	if (strcmp(text, "memory") == 0)
-		return true;
-	if (!strstr(text, "://"))
-		return refuse(why, size,
-			      "memory, redis://host:6379/0, redis+unix:///path or "
-			      "redis-sentinel://host:26379/master expected");
-	if (config_url_password(text, &start, &len) && len == strlen(CONFIG_MASK) &&
-	    memcmp(text + start, CONFIG_MASK, len) == 0)
-		return refuse(why, size,
-			      "the password " CONFIG_MASK " is the mask of --print-config: put the "
-			      "real one there, or use redis_password_file");
-	good = redis_target_parse(text, &target, why, size);
-	explicit_bzero(&target, sizeof(target));
-	return good;
-}
-
-static bool check_prefix(const char *text, char out[CONFIG_VALUE_MAX + 1], char *why, size_t size)
-{
-	if (strlen(text) > PREFIX_MAX)
-		return refuse(why, size, "at most %d bytes", PREFIX_MAX);
-	strcpy(out, text);
-	return true;
-}
 
 #define FIELD(member) .name = #member, .offset = offsetof(struct config, member)
+/* Times are kept in milliseconds. */
+#define TIME(member)                                                                               \
+	.name = #member, .type = CONFIG_TIME, .offset = offsetof(struct config, member##_ms)
+#define SECONDS(member)      TIME(member), .ms = 1000, .unit = "seconds"
+#define MILLISECONDS(member) TIME(member), .ms = 1, .unit = "milliseconds"
+/* A setting that sections may override. */
+#define POLICY(member, where)                                                                      \
+	.name = #member, .offset = offsetof(struct config_policy, where), .group = "Policy",       \
+	.flags = CONFIG_LIVE | CONFIG_POLICY
+#define POLICY_NUMBER(member)                                                                      \
+	POLICY(member, policy.member), .type = CONFIG_NUMBER, .placeholder = "N"
+#define POLICY_TIME(member)                                                                        \
+	POLICY(member, policy.member##_ms), .type = CONFIG_TIME, .ms = 1, .placeholder = "TIME"
+
+#define SECOND_MS 1000
+#define MINUTE_MS (60 * SECOND_MS)
+#define HOUR_MS   (60 * MINUTE_MS)
+#define DAY_MS    (24 * HOUR_MS)
 
 const struct config_setting config_settings[CONFIG_SETTINGS] = {
 	{.name = "config",
@@ -172,11 +59,11 @@ const struct config_setting config_settings[CONFIG_SETTINGS] = {
 	{FIELD(prefix), .type = CONFIG_STRING, .flags = CONFIG_MAY_EMPTY,
 	 .value = "stoma:", .check = check_prefix, .placeholder = "TEXT", .group = "Store",
 	 .help = "before cb:{key} in the names of keys in Redis", .absent = "no prefix"},
-	{FIELD(ttl), .type = CONFIG_NUMBER, .flags = CONFIG_LIVE, .value = "86400", .min = 1,
-	 .max = 315360000, .unit = "seconds", .placeholder = "SECONDS", .group = "Store",
+	{SECONDS(ttl), .flags = CONFIG_LIVE, .value = "86400", .min = 1, .max = 315360000,
+	 .placeholder = "SECONDS", .group = "Store",
 	 .help = "a circuit is forgotten this long after its last write"},
-	{FIELD(store_timeout), .type = CONFIG_NUMBER, .flags = CONFIG_LIVE, .value = "250",
-	 .min = 1, .max = 60000, .unit = "milliseconds", .placeholder = "MS", .group = "Store",
+	{MILLISECONDS(store_timeout), .flags = CONFIG_LIVE, .value = "250", .min = 1, .max = 60000,
+	 .placeholder = "MS", .group = "Store",
 	 .help = "milliseconds that a request waits for the store"},
 	{.name = "on_store_failure",
 	 .offset = offsetof(struct config, store_failure_local),
@@ -189,6 +76,41 @@ const struct config_setting config_settings[CONFIG_SETTINGS] = {
 	{FIELD(state_file), .type = CONFIG_STRING, .flags = CONFIG_MAY_EMPTY, .value = "",
 	 .placeholder = "FILE", .group = "Store",
 	 .help = "keep the memory store here across restarts", .absent = "none"},
+
+	{POLICY_NUMBER(consecutive_failures), .value = "5", .min = 0, .max = 1000000,
+	 .unit = "failures", .help = "so many failures in a row open a circuit; 0: off"},
+	{POLICY_NUMBER(failure_rate), .value = "50", .min = 0, .max = 100, .unit = "percent",
+	 .help = "so many percent of the calls in the window failed: open; 0: off"},
+	{POLICY_TIME(slow_time), .value = "0", .min = 0, .max = HOUR_MS,
+	 .help = "a call that took so long is slow; 0: off"},
+	{POLICY_NUMBER(slow_rate), .value = "100", .min = 1, .max = 100, .unit = "percent",
+	 .help = "so many percent of the calls in the window were slow: open"},
+	{POLICY_TIME(window), .value = "30s", .min = SECOND_MS, .max = HOUR_MS,
+	 .help = "how far back the rates look"},
+	{POLICY_NUMBER(min_calls), .value = "20", .min = 1, .max = 1000000, .unit = "calls",
+	 .help = "with fewer calls in the window the rates do not count"},
+	{POLICY_NUMBER(min_reporters), .value = "1", .min = 1, .max = 16, .unit = "daemons",
+	 .help = "so many daemons must have seen a failure or a slow call"},
+	{POLICY_TIME(open_time), .value = "30s", .min = 10, .max = DAY_MS,
+	 .help = "how long a circuit stays open"},
+	{POLICY(open_growth, policy.open_growth_milli), .type = CONFIG_DECIMAL,
+	 .placeholder = "FACTOR", .value = "2", .min = 1000, .max = 10000, .unit = "times",
+	 .help = "each further opening without recovery lasts so many times as long"},
+	{POLICY_TIME(open_time_max), .value = "5m", .min = 10, .max = 7 * DAY_MS,
+	 .help = "... up to this"},
+	{POLICY_NUMBER(probes), .value = "1", .min = 1, .max = POLICY_PROBES_MAX, .unit = "permits",
+	 .help = "requests let through at once to see whether the upstream is back"},
+	{POLICY_NUMBER(probe_successes), .value = "1", .min = 1, .max = 1000, .unit = "successes",
+	 .help = "so many of them close the circuit"},
+	{POLICY_TIME(probe_timeout), .value = "30s", .min = 10, .max = HOUR_MS,
+	 .help = "a probe that is not reported by then is lost"},
+	{POLICY(failure_status, failure_status), .type = CONFIG_STATUSES, .placeholder = "LIST",
+	 .value = "500-599", .help = "HTTP statuses that are failures", .absent = "none"},
+	{POLICY(ignore_status, ignore_status), .type = CONFIG_STATUSES, .placeholder = "LIST",
+	 .value = "", .help = "HTTP statuses that are neither failure nor success",
+	 .absent = "none"},
+	{POLICY(enforce, policy.enforce), .type = CONFIG_BOOL, .placeholder = "YES", .value = "yes",
+	 .choices = {"no", "yes"}, .help = "no: decide and count, but refuse nothing"},
 
 	{FIELD(max_in_flight), .type = CONFIG_NUMBER, .flags = CONFIG_LIVE, .value = "10000",
 	 .min = 1, .max = 1000000, .unit = "operations", .placeholder = "N", .group = "Limits",
@@ -205,11 +127,11 @@ const struct config_setting config_settings[CONFIG_SETTINGS] = {
 	{FIELD(max_body), .type = CONFIG_NUMBER, .flags = CONFIG_LIVE, .value = "65536", .min = 64,
 	 .max = 16777216, .unit = "bytes", .placeholder = "BYTES", .group = "Limits",
 	 .help = "the longest request body"},
-	{FIELD(idle_timeout), .type = CONFIG_NUMBER, .flags = CONFIG_LIVE, .value = "60", .min = 1,
-	 .max = 86400, .unit = "seconds", .placeholder = "SECONDS", .group = "Limits",
+	{SECONDS(idle_timeout), .flags = CONFIG_LIVE, .value = "60", .min = 1, .max = 86400,
+	 .placeholder = "SECONDS", .group = "Limits",
 	 .help = "a connection without a request is closed after this"},
-	{FIELD(request_timeout), .type = CONFIG_NUMBER, .flags = CONFIG_LIVE, .value = "10",
-	 .min = 1, .max = 3600, .unit = "seconds", .placeholder = "SECONDS", .group = "Limits",
+	{SECONDS(request_timeout), .flags = CONFIG_LIVE, .value = "10", .min = 1, .max = 3600,
+	 .placeholder = "SECONDS", .group = "Limits",
 	 .help = "a whole request must arrive within this"},
 
 	{FIELD(log_level), .type = CONFIG_LEVEL, .flags = CONFIG_LIVE, .value = "info",
@@ -237,46 +159,55 @@ const struct config_setting *config_find(const char *name, size_t len, bool dash
 	return NULL;
 }
 
-static size_t min3(size_t a, size_t b, size_t c)
+/* A typed character and one of a name: "Store-Timeout" is store_timeout to a person. */
+static bool same_letter(char typed, char known)
 {
-	size_t m = a < b ? a : b;
+	int c = tolower((unsigned char)typed);
 
-	return m < c ? m : c;
+	return (c == '-' ? '_' : c) == (known == '-' ? '_' : known);
 }
 
-/* How many characters must be put in, left out or changed (Levenshtein). */
-static size_t distance(const char *name, size_t len, const char *known)
+static size_t min2(size_t a, size_t b)
+{
+	return a < b ? a : b;
+}
+
+/*
+ * How many characters must be put in, left out, changed or swapped with their neighbour
+ * (Levenshtein's distance, restricted to swaps of what is not edited twice).
+ */
+size_t config_distance(const char *name, size_t len, const char *known)
 {
 	size_t known_len = strlen(known);
-	size_t row[CONFIG_NAME_MAX];
+	size_t rows[3][CONFIG_NAME_MAX];
 
 	for (size_t j = 0; j <= known_len; j++)
-		row[j] = j;
+		rows[0][j] = j;
 	for (size_t i = 1; i <= len; i++) {
-		int c = tolower((unsigned char)name[i - 1]);
-		size_t diagonal = row[0];
+		size_t *row = rows[i % 3], *above = rows[(i + 2) % 3], *two = rows[(i + 1) % 3];
 
 		row[0] = i;
 		for (size_t j = 1; j <= known_len; j++) {
-			bool differ = (c == '-' ? '_' : c) != known[j - 1];
-			size_t above = row[j];
+			bool differ = !same_letter(name[i - 1], known[j - 1]);
 
-			row[j] = min3(above + 1, row[j - 1] + 1, diagonal + differ);
-			diagonal = above;
+			row[j] = min2(min2(above[j] + 1, row[j - 1] + 1), above[j - 1] + differ);
+			if (i > 1 && j > 1 && same_letter(name[i - 1], known[j - 2]) &&
+			    same_letter(name[i - 2], known[j - 1]))
+				row[j] = min2(row[j], two[j - 2] + 1);
 		}
 	}
-	return row[known_len];
+	return rows[len % 3][known_len];
 }
 
 const char *config_nearest(const char *name, size_t len)
 {
 	const char *nearest = NULL;
-	size_t best = len / 3 < 3 ? len / 3 + 1 : 4;
+	size_t best = CONFIG_DISTANCE(len);
 
 	if (len >= CONFIG_NAME_MAX)
 		return NULL;
 	for (size_t i = 0; i < CONFIG_SETTINGS; i++) {
-		size_t d = distance(name, len, config_settings[i].name);
+		size_t d = config_distance(name, len, config_settings[i].name);
 
 		if (d < best) {
 			best = d;
@@ -299,258 +230,4 @@ void config_flag(const struct config_setting *setting, char out[CONFIG_NAME_MAX]
 	for (char *p = out; *p; p++)
 		if (*p == '_')
 			*p = '-';
-}
-
-static void *field(struct config *config, const struct config_setting *setting)
-{
-	return (char *)config + setting->offset;
-}
-
-static const void *const_field(const struct config *config, const struct config_setting *setting)
-{
-	return (const char *)config + setting->offset;
-}
-
-/* What no value may be, from whatever source: the file could not hold it. */
-static bool sound(const char *text, char *why, size_t size)
-{
-	size_t len = strlen(text);
-
-	if (len > CONFIG_VALUE_MAX)
-		return refuse(why, size, "longer than %d bytes", CONFIG_VALUE_MAX);
-	for (const char *p = text; *p; p++) {
-		if ((unsigned char)*p < 0x20 && *p != '\t')
-			return refuse(why, size, "a control character in the value");
-		if (*p == 0x7f)
-			return refuse(why, size, "a control character in the value");
-		if (p > text && (*p == ';' || *p == '#') && isblank((unsigned char)p[-1]))
-			return refuse(
-				why, size,
-				"white space before '%c': a comment stands on a line of its own",
-				*p);
-	}
-	if (len > 0 && (isblank((unsigned char)text[0]) || isblank((unsigned char)text[len - 1])))
-		return refuse(why, size, "white space at an end of the value");
-	return true;
-}
-
-/* Digits only: no sign, no blank, nothing behind. False too when over UINT_MAX. */
-static bool parse_digits(const char *text, unsigned base, unsigned *out)
-{
-	uint64_t n = 0;
-
-	if (!*text)
-		return false;
-	for (const char *p = text; *p; p++) {
-		if (*p < '0' || *p >= (char)('0' + base))
-			return false;
-		if (n <= UINT_MAX)
-			n = n * base + (unsigned)(*p - '0');
-	}
-	*out = n > UINT_MAX ? UINT_MAX : (unsigned)n;
-	return true;
-}
-
-static bool set_number(struct config *config, const struct config_setting *s, const char *text,
-		       char *why, size_t size)
-{
-	unsigned n;
-
-	if (!parse_digits(text, 10, &n))
-		return refuse(why, size, "not a whole number, %u to %u %s", s->min, s->max,
-			      s->unit);
-	if (n < s->min || n > s->max)
-		return refuse(why, size, "out of range, %u to %u %s", s->min, s->max, s->unit);
-	*(unsigned *)field(config, s) = n;
-	return true;
-}
-
-static bool set_mode(struct config *config, const struct config_setting *s, const char *text,
-		     char *why, size_t size)
-{
-	unsigned n;
-
-	if (!parse_digits(text, 8, &n) || n < s->min || n > s->max)
-		return refuse(why, size, "not a mode, octal from %04o to %04o", s->min, s->max);
-	*(mode_t *)field(config, s) = (mode_t)n;
-	return true;
-}
-
-static bool set_choice(struct config *config, const struct config_setting *s, const char *text,
-		       char *why, size_t size)
-{
-	char list[128] = "";
-	size_t i;
-
-	for (i = 0; s->choices[i]; i++) {
-		if (strcmp(s->choices[i], text) == 0)
-			break;
-		snprintf(list + strlen(list), sizeof(list) - strlen(list), "%s%s",
-			 i == 0              ? ""
-			 : s->choices[i + 1] ? ", "
-					     : " or ",
-			 s->choices[i]);
-	}
-	if (!s->choices[i])
-		return refuse(why, size, "%s expected", list);
-	if (s->type == CONFIG_BOOL)
-		*(bool *)field(config, s) = i == 1;
-	else
-		*(enum log_level *)field(config, s) = (enum log_level)i;
-	return true;
-}
-
-static bool set_string(struct config *config, const struct config_setting *s, const char *text,
-		       char *why, size_t size)
-{
-	char kept[CONFIG_VALUE_MAX + 1];
-	char **at = field(config, s), *copy;
-
-	if (!*text && !(s->flags & CONFIG_MAY_EMPTY))
-		return refuse(why, size, "must not be empty");
-	if (!s->check)
-		strcpy(kept, text);
-	else if (!s->check(text, kept, why, size))
-		return false;
-	copy = strdup(kept);
-	explicit_bzero(kept, sizeof(kept));
-	if (!copy)
-		return refuse(why, size, "out of memory");
-	free(*at);
-	*at = copy;
-	return true;
-}
-
-static bool add_item(struct config *config, const struct config_setting *s, unsigned line,
-		     const char *item, char *why, size_t size)
-{
-	struct config_list *list = field(config, s);
-	char kept[CONFIG_VALUE_MAX + 1], reason[512];
-
-	if (strlen(item) > CONFIG_ITEM_MAX)
-		return refuse(why, size, "an item is longer than %d bytes", CONFIG_ITEM_MAX);
-	if (!s->check(item, kept, reason, sizeof(reason)))
-		return refuse(why, size, "%s: %s", item, reason);
-	for (size_t i = 0; i < list->count; i++)
-		if (strcmp(list->items[i], kept) == 0)
-			return true;
-	if (list->count == CONFIG_LIST_MAX)
-		return refuse(why, size, "more than %d", CONFIG_LIST_MAX);
-	list->items[list->count] = strdup(kept);
-	if (!list->items[list->count])
-		return refuse(why, size, "out of memory");
-	list->lines[list->count++] = line;
-	return true;
-}
-
-/* Items are apart by commas or white space. */
-static bool add_items(struct config *config, const struct config_setting *s, unsigned line,
-		      const char *text, char *why, size_t size)
-{
-	static const char apart[] = ", \t";
-	char item[CONFIG_VALUE_MAX + 1];
-	size_t items = 0;
-
-	for (text += strspn(text, apart); *text; text += strspn(text, apart)) {
-		size_t len = strcspn(text, apart);
-
-		memcpy(item, text, len);
-		item[len] = '\0';
-		text += len;
-		items++;
-		if (!add_item(config, s, line, item, why, size))
-			return false;
-	}
-	if (items == 0 && !(s->flags & CONFIG_MAY_EMPTY))
-		return refuse(why, size, "must not be empty");
-	return true;
-}
-
-bool config_set(struct config *config, const struct config_setting *setting, unsigned line,
-		const char *text, char *why, size_t why_size)
-{
-	if (!sound(text, why, why_size))
-		return false;
-	switch (setting->type) {
-	case CONFIG_STRING:
-		return set_string(config, setting, text, why, why_size);
-	case CONFIG_LIST:
-		return add_items(config, setting, line, text, why, why_size);
-	case CONFIG_NUMBER:
-		return set_number(config, setting, text, why, why_size);
-	case CONFIG_MODE:
-		return set_mode(config, setting, text, why, why_size);
-	case CONFIG_BOOL:
-	case CONFIG_LEVEL:
-		return set_choice(config, setting, text, why, why_size);
-	}
-	return false;
-}
-
-void config_clear(struct config *config, const struct config_setting *setting)
-{
-	struct config_list *list = field(config, setting);
-
-	if (setting->type != CONFIG_LIST)
-		return;
-	while (list->count > 0)
-		free(list->items[--list->count]);
-}
-
-bool config_get(const struct config *config, const struct config_setting *setting, size_t i,
-		char out[CONFIG_VALUE_MAX + 1])
-{
-	const size_t size = CONFIG_VALUE_MAX + 1;
-	const void *at = const_field(config, setting);
-	const struct config_list *list = at;
-
-	if (i >= (setting->type == CONFIG_LIST ? list->count : 1))
-		return false;
-	switch (setting->type) {
-	case CONFIG_STRING:
-		snprintf(out, size, "%s", *(char *const *)at);
-		break;
-	case CONFIG_LIST:
-		snprintf(out, size, "%s", list->items[i]);
-		break;
-	case CONFIG_NUMBER:
-		snprintf(out, size, "%u", *(const unsigned *)at);
-		break;
-	case CONFIG_MODE:
-		snprintf(out, size, "%04o", (unsigned)*(const mode_t *)at);
-		break;
-	case CONFIG_BOOL:
-		snprintf(out, size, "%s", setting->choices[*(const bool *)at]);
-		break;
-	case CONFIG_LEVEL:
-		snprintf(out, size, "%s", setting->choices[*(const enum log_level *)at]);
-		break;
-	}
-	return true;
-}
-
-unsigned config_line(const struct config *config, const struct config_setting *setting, size_t i)
-{
-	const struct config_list *list = const_field(config, setting);
-
-	if (setting->type == CONFIG_LIST && i < list->count)
-		return list->lines[i];
-	return config->sources[config_index(setting)].line;
-}
-
-bool config_same(const struct config *a, const struct config *b,
-		 const struct config_setting *setting)
-{
-	char one[CONFIG_VALUE_MAX + 1], other[CONFIG_VALUE_MAX + 1];
-
-	for (size_t i = 0;; i++) {
-		bool has_one = config_get(a, setting, i, one);
-
-		if (has_one != config_get(b, setting, i, other))
-			return false;
-		if (!has_one)
-			return true;
-		if (strcmp(one, other) != 0)
-			return false;
-	}
 }

@@ -1,46 +1,39 @@
-/*
- * The table of settings, and values between their text and struct config. Only config*.c
- * include this.
- */
+/* The table of settings, and their names. */
 #ifndef BREAKERD_CONFIG_TABLE_H
 #define BREAKERD_CONFIG_TABLE_H
 
-#include "config/config.h"
-
-/* The longest value, and so the longest path, in bytes. */
-#define CONFIG_VALUE_MAX 4000
-/* The longest item of a list. */
-#define CONFIG_ITEM_MAX 512
+#include "config/check.h"
+#include "config/settings.h"
 
 enum config_type {
-	CONFIG_STRING, /* char * */
-	CONFIG_LIST,   /* struct config_list */
-	CONFIG_NUMBER, /* unsigned, from min to max */
-	CONFIG_MODE,   /* mode_t, octal, from min to max */
-	CONFIG_BOOL,   /* bool: the first of `choices` is false, the second true */
-	CONFIG_LEVEL,  /* enum log_level, by its name */
+	CONFIG_STRING,   /* char * */
+	CONFIG_LIST,     /* struct config_list */
+	CONFIG_NUMBER,   /* unsigned, from min to max */
+	CONFIG_TIME,     /* int64_t milliseconds, from min to max times `ms` */
+	CONFIG_DECIMAL,  /* uint32_t thousandths, from min to max */
+	CONFIG_STATUSES, /* char[CONFIG_STATUSES_MAX + 1]: a list of HTTP statuses as written */
+	CONFIG_MODE,     /* mode_t, octal, from min to max */
+	CONFIG_BOOL,     /* bool: the first of `choices` is false, the second true */
+	CONFIG_LEVEL,    /* enum log_level, by its name */
 };
 
-#define CONFIG_LIVE      0x1 /* SIGHUP applies it; else a restart does */
-#define CONFIG_SECRET    0x2 /* its value is never shown in an error */
-#define CONFIG_NO_FILE   0x4 /* not in the file */
-#define CONFIG_MAY_EMPTY 0x8 /* "" is a value */
-
-/*
- * Looks at a string or at one item of a list and writes it to out as it is to be kept.
- * False, with why it will not do in why.
- */
-typedef bool config_check_fn(const char *text, char out[CONFIG_VALUE_MAX + 1], char *why,
-			     size_t why_size);
+#define CONFIG_LIVE      0x1  /* SIGHUP applies it; else a restart does */
+#define CONFIG_SECRET    0x2  /* its value is never shown in an error */
+#define CONFIG_NO_FILE   0x4  /* not in the file */
+#define CONFIG_MAY_EMPTY 0x8  /* "" is a value */
+#define CONFIG_POLICY    0x10 /* of a policy; in struct config_policy, and in sections too */
 
 struct config_setting {
 	const char *name;
 	enum config_type type;
 	unsigned flags;
-	size_t offset;     /* in struct config */
+	size_t offset;     /* in struct config, or in struct config_policy */
 	const char *value; /* the default, as text */
-	unsigned min, max; /* CONFIG_NUMBER, CONFIG_MODE */
-	const char *unit;  /* CONFIG_NUMBER, for people: "milliseconds" */
+	unsigned min, max; /* CONFIG_NUMBER, CONFIG_TIME, CONFIG_DECIMAL, CONFIG_MODE */
+	unsigned ms;       /* CONFIG_TIME: what a bare number counts, and the finest step */
+	/* For people: what a number counts. A time has one if it was a number before times had
+	 * units, and is printed as such. */
+	const char *unit;
 	const char *choices[5];
 	config_check_fn *check; /* CONFIG_STRING, CONFIG_LIST; may be NULL */
 	const char *placeholder;
@@ -57,27 +50,10 @@ const struct config_setting *config_find(const char *name, size_t len, bool dash
 /* The name that is spelled most like name[0..len), or NULL if none is close. */
 const char *config_nearest(const char *name, size_t len);
 
-/* Sets one to what text says; adds to a list. False with the reason in why. */
-bool config_set(struct config *config, const struct config_setting *setting, unsigned line,
-		const char *text, char *why, size_t why_size);
-
-/* Makes a list empty; nothing for other types. */
-void config_clear(struct config *config, const struct config_setting *setting);
-
-/* The value as text: a list's item `i`, anything else with i = 0. False behind the last.
- * Unmasked. */
-bool config_get(const struct config *config, const struct config_setting *setting, size_t i,
-		char out[CONFIG_VALUE_MAX + 1]);
-
-/* The line of the file that gave the value, or item `i` of a list. */
-unsigned config_line(const struct config *config, const struct config_setting *setting, size_t i);
-
-/* True if both hold the same value. */
-bool config_same(const struct config *a, const struct config *b,
-		 const struct config_setting *setting);
-
-/* Finds the password in the value of `store`; false if there is none, or an empty one. */
-bool config_url_password(const char *url, size_t *start, size_t *len);
+/* How far name[0..len), shorter than CONFIG_NAME_MAX, is from `known`; close is below
+ * CONFIG_DISTANCE. */
+size_t config_distance(const char *name, size_t len, const char *known);
+#define CONFIG_DISTANCE(len) ((len) / 3 < 3 ? (len) / 3 + 1 : 4)
 
 /* The setting's place in config_settings and config.sources. */
 size_t config_index(const struct config_setting *setting);
@@ -86,19 +62,5 @@ size_t config_index(const struct config_setting *setting);
 #define CONFIG_NAME_MAX 48
 void config_variable(const struct config_setting *setting, char out[CONFIG_NAME_MAX]);
 void config_flag(const struct config_setting *setting, char out[CONFIG_NAME_MAX]);
-
-/* --- file.c */
-
-/* Reads config->config_file. False with the error set. */
-bool config_read_file(struct config *config, struct config_error *error);
-
-/* --- config.c */
-
-/*
- * Takes one value of a source: the first one of a list drops what an earlier source gave.
- * False with the error set.
- */
-bool config_take(struct config *config, const struct config_setting *setting,
-		 struct config_source source, const char *text, struct config_error *error);
 
 #endif

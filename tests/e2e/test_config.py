@@ -26,8 +26,23 @@ DEFAULTS = {
     "idle_timeout": "60",
     "request_timeout": "10",
     "log_level": "info",
+    "consecutive_failures": "5",
+    "failure_rate": "50",
+    "slow_time": "0",
+    "slow_rate": "100",
+    "window": "30s",
+    "min_calls": "20",
+    "min_reporters": "1",
+    "open_time": "30s",
+    "open_growth": "2",
+    "open_time_max": "5m",
+    "probes": "1",
+    "probe_successes": "1",
+    "probe_timeout": "30s",
+    "failure_status": "500-599",
+    "enforce": "yes",
 }
-UNSET = ("redis_password_file", "state_file", "token_file", "allowed_hosts")
+UNSET = ("redis_password_file", "state_file", "token_file", "allowed_hosts", "ignore_status")
 
 
 @pytest.fixture
@@ -241,12 +256,101 @@ def test_wrong_usage(args):
 
 
 def test_unknown_variable_is_only_warned_of(start):
-    daemon = start(env={"BREAKERD_SERVICE_HOST": "10.0.0.1", "BREAKERD_PORT_8747_TCP": "x"})
+    daemon = start(env={"BREAKERD_STORE_TIMEOUTS": "10", "BREAKERD_X": "y"})
     assert daemon.get("/healthz").status == 200
-    for name in ("BREAKERD_SERVICE_HOST", "BREAKERD_PORT_8747_TCP"):
+    for name in ("BREAKERD_STORE_TIMEOUTS", "BREAKERD_X"):
         assert name in daemon.stderr()
-    done = run("--check-config", env={"BREAKERD_SERVICE_HOST": "x"})
-    assert done.returncode == 0
+
+
+def test_check_config_warns_as_a_start_does():
+    done = run("--check-config", "--store=redis://h", "--state-file=/x", env={"BREAKERD_X": "y"})
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "BREAKERD_X" in done.stderr and "state_file" in done.stderr
+
+
+def test_what_kubernetes_sets_is_not_warned_of():
+    """For a Service named breakerd."""
+    env = {f"BREAKERD_{name}": value for name, value in {
+        "SERVICE_HOST": "10.0.0.1", "SERVICE_PORT": "8747", "PORT": "tcp://10.0.0.1:8747",
+        "PORT_8747_TCP": "tcp://10.0.0.1:8747", "PORT_8747_TCP_PROTO": "tcp",
+        "PORT_8747_TCP_PORT": "8747", "PORT_8747_TCP_ADDR": "10.0.0.1"}.items()}
+    done = run("--check-config", env=env)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_an_empty_variable_is_none(conf):
+    names = [name.upper() for name in (*DEFAULTS, *UNSET, "config")]
+    assert printed(env={f"BREAKERD_{name}": "" for name in names})[0] == printed()[0]
+
+
+@pytest.mark.parametrize("args,words", [
+    (["--stroe=memory"], ["--store?"]), (["--chekc-config"], ["--check-config?"]),
+    (["--listen=8747"], ["host is missing", "127.0.0.1:8747"]),
+    (["--prefix=\"stoma:\""], ["quotes"]),
+    (["--store=redis://h1:1,h2:2"], ["redis-sentinel://", "redis-cluster://"]),
+])
+def test_slips_are_told_what_would_be_right(args, words):
+    done = run("--check-config", *args)
+    assert done.returncode in (1, 2) and done.stdout == ""
+    for word in words:
+        assert word in done.stderr
+    assert done.stderr.count("8747: ") <= 1, "once is enough"
+
+
+SECTIONS = """\
+window = 20s
+[policy api]
+keys = /api/*, users-?
+open_growth = 1.5
+slow_time = 0.25s
+[policy rest]
+keys = *
+ignore_status = 404, 410-412
+"""
+
+
+def test_policy_sections_round_trip(conf):
+    text = run("--print-config", f"--config={conf(SECTIONS)}").stdout
+    assert "[policy api]" in text and "slow_time = 250ms" in text
+    again = run("--print-config", f"--config={conf(text, 'again.conf')}")
+    assert (again.returncode, again.stderr) == (0, "")
+
+    def plain(output):
+        return [line for line in output.splitlines() if line and not line.startswith("#")]
+
+    assert plain(again.stdout) == plain(text)
+
+
+BAD_SECTIONS = {
+    "no keys": ("[policy a]\nwindow = 5s\n", 1, ["policy a", "keys"]),
+    "twice": ("[policy a]\nkeys = *\n[policy a]\nkeys = *\n", 3, ["policy a", "line 1"]),
+    "other setting": ("[policy a]\nkeys = *\nttl = 5\n", 3, ["ttl"]),
+    "unknown": ("[policy a]\nkeys = *\nopen_tmie = 5s\n", 3, ["open_tmie", "open_time?"]),
+    "other section": ("[other]\n", 1, ["policy NAME"]),
+    "range": ("[policy a]\nkeys = *\nwindow = 2h\n", 3, ["window", "1s to 1h"]),
+    "inherited": ("open_time_max = 1m\n[policy a]\nkeys = *\nopen_time = 2m\n", 4,
+                  ["open_time_max", "1m"]),
+    "one daemon": ("min_reporters = 2\n", 1, ["min_reporters", "store"]),
+    "both lists": ("ignore_status = 503\n", 1, ["503", "failure_status"]),
+}
+
+
+@pytest.mark.parametrize("text,line,words", BAD_SECTIONS.values(), ids=BAD_SECTIONS)
+def test_error_in_a_policy_names_file_line_and_setting(conf, text, line, words):
+    file = conf(text)
+    refused(f"--config={file}", contains=[f"{file}:{line}", *words])
+
+
+def test_hangup_refuses_a_contradiction(start, conf):
+    daemon = start(config=conf(SECTIONS))
+    conf(SECTIONS.replace("410-412", "404, 500"))
+    daemon.hangup()
+    until(lambda: refusals(daemon) == 1, "it is refused")
+    assert "test.conf:8" in daemon.stderr().splitlines()[-1]
+    conf(SECTIONS.replace("20s", "21s"))
+    daemon.hangup()
+    until(lambda: reloads(daemon) == 1, "it is reloaded")
+    assert "restart_needed" not in daemon.stderr()
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0", "192.0.2.1:8747"])

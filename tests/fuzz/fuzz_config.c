@@ -5,7 +5,7 @@
  *
  * What is taken is printed by --print-config and read again, and must be the same.
  */
-#include "config/table.h"
+#include "config/value.h"
 #include "fuzz.h"
 #include "redis/store.h"
 
@@ -84,15 +84,39 @@ static void check_printed(const struct config *config)
 	print(config, fuzz.printed);
 	if (config_load(&input, NULL, &action, &again, &error) != CONFIG_OK) {
 		/* The mask is no password. */
-		FUZZ_CHECK(config_url_password(config->store, &start, &len));
+		FUZZ_CHECK(check_url_password(config->store, &start, &len));
 		return;
 	}
 	for (size_t i = 0; i < CONFIG_SETTINGS; i++)
 		FUZZ_CHECK(config_settings[i].flags & CONFIG_NO_FILE ||
 			   config_same(config, again, &config_settings[i]));
+	FUZZ_CHECK(config->policies.count == again->policies.count);
+	for (size_t i = 0; i < config->policies.count; i++)
+		FUZZ_CHECK(strcmp(config->policies.entries[i].json,
+				  again->policies.entries[i].json) == 0);
 	config_needs_restart(config, again, differ, sizeof(differ));
 	FUZZ_CHECK(strcmp(differ, "") == 0 || strcmp(differ, "config") == 0);
 	config_free(again);
+}
+
+static void check_policies(const struct policy_set *set)
+{
+	FUZZ_CHECK(set->count >= 1 && set->count <= CONFIG_SECTIONS_MAX + 1);
+	for (size_t i = 0; i < set->count; i++) {
+		const struct policy_entry *entry = &set->entries[i];
+		const struct policy *p = &entry->policy;
+
+		FUZZ_CHECK(entry->key_count >= 1 && p->window_ms >= 1000 && p->probes >= 1);
+		FUZZ_CHECK(p->open_time_ms >= 10 && p->open_time_max_ms >= p->open_time_ms);
+		FUZZ_CHECK(p->open_growth_milli >= 1000 && p->open_growth_milli <= 10000);
+		for (unsigned status = 0; status < 1000; status++)
+			FUZZ_CHECK(!policy_statuses_have(&p->failure_status, status) ||
+				   !policy_statuses_have(&p->ignore_status, status));
+		/* A pattern matches itself, and so an entry at or before its own. */
+		for (size_t k = 0; k < entry->key_count; k++)
+			FUZZ_CHECK(policy_set_entry(set, entry->keys[k], strlen(entry->keys[k])) <=
+				   entry);
+	}
 }
 
 static void check_config(const struct config *c)
@@ -100,9 +124,10 @@ static void check_config(const struct config *c)
 	FUZZ_CHECK(c->listen.count >= 1 && c->listen.count <= CONFIG_LIST_MAX);
 	FUZZ_CHECK(c->socket_mode <= 0777);
 	FUZZ_CHECK(strlen(c->prefix) <= REDIS_PREFIX_MAX);
-	FUZZ_CHECK(c->ttl > 0 && c->store_timeout > 0 && c->max_connections > 0);
+	FUZZ_CHECK(c->ttl_ms > 0 && c->store_timeout_ms > 0 && c->max_connections > 0);
 	FUZZ_CHECK(c->max_in_flight > 0 && c->max_circuits > 0);
-	FUZZ_CHECK(c->idle_timeout > 0 && c->request_timeout > 0);
+	FUZZ_CHECK(c->idle_timeout_ms > 0 && c->request_timeout_ms > 0);
+	check_policies(&c->policies);
 	FUZZ_CHECK(!c->token || (*c->token && !strpbrk(c->token, "\r\n ")));
 	check_printed(c);
 }

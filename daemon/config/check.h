@@ -1,0 +1,42 @@
+/* Checks of single values that are text: addresses, host names, the store, patterns, statuses. */
+#ifndef BREAKERD_CONFIG_CHECK_H
+#define BREAKERD_CONFIG_CHECK_H
+
+#include "proto/policy.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* The longest value, and so the longest path, in bytes. */
+#define CONFIG_VALUE_MAX 4000
+/* The longest item of a list. */
+#define CONFIG_ITEM_MAX 512
+
+/*
+ * Looks at a string or at one item of a list and writes it to out as it is to be kept.
+ * False, with why it will not do in why.
+ */
+typedef bool config_check_fn(const char *text, char out[CONFIG_VALUE_MAX + 1], char *why,
+			     size_t why_size);
+
+config_check_fn check_listen;
+config_check_fn check_host;
+config_check_fn check_store;
+config_check_fn check_prefix;
+config_check_fn check_pattern;  /* of `keys` */
+config_check_fn check_statuses; /* a whole list: "500-599, 429" */
+
+/* What no value may be, whatever it is for and wherever it was given. */
+bool check_sound(const char *text, char *why, size_t why_size);
+
+/* A list of statuses that check_statuses has passed. */
+void check_read_statuses(const char *text, struct policy_statuses *out);
+
+/* Finds the password in the value of `store`; false if there is none, or an empty one. */
+bool check_url_password(const char *url, size_t *start, size_t *len);
+
+/* Writes why; returns false, for `return`. */
+bool check_refuse(char *why, size_t why_size, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+#endif

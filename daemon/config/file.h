@@ -1,0 +1,10 @@
+/* The settings file: an INI file, parsed by libinih. */
+#ifndef BREAKERD_CONFIG_FILE_H
+#define BREAKERD_CONFIG_FILE_H
+
+#include "config/settings.h"
+
+/* Reads config->config_file. False with the error set. */
+bool file_read(struct config *config, struct config_error *error);
+
+#endif

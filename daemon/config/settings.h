@@ -1,0 +1,128 @@
+/* The settings as data: what the table describes, what every part of config/ fills and reads. */
+#ifndef BREAKERD_CONFIG_SETTINGS_H
+#define BREAKERD_CONFIG_SETTINGS_H
+
+#include "base/log.h"
+#include "proto/policy_set.h"
+#include "redis/target.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* A list of words: `listen`, `allowed_hosts`, `keys` of a policy. */
+#define CONFIG_LIST_MAX 32
+struct config_list {
+	char *items[CONFIG_LIST_MAX];
+	unsigned lines[CONFIG_LIST_MAX]; /* in the file, if from there */
+	size_t count;
+};
+
+/* Where a value came from; a later one stands. */
+enum config_origin {
+	CONFIG_FROM_DEFAULT,
+	CONFIG_FROM_FILE,
+	CONFIG_FROM_ENVIRONMENT,
+	CONFIG_FROM_ARGUMENTS,
+};
+
+struct config_source {
+	enum config_origin origin;
+	unsigned line; /* CONFIG_FROM_FILE; of a list, its first */
+};
+
+/* How many settings there are. */
+#define CONFIG_SETTINGS 36
+
+/* The settings of a policy. */
+#define CONFIG_STATUSES_MAX 255
+struct config_policy {
+	struct policy policy; /* its two lists of statuses are derived from these, */
+	char failure_status[CONFIG_STATUSES_MAX + 1]; /* as written */
+	char ignore_status[CONFIG_STATUSES_MAX + 1];
+};
+
+/* A section [policy NAME]. */
+#define CONFIG_SECTIONS_MAX     64
+#define CONFIG_SECTION_NAME_MAX 32
+struct config_section {
+	char name[CONFIG_SECTION_NAME_MAX + 1];
+	unsigned line;                   /* of its heading */
+	struct config_list keys;         /* patterns */
+	unsigned lines[CONFIG_SETTINGS]; /* where it gives a setting; 0: inherited */
+	struct config_policy policy;     /* all of it, once config_load is through */
+};
+
+struct config {
+	/* As set; strings are the config's own, "" where nothing was set. */
+	char *config_file;
+	struct config_list listen;
+	mode_t socket_mode;
+	char *store;
+	char *redis_password_file;
+	char *prefix;
+	int64_t ttl_ms;
+	int64_t store_timeout_ms;
+	bool store_failure_local;
+	unsigned max_in_flight;
+	unsigned max_connections;
+	unsigned max_circuits;
+	unsigned max_head; /* bytes */
+	unsigned max_body; /* bytes */
+	int64_t idle_timeout_ms;
+	int64_t request_timeout_ms;
+	char *state_file;
+	char *token_file;
+	/* Lower case, addresses as inet_ntop(3) writes them and without brackets. Empty: the
+	 * addresses listened on, and localhost. */
+	struct config_list allowed_hosts;
+	enum log_level log_level;
+	struct config_policy policy; /* outside of sections */
+	struct config_section *sections;
+	size_t section_count;
+
+	struct config_source sources[CONFIG_SETTINGS]; /* in the order of the table */
+
+	bool again; /* read on SIGHUP */
+
+	/* Derived while reading. */
+	struct policy_set policies; /* the sections, then "default" */
+	bool store_is_redis;
+	struct redis_target redis; /* if so; the password of redis_password_file in it */
+	char *token; /* what token_file holds, without its trailing newline; or NULL */
+};
+
+/* What the arguments asked for beside settings. */
+enum config_action {
+	CONFIG_RUN,
+	CONFIG_HELP,
+	CONFIG_VERSION,
+	CONFIG_CHECK,
+	CONFIG_PRINT,
+};
+
+enum config_status {
+	CONFIG_OK,
+	CONFIG_INVALID, /* exit status 1 */
+	CONFIG_USAGE,   /* exit status 2 */
+};
+
+/* Where settings come from. */
+struct config_input {
+	int argc;
+	char *const *argv;
+	char *const *envp; /* may be NULL */
+	/* On SIGHUP. Files are read without waiting, and must be regular: a pipe that was read
+	 * at the start would now seem to be empty, and a token so be gone. */
+	bool reload;
+};
+
+/* One line without a newline: what is wrong, where, and what would be right. No secrets. */
+struct config_error {
+	char text[1024];
+};
+
+/* What --print-config shows in place of a password; refused as one. */
+#define CONFIG_MASK "***"
+
+#endif

@@ -1,0 +1,91 @@
+#include "config/take.h"
+
+#include "config/value.h"
+
+#include <stdio.h>
+#include <string.h>
+
+const struct config_setting *take_setting(const char *name)
+{
+	return config_find(name, strlen(name), false);
+}
+
+/* A value for an error message: on one line, and not all of a long one. */
+static void show(const char *text, char out[136])
+{
+	size_t len = strlen(text);
+
+	snprintf(out, 136, "%.128s%s", text, len > 128 ? "..." : "");
+	for (char *p = out; *p; p++)
+		if ((unsigned char)*p < 0x20 || *p == 0x7f)
+			*p = '?';
+}
+
+bool take_blame(struct config_error *error, const struct config *config,
+		const struct config_setting *s, struct config_source source, const char *text,
+		const char *why)
+{
+	char name[CONFIG_NAME_MAX], value[136];
+	bool shown = !(s->flags & CONFIG_SECRET);
+	size_t size = sizeof(error->text);
+
+	show(text, value);
+	switch (source.origin) {
+	case CONFIG_FROM_DEFAULT:
+		snprintf(error->text, size, "%s%s%s: %s", s->name, shown ? " = " : "",
+			 shown ? value : "", why);
+		break;
+	case CONFIG_FROM_FILE:
+		snprintf(error->text, size, "%.400s:%u: %s%s%s: %s", config->config_file,
+			 source.line, s->name, shown ? " = " : "", shown ? value : "", why);
+		break;
+	case CONFIG_FROM_ENVIRONMENT:
+		config_variable(s, name);
+		snprintf(error->text, size, "%s%s%s: %s", name, shown ? "=" : "",
+			 shown ? value : "", why);
+		break;
+	case CONFIG_FROM_ARGUMENTS:
+		config_flag(s, name);
+		snprintf(error->text, size, "--%s%s%s: %s", name, shown ? "=" : "",
+			 shown ? value : "", why);
+		break;
+	}
+	return false;
+}
+
+bool take_blame_setting(struct config_error *error, const struct config *config, const char *name,
+			const char *text, const char *why)
+{
+	const struct config_setting *s = take_setting(name);
+
+	return take_blame(error, config, s, config->sources[config_index(s)], text, why);
+}
+
+bool take_blame_section(struct config_error *error, const struct config *config,
+			const struct config_section *section, unsigned line, const char *name,
+			const char *text, const char *why)
+{
+	char value[136];
+
+	show(text, value);
+	snprintf(error->text, sizeof(error->text), "%.400s:%u: [policy %s] %s = %s: %s",
+		 config->config_file, line, section->name, name, value, why);
+	return false;
+}
+
+bool take_value(struct config *config, const struct config_setting *setting,
+		struct config_source source, const char *text, struct config_error *error)
+{
+	struct config_source *had = &config->sources[config_index(setting)];
+	void *base = value_base(config, setting);
+	char why[512];
+
+	if (had->origin != source.origin) {
+		if (setting->type == CONFIG_LIST)
+			value_clear((struct config_list *)((char *)base + setting->offset));
+		*had = source;
+	}
+	if (value_set(base, setting, source.line, text, why, sizeof(why)))
+		return true;
+	return take_blame(error, config, setting, source, text, why);
+}
