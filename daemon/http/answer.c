@@ -1,7 +1,9 @@
 #include "http/private.h"
 
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/uio.h>
 
 /* RFC 9110, section 5.6.7; made once a second. */
 static const char *date_of(struct http *http, time_t now)
@@ -92,4 +94,37 @@ bool http_answer_queue(struct conn *c, const struct http_reply *reply)
 	if (response && response != c->kept.response)
 		MHD_destroy_response(response);
 	return ok;
+}
+
+/* The head of an answer after which the connection ends; its length, or 0 if it does not fit. */
+static size_t write_head(struct conn *c, const struct http_reply *reply, char *out, size_t size)
+{
+	const char *date = date_of(c->http, time(NULL));
+	size_t len = (size_t)snprintf(out, size, "HTTP/1.1 %d %s\r\nDate: %s\r\n", reply->status,
+				      MHD_get_reason_phrase_for((unsigned)reply->status), date);
+
+	for (size_t i = 0; i < reply->header_count && len < size; i++)
+		len += (size_t)snprintf(out + len, size - len, "%s: %s\r\n", reply->headers[i].name,
+					reply->headers[i].value);
+	if (reply->content_type && len < size)
+		len += (size_t)snprintf(out + len, size - len, "Content-Type: %s\r\n",
+					reply->content_type);
+	if (len < size)
+		len += (size_t)snprintf(out + len, size - len,
+					"Connection: close\r\nContent-Length: %zu\r\n\r\n",
+					reply->content_type ? reply->len : 0);
+	return len < size ? len : 0;
+}
+
+bool http_answer_send(struct conn *c, const struct http_reply *reply)
+{
+	bool has_body = reply->content_type && c->rq.method != HTTP_HEAD;
+	char head[1024];
+	struct iovec parts[2] = {
+		{head, write_head(c, reply, head, sizeof(head))},
+		{(void *)(uintptr_t)reply->body, has_body ? reply->len : 0},
+	};
+	struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
+
+	return parts[0].iov_len && sendmsg(c->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT) > 0;
 }

@@ -24,7 +24,8 @@ struct http_line {
 /* What the headers say. */
 struct http_head {
 	bool chunked;
-	bool expects;    /* 100-continue */
+	bool expects; /* 100-continue */
+	bool has_cookies;
 	uint64_t length; /* Content-Length */
 	struct {
 		const char *value; /* of the first; it lives as long as the request */
@@ -32,11 +33,21 @@ struct http_head {
 	} fields[HTTP_FIELDS];
 };
 
+/* True if the library that is loaded is one before 1.0, which lets pass what RFC 9112 does not. */
+bool http_head_is_lenient(void);
+
 /* What MHD_OPTION_STRICT_FOR_CLIENT shall be, for the library that is loaded. */
 int http_head_strictness(void);
 
 /* Bytes of request line and headers, their ends included. In the handler only. */
 size_t http_head_size(struct MHD_Connection *mhd);
+
+/*
+ * To be called when the request line has come. libmicrohttpd takes the cookies apart, with a copy
+ * and a record of each, and before 1.0 answers with two heads when there is no memory for that.
+ * Nobody asks for them: a first Cookie header of ours is the one that it takes.
+ */
+void http_head_hide_cookies(struct MHD_Connection *mhd);
 
 /*
  * To be called in the handler's first call for a request. Sets *head, zeroed before, and returns

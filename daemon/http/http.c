@@ -31,6 +31,8 @@ static void on_connection(void *arg, struct MHD_Connection *mhd, void **context,
 	}
 	c = *context;
 	*context = NULL;
+	if (c->lingers && !http->draining)
+		http_linger_add(http, c->fd);
 	if (c->rq.orphaned)
 		c->mhd = NULL; /* freed in http_reply */
 	else
@@ -45,6 +47,9 @@ static void on_connection(void *arg, struct MHD_Connection *mhd, void **context,
 	http_accept_update(http);
 }
 
+/* What libmicrohttpd says when it refuses a request by itself; the status follows. */
+#define REFUSAL "Error processing request (HTTP response code is "
+
 static size_t on_unescape(void *arg, struct MHD_Connection *mhd, char *text)
 {
 	(void)arg;
@@ -58,9 +63,11 @@ __attribute__((format(printf, 2, 0))) static void on_log(void *arg, const char *
 	char text[256];
 	size_t len;
 
+	vsnprintf(text, sizeof(text), fmt, ap);
+	if (strncmp(text, REFUSAL, sizeof(REFUSAL) - 1) == 0)
+		http_on_refusal(http, atoi(text + sizeof(REFUSAL) - 1));
 	if (!http->log || http->log->level < LOG_LEVEL_DEBUG)
 		return;
-	vsnprintf(text, sizeof(text), fmt, ap);
 	len = strcspn(text, "\n");
 	log_debug(http->log, "libmicrohttpd", "text=%s", log_quote(text, len).text);
 }
@@ -108,7 +115,7 @@ struct http *http_new(struct event_base *base, const struct http_limits *limits,
 	http->metrics = metrics;
 	metrics->methods = (struct metrics_label){method_name, HTTP_METHODS};
 	http->log = log;
-	if (http_sweep_init(http) < 0 || http_accept_init(http) < 0)
+	if (http_sweep_init(http) < 0 || http_accept_init(http) < 0 || http_linger_init(http) < 0)
 		goto fail;
 	http->mhd = start_mhd(http);
 	if (!http->mhd || http_pump_init(http) < 0)
@@ -147,6 +154,7 @@ void http_free(struct http *http)
 	if (http->mhd)
 		MHD_stop_daemon(http->mhd);
 	http_pump_free(http);
+	http_linger_free(http);
 	if (http->sweep)
 		event_free(http->sweep);
 	if (http->unpause)

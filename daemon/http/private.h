@@ -1,6 +1,7 @@
 /*
  * What the files of http share; nobody else includes this. Each uses those above it:
- * conn.c: connections and their time-outs; answer.c: responses; pump.c: runs libmicrohttpd;
+ * conn.c: connections and their time-outs; linger.c: connections that end with an answer amid a
+ * body; answer.c: responses; pump.c: runs libmicrohttpd;
  * request.c: requests; accept.c: listeners; http.c: start and stop.
  */
 #ifndef BREAKERD_HTTP_PRIVATE_H
@@ -21,10 +22,9 @@
 
 /*
  * libmicrohttpd's memory for a connection holds, besides the head (max_head), a record of each
- * header, the cookies once more, and the answer's headers. It is cleared for each request, so more
- * of it would cost time.
+ * header, and the answer's headers. It is cleared for each request, so more of it would cost time.
  */
-#define HEAD_ROOM ((size_t)1536)
+#define HEAD_ROOM ((size_t)1696)
 
 /*
  * Where a connection is. Each of the first PHASES_TIMED has a list of its connections by
@@ -53,11 +53,13 @@ struct http_request {
 	bool too_large;
 	bool broken_target;
 	bool last;          /* no other may come behind it on this connection */
+	bool direct;        /* libmicrohttpd takes no answer now: it goes straight to the socket */
 	const char *target; /* as libmicrohttpd has it, without query */
 	size_t target_len;  /* with the query */
 	struct http_head head;
 	const char *query; /* in query_buf, or NULL */
 	size_t body_len;
+	size_t pieces;       /* of the body so far */
 	uint64_t arrived_ns; /* all of it */
 	void *data;
 };
@@ -82,6 +84,7 @@ struct conn {
 	enum phase phase;
 	uint64_t requests; /* done */
 	bool hung_up;      /* the client sends no more */
+	bool lingers;      /* answered while it may still send: see linger.c */
 	int64_t since_ms;  /* when it came into its phase */
 	uint64_t progress;
 	TAILQ_ENTRY(conn) entry; /* in the list of its phase */
@@ -127,6 +130,7 @@ struct http {
 	struct later *pump;     /* runs it in the next turn */
 	struct event *poll;     /* runs it in a moment, when nothing announces that it can get on */
 	uint64_t steps;         /* of all requests: changes of phase, pieces of body */
+	bool cookies_come;      /* somebody has sent some */
 	unsigned blind_turns;   /* in a row in which it was busy and made no step */
 
 	TAILQ_HEAD(listener_list, listener) listeners;
@@ -142,6 +146,11 @@ struct http {
 	unsigned requests;    /* under way, from their request line until they are sent */
 	unsigned handling;    /* with the handler */
 	unsigned unsuspended; /* of these, those that libmicrohttpd keeps looking after */
+
+	/* Behind the end of their connections: linger.c. */
+	TAILQ_HEAD(linger_list, leftover) lingering;
+	unsigned lingering_count;
+	struct event *linger_timer;
 
 	bool draining;
 	int64_t drain_ms;          /* since when */
@@ -163,6 +172,12 @@ static inline int64_t http_coarse_ms(void)
 
 /* Hands the answer to libmicrohttpd; false when it cannot take it. */
 bool http_answer_queue(struct conn *c, const struct http_reply *reply);
+
+/*
+ * Writes the answer to the socket, which has nothing else to send, as far as it takes it at once.
+ * False if it takes nothing. The connection has to end with it.
+ */
+bool http_answer_send(struct conn *c, const struct http_reply *reply);
 
 /* The connection ends. */
 void http_answer_forget(struct conn *c);
@@ -195,6 +210,17 @@ void http_sweep_now(struct http *http);
 /* Stops the timer: there are no connections. */
 void http_sweep_stop(struct http *http);
 
+/* linger.c */
+
+/* Makes its timer; -1 when out of memory. */
+int http_linger_init(struct http *http);
+/* Takes a connection that libmicrohttpd is about to close. */
+void http_linger_add(struct http *http, int fd);
+/* Closes the oldest one; false if there is none. */
+bool http_linger_drop(struct http *http);
+/* Closes all. */
+void http_linger_free(struct http *http);
+
 /* accept.c */
 
 /* Makes the timer `unpause`; -1 when out of memory. */
@@ -225,6 +251,12 @@ void *http_on_request_line(void *arg, const char *target, struct MHD_Connection 
 enum MHD_Result http_on_request(void *arg, struct MHD_Connection *mhd, const char *url,
 				const char *method, const char *version, const char *upload,
 				size_t *upload_len, void **context);
+/*
+ * Called amid the work on a request that libmicrohttpd is about to refuse. Before 1.0 its answer
+ * has its head twice if the whole head of the request has come and the handler was not called yet:
+ * then this answers instead.
+ */
+void http_on_refusal(struct http *http, int status);
 void http_on_completed(void *arg, struct MHD_Connection *mhd, void **context,
 		       enum MHD_RequestTerminationCode code);
 

@@ -21,8 +21,11 @@
  */
 #define POLLS_MAX 16
 /* What libmicrohttpd keeps of each header beside its text, and what an answer's head may need. */
-#define HEAD_RECORD ((size_t)64)
+#define HEAD_RECORD ((size_t)48)
 #define ANSWER_ROOM ((size_t)512)
+/* Pieces that a body may come in, and one more for each 16 bytes of max_body: a chunk of one byte
+ * may have an extension of kilobytes. */
+#define PIECES_MAX 256
 /* A body's memory up to this is kept for the connection's next request. */
 #define BODY_KEEP ((size_t)4096)
 
@@ -87,7 +90,7 @@ void *http_on_request_line(void *arg, const char *target, struct MHD_Connection 
 	const char *query = target ? strchr(target, '?') : NULL;
 	size_t len;
 
-	c->rq = (struct http_request){.target = target ? target : ""};
+	c->rq = (struct http_request){.method = HTTP_OTHER, .target = target ? target : ""};
 	c->rq.target_len = strlen(c->rq.target);
 	c->rq.broken_target = target_is_broken(c->rq.target, c->rq.target_len);
 	if (query) {
@@ -98,6 +101,9 @@ void *http_on_request_line(void *arg, const char *target, struct MHD_Connection 
 			c->rq.target = NULL; /* on_begin gives up */
 		*(char *)(uintptr_t)query = '\0';
 	}
+	/* From who has sent none so far and keeps the connection, none is expected. */
+	if (c->requests == 0 || http->cookies_come)
+		http_head_hide_cookies(mhd);
 	http->requests++;
 	http_conn_enter(c, PHASE_READING);
 	return c;
@@ -148,41 +154,37 @@ void http_on_completed(void *arg, struct MHD_Connection *mhd, void **context,
 		http_conn_enter(c, c->hung_up ? PHASE_HUNG_UP : PHASE_FRESH);
 }
 
-/* Answers a request that the handler cannot be shown; the connection ends with it. */
-static enum MHD_Result refuse(struct http_request *rq, enum problem problem, const char *detail)
+/* Answers a request that the handler is not shown; the connection ends with it. */
+static enum MHD_Result refuse(struct http_request *rq, const struct http_reply *reply)
 {
-	struct http *http = http_conn_of(rq)->http;
-	bool writes = rq->method != HTTP_GET && rq->method != HTTP_HEAD;
-	struct http_reply reply = {.status = problem_status(problem),
-				   .content_type = "application/problem+json",
-				   .route = 0};
-	char *body =
-		problem_encode(problem, detail, writes ? PROBLEM_APPLIED_NO : PROBLEM_APPLIED_NONE,
-			       NULL, &reply.len);
+	struct conn *c = http_conn_of(rq);
 
-	if (!body)
-		return MHD_NO;
 	rq->last = true;
-	reply.body = body;
+	c->lingers = true;
 	rq->arrived_ns = clock_ns();
-	http->handling++;
-	http->metrics->http_requests_in_flight++;
-	http_reply(rq, &reply);
-	free(body);
+	c->http->handling++;
+	c->http->metrics->http_requests_in_flight++;
+	http_reply(rq, reply);
 	return rq->queued ? MHD_YES : MHD_NO;
 }
 
-/* A cookie is copied, and has a record. */
-static enum MHD_Result on_cookie(void *arg, enum MHD_ValueKind kind, const char *key,
-				 size_t key_len, const char *value, size_t value_len)
+static enum MHD_Result refuse_problem(struct http_request *rq, enum problem problem,
+				      const char *detail)
 {
-	size_t *memory = arg;
+	bool writes = rq->method != HTTP_GET && rq->method != HTTP_HEAD;
+	struct http_reply reply = {.status = problem_status(problem),
+				   .content_type = "application/problem+json"};
+	char *body =
+		problem_encode(problem, detail, writes ? PROBLEM_APPLIED_NO : PROBLEM_APPLIED_NONE,
+			       NULL, &reply.len);
+	enum MHD_Result result;
 
-	(void)kind;
-	(void)key;
-	(void)value;
-	*memory += HEAD_RECORD + key_len + value_len + 3;
-	return MHD_YES;
+	if (!body)
+		return MHD_NO;
+	reply.body = body;
+	result = refuse(rq, &reply);
+	free(body);
+	return result;
 }
 
 /* True if the head is over max_head, or leaves libmicrohttpd no memory for an answer. */
@@ -190,25 +192,53 @@ static bool head_is_too_long(const struct conn *c)
 {
 	size_t size = http_head_size(c->mhd), max = c->http->max_head;
 	int records = MHD_get_connection_values(c->mhd, MHD_HEADER_KIND, NULL, NULL);
-	size_t memory = size + (size_t)records * HEAD_RECORD;
 
-	MHD_get_connection_values_n(c->mhd, MHD_COOKIE_KIND, on_cookie, &memory);
-	return size > max || memory > max + HEAD_ROOM - ANSWER_ROOM;
+	return size > max || size + (size_t)records * HEAD_RECORD > max + HEAD_ROOM - ANSWER_ROOM;
 }
 
-/* Answers by itself, as libmicrohttpd does when there is no memory even for the head. */
-static enum MHD_Result refuse_head(struct conn *c)
+/* Past libmicrohttpd, which may have no memory for an answer. */
+static enum MHD_Result refuse_head(struct http_request *rq)
 {
-	static const char text[] = "HTTP/1.1 431 Request Header Fields Too Large\r\n"
-				   "Connection: close\r\n"
-				   "Content-Type: text/plain\r\n"
-				   "Content-Length: 55\r\n"
-				   "\r\n"
-				   "The request line and headers are longer than max_head.\n";
+	static const char text[] = "The request line and headers are longer than max_head.\n";
+	const struct http_reply reply = {
+		.status = 431,
+		.content_type = "text/plain",
+		.body = text,
+		.len = sizeof(text) - 1,
+	};
 
-	metrics_request(c->http->metrics, 0, c->rq.method, 431, 0);
-	send(c->fd, text, sizeof(text) - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
-	return MHD_NO;
+	rq->direct = true;
+	return refuse(rq, &reply);
+}
+
+/* The request whose head libmicrohttpd has just read, before the handler's first call; or NULL. */
+static struct conn *conn_amid_head(struct http *http)
+{
+	struct conn *c;
+
+	TAILQ_FOREACH_REVERSE(c, &http->phases[PHASE_READING], conn_list, entry)
+	if (!c->rq.begun && http_head_size(c->mhd))
+		return c;
+	return NULL;
+}
+
+void http_on_refusal(struct http *http, int status)
+{
+	static const char length[] = "The Content-Length is no number of bytes that can be.";
+	struct conn *c = http_head_is_lenient() ? conn_amid_head(http) : NULL;
+
+	if (!c)
+		return;
+	if (status == 431) {
+		refuse_head(&c->rq);
+	} else {
+		c->rq.direct = true;
+		refuse_problem(&c->rq,
+			       status == 413 ? PROBLEM_BODY_TOO_LARGE : PROBLEM_INVALID_BODY,
+			       length);
+	}
+	/* What libmicrohttpd would send behind it fails, and it closes the connection. */
+	shutdown(c->fd, SHUT_WR);
 }
 
 /* Gives the request to the handler. */
@@ -229,11 +259,29 @@ static enum MHD_Result hand_over(struct conn *c)
 	return MHD_YES;
 }
 
-static void suspend(struct conn *c)
+static void suspend_request(struct conn *c)
 {
 	c->rq.suspended = true;
 	c->http->unsuspended--;
 	MHD_suspend_connection(c->mhd);
+}
+
+/*
+ * The body is longer than max_body: the handler has the request at once, and the connection ends
+ * with its answer. What comes until the client sees that is read and thrown away (linger.c).
+ */
+static enum MHD_Result hand_over_too_large(struct conn *c)
+{
+	enum MHD_Result result;
+
+	c->rq.too_large = true;
+	c->rq.body_len = 0;
+	c->rq.last = true;
+	c->lingers = true;
+	result = hand_over(c);
+	if (c->rq.waits)
+		suspend_request(c);
+	return result;
 }
 
 /*
@@ -245,7 +293,6 @@ static enum MHD_Result on_begin(struct conn *c, const char *url, const char *met
 {
 	struct http_request *rq = &c->rq;
 	struct http_line line = {method, url, rq->target_len, version};
-	enum MHD_Result result = MHD_YES;
 	const char *wrong;
 
 	if (!rq->target)
@@ -254,25 +301,23 @@ static enum MHD_Result on_begin(struct conn *c, const char *url, const char *met
 	rq->method = parse_method(method);
 	rq->target = url;
 	if (head_is_too_long(c))
-		return refuse_head(c);
+		return refuse_head(rq);
 	wrong = http_head_check(c->mhd, &line, &rq->head);
 	if (wrong)
-		return refuse(rq, PROBLEM_INVALID_BODY, wrong);
+		return refuse_problem(rq, PROBLEM_INVALID_BODY, wrong);
+	if (rq->head.has_cookies)
+		c->http->cookies_come = true;
 	if (rq->broken_target)
-		return refuse(rq, PROBLEM_INVALID_KEY,
-			      "There is a space or a control character in the request target; "
-			      "percent-encode it.");
+		return refuse_problem(
+			rq, PROBLEM_INVALID_KEY,
+			"There is a space or a control character in the request target; "
+			"percent-encode it.");
 	/* What libmicrohttpd lets pass for a chunk cannot be seen, so nothing may follow it. */
 	rq->last = rq->head.chunked;
-	/* The client asks before it sends a body that is too long: it need not send it, and
-	 * is not told to go on meanwhile. */
-	if (rq->head.expects && rq->head.length > c->http->limits.max_body) {
-		rq->too_large = true;
-		result = hand_over(c);
-		if (rq->waits)
-			suspend(c);
-	}
-	return result;
+	/* An answer now is the last on the connection, and the client need not send the body. */
+	if (rq->head.length > c->http->limits.max_body)
+		return hand_over_too_large(c);
+	return MHD_YES;
 }
 
 /* A piece of the body. */
@@ -282,12 +327,10 @@ static enum MHD_Result on_body(struct conn *c, const char *piece, size_t len)
 	size_t max = c->http->limits.max_body;
 
 	c->http->steps++;
-	if (rq->too_large)
-		return MHD_YES;
-	if (len > max || rq->body_len > max - len) {
-		rq->too_large = true;
-		rq->body_len = 0;
-		return MHD_YES;
+	if (len > max || rq->body_len > max - len || ++rq->pieces > PIECES_MAX + max / 16) {
+		/* Only chunks come so far, and amid them libmicrohttpd takes no answer. */
+		rq->direct = true;
+		return hand_over_too_large(c);
 	}
 	if (!grow(&c->body, &c->body_size, rq->body_len + len, max))
 		return MHD_NO;
@@ -315,7 +358,7 @@ enum MHD_Result http_on_request(void *arg, struct MHD_Connection *mhd, const cha
 		return MHD_NO;
 	if (c->rq.waits) {
 		if (++c->rq.polls == POLLS_MAX)
-			suspend(c);
+			suspend_request(c);
 		return MHD_YES;
 	}
 	if (*upload_len) {
@@ -439,8 +482,8 @@ void http_reply(struct http_request *rq, const struct http_reply *reply)
 	}
 	http_conn_enter(c, PHASE_SENDING);
 	c->progress = 0;
-	rq->queued = http_answer_queue(c, reply);
-	if (!rq->queued &&
+	rq->queued = !rq->direct && http_answer_queue(c, reply);
+	if (!rq->queued && !(rq->direct && http_answer_send(c, reply)) &&
 	    log_allows(http->log, &http->failed_replies, LOG_LEVEL_ERROR, "http_reply_failed"))
 		log_error(http->log, "http_reply_failed", "peer=%s", http_request_peer(rq));
 	/* Now that there is a response: that saves a call of the handler. */

@@ -1,6 +1,7 @@
 """The error table of section 2, line by line, on both stores."""
 
 import json
+import re
 
 import pytest
 
@@ -196,3 +197,67 @@ def test_the_daemon_lives_after_all_of_them(daemon):
     for route in ("/v1/circuits/%zz", "/v1/circuits?limit=x", "/nowhere", "/v1/circuits/%00"):
         assert daemon.get(route).status in (400, 404)
     expect(daemon.post(path("a", "failure")), failureCount=1)
+
+
+def read_all(wire):
+    out = b""
+    try:
+        while data := wire.sock.recv(65536):
+            out += data
+    except OSError as error:
+        out += repr(error).encode()
+    return out
+
+
+@pytest.mark.parametrize("sends", [0, 1, 100])
+def test_a_length_over_max_body_is_refused_at_once(memory_daemon, sends):
+    """When the head has come, and whoever sends on can read why."""
+    with memory_daemon.wire() as wire:
+        wire.send(b"POST /v1/circuits/a/transition HTTP/1.1\r\nHost: localhost\r\n"
+                  b"Content-Length: 6553600\r\n\r\n")
+        for _ in range(sends):
+            wire.send(b" " * 65536)  # blocks until it is taken
+        answer = read_all(wire)
+    head, body = answer.split(b"\r\n\r\n", 1)
+    assert head.startswith(b"HTTP/1.1 413 ") and b"connection: close" in head.lower(), answer
+    assert json.loads(body)["code"] == "body_too_large"
+    assert json.loads(body)["applied"] == "no"
+
+
+@pytest.mark.parametrize("head", [
+    b"GET /v1/circuits/a HTTP/1.1\r\nHost: localhost\r\n" + b"X-Forwarded-For: 10.0.0.1\r\n" * 75
+    + b"Cookie: " + b"; ".join(b"c%d=%s" % (n, b"v" * 20) for n in range(100)) + b"\r\n\r\n",
+    b"GET /v1/circuits/a HTTP/1.1\r\nHost: localhost\r\nCookie: " + b"a;" * 3900 + b"\r\n\r\n",
+    b"GET /v1/circuits/a HTTP/1.1\r\nHost: localhost\r\n" + b"Cookie: a=b; c=d\r\n" * 30 + b"\r\n",
+], ids=["a-hundred", "tiny-ones", "many-headers"])
+def test_many_cookies(memory_daemon, head):
+    """As a proxy passes them on: nobody here reads them, and so they are no reason to refuse."""
+    with memory_daemon.wire() as wire:
+        for _ in range(3):
+            wire.send(head)
+            assert wire.receive().status == 200
+        # Not the first request on the connection of one that sent none before.
+    with memory_daemon.wire() as wire:
+        assert wire.ask("GET", path("a")).status == 200
+        wire.send(head)
+        assert wire.receive().status == 200
+
+
+def test_a_late_cookie_gets_one_head(memory_daemon):
+    """Of somebody who has sent none so far."""
+    with memory_daemon.wire() as wire:
+        assert wire.ask("GET", path("a")).status == 200
+        wire.send(b"GET /v1/circuits/a HTTP/1.1\r\nHost: localhost\r\nCookie: " + b"a;" * 3900 + b"\r\n\r\n")
+        answer = read_all(wire)
+    assert answer.count(b"HTTP/1.1 ") == 1 and answer.startswith(b"HTTP/1.1 "), answer
+
+
+@pytest.mark.parametrize("length", [b"+5", b"-1", b"0x5", b"5, 5", b"", b"5.0", b"18446744073709551616"])
+def test_a_broken_length_gets_one_head(memory_daemon, length):
+    with memory_daemon.wire() as wire:
+        wire.send(b"POST /v1/circuits/a/failure HTTP/1.1\r\nHost: localhost\r\nContent-Length: "
+                  + length + b"\r\n\r\nhello")
+        answer = read_all(wire)
+    assert answer.count(b"HTTP/1.1 ") == 1, answer
+    assert re.match(rb"HTTP/1.1 4(00|13) ", answer), answer
+    assert b"connection: close" in answer.lower()

@@ -562,14 +562,24 @@ START_TEST(body_up_to_the_limit_and_no_more)
 	post(c, 1000);
 	ck_assert_int_eq(read_reply(c), 200);
 	ck_assert_ptr_nonnull(strstr(c->body, "|1000|bbb"));
-	post(c, 1001);
-	ck_reply(c, 413, "POST|/|(none)|(none)|0|0||too large");
-	/* The rest was read and thrown away: the connection goes on. */
 	ck_assert(kept_alive(c));
-	post(c, 300000);
+	/* Answered when the head has come. */
+	send_text(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1001\r\n\r\n");
 	ck_reply(c, 413, "POST|/|(none)|(none)|0|0||too large");
-	post(c, 2);
-	ck_reply(c, 200, "POST|/|(none)|(none)|0|2|bb");
+	ck_assert(!kept_alive(c));
+	RUN_UNTIL(ended(c));
+	client_free(c);
+}
+END_TEST
+
+START_TEST(answer_amid_a_long_body_is_not_lost)
+{
+	struct client *c = client_new();
+
+	/* All is sent before anything is read. */
+	post(c, 3000000);
+	ck_reply(c, 413, "POST|/|(none)|(none)|0|0||too large");
+	RUN_UNTIL(ended(c));
 	client_free(c);
 }
 END_TEST
@@ -1380,6 +1390,7 @@ int main(void)
 	tcase_add_test(tc, body_in_pieces);
 	tcase_add_test(tc, chunked_body);
 	tcase_add_test(tc, body_up_to_the_limit_and_no_more);
+	tcase_add_test(tc, answer_amid_a_long_body_is_not_lost);
 	tcase_add_test(tc, chunked_body_over_the_limit);
 	tcase_add_test(tc, expect_is_answered);
 	tcase_add_test(tc, expect_too_long_may_be_answered_later);

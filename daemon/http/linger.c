@@ -1,0 +1,118 @@
+/*
+ * The end of a connection on which an answer was given while the client may still send: amid a body
+ * that is too long, or before it. Closed at once, the kernel would answer what still comes with a
+ * reset, and that would destroy the answer if the client has not read it. So the sending side is
+ * shut (libmicrohttpd does that), what comes is read and thrown away, and the end follows when the
+ * client has closed, too, or the time is over.
+ *
+ * They are looked at by a timer, not by a descriptor: a client that sends as fast as it can is
+ * slowed down so, and costs next to nothing.
+ */
+#include "http/private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define LINGER_MS 3000
+#define TICK_MS   20
+/* Of one connection in one tick: 50 MB in a second. */
+#define TICK_BYTES ((size_t)1 << 20)
+
+struct leftover {
+	int fd;
+	int64_t end_ms;
+	TAILQ_ENTRY(leftover) entry; /* the oldest in front */
+};
+
+static void drop(struct http *http, struct leftover *l)
+{
+	TAILQ_REMOVE(&http->lingering, l, entry);
+	http->lingering_count--;
+	close(l->fd);
+	free(l);
+}
+
+/* Reads and throws away; false at the end. */
+static bool discard(int fd)
+{
+	char buf[16384];
+	size_t done = 0;
+	ssize_t n;
+
+	do {
+		/* MSG_TRUNC: a TCP socket copies nothing. */
+		n = recv(fd, buf, sizeof(buf), MSG_DONTWAIT | MSG_TRUNC);
+		if (n > 0)
+			done += (size_t)n;
+	} while (n > 0 && done < TICK_BYTES);
+	return n > 0 || (n < 0 && errno == EAGAIN);
+}
+
+static void wait_a_tick(struct http *http)
+{
+	const struct timeval tick = {.tv_usec = TICK_MS * 1000};
+
+	if (!TAILQ_EMPTY(&http->lingering))
+		event_add(http->linger_timer, &tick);
+}
+
+static void on_tick(evutil_socket_t fd, short what, void *arg)
+{
+	struct http *http = arg;
+	int64_t now = http_coarse_ms();
+	struct leftover *l, *next;
+
+	(void)fd;
+	(void)what;
+	for (l = TAILQ_FIRST(&http->lingering); l; l = next) {
+		next = TAILQ_NEXT(l, entry);
+		if (!discard(l->fd) || now >= l->end_ms)
+			drop(http, l);
+	}
+	wait_a_tick(http);
+}
+
+int http_linger_init(struct http *http)
+{
+	TAILQ_INIT(&http->lingering);
+	http->linger_timer = evtimer_new(http->base, on_tick, http);
+	return http->linger_timer ? 0 : -1;
+}
+
+void http_linger_add(struct http *http, int fd)
+{
+	struct leftover *l = malloc(sizeof(*l));
+
+	if (!l)
+		return;
+	/* The connection lives as long as one of its descriptors. */
+	l->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (l->fd < 0) {
+		free(l);
+		return;
+	}
+	l->end_ms = http_coarse_ms() + LINGER_MS;
+	TAILQ_INSERT_TAIL(&http->lingering, l, entry);
+	if (http->lingering_count++ == 0)
+		wait_a_tick(http);
+}
+
+bool http_linger_drop(struct http *http)
+{
+	struct leftover *oldest = TAILQ_FIRST(&http->lingering);
+
+	if (oldest)
+		drop(http, oldest);
+	return oldest;
+}
+
+void http_linger_free(struct http *http)
+{
+	if (!http->linger_timer)
+		return;
+	while (http_linger_drop(http))
+		;
+	event_free(http->linger_timer);
+}
