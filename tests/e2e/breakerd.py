@@ -16,7 +16,7 @@ SANITIZERS = ("AddressSanitizer", "LeakSanitizer", "runtime error:", "UndefinedB
 
 
 def environment(extra=None):
-    """Ours without what would configure the daemon."""
+    """This process's environment without the variables that configure the daemon."""
     env = {k: v for k, v in os.environ.items()
            if not k.startswith(("BREAKERD", "LISTEN_", "NOTIFY_SOCKET", "JOURNAL_STREAM"))}
     env.update(extra or {})
@@ -142,7 +142,7 @@ class Breakerd(Methods):
         return self.process.wait(timeout)
 
     def stop(self):
-        """A clean stop, which must be one: status 0, within 5 s, nothing from a sanitizer."""
+        """Stops the daemon. The stop must be clean: status 0, within 5 s, nothing from a sanitizer."""
         if self._client:
             self._client.close()
         if self.process is None or self.ended:
@@ -182,7 +182,7 @@ class Breakerd(Methods):
 
 
 def parse_listen(listen):
-    """What to connect to for (the first of) `listen`."""
+    """The address to connect to, of the (first) value of `listen`."""
     first = listen if isinstance(listen, str) else listen[0]
     if first.startswith("unix:"):
         return first[len("unix:"):]
@@ -191,7 +191,7 @@ def parse_listen(listen):
 
 
 def parse_metrics(text):
-    """The text exposition format, as far as a name, labels and a value go; strictly."""
+    """Parses the text exposition format (names, labels and values), strictly."""
     out = {}
     for line in text.splitlines():
         if not line or line.startswith("#"):
@@ -212,7 +212,7 @@ def parse_metrics(text):
 
 
 def split_labels(text):
-    """At the commas that stand outside quotes."""
+    """Splits at the commas outside quotes."""
     parts, quoted, current = [], False, ""
     for c in text:
         if c == '"':

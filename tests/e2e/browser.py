@@ -112,7 +112,7 @@ class Site:
 
 
 class Permissive:
-    """A target that lets every page do everything, and remembers it."""
+    """A server that allows every page everything, and records its requests."""
 
     SECRET = b'{"state":"whatever is secret"}'
 
@@ -139,20 +139,20 @@ class Permissive:
         return _served(Handler, ("127.0.0.1", 0))
 
     def take(self):
-        """(method, path, status) of the requests since the last time."""
+        """(method, path, status) of the requests since the last call."""
         out, self.requests = self.requests, []
         return out
 
 
 class Resolver:
-    """Where names lead, as a SOCKS proxy (RFC 1928), which a browser lets resolve them."""
+    """A SOCKS proxy (RFC 1928) that decides where names lead: the browser lets the proxy resolve them."""
 
     def __init__(self):
         self.addresses = {}  # of (name, port); of others it is 127.0.0.1
         self.open = []  # (name, port), socket
 
     def move(self, name, port, address):
-        """From now on. The name's connections end, as the hostile site would end them."""
+        """Changes where a name leads, and ends its connections, as the hostile site would."""
         self.addresses[name, port] = address
         for to, sock in self.open:
             try:

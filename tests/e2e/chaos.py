@@ -1,5 +1,4 @@
-"""How much of the outages is gone through: CHAOS=full is what continuous integration runs, the
-default what one waits for at the desk."""
+"""How long the tests of outages are: CHAOS=full for continuous integration, else a short form."""
 
 import os
 

@@ -42,8 +42,8 @@ def _shared_redis():
 
 @pytest.fixture
 def redis(_shared_redis):
-    """A running redis-server with nothing in it. Only for tests that leave it as it is
-    (data aside): those that configure, freeze or kill one take `private_redis`."""
+    """A running redis-server with nothing in it, shared by tests that change its data alone. Tests
+    that configure, freeze or kill a server take `private_redis`."""
     _shared_redis.call("FLUSHALL")
     _shared_redis.call("SCRIPT", "FLUSH")
     return _shared_redis
@@ -105,7 +105,7 @@ def start_on(request, start):
     def start_one(kind, *args, **settings):
         if kind == "redis":
             settings["store"] = request.getfixturevalue("redis").url
-            # A busy machine is no reason to go on without Redis.
+            # A busy machine must not make the daemon answer without Redis.
             settings.setdefault("store_timeout", 5000)
         daemon = start(*args, **settings)
         return daemon.wait_ready() if kind == "redis" else daemon

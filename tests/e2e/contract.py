@@ -1,4 +1,4 @@
-"""What answers have to look like, in one place."""
+"""What answers must look like."""
 
 from urllib.parse import quote
 
@@ -25,7 +25,7 @@ STATUS = {
     "store_timeout": 504,
 }
 
-# Keys that have to come through whole.
+# Keys that must come through unchanged.
 KEYS = {
     "plain": "payments",
     "path": "/api/users",
@@ -46,7 +46,7 @@ KEYS = {
 
 
 def path(key, verb=None):
-    """The route of a circuit; everything that can be escaped is."""
+    """The route of a circuit. Escapes each byte of the key that may be escaped."""
     escaped = quote(key, safe="").replace(".", "%2E")
     return f"/v1/circuits/{escaped}" + (f"/{verb}" if verb else "")
 
@@ -64,13 +64,13 @@ def check_fields(circuit):
 
 
 def snapshot(answer):
-    """The snapshot that the answer must be."""
+    """Checks that the answer is a snapshot, and returns it."""
     assert answer.status == 200, answer
     assert answer.type == "application/json", answer
     return check_fields(answer.json())
 
 
-# Members of a snapshot that a test does not care for are left out of `expected`.
+# A test leaves out of `expected` the members that it does not check.
 def expect(answer, **expected):
     got = snapshot(answer)
     assert {name: got[name] for name in expected} == expected, got

@@ -137,7 +137,7 @@ class Crowd:
                 self.tick()
 
     def first(self, number):
-        """What a connection sends as soon as it is one."""
+        """What a connection sends first."""
         raise NotImplementedError
 
     def tick(self):
@@ -180,7 +180,7 @@ class Flood(Crowd):
 
 
 def queued_seconds(pid):
-    """For how long the process could have run, and no processor was free."""
+    """For how many seconds the process was ready to run and no processor was free."""
     try:
         with open(f"/proc/{pid}/schedstat", encoding="ascii") as stat:
             return int(stat.read().split()[1]) / 1e9

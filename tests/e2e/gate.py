@@ -1,5 +1,5 @@
-"""What stands between a daemon and its Redis: a gate that can be shut, and servers that
-misbehave in one way each."""
+"""A proxy between a daemon and its Redis that can be shut, and servers that misbehave in one
+way each."""
 
 import socket
 import threading
@@ -8,8 +8,8 @@ from ports import free_port
 
 
 class Gate:
-    """Passes connections on to `upstream` while it is open; shut, nobody listens. Others
-    go on reaching the server itself."""
+    """Passes connections on to `upstream` while it is open; nobody listens while it is shut. Other
+    clients still reach the server itself."""
 
     def __init__(self, upstream):
         self.upstream = upstream
@@ -73,7 +73,7 @@ class Gate:
             listener, self._listener = self._listener, None
             sockets = list(self._sockets)
         if listener:
-            # Only so does a thread that waits in accept() wake.
+            # This wakes a thread that waits in accept().
             listener.shutdown(socket.SHUT_RDWR)
             listener.close()
         for s in sockets:
@@ -84,8 +84,8 @@ class Gate:
 
 
 class Impostor:
-    """Listens where a Redis should be. behave(socket) is run for each connection, in a thread
-    of its own; it returns when it is done with it."""
+    """Listens in the place of a Redis. Runs behave(socket) for each connection, in a thread of its
+    own; behave returns when it is done with the connection."""
 
     def __init__(self, behave):
         self.behave = behave

@@ -1,4 +1,4 @@
-"""What systemd does for a service: hears its notifications, holds its sockets."""
+"""systemd's part: receives a service's notifications, hands sockets to it."""
 
 import fcntl
 import os
@@ -28,7 +28,7 @@ class Notifications:
         self.sock.close()
 
     def read(self):
-        """Takes in what has come; all of it since the beginning."""
+        """Reads what has come, and returns all notifications since the beginning."""
         while True:
             try:
                 data = self.sock.recv(65536)
@@ -38,8 +38,8 @@ class Notifications:
             self.seen.append(dict(line.split("=", 1) for line in lines))
 
     def wait(self, what, since=0, **fields):
-        """The first notification from number `since` on with these fields; a value of None
-        stands for any, a callable judges."""
+        """Waits for the first notification from number `since` on with these fields. A value may be
+        None (any) or a function that decides."""
         def fits(message):
             return all(name in message and (value is None or value == message[name]
                                             or callable(value) and value(message[name]))
@@ -65,7 +65,7 @@ class Handed(Breakerd):
 
     def start(self):
         settings = dict(self.settings)
-        # High ones, so that none is in the way of another at 3, 4, ...
+        # High descriptors, so that none is overwritten when they are moved to 3, 4, ...
         sources = [fcntl.fcntl(s.fileno(), fcntl.F_DUPFD, 100) for s in self.sockets]
         moves = " ".join(f"{3 + i}<&{fd} {fd}<&-" for i, fd in enumerate(sources))
         script = f'exec {moves}; export LISTEN_PID=$$ LISTEN_FDS={len(sources)}; exec "$@"'

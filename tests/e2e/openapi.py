@@ -1,4 +1,4 @@
-"""proto/openapi.yaml, and as much of JSON Schema (2020-12) as it uses."""
+"""proto/openapi.yaml, and the part of JSON Schema (2020-12) that it uses."""
 
 import os
 import re
@@ -9,12 +9,12 @@ from breakerd import ROOT
 
 FILE = os.path.join(ROOT, "proto", "openapi.yaml")
 
-# Keywords that say nothing about whether a value fits.
+# Keywords that do not restrict a value.
 _NOTES = {"description", "default", "examples", "title"}
 
 
 class UniqueLoader(yaml.SafeLoader):
-    """A mapping with the same key twice is an error, not the last of them."""
+    """Fails for a mapping with the same key twice, where PyYAML takes the last."""
 
 
 def _mapping(loader, node, deep=False):

@@ -3,14 +3,14 @@
 import random
 import socket
 
-# Below those that the kernel gives to outgoing connections (ip_local_port_range), which
-# would take the port of a server that is down for a moment.
+# Below the kernel's range for outgoing connections (ip_local_port_range): such a connection could
+# take the port of a server that is down for a moment.
 FIRST, LAST = 12000, 32000
 
 
 def free_port(host="127.0.0.1"):
-    """A port that nobody listened on a moment ago. Whoever binds it last may still lose it:
-    the servers here are started again on another one when that happens."""
+    """A port that nobody listened on a moment ago. Another process may still take it before it is
+    bound; then the servers here are started again on another port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     while True:
         port = random.randint(FIRST, LAST)

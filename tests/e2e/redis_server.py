@@ -137,7 +137,7 @@ class RedisServer:
             return redis.call(*args)
 
     def kill(self):
-        """As if the machine had lost its power; restart with start()."""
+        """SIGKILL. start() starts it again."""
         if self.process:
             self.process.kill()
             self.process.wait()

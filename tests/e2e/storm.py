@@ -18,7 +18,7 @@ TICK = 0.005  # seconds between two looks, at most
 
 
 class Answered:
-    """One request and its answer. It took at least `took` seconds, at most `within`."""
+    """One request and its answer. It took between `took` and `within` seconds."""
 
     __slots__ = ("key", "verb", "line", "sent", "took", "within", "status", "headers", "body")
 
@@ -57,7 +57,7 @@ class _Line:
         self.next_at = 0.0
 
     def take(self):
-        """Fills in the answer once it is there whole."""
+        """Sets the answer, once it is complete."""
         end = self.buffer.find(b"\r\n\r\n")
         if end < 0:
             return None

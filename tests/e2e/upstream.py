@@ -19,7 +19,7 @@ class Upstream:
         self.start()
 
     def start(self):
-        """On the same port as the last time."""
+        """Starts again, on the same port."""
         upstream = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -56,7 +56,7 @@ class Upstream:
         threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
     def stop(self):
-        """Connections are refused from now on, those that are there end."""
+        """From now on refuses connections; open ones end."""
         self.gate.set()
         self.server.shutdown()
         self.server.server_close()
@@ -67,7 +67,7 @@ class Upstream:
                 pass  # it has ended already
 
     def hold(self):
-        """Answers are held back until release()."""
+        """Holds answers back until release()."""
         self.gate.clear()
 
     def release(self):

@@ -6,7 +6,7 @@ DEADLINE = 10.0
 
 
 def until(condition, what, deadline=DEADLINE, step=0.005):
-    """Calls condition until it gives something true, which is returned."""
+    """Calls condition until its result is true, and returns that."""
     end = time.monotonic() + deadline
     while True:
         result = condition()

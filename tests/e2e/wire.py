@@ -1,4 +1,4 @@
-"""HTTP/1.1 over a socket, by hand: every byte sent is the test's, every byte that comes is seen."""
+"""HTTP/1.1 over a plain socket: the test decides each byte that is sent and sees each that comes."""
 
 import json
 import socket
@@ -19,7 +19,7 @@ class Answer:
         return f"<{self.status} {self.reason} {self.headers} {self.body[:300]!r}>"
 
     def header(self, name):
-        """The header's value, or None; a header that came twice is a failure."""
+        """The header's value, or None. Fails if the header came twice."""
         values = [v for n, v in self.headers if n.lower() == name.lower()]
         assert len(values) <= 1, f"{name} came {len(values)} times: {self!r}"
         return values[0] if values else None
@@ -61,7 +61,7 @@ def connect(address, timeout=DEADLINE):
 
 
 def request_bytes(method, path, headers=None, body=None, host="localhost"):
-    """headers: a dict or a list of pairs; None as a value leaves out one of ours."""
+    """headers: a dict or a list of pairs. The value None leaves out a header that is sent by default."""
     if isinstance(path, str):
         path = path.encode("ascii")
     if isinstance(body, str):
@@ -120,8 +120,8 @@ class Wire:
         return data
 
     def receive(self, method="GET"):
-        """The next answer; `method` is that of its request, for HEAD has no body. None of all the
-        answers that tests receive lets a web page of another origin look at it (CORS)."""
+        """The next answer. `method` is that of its request: the answer to HEAD has no body. Fails if a
+        header lets web pages of other origins read the answer (CORS)."""
         while True:
             version, status, reason = (self._line() + " ").split(" ", 2)
             assert version == "HTTP/1.1", version
@@ -163,7 +163,7 @@ class Wire:
 
 
 class Methods:
-    """HTTP's methods, for what has a `request`."""
+    """HTTP's methods, for a class with a method `request`."""
 
     def get(self, path, **kw):
         return self.request("GET", path, **kw)
@@ -179,7 +179,7 @@ class Methods:
 
 
 class Client(Methods):
-    """Requests over one keep-alive connection, opened anew when the daemon has closed it."""
+    """Requests over one keep-alive connection, which is opened again when the daemon has closed it."""
 
     def __init__(self, address, host="localhost"):
         self.address = address
