@@ -32,6 +32,9 @@
 
 #define CHANNEL_MAX 512
 
+/* Room for put_count. */
+#define COUNT_MAX 23
+
 /* A command that waits for its answer. */
 struct command {
 	redis_reply_fn *fn;
@@ -48,6 +51,8 @@ struct redis_conn {
 	void (*add_write)(void *data);
 	void (*del_write)(void *data);
 	struct event *flush; /* a timer of zero: what was sent in a turn is written at once */
+	char *out;           /* a command as it travels, while it is handed to hiredis */
+	size_t out_size;
 	size_t waiting;
 	int64_t silent_since_ms;
 	char why[256];        /* what it failed for */
@@ -307,6 +312,22 @@ static redisAsyncContext *open_context(const struct redis_address *address)
 	return redisAsyncConnect(host, (int)strtol(port, NULL, 10));
 }
 
+/* The adapter of hiredis 0.14 takes the socket out of the poll set with each read, and adds it
+ * again behind it. That of 1.x does not. */
+static void read_persistently(redisAsyncContext *ac, struct event_base *base)
+{
+#if HIREDIS_MAJOR < 1
+	redisLibeventEvents *e = ac->ev.data;
+
+	event_del(e->rev);
+	event_assign(e->rev, base, ac->c.fd, EV_READ | EV_PERSIST, redisLibeventReadEvent, e);
+	event_add(e->rev, NULL);
+#else
+	(void)ac;
+	(void)base;
+#endif
+}
+
 static int attach(struct redis_conn *conn, struct event_base *base, bool tcp)
 {
 	redisAsyncContext *ac = conn->ac;
@@ -316,6 +337,7 @@ static int attach(struct redis_conn *conn, struct event_base *base, bool tcp)
 	redis_fence_init(&conn->fence, ac);
 	if (redisLibeventAttach(ac, base) != REDIS_OK)
 		return -1;
+	read_persistently(ac, base);
 	conn->add_read = ac->ev.addRead;
 	conn->del_read = ac->ev.delRead;
 	conn->add_write = ac->ev.addWrite;
@@ -365,6 +387,7 @@ void redis_conn_free(struct redis_conn *conn, const char *why)
 	if (conn->ac)
 		redisAsyncFree(conn->ac);
 	event_free(conn->flush);
+	free(conn->out);
 	free(conn);
 }
 
@@ -376,18 +399,66 @@ static void conn_sent(struct redis_conn *conn)
 		conn->silent_since_ms = clock_ms();
 }
 
+/* "*3\r\n" or "$7\r\n" */
+static char *put_count(char *p, char type, size_t n)
+{
+	char digits[20];
+	size_t i = sizeof(digits);
+
+	do
+		digits[--i] = (char)('0' + n % 10);
+	while ((n /= 10) > 0);
+	*p++ = type;
+	memcpy(p, digits + i, sizeof(digits) - i);
+	p += sizeof(digits) - i;
+	*p++ = '\r';
+	*p++ = '\n';
+	return p;
+}
+
+/* The command in RESP, in conn->out. Returns its length, or 0 when out of memory. hiredis's own
+ * redisFormatSdsCommandArgv takes six times as long: a tenth of what a read costs us. */
+static size_t format(struct redis_conn *conn, int argc, const char **argv, const size_t *argvlen)
+{
+	size_t size = COUNT_MAX;
+	char *p;
+
+	for (int i = 0; i < argc; i++)
+		size += COUNT_MAX + argvlen[i] + 2;
+	if (size > conn->out_size) {
+		p = realloc(conn->out, size);
+		if (!p)
+			return 0;
+		conn->out = p;
+		conn->out_size = size;
+	}
+	p = put_count(conn->out, '*', (size_t)argc);
+	for (int i = 0; i < argc; i++) {
+		p = put_count(p, '$', argvlen[i]);
+		memcpy(p, argv[i], argvlen[i]);
+		p += argvlen[i];
+		*p++ = '\r';
+		*p++ = '\n';
+	}
+	return (size_t)(p - conn->out);
+}
+
 int redis_conn_send(struct redis_conn *conn, redis_reply_fn *fn, void *arg, int argc,
 		    const char **argv, const size_t *argvlen)
 {
 	struct command *command;
+	size_t len;
 
 	if (!conn->up || conn->shut || conn->channel[0])
+		return -1;
+	len = format(conn, argc, argv, argvlen);
+	if (len == 0)
 		return -1;
 	command = malloc(sizeof(*command));
 	if (!command)
 		return -1;
 	*command = (struct command){.fn = fn, .arg = arg};
-	if (redisAsyncCommandArgv(conn->ac, on_reply, command, argc, argv, argvlen) != REDIS_OK) {
+	if (redisAsyncFormattedCommand(conn->ac, on_reply, command, conn->out, len) != REDIS_OK) {
 		free(command);
 		return -1;
 	}
