@@ -3,8 +3,6 @@
  */
 #include "proto/breaker_member.h"
 
-#include "proto/number.h"
-
 #include <string.h>
 
 #define STAMP_MAX INT64_C(99999999999999) /* 14 digits */
@@ -15,10 +13,30 @@ static const char seconds[] = "abcdefghijklmnopqrstuvwxyz0123456789";
 
 /* --- writing ------------------------------------------------------------------------------ */
 
+static char *put_number(char *to, int64_t number)
+{
+	char digits[20];
+	size_t at = sizeof(digits);
+
+	do {
+		digits[--at] = (char)('0' + number % 10);
+		number /= 10;
+	} while (number > 0);
+	memcpy(to, digits + at, sizeof(digits) - at);
+	return to + sizeof(digits) - at;
+}
+
 static char *put_word(char *to, int64_t number)
 {
 	*to++ = ' ';
-	return number_put(to, number);
+	return put_number(to, number);
+}
+
+static char *put_hex(char *to, uint64_t n, unsigned digits)
+{
+	while (digits-- > 0)
+		*to++ = "0123456789abcdef"[n >> (4 * digits) & 0xF];
+	return to;
 }
 
 static char *put_reporter(char *to, uint16_t reporter)
@@ -35,13 +53,13 @@ void breaker_member_reporter(char buf[3], uint16_t reporter)
 
 static char *put_slot(char *to, const struct breaker_slot *slot)
 {
-	to = number_put(to, slot->calls);
+	to = put_number(to, slot->calls);
 	if (slot->failures == 0 && slot->slow == 0)
 		return to;
 	*to++ = '.';
-	to = number_put(to, slot->failures);
+	to = put_number(to, slot->failures);
 	*to++ = '.';
-	to = number_put(to, slot->slow);
+	to = put_number(to, slot->slow);
 	*to++ = '.';
 	for (unsigned i = 0; i < slot->reporter_count; i++)
 		to = put_reporter(to, slot->reporters[i]);
@@ -52,9 +70,9 @@ static char *put_window(char *to, const struct breaker *b)
 {
 	*to++ = ' ';
 	*to++ = 'w';
-	to = number_put(to, b->window_ms);
+	to = put_number(to, b->window_ms);
 	*to++ = '.';
-	to = number_put(to, b->newest);
+	to = put_number(to, b->newest);
 	for (unsigned i = 0; i < b->slot_count; i++) {
 		*to++ = i == 0 ? ':' : ',';
 		to = put_slot(to, &b->slots[i]);
@@ -71,13 +89,13 @@ static char *put_probes(char *to, const struct breaker *b)
 			first = b->probes[i].deadline_ms;
 	*to++ = ' ';
 	*to++ = 'h';
-	to = number_put(to, b->passed);
+	to = put_number(to, b->passed);
 	*to++ = '.';
-	to = number_put(to, first);
+	to = put_number(to, first);
 	*to++ = ':';
 	for (unsigned i = 0; i < b->probe_count; i++) {
-		to = number_put_hex(to, b->probes[i].id, 6);
-		to = number_put_hex(to, (uint64_t)(b->probes[i].deadline_ms - first), 6);
+		to = put_hex(to, b->probes[i].id, 6);
+		to = put_hex(to, (uint64_t)(b->probes[i].deadline_ms - first), 6);
 	}
 	return to;
 }
@@ -86,10 +104,10 @@ static char *put_past_probes(char *to, const struct breaker *b)
 {
 	*to++ = ' ';
 	*to++ = 'q';
-	to = number_put(to, b->half_open_ms);
+	to = put_number(to, b->half_open_ms);
 	*to++ = ':';
 	for (unsigned i = 0; i < b->probe_count; i++)
-		to = number_put_hex(to, b->probes[i].id, 6);
+		to = put_hex(to, b->probes[i].id, 6);
 	return to;
 }
 
@@ -99,12 +117,12 @@ static char *put_override(char *to, const struct breaker_override *o)
 	*to++ = 'o';
 	*to++ = (char)('0' + o->mode);
 	*to++ = '.';
-	to = number_put(to, o->since_ms);
+	to = put_number(to, o->since_ms);
 	*to++ = '.';
-	to = number_put(to, o->until_ms);
+	to = put_number(to, o->until_ms);
 	*to++ = ':';
 	for (unsigned i = 0; i < o->reason_len; i++)
-		to = number_put_hex(to, (unsigned char)o->reason[i], 2);
+		to = put_hex(to, (unsigned char)o->reason[i], 2);
 	return to;
 }
 
@@ -145,7 +163,7 @@ static bool take(struct scan *s, char c)
 	return true;
 }
 
-/* A number of one to `digits` digits, at most max, without needless zeros. */
+/* A number of one to `digits` digits, at most max. */
 static bool take_number(struct scan *s, int digits, int64_t max, int64_t *out)
 {
 	const char *begin = s->p;
@@ -157,7 +175,7 @@ static bool take_number(struct scan *s, int digits, int64_t max, int64_t *out)
 		n = n * 10 + (*s->p++ - '0');
 	}
 	*out = n;
-	return s->p > begin && (*begin != '0' || s->p == begin + 1) && n <= max;
+	return s->p > begin && n <= max;
 }
 
 static bool take_count(struct scan *s, uint32_t *out)
@@ -222,7 +240,7 @@ static bool take_slot(struct scan *s, struct breaker_slot *slot)
 	if (!take(s, '.'))
 		return true;
 	if (!take_count(s, &slot->failures) || !take(s, '.') || !take_count(s, &slot->slow) ||
-	    !take(s, '.') || (slot->failures == 0 && slot->slow == 0))
+	    !take(s, '.'))
 		return false;
 	while (s->end - s->p >= 2 && *s->p >= 'A' && *s->p < 'A' + FIRSTS) {
 		const char *second = s->p[1] ? strchr(seconds, s->p[1]) : NULL;

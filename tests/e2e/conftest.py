@@ -14,7 +14,7 @@ from breakerd import Breakerd  # noqa: E402
 from redis_server import RedisServer  # noqa: E402
 
 STORES = ("memory", "redis")
-pytest_plugins = ("summary",)
+pytest_plugins = ("summary", "client_drivers")
 
 
 def pytest_sessionstart(session):

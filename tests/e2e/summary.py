@@ -29,7 +29,7 @@ def openapi(terminalreporter, reports):
 def clients(terminalreporter, reports):
     rows = {}
     for outcome, report in reports:
-        match = re.search(r"test_clients\.py::\w+\[([^-\]]+)", report.nodeid)
+        match = re.search(r"test_clients(?:_daemon)?\.py::\w+\[([^-\]]+)", report.nodeid)
         if match and not report.nodeid.split("::")[1].startswith("test_packages"):
             row = rows.setdefault(match[1], {"version": "not here: skipped"})
             row.update(report.user_properties)

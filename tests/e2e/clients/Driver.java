@@ -63,6 +63,9 @@ final class Driver {
             if (what.equals("fail")) return client.run(key, () -> {
                 throw new Failed();
             });
+            if (what.equals("cancel")) return client.run(key, () -> {
+                throw new InterruptedException();
+            });
             try (Call call = client.call(key)) {
                 if (what.equals("ignored")) call.outcome(Outcome.IGNORED);
                 else call.status(Integer.parseInt(what));
@@ -70,11 +73,22 @@ final class Driver {
             return "passed";
         } catch (Failed error) {
             return "failed";
+        } catch (InterruptedException error) {
+            return "cancelled";
         } catch (CircuitOpen refused) {
             return "refused " + refused.decision().reason() + " " + refused.decision().retryAfterMs();
         } catch (Exception error) {
             return "unexpected: " + error;
         }
+    }
+
+    private static String impatient(String key) throws InterruptedException {
+        var decision = new java.util.concurrent.CompletableFuture<Decision>();
+        Thread thread = new Thread(() -> decision.complete(client.acquire(key)));
+        thread.start();
+        thread.join(50);
+        thread.interrupt();
+        return decision.join().unreachable() ? "given up" : "answered";
     }
 
     private static String many(int n, String key, int threads) throws InterruptedException {
@@ -104,6 +118,7 @@ final class Driver {
                 case "acquire" -> acquire(words[1]);
                 case "report" -> report(words);
                 case "run" -> run(words[1], words[2]);
+                case "impatient" -> impatient(words[1]);
                 case "many" -> many(Integer.parseInt(words[1]), words[2], Integer.parseInt(words[3]));
                 default -> MESSAGES.size() + " " + (MESSAGES.isEmpty() ? "" : MESSAGES.get(MESSAGES.size() - 1));
             });

@@ -104,6 +104,8 @@ func run(key, what string) string {
 		switch what {
 		case "fail":
 			return "", failed
+		case "cancel":
+			return "", fmt.Errorf("the caller has left: %w", context.Canceled)
 		case "ok":
 		default:
 			call.Outcome = outcome(what)
@@ -115,8 +117,19 @@ func run(key, what string) string {
 		return fmt.Sprintf("refused %s %d", refused.Reason, refused.RetryAfter.Milliseconds())
 	} else if err == failed {
 		return "failed"
+	} else if err != nil {
+		return "cancelled"
 	}
 	return result
+}
+
+func impatient(key string) string {
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	if client.Acquire(ctx, key).Unreachable && ctx.Err() != nil {
+		return "given up"
+	}
+	return "answered"
 }
 
 func many(n int, key string, threads int) string {
@@ -154,6 +167,8 @@ func main() {
 			fmt.Println(report(words[1:]))
 		case "run":
 			fmt.Println(run(words[1], words[2]))
+		case "impatient":
+			fmt.Println(impatient(words[1]))
 		case "many":
 			n, _ := strconv.Atoi(words[1])
 			threads, _ := strconv.Atoi(words[3])

@@ -33,12 +33,14 @@ const commands = {
     try {
       return await client.run(key, async (call) => {
         if (what === "fail") throw failed;
+        if (what === "cancel") AbortSignal.abort().throwIfAborted();
         if (what === "ignored") call.outcome = what;
         else if (what !== "ok") call.status = Number(what);
         return "passed";
       });
     } catch (error) {
       if (error === failed) return "failed";
+      if (error.name === "AbortError") return "cancelled";
       if (!(error instanceof CircuitOpen)) throw error;
       return `refused ${error.decision.reason} ${error.decision.retryAfterMs}`;
     }

@@ -5,12 +5,16 @@ Each line of standard input is a command, its words separated by tabs; `-` is an
 new URL TOKEN TIMEOUT_MS RETRY_MS   made, or refused: MESSAGE
 acquire KEY                         allowed|refused PERMIT STATE REASON RETRY_AFTER_MS answered|unreachable
 report KEY PERMIT OUTCOME MS        counted, or not counted; OUTCOME is a word or a status
-run KEY WHAT                        passed, failed, or refused REASON RETRY_AFTER_MS; WHAT is ok, fail, ignored or a status
+run KEY WHAT                        passed, failed, cancelled, or refused REASON RETRY_AFTER_MS; WHAT is ok, fail, ignored, cancel
+                                    (as the language cancels) or a status
+impatient KEY                       given up: the caller waits for acquire for 50 ms only
+fork KEY                            the answers of acquire in this process and in a child of it
 many N KEY THREADS                  N times `run KEY ok` on so many threads: N passed, then in brackets how many took 150 ms or more
 log                                 N TEXT: how many messages the hook got, and the last one
 """
 
 import asyncio
+import os
 import sys
 import threading
 import time
@@ -28,6 +32,8 @@ class Failed(Exception):
 def body(call, what):
     if what == "fail":
         raise Failed
+    if what == "cancel":
+        raise cancellation
     if what == "ignored":
         call.outcome = what
     elif what != "ok":
@@ -74,8 +80,22 @@ class Sync:
             return "passed"
         except Failed:
             return "failed"
+        except cancellation:
+            return "cancelled"
         except breakerd.CircuitOpen as refused:
             return f"refused {refused.decision.reason} {refused.decision.retry_after_ms}"
+
+    def fork(self, key):
+        ours, theirs = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.write(theirs, self.acquire(key).encode())
+            os._exit(0)
+        mine = self.acquire(key)
+        os.waitpid(child, 0)
+        os.close(theirs)
+        with open(ours, encoding="ascii") as answer:
+            return f"{mine}, {answer.read()}"
 
     def many(self, n, key, threads):
         took = []
@@ -109,6 +129,12 @@ class Async:
     def report(self, key, *how):
         return "counted" if self.loop.run_until_complete(self.client.report(key, **reported(*how))) else "not counted"
 
+    def impatient(self, key):
+        try:
+            return shown(self.loop.run_until_complete(asyncio.wait_for(self.client.acquire(key), 0.05)))
+        except asyncio.TimeoutError:
+            return "given up"
+
     def end(self):
         self.loop.run_until_complete(self.client.close())
         self.loop.run_until_complete(asyncio.sleep(0))
@@ -124,6 +150,8 @@ class Async:
             return "passed"
         except Failed:
             return "failed"
+        except cancellation:
+            return "cancelled"
         except breakerd.CircuitOpen as refused:
             return f"refused {refused.decision.reason} {refused.decision.retry_after_ms}"
 
@@ -145,6 +173,7 @@ class Async:
         return many_line(passed, took)
 
 
+cancellation = KeyboardInterrupt if sys.argv[1] == "sync" else asyncio.CancelledError
 kind, driver = {"sync": Sync, "async": Async}[sys.argv[1]], None
 for line in sys.stdin:
     command, *words = line.rstrip("\n").split("\t")
