@@ -90,29 +90,46 @@ static bool token_given(const struct http_request *rq, const char *token)
 	return token_equal(value, token);
 }
 
+#define AUTHORITY_MAX 256
+
+/*
+ * Against DNS rebinding: a page of a foreign name that has been made to resolve to our address
+ * sends that name. Returns the name, or NULL if it is one of ours. No browser gets to a unix
+ * socket, and probes ask by whatever address they have.
+ */
+static const char *foreign_host(const struct api_access *access, const struct http_request *rq,
+				enum api_route route, char authority[AUTHORITY_MAX])
+{
+	unsigned count;
+	const char *host = http_request_header(rq, HTTP_FIELD_HOST, &count);
+
+	if (route == ROUTE_HEALTHZ || route == ROUTE_READYZ || http_request_is_unix(rq))
+		return NULL;
+	/* RFC 9112, section 3.2.2: the target's host stands instead of Host's. Both must be ours.
+	 */
+	if (http_request_authority(rq, authority, AUTHORITY_MAX) &&
+	    !host_is_ours(access, authority))
+		return authority;
+	/* HTTP/1.0 need not send a Host, and no browser leaves it out. */
+	return count > 1 || (host && !host_is_ours(access, host)) ? host : NULL;
+}
+
 bool access_check(const struct api_access *access, const struct http_request *rq,
 		  enum api_route route, struct access_verdict *verdict)
 {
-	unsigned hosts, origins, sites;
-	const char *host = http_request_header(rq, HTTP_FIELD_HOST, &hosts);
+	unsigned origins, sites;
 	const char *origin = http_request_header(rq, HTTP_FIELD_ORIGIN, &origins);
 	const char *site = http_request_header(rq, HTTP_FIELD_SEC_FETCH_SITE, &sites);
+	char authority[AUTHORITY_MAX];
+	const char *foreign = foreign_host(access, rq, route, authority);
 
-	char authority[256];
-
-	/* RFC 9112, section 3.2.2: the target's host stands instead of Host's. Both must be ours.
-	 */
-	if (http_request_authority(rq, authority, sizeof(authority)) &&
-	    !host_is_ours(access, authority))
-		host = authority;
-	/* HTTP/1.0 need not send a Host, and no browser leaves it out. */
-	if (hosts > 1 || (host && !host_is_ours(access, host))) {
+	if (foreign) {
 		verdict->problem = PROBLEM_MISDIRECTED_REQUEST;
 		snprintf(
 			verdict->detail, sizeof(verdict->detail),
 			"The Host \"%.100s\" is none of ours: ask for the address that is listened "
 			"on, or add the name to allowed_hosts.",
-			host);
+			foreign);
 		return false;
 	}
 	if (sites > 1 || (site && strcmp(site, "same-origin") != 0 && strcmp(site, "none") != 0)) {
@@ -124,7 +141,8 @@ bool access_check(const struct api_access *access, const struct http_request *rq
 			site);
 		return false;
 	}
-	if (origins > 1 || (origin && !origin_is_ours(origin, host))) {
+	if (origins > 1 ||
+	    (origin && !origin_is_ours(origin, http_request_header(rq, HTTP_FIELD_HOST, NULL)))) {
 		verdict->problem = PROBLEM_FORBIDDEN_ORIGIN;
 		snprintf(verdict->detail, sizeof(verdict->detail),
 			 "A web page of another origin asked (Origin: %.100s): only programs and "

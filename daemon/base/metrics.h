@@ -42,6 +42,8 @@ struct evbuffer;
 	X(state_saves, "state_saves_total", "Times state_file was written.")                       \
 	X(state_save_errors, "state_save_errors_total", "Times state_file could not be written.")  \
 	X(http_connections_accepted, "http_connections_accepted_total", "Connections accepted.")   \
+	X(http_connections_displaced, "http_connections_displaced_total",                          \
+	  "Idle connections ended to make room for new ones, at max_connections.")                 \
 	X(log_lines_suppressed, "log_lines_suppressed_total",                                      \
 	  "Log lines left out: too many of their kind, or stderr did not take them.")
 

@@ -1,3 +1,7 @@
+/*
+ * Listeners. At max_connections a new connection is let in when the one that has been idle for
+ * longest has made room for it; one amid a request never does.
+ */
 #include "http/private.h"
 
 #include <errno.h>
@@ -8,13 +12,19 @@
 
 /* Connections accepted from one listener before the others have their turn. */
 #define ACCEPT_BATCH 64
-/* How long accepting pauses when there are no descriptors. */
+/* How long accepting pauses when there are no descriptors, or no connection that can make room. */
 #define PAUSE_MS 100
+/* A connection idle for less is one in use: who waits for an answer often asks again. */
+#define IDLE_MS 500
+
+static bool is_full(const struct http *http)
+{
+	return http->connections + http->lingering_count >= http->limits.max_connections;
+}
 
 void http_accept_update(struct http *http)
 {
-	bool enable = !http->paused && !http->draining &&
-		      http->connections < http->limits.max_connections;
+	bool enable = !http->paused && !http->draining;
 	struct listener *l;
 
 	TAILQ_FOREACH (l, &http->listeners, entry) {
@@ -38,20 +48,50 @@ static void on_unpause(evutil_socket_t fd, short what, void *arg)
 	http_accept_update(http);
 }
 
-/* Accepting has failed for a reason that will not go away at once. */
-static void pause_listeners(struct http *http, const struct listener *l, int why)
+static void pause_listeners(struct http *http)
 {
 	const struct timeval tv = {.tv_usec = PAUSE_MS * 1000};
+
+	http->paused = true;
+	event_add(http->unpause, &tv);
+	http_accept_update(http);
+}
+
+/* A connection has ended: what listeners wait for may be there. */
+void http_accept_resume(struct http *http)
+{
+	if (!http->paused)
+		return;
+	event_del(http->unpause);
+	http->paused = false;
+	http_accept_update(http);
+}
+
+/* Accepting has failed for a reason that will not go away at once. */
+static void accept_failed(struct http *http, const struct listener *l, int why)
+{
 	int64_t now = http_coarse_ms();
 
 	if (!http->pause_logged_ms || now - http->pause_logged_ms > 10000) {
 		http->pause_logged_ms = now;
 		log_warning(http->log, "http_accept_failed", "listener=%s error=%s", l->name,
-			    log_quote(strerror(why), strlen(strerror(why))).text);
+			    log_quote_text(strerror(why)).text);
 	}
-	http->paused = true;
-	event_add(http->unpause, &tv);
-	http_accept_update(http);
+	pause_listeners(http);
+}
+
+/* Ends a connection to make room for a new one, which is taken when libmicrohttpd has let go of it.
+ */
+static void make_room(struct http *http)
+{
+	/* A connection that lingers only waits for its client to leave. */
+	if (http_linger_drop(http)) {
+		http->metrics->http_connections_displaced++;
+		return;
+	}
+	if (http_conn_displace(http, IDLE_MS))
+		http->metrics->http_connections_displaced++;
+	pause_listeners(http);
 }
 
 static void add_connection(struct http *http, int fd, const struct sockaddr_storage *ss,
@@ -84,8 +124,10 @@ static void on_acceptable(evutil_socket_t fd, short what, void *arg)
 		socklen_t len = sizeof(ss);
 		int client;
 
-		if (http->connections >= http->limits.max_connections)
+		if (is_full(http)) {
+			make_room(http);
 			break;
+		}
 		memset(&ss, 0, sizeof(ss));
 		client = accept4(fd, (struct sockaddr *)&ss, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (client >= 0) {
@@ -97,7 +139,7 @@ static void on_acceptable(evutil_socket_t fd, short what, void *arg)
 		/* accept(2): errors of the connection itself, as good as none having come. */
 		if (errno == EINTR || errno == ECONNABORTED || errno == EPROTO || errno == EPERM)
 			continue;
-		pause_listeners(http, l, errno);
+		accept_failed(http, l, errno);
 		break;
 	}
 	http_accept_update(http);

@@ -11,6 +11,8 @@
 #include <sys/ioctl.h>
 
 #define CONN_MAGIC 0x636f6e6eu
+/* Connections looked at in search of one that is idle. */
+#define DISPLACE_LOOKS 1000
 
 struct conn *http_conn_of(const struct http_request *rq)
 {
@@ -186,6 +188,35 @@ static void conn_overdue(struct conn *c, int64_t now)
 	}
 }
 
+/* True if it has no request, and none has begun to arrive. */
+static bool conn_is_idle(const struct conn *c)
+{
+	int waiting = 0;
+
+	return ioctl(c->fd, FIONREAD, &waiting) == 0 && waiting == 0 && !conn_has_begun(c);
+}
+
+bool http_conn_displace(struct http *http, int64_t idle_ms)
+{
+	static const enum phase idle[] = {PHASE_HUNG_UP, PHASE_IDLE, PHASE_FRESH};
+	int64_t before = http_coarse_ms() - idle_ms;
+	unsigned looks = 0;
+	struct conn *c;
+
+	/* An idle connection is so since it was fresh, so those are the older ones. */
+	for (size_t i = 0; i < sizeof(idle) / sizeof(idle[0]); i++) {
+		TAILQ_FOREACH (c, &http->phases[idle[i]], entry) {
+			if (c->since_ms > before || ++looks > DISPLACE_LOOKS)
+				break;
+			if (idle[i] == PHASE_HUNG_UP || conn_is_idle(c)) {
+				conn_end(c, "displaced");
+				return true;
+			}
+		}
+	}
+	return false;
+}
+
 static void on_sweep(evutil_socket_t fd, short what, void *arg)
 {
 	struct http *http = arg;
@@ -234,6 +265,11 @@ void http_sweep_stop(struct http *http)
 {
 	event_del(http->sweep);
 	http->sweep_ms = 0;
+}
+
+bool http_request_is_unix(const struct http_request *rq)
+{
+	return http_conn_of(rq)->addr.any.sa_family == AF_UNIX;
 }
 
 const char *http_request_peer(const struct http_request *rq)

@@ -44,7 +44,7 @@ static void on_connection(void *arg, struct MHD_Connection *mhd, void **context,
 		http_pump_rest(http);
 		http_sweep_stop(http);
 	}
-	http_accept_update(http);
+	http_accept_resume(http);
 }
 
 /* What libmicrohttpd says when it refuses a request by itself; the status follows. */

@@ -31,9 +31,9 @@ struct metrics;
  * idle_timeouts without progress. A request that waits in the handler has no time-out here.
  */
 struct http_limits {
-	unsigned max_connections;   /* open connections; more wait in the listen queue */
-	size_t max_head;            /* bytes, request line and headers; only http_new reads it */
-	size_t max_body;            /* bytes; of a longer body nothing is kept */
+	unsigned max_connections; /* beyond, an idle one makes room for a new one, or that waits */
+	size_t max_head;          /* bytes, request line and headers; only http_new reads it */
+	size_t max_body; /* bytes; a longer one ends the connection, with the handler's answer */
 	unsigned idle_timeout_s;    /* a connection without a request */
 	unsigned request_timeout_s; /* a request on its way in, first byte to last */
 };
@@ -101,12 +101,15 @@ enum http_field {
  */
 const char *http_request_header(const struct http_request *rq, enum http_field field,
 				unsigned *count);
-/* The body; *too_large says that it was over max_body and has been thrown away. */
+/* The body; *too_large says that it is over max_body: the handler has the request before it came.
+ */
 const char *http_request_body(const struct http_request *rq, size_t *len, bool *too_large);
 /* When it had arrived, by clock_ns(). */
 uint64_t http_request_arrived_ns(const struct http_request *rq);
 /* Who asks: "127.0.0.1:50312", "[::1]:50312" or "unix:uid=1000,pid=4242". */
 const char *http_request_peer(const struct http_request *rq);
+/* True if it came over a unix socket, which no browser can reach. */
+bool http_request_is_unix(const struct http_request *rq);
 /* A place for the handler's own, NULL at first. */
 void **http_request_data(struct http_request *rq);
 

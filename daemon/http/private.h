@@ -135,7 +135,7 @@ struct http {
 
 	TAILQ_HEAD(listener_list, listener) listeners;
 	struct event *unpause;
-	bool paused; /* for want of descriptors */
+	bool paused; /* for want of descriptors or of room */
 	int64_t pause_logged_ms;
 	struct conn *accepting; /* on its way through MHD_add_connection */
 
@@ -203,6 +203,12 @@ void http_conn_enter(struct conn *c, enum phase phase);
 /* True if the client has closed its side, and all that it sent has been read. */
 bool http_conn_has_hung_up(const struct conn *c);
 
+/*
+ * Ends the connection that has been without a request for longest, and for idle_ms at least.
+ * False if there is none.
+ */
+bool http_conn_displace(struct http *http, int64_t idle_ms);
+
 /* Makes the timer `sweep`; -1 when out of memory. */
 int http_sweep_init(struct http *http);
 /* Looks at once, for the time-outs have changed. */
@@ -227,6 +233,8 @@ void http_linger_free(struct http *http);
 int http_accept_init(struct http *http);
 /* Brings the listeners into line with what may be accepted now. */
 void http_accept_update(struct http *http);
+/* A connection has ended: accepts again what waited for that. */
+void http_accept_resume(struct http *http);
 /* Closes the listeners. */
 void http_accept_close(struct http *http);
 

@@ -116,6 +116,11 @@ class Breakerd(Methods):
             self._client = self.client()
         return self._client.request(*args, **kw)
 
+    def client_close(self):
+        """The next request opens a new connection."""
+        if self._client:
+            self._client.close()
+
     def metrics(self):
         """{(name, frozenset of label pairs): value}"""
         answer = self.get("/metrics")

@@ -4,6 +4,7 @@ test_redis_link.py."""
 
 import os
 import resource
+import select
 import time
 
 import pytest
@@ -73,6 +74,72 @@ def test_an_idle_connection(start):
         snapshot(wire.ask("GET", path("a")))
         assert wire.ended()
         assert 2.9 < time.monotonic() - began < 8
+
+
+class Worker:
+    """A client that keeps its connection, and asks again and again."""
+
+    def __init__(self, daemon, number):
+        self.wire, self.number, self.done = daemon.wire(), number, 0
+
+    def work(self):
+        answer = self.wire.ask("POST", path(f"w{self.number}", "failure"))
+        self.done += 1
+        expect(answer, failureCount=self.done)
+
+
+@pytest.mark.parametrize("kind", ["silent", "idle", "both", "unix"])
+@pytest.mark.parametrize("workers", [0, 10])
+def test_idle_connections_lock_nobody_out(start, directory, kind, workers):
+    """At max_connections the one that has been idle for longest makes room; who works loses nothing."""
+    listen = {"listen": f"unix:{directory}/s"} if kind == "unix" else {}
+    daemon = start(max_connections=20, idle_timeout=60, request_timeout=60, **listen)
+    working = [Worker(daemon, n) for n in range(workers)]
+    for worker in working:
+        worker.work()
+    idle = [daemon.wire() for _ in range(20 - workers)]
+    for n, wire in enumerate(idle):
+        if kind in ("idle", "unix") or (kind == "both" and n % 2):
+            snapshot(wire.ask("GET", path("a")))
+    for _ in range(10):
+        began = time.monotonic()
+        with daemon.wire() as wire:
+            wire.send(GET)
+            # Whoever works goes on meanwhile.
+            while not wire_has_answer(wire):
+                for worker in working:
+                    worker.work()
+            snapshot(wire.receive())
+        assert time.monotonic() - began < 1
+    for worker in working:
+        worker.work()
+        worker.wire.close()
+    # The oldest one had to go, not the youngest.
+    assert closes(idle[0])
+    for wire in idle:
+        wire.close()
+
+
+def wire_has_answer(wire):
+    return bool(select.select([wire.sock], [], [], 0.01)[0])
+
+
+def test_a_request_on_its_way_makes_no_room(start):
+    """Connections amid a request stay, however long it takes; who is new waits."""
+    daemon = start(max_connections=5, idle_timeout=60, request_timeout=60)
+    head = request_bytes("POST", path("a", "failure"), body=b"x" * 10)
+    wires = [daemon.wire() for _ in range(5)]
+    for at, wire in zip((5, 30, len(head) - 10, len(head) - 1, len(head) - 3), wires):
+        wire.send(head[:at])
+    with daemon.wire() as late:
+        late.send(GET)
+        assert waits(late, 1.5)
+        for at, wire in zip((5, 30, len(head) - 10, len(head) - 1, len(head) - 3), wires):
+            wire.send(head[at:])
+            snapshot(wire.receive())
+        snapshot(late.receive())
+    for wire in wires:
+        wire.close()
 
 
 ENDS = (b"a HTTP/1.1\r\nHost: localhost\r\n\r\n", b"\r\n\r\n", b" " * 59988, b" " * 59988 + b"\r\n0\r\n\r\n")
