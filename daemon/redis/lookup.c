@@ -1,10 +1,10 @@
 /*
  * A host name to addresses, by evdns.
  *
- * evdns_getaddrinfo is not used: libevent 2.1 reports a nameserver that does not answer and one that
- * fails as the same (evdns_err_to_getaddrinfo_err), so the log could not say which it was, and it
- * keeps pointing at its evdns_base after it has called back, so that no moment is sure to be right
- * for freeing that. The two questions of evdns_base_resolve_* each call back exactly once,
+ * evdns_getaddrinfo is not used: libevent 2.1 reports a nameserver that does not answer and one
+ * that fails as the same (evdns_err_to_getaddrinfo_err), so the log could not say which it was, and
+ * it keeps pointing at its evdns_base after it has called back, so that no moment is sure to be
+ * right for freeing that. The two questions of evdns_base_resolve_* each call back exactly once,
  * cancelled or not. An evdns_base lives for one look-up: so resolv.conf is read afresh, and a
  * nameserver that was down is asked again.
  */
