@@ -127,7 +127,7 @@ static struct redis_values *values_new(struct redis_store *r, const struct redis
 				       size_t count)
 {
 	struct redis_values *v = calloc(1, sizeof(*v) + count * sizeof(v->items[0]));
-	size_t room = 0;
+	size_t room = 1; /* malloc(0) may give NULL */
 	char *p;
 
 	if (!v)
