@@ -1,3 +1,6 @@
+/*
+ * Socket addresses as text.
+ */
 #include "redis/address.h"
 
 #include <netdb.h>

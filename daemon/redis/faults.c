@@ -1,3 +1,6 @@
+/*
+ * The error codes of Redis, and which of them concern the whole link.
+ */
 #include "redis/faults.h"
 
 #include <string.h>

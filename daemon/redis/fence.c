@@ -1,3 +1,6 @@
+/*
+ * The fence around what a server sends: one function checks each object before hiredis makes it.
+ */
 #include "redis/fence.h"
 
 #include <stdio.h>

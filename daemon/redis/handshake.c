@@ -1,3 +1,6 @@
+/*
+ * The handshake: a table of steps, each with its command and what is made of its answer.
+ */
 #include "redis/handshake.h"
 
 #include "base/clock.h"
@@ -60,7 +63,7 @@ static void select_answer(struct redis_handshake *h, const redisReply *reply)
 		end_with_words(h, "the server refuses the database", reply->str);
 }
 
-/* For people who read CLIENT LIST; nothing depends on it, nor on the PING. */
+/* The answers to CLIENT SETNAME and PING do not matter, but for errors of the whole link. */
 static void any_answer(struct redis_handshake *h, const redisReply *reply)
 {
 	(void)h;
@@ -82,7 +85,7 @@ static void role_answer(struct redis_handshake *h, const redisReply *reply)
 	char words[64], why[128];
 	const char *role;
 
-	/* An ACL may forbid the question. A replica then shows itself by READONLY. */
+	/* An ACL may forbid ROLE. A replica is then noticed by READONLY, with the first write. */
 	if (reply->type == REDIS_REPLY_ERROR)
 		return;
 	role = text_of(reply, 0);
@@ -142,7 +145,7 @@ static void info_answer(struct redis_handshake *h, const redisReply *reply)
 
 static void script_answer(struct redis_handshake *h, const redisReply *reply)
 {
-	/* Forbidden, or unknown to a proxy: the script then goes whole with each call. */
+	/* Forbidden, or unknown to a proxy: each call then carries the whole script. */
 	if (reply->type == REDIS_REPLY_ERROR)
 		return;
 	if (reply->type != REDIS_REPLY_STRING || reply->len != sizeof(h->server.sha) - 1)
@@ -151,7 +154,7 @@ static void script_answer(struct redis_handshake *h, const redisReply *reply)
 		memcpy(h->server.sha, reply->str, sizeof(h->server.sha));
 }
 
-/* The server looked at its clock somewhere between our question and its answer: halfway. */
+/* The server read its clock between our question and its answer: we assume halfway. */
 static void time_answer(struct redis_handshake *h, const redisReply *reply)
 {
 	int64_t round_trip_ms = clock_ms() - h->clock_asked_ms;
@@ -193,8 +196,8 @@ static int script_send(struct redis_handshake *h)
 }
 
 /*
- * Before each step's `answer`, an error is held against the table of redis_faults.c. The
- * PING is there because it alone tells that writes are off for MISCONF.
+ * An error of the whole link (redis_fault) ends the handshake before the step's `answer` is called.
+ * PING is a step because of these commands only it is refused with MISCONF.
  */
 static const struct step {
 	int (*send)(struct redis_handshake *h); /* NULL: the words */
@@ -211,7 +214,7 @@ static const struct step {
 	{NULL, {"TIME"}, time_answer},
 };
 #define STEPS (sizeof(steps) / sizeof(steps[0]))
-/* Has a round trip to itself: how long the others took tells nothing of when it was answered. */
+/* Sent alone, behind the others: their answers would stretch its round trip. */
 #define CLOCK_STEP (STEPS - 1)
 
 static bool step_needed(const struct redis_handshake *h, const struct step *step)

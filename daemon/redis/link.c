@@ -1,3 +1,6 @@
+/*
+ * The link's state machine: its timers, its attempts to connect, and what it writes to the log.
+ */
 #include "redis/link.h"
 
 #include "base/clock.h"
@@ -19,13 +22,13 @@
 #include <sys/un.h>
 #include <time.h>
 
-/* Deadlines missed in a row before the link is suspect. */
+/* The link is suspect when so many operations in a row have missed their deadline. */
 #define MISSED_MAX 3
-/* How long a suspect link has: so many command timeouts, but not longer than this. */
+/* A suspect link has so many command timeouts to answer, but at most this long. */
 #define SUSPECT_TIMEOUTS 4
 #define SUSPECT_MAX_MS   2000
 
-/* A server that stays away, or comes and goes, is worth a handful of lines a minute. */
+/* The log has a handful of lines a minute for a server that stays away, or comes and goes. */
 #define LOG_LINES        6
 #define LOG_LINE_EACH_MS 15000
 #define LOG_AGAIN_MS     30000
@@ -40,7 +43,7 @@ struct redis_link {
 	enum redis_link_state state;
 	char reason[400];
 	int64_t since_ms;
-	bool was_ready; /* this connection has been */
+	bool was_ready; /* this connection was READY once */
 
 	struct event *timer;    /* the state's own: connect, handshake, suspect, backoff, settled */
 	struct event *watchdog; /* on the oldest command in flight */
@@ -93,7 +96,7 @@ static void log_ready(struct redis_link *link, enum redis_link_state was)
 		 link->failures + 1);
 }
 
-/* One line for each first failure and each other reason, one now and then for the same. */
+/* A line for a new reason at once; for the same reason again, one each LOG_AGAIN_MS. */
 static void log_away(struct redis_link *link, enum redis_link_state was, bool other_reason)
 {
 	int64_t now = clock_ms();
@@ -139,14 +142,14 @@ static void show_state(struct redis_link *link)
 		link->metrics->redis_state = link->state;
 }
 
-/* Every change of state goes through here. `reason` is NULL where there is no news of one. */
+/* Every change of state goes through here. `reason` is NULL where the last one stands. */
 static void link_enter(struct redis_link *link, enum redis_link_state state, const char *reason)
 {
 	enum redis_link_state was = link->state;
 	bool ready = state == LINK_READY;
 	bool other_reason = reason && strcmp(reason, link->reason) != 0;
 
-	/* The look-up and the connect have one timer. */
+	/* The look-up and the connect share one timer. */
 	if (state != LINK_CONNECTING)
 		event_del(link->timer);
 	link->state = state;
@@ -190,8 +193,8 @@ static enum redis_failed_at failed_at(enum redis_link_state state)
 }
 
 /*
- * The attempt, or the connection, has failed. Nothing more happens on it; it is freed, and
- * what waits on it answered, by `deferred`, as this may be its own callback.
+ * The attempt, or the connection, has failed. It is shut now. `deferred` frees it, which answers
+ * what waits on it: this may be called from its own callback, where it must not be freed.
  */
 static void link_drop(struct redis_link *link, const char *reason)
 {
@@ -212,8 +215,8 @@ static void link_drop(struct redis_link *link, const char *reason)
 	}
 	if (link->was_ready && link->metrics)
 		link->metrics->redis_disconnects++;
-	/* An address that is no good is not the first to be tried the next time; where it
-	 * was merely refused, the others are tried at once. */
+	/* Begin with another address the next time. Where this one refused us and there is time
+	 * left, try the others at once. */
 	if (!link->was_ready && link->addresses.count > 0) {
 		link->address = (link->address + 1) % link->addresses.count;
 		if (link->sentinel)
@@ -229,7 +232,7 @@ static void link_drop(struct redis_link *link, const char *reason)
 	link_enter(link, LINK_BACKOFF, reason);
 }
 
-/* Full jitter: anything from nothing to the bound, which doubles. */
+/* Full jitter: a random wait from 0 to a bound, which doubles with each failure. */
 static int64_t backoff_ms(const struct redis_link *link)
 {
 	uint64_t bound = link->options.backoff_min_ms;
@@ -256,7 +259,7 @@ static void link_ready(struct redis_link *link)
 {
 	link->missed = 0;
 	link_enter(link, LINK_READY, "");
-	/* If it lasts so long, the attempts before it are forgotten. */
+	/* When this fires the connection has lasted: the failures before it no longer count. */
 	timer_arm(link->timer, link->options.backoff_max_ms);
 	watch(link);
 }
@@ -271,8 +274,8 @@ static void on_pong(void *arg, enum redis_outcome outcome, const redisReply *rep
 		link_ready(link);
 }
 
-/* Whatever still comes goes to its own callback, in its order; the PING's answer is the
- * last of it and decides. */
+/* Answers that still come go to their own callbacks. The answer to the PING is behind all of them:
+ * if it comes in time, the link is ready again. */
 static void link_suspect(struct redis_link *link, const char *reason)
 {
 	int64_t patience = (int64_t)link->options.command_timeout_ms * SUSPECT_TIMEOUTS;
@@ -304,7 +307,7 @@ static void on_watchdog(evutil_socket_t fd, short what, void *arg)
 		link_suspect(link, "the server leaves commands unanswered");
 }
 
-/* Sees each answer on the connection first. */
+/* The connection shows each answer here before its own callback. */
 static const char *on_check_reply(void *arg, const redisReply *reply)
 {
 	struct redis_link *link = arg;
@@ -482,7 +485,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 		break;
 	case LINK_READY:
 		link->failures = 0;
-		/* What the log says last must come true in the end. */
+		/* Log the rate-limited "ready" now, so that "away" is not the last line. */
 		if (link->log_owes_ready)
 			log_ready(link, LINK_READY);
 		if (link->log_owes_ready)
@@ -604,7 +607,7 @@ void redis_link_free(struct redis_link *link)
 		event_free(link->deferred);
 	redis_lookup_free(link->lookup);
 	redis_sentinel_free(link->sentinel);
-	/* What is answered now finds a link that takes nothing. */
+	/* Callbacks that come now may send: the link takes nothing in this state. */
 	link->conn = NULL;
 	link->state = LINK_BACKOFF;
 	redis_conn_free(conn, "the daemon is stopping");

@@ -1,3 +1,6 @@
+/*
+ * Operations under way in Redis: sending their commands, ending them, and what all of them share.
+ */
 #include "redis/op.h"
 
 #include "base/metrics.h"

@@ -1,6 +1,6 @@
 /*
- * The Redis store's operations under way, and what they need of the store: the ground that
- * store.c, writes.c, list.c and values.c stand on. Nobody else includes this.
+ * The Redis store's operations under way, and what they need of the store. Below store.c, writes.c,
+ * list.c and values.c; nobody else includes this.
  */
 #ifndef BREAKERD_REDIS_OP_H
 #define BREAKERD_REDIS_OP_H
@@ -71,11 +71,12 @@ void redis_op_fail(struct redis_op *o, enum store_status status, const char *mes
 /* Ends the op with an error reply's words, or with "unexpected reply". */
 void redis_op_fail_reply(struct redis_op *o, const redisReply *reply);
 
-/* Ends the op if nobody but its command knows it: what the driver's detach does. */
+/* Drops what points at an op without a detach of its own, and releases it; for the driver's detach.
+ */
 void redis_op_forget(struct redis_op *o);
 
-/* How circuit.lua is called: by its hash, or where `whole` says so, or the server would not load
- * it, with all of it. */
+/* How circuit.lua is called: EVALSHA with its hash; or EVAL with its text, if `whole` or if the
+ * server would not load it. */
 struct redis_script_words {
 	const char *command; /* "EVALSHA" or "EVAL" */
 	const char *script;

@@ -1,3 +1,6 @@
+/*
+ * Sentinels: asks one after the other where the master is, then listens to one of them.
+ */
 #include "redis/sentinel.h"
 
 #include "base/timer.h"
@@ -10,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Until another sentinel is asked when the one that was listened to is gone. */
+/* When the sentinel that was listened to is gone, another one is asked after this time. */
 #define WATCH_AGAIN_MS 1000
 /* How often the one that is listened to is asked for a sign of life, and how long it has for it. */
 #define WATCH_ASK_MS 1000
@@ -20,9 +23,9 @@
 enum mode {
 	IDLE,
 	FINDING,  /* asking, for `found` */
-	WATCHING, /* a sentinel tells us of another master */
-	WAITING,  /* that one is gone; the timer runs */
-	CHECKING, /* asking once more, to watch on */
+	WATCHING, /* subscribed to a sentinel's news of another master */
+	WAITING,  /* that sentinel is gone; the next is asked when the timer fires */
+	CHECKING, /* asking again: is the master still the same? Then watching */
 };
 
 struct redis_sentinel {
@@ -30,12 +33,12 @@ struct redis_sentinel {
 	const struct redis_target *target;
 	struct redis_sentinel_events on;
 	enum mode mode;
-	struct event *timer; /* this sentinel's patience, or until the next is asked */
+	struct event *timer; /* the deadline of this sentinel, or when to ask the next */
 	/* A timer of zero: frees what failed, goes on. */
 	struct event *deferred;
 	unsigned patience_ms;
-	size_t order[REDIS_HOSTS_MAX]; /* of target->hosts: the first is asked first */
-	size_t asked;                  /* how many in this round, the one at work included */
+	size_t order[REDIS_HOSTS_MAX]; /* indexes into target->hosts, the next to ask first */
+	size_t asked;                  /* sentinels asked in this round, the current one too */
 
 	struct redis_lookup *lookup; /* of the sentinel's name, then of the master's */
 	struct redis_conn *conn;
@@ -69,7 +72,7 @@ void redis_sentinel_distrust(struct redis_sentinel *s)
 	s->order[s->target->host_count - 1] = first;
 }
 
-/* This sentinel is of no use; `deferred` goes on with the next. */
+/* This sentinel cannot be used. `deferred` frees its connection and asks the next. */
 static void fail(struct redis_sentinel *s, const char *why)
 {
 	const struct redis_host *host = current(s);
@@ -102,7 +105,7 @@ static void on_master_addresses(void *arg, const struct redis_addresses *address
 	s->on.found(s->on.arg, addresses, NULL);
 }
 
-/* Told of a master, in a find or in a check. */
+/* The sentinel's answer: this is the master. */
 static void told(struct redis_sentinel *s, const char *host, unsigned short port)
 {
 	char master[sizeof(s->master)], why[400];
@@ -270,11 +273,11 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 		begin(s, CHECKING);
 		return;
 	}
-	s->address = s->addresses.count; /* its other addresses get no more time */
+	s->address = s->addresses.count; /* do not try its other addresses */
 	fail(s, "no answer in time");
 }
 
-/* After fail. */
+/* Goes on after fail(). */
 static void on_deferred(evutil_socket_t fd, short what, void *arg)
 {
 	struct redis_sentinel *s = arg;

@@ -1,5 +1,5 @@
 /*
- * Asks the sentinels where the master is, one after the other, and keeps an ear on one of
+ * Asks the sentinels where the master is, one after the other, and stays subscribed to one of
  * them for news of another master (Sentinel's manual: "Guidelines for Redis clients").
  */
 #ifndef BREAKERD_REDIS_SENTINEL_H

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Two calls: one that Redis works on, one on its way. More would only be smaller ones. */
+/* Two calls: one that Redis runs, one on its way. With more of them each would be smaller. */
 #define CALLS_UNDER_WAY 2
 /* Bounds of one call, so that Redis serves others soon: some 0.3 ms. */
 #define CALL_CIRCUITS 64
@@ -88,7 +88,7 @@ static struct write_queue *queue_get(struct redis_store *r, const char *key, siz
 	return q;
 }
 
-/* After any change: the circuit waits for a call, or is forgotten. */
+/* To be called after each change: puts the circuit into the list, or removes it when empty. */
 static void queue_settle(struct redis_store *r, struct write_queue *q)
 {
 	if (q->under_way)
@@ -180,7 +180,7 @@ static void part_answer(struct redis_call *call, const struct call_part *part,
 
 /* --- calls -------------------------------------------------------------------------------- */
 
-/* The part is done with: what came for its circuit meanwhile is next. */
+/* The part is done: what has come for its circuit meanwhile may go. */
 static void part_end(struct redis_call *call, const struct call_part *part)
 {
 	part->circuit->under_way = false;
@@ -233,7 +233,7 @@ static struct call_part *call_add_part(struct redis_call *call, struct write_que
 	return part;
 }
 
-/* An error of the whole call, which did nothing, may be one circuit's: each goes by itself. */
+/* The whole call failed and did nothing. One circuit may be the cause: send each by itself. */
 static void call_split(struct redis_call *call)
 {
 	for (size_t n = 0; n < call->part_count; n++) {
@@ -380,7 +380,7 @@ static size_t count_ready(const struct redis_store *r, size_t circuits)
 static void on_flush(void *arg)
 {
 	struct redis_store *r = arg;
-	/* The keys of one call must be in one slot of a cluster, and are not. */
+	/* With cluster mode on, all keys of a call must be in one slot: one circuit a call. */
 	size_t most = redis_link_cluster(r->link) ? 1 : CALL_CIRCUITS;
 	struct write_queue *q;
 
