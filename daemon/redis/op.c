@@ -79,16 +79,6 @@ int redis_op_send(struct redis_op *o, int argc, const char **argv, const size_t 
 	return 0;
 }
 
-void redis_op_continue(struct redis_op *o, int argc, const char **argv, const size_t *argvlen)
-{
-	struct store_result result;
-
-	if (redis_op_send(o, argc, argv, argvlen) == 0)
-		return;
-	redis_store_away(redis_store(o->op.store), &result);
-	redis_op_finish(o, &result);
-}
-
 void redis_op_forget(struct redis_op *o)
 {
 	struct redis_store *r = redis_store(o->op.store);

@@ -61,9 +61,6 @@ static inline struct redis_store *redis_store(struct store *s)
 /* Hands a command of the op over. 0, or -1: it was surely not sent. */
 int redis_op_send(struct redis_op *o, int argc, const char **argv, const size_t *argvlen);
 
-/* As that, but ends the op if the link does not take it; for use inside a reply. */
-void redis_op_continue(struct redis_op *o, int argc, const char **argv, const size_t *argvlen);
-
 /* Releases and finishes. */
 void redis_op_finish(struct redis_op *o, struct store_result *result);
 void redis_op_fail(struct redis_op *o, enum store_status status, const char *message);

@@ -5,7 +5,8 @@
  * other.
  *
  * An input is text. The first line has letters for the target: u a unix socket, s a
- * sentinel, p a password, d a database, c a cluster. Behind it come parts that begin with a line:
+ * sentinel, p a password, d a database, c a cluster, n nobody who listens. Behind it come parts
+ * that begin with a line:
  *
  *   ~<letters>   operations: g s f o c h d as in operations[], k changes the key, w a step to
  *                be folded in, l a listing; H stands for a good handshake's answers, M for
@@ -67,6 +68,7 @@ static struct {
 	size_t op_count;
 	char key;
 	bool cluster;
+	bool nobody;
 	char cursor[STORE_CURSOR_MAX]; /* of the last page */
 } fuzz;
 
@@ -94,7 +96,7 @@ int connect(int fd, const struct sockaddr *address, socklen_t len)
 	(void)len;
 	if (getpeername(fd, (struct sockaddr *)&own, &own_len) == 0)
 		return 0;
-	if (fuzz.peer_count == CONNECTIONS_MAX) {
+	if (fuzz.nobody || fuzz.peer_count == CONNECTIONS_MAX) {
 		errno = ECONNREFUSED;
 		return -1;
 	}
@@ -325,6 +327,7 @@ static void choose(struct fuzz_text letters, struct redis_target *target)
 	if (letters.len && memchr(letters.p, 'd', letters.len))
 		target->db = 5;
 	fuzz.cluster = letters.len && memchr(letters.p, 'c', letters.len);
+	fuzz.nobody = letters.len && memchr(letters.p, 'n', letters.len);
 }
 
 /* What people are told of the store: one line, whatever the server said. */
@@ -346,6 +349,8 @@ static void check_health(bool may_be_told)
 	FUZZ_CHECK(may_be_told || !strstr(health.reason, "secret"));
 	FUZZ_CHECK(may_be_told || !strstr(health.detail, "secret"));
 	fuzz.store->driver->clock_offset_ms(fuzz.store, &(int64_t){0});
+	for (unsigned i = 0; i < fuzz.metrics->redis_reasons.count; i++)
+		FUZZ_CHECK(fuzz.metrics->redis_reasons.name(i) != NULL);
 }
 
 /* Half of what waits is cancelled, the rest ends with the store: neither calls back. */
