@@ -329,8 +329,8 @@ static void damaged_name(const struct state_keeper *k, char out[PATH_MAX])
 
 	snprintf(out, PATH_MAX, "%.*s.damaged", (int)(PATH_MAX - DAMAGED_ROOM - 1), k->path);
 	for (int n = 2; n <= DAMAGED_MAX && lstat(out, &st) == 0; n++)
-		snprintf(out, PATH_MAX, "%.*s.damaged.%d", (int)(PATH_MAX - DAMAGED_ROOM - 1),
-			 k->path, n);
+		snprintf(out, PATH_MAX, "%.*s.damaged.%c", (int)(PATH_MAX - DAMAGED_ROOM - 1),
+			 k->path, '0' + n);
 }
 
 static int keep_aside(struct state_keeper *k, const char *damage, char *why, size_t why_size)
