@@ -48,6 +48,8 @@ bool check_sound(const char *text, char *why, size_t size)
 	}
 	if (len > 0 && (isblank((unsigned char)text[0]) || isblank((unsigned char)text[len - 1])))
 		return check_refuse(why, size, "white space at an end of the value");
+	if (text[0] == ';')
+		return check_refuse(why, size, "begins with ';', as a comment does");
 	if (is_quoted(text, len))
 		return check_refuse(why, size, "quotes would be part of the value: leave them out");
 	return true;
@@ -195,6 +197,8 @@ bool check_prefix(const char *text, char out[CONFIG_VALUE_MAX + 1], char *why, s
 
 bool check_pattern(const char *text, char out[CONFIG_VALUE_MAX + 1], char *why, size_t size)
 {
+	if (!check_sound(text, why, size)) /* it may stand on a line of its own */
+		return false;
 	if (!utf8_valid(text, strlen(text)))
 		return check_refuse(why, size, "not valid UTF-8");
 	strcpy(out, text);

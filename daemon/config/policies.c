@@ -263,12 +263,13 @@ static bool make_set(struct config *config)
 		return false;
 	config->policies.entries = entries;
 	for (size_t i = 0; i <= config->section_count; i++) {
-		const struct config_section *section = &config->sections[i];
 		const struct config_policy *policy = &config->policy;
 		struct policy_entry *entry = &entries[i];
 
 		*entry = (struct policy_entry){.name = DEFAULT_NAME, .keys = all, .key_count = 1};
 		if (i < config->section_count) {
+			const struct config_section *section = &config->sections[i];
+
 			policy = &section->policy;
 			entry->name = section->name;
 			entry->keys = (const char *const *)section->keys.items;

@@ -5,6 +5,7 @@
  *
  * What is taken is printed by --print-config and read again, and must be the same.
  */
+#include "config/config.h"
 #include "config/value.h"
 #include "fuzz.h"
 #include "redis/store.h"

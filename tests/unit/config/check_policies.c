@@ -144,6 +144,8 @@ static const struct {
 	{"[policy a]\nkeys = ,\n", "2: [policy a] keys = ,: must not be empty"},
 	{"[policy a]\nkeys = \xff\n", "2: [policy a] keys = \xff: not valid UTF-8"},
 	{"[policy a]\nkeys = \"a\"\n", "2: [policy a] keys = \"a\": quotes"},
+	{"[policy a]\nkeys = a,;b\n", "2: [policy a] keys = a,;b: ;b: begins with ';'"},
+	{"[policy a]\nkeys = a,\"b\"\n", "2: [policy a] keys = a,\"b\": \"b\": quotes"},
 	{"[policy]\n", "1: the only sections are"},
 	{"[policy ]\n", "1: the name of a policy is 1 to 32 letters, digits and ._-"},
 	{"[policy a b]\n", "1: the name of a policy"},
