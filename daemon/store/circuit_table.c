@@ -138,6 +138,20 @@ int64_t circuit_table_expire(struct circuit_table *t, int64_t now, unsigned most
 	return next;
 }
 
+static void evict(struct circuit_table *t)
+{
+	circuit_table_remove(t, TAILQ_FIRST(&t->closed));
+	if (t->metrics)
+		t->metrics->evictions++;
+}
+
+bool circuit_table_shrink(struct circuit_table *t, unsigned most)
+{
+	while (most-- > 0 && t->keys.count > t->max && !TAILQ_EMPTY(&t->closed))
+		evict(t);
+	return t->keys.count > t->max && !TAILQ_EMPTY(&t->closed);
+}
+
 /* Room for one more. Two removals for an insertion, so that a lowered bound is reached;
  * until it is, whatever made way lets the insertion in. */
 static bool make_room(struct circuit_table *t, int64_t now)
@@ -147,11 +161,8 @@ static bool make_room(struct circuit_table *t, int64_t now)
 	if (before < t->max)
 		return true;
 	circuit_table_expire(t, now, 2);
-	for (int i = 0; i < 2 && t->keys.count >= t->max && !TAILQ_EMPTY(&t->closed); i++) {
-		circuit_table_remove(t, TAILQ_FIRST(&t->closed));
-		if (t->metrics)
-			t->metrics->evictions++;
-	}
+	for (int i = 0; i < 2 && t->keys.count >= t->max && !TAILQ_EMPTY(&t->closed); i++)
+		evict(t);
 	return t->keys.count < before;
 }
 

@@ -28,7 +28,8 @@ enum circuit_table_status {
 struct circuit_table *circuit_table_new(size_t max, int64_t ttl_ms, struct metrics *metrics);
 void circuit_table_free(struct circuit_table *t);
 
-/* A smaller bound is reached as circuits are added; a new time to live holds for all. */
+/* A smaller bound is reached by circuit_table_shrink, and as circuits are added; a new time to
+ * live holds for all. */
 void circuit_table_limit(struct circuit_table *t, size_t max, int64_t ttl_ms);
 
 /* NULL if there is none, or if its time to live is over. `now` is monotonic milliseconds
@@ -66,6 +67,10 @@ int64_t circuit_entry_written(const struct circuit_entry *entry); /* monotonic m
 /* Removes at most `most` circuits whose time is over. Returns when to come again: monotonic
  * milliseconds, or -1 if the table is empty. */
 int64_t circuit_table_expire(struct circuit_table *t, int64_t now, unsigned most);
+
+/* Over the bound: drops at most `most` closed circuits, the least recently written first. True if
+ * there are more of them to drop. Open and half-open ones stay until they close or expire. */
+bool circuit_table_shrink(struct circuit_table *t, unsigned most);
 
 size_t circuit_table_count(const struct circuit_table *t);
 

@@ -62,20 +62,32 @@ static void expiry_arm(struct memory_store *m, int64_t now, int64_t next)
 	evtimer_add(m->expiry, &wait);
 }
 
-static void on_expiry(evutil_socket_t fd, short what, void *arg)
-{
-	struct memory_store *m = arg;
-	int64_t now = table_now(m);
-
-	(void)fd;
-	(void)what;
-	expiry_arm(m, now, circuit_table_expire(m->table, now, EXPIRE_STEP));
-}
-
 static void changed(struct memory_store *m)
 {
 	if (m->keeper)
 		state_keeper_changed(m->keeper);
+}
+
+/* A step of what goes by itself: circuits whose time is over, and those over a bound that was
+ * lowered. */
+static void expire_step(struct memory_store *m)
+{
+	int64_t now = table_now(m);
+	int64_t next = circuit_table_expire(m->table, now, EXPIRE_STEP);
+	size_t before = circuit_table_count(m->table);
+
+	if (circuit_table_shrink(m->table, EXPIRE_STEP))
+		next = now;
+	if (circuit_table_count(m->table) < before)
+		changed(m);
+	expiry_arm(m, now, next);
+}
+
+static void on_expiry(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	expire_step(arg);
 }
 
 /* Something was to be written: it was, or *result says why it was not. */
@@ -94,7 +106,9 @@ static void note_written(struct memory_store *m, enum circuit_table_status statu
 		return;
 	}
 	changed(m);
-	if (!evtimer_pending(m->expiry, NULL))
+	if (circuit_table_count(m->table) > m->store.limits.max_circuits)
+		expiry_arm(m, now, now); /* it may just have been closed */
+	else if (!evtimer_pending(m->expiry, NULL))
 		expiry_arm(m, now, now + (int64_t)m->store.limits.ttl_s * 1000);
 }
 
@@ -340,10 +354,9 @@ static void memory_health(struct store *s, struct store_health *health)
 static void memory_reconfigure(struct store *s)
 {
 	struct memory_store *m = memory(s);
-	int64_t now = table_now(m);
 
 	circuit_table_limit(m->table, s->limits.max_circuits, (int64_t)s->limits.ttl_s * 1000);
-	expiry_arm(m, now, circuit_table_expire(m->table, now, EXPIRE_STEP));
+	expire_step(m);
 }
 
 static void memory_free(struct store *s)

@@ -168,6 +168,44 @@ START_TEST(a_lowered_bound_is_reached)
 }
 END_TEST
 
+/* By itself, a step a turn of the loop, the least recently written closed ones first. */
+START_TEST(a_lowered_bound_is_reached_without_a_write)
+{
+	enum { MANY = 5000 };
+	struct store_limits limits = store_test_limits();
+	char key[32];
+	int turns = 0;
+
+	open_with(MANY);
+	do_ok("open", OP_TO(CIRCUIT_OPEN));
+	do_ok("half", OP_TO(CIRCUIT_HALF_OPEN));
+	for (int i = 2; i < MANY; i++) {
+		snprintf(key, sizeof(key), "k%d", i);
+		do_ok(key, OP_FAILURE);
+	}
+	limits.max_circuits = 10;
+	store_reconfigure(store, &limits);
+	ck_assert_int_ge(metrics->circuits[CIRCUIT_CLOSED], MANY - 2 - 1000);
+	for (; metrics->circuits[CIRCUIT_CLOSED] > 8 && turns < 100; turns++) {
+		int64_t before = metrics->circuits[CIRCUIT_CLOSED];
+
+		event_base_loop(base, EVLOOP_ONCE);
+		ck_assert_int_ge(metrics->circuits[CIRCUIT_CLOSED], before - 1000);
+	}
+	ck_assert_int_eq(metrics->circuits[CIRCUIT_CLOSED], 8);
+	ck_assert_int_eq(metrics->circuits[CIRCUIT_OPEN], 1);
+	ck_assert_int_eq(do_ok("k4999", OP_GET).failure_count, 1);
+	ck_assert_int_eq(do_ok("k4000", OP_GET).failure_count, 0);
+	/* Of too many tripped ones the next that closes goes. */
+	limits.max_circuits = 1;
+	store_reconfigure(store, &limits);
+	do_ok("half", OP_TO(CIRCUIT_CLOSED));
+	event_base_loop(base, EVLOOP_ONCE);
+	ck_assert_int_eq(metrics->circuits[CIRCUIT_CLOSED], 0);
+	ck_assert_int_eq(do_ok("open", OP_GET).state, CIRCUIT_OPEN);
+}
+END_TEST
+
 START_TEST(many_circuits_are_all_found)
 {
 	enum { MANY = 50000 };
@@ -281,6 +319,7 @@ int main(void)
 	tcase_add_test(own, tripped_ones_are_never_dropped);
 	tcase_add_test(own, what_has_expired_makes_room_first);
 	tcase_add_test(own, a_lowered_bound_is_reached);
+	tcase_add_test(own, a_lowered_bound_is_reached_without_a_write);
 	tcase_add_test(own, many_circuits_are_all_found);
 	tcase_add_test(own, a_listing_that_finds_little_lets_others_in);
 	tcase_add_test(own, a_state_file_keeps_what_was_written);
