@@ -24,7 +24,11 @@
  * libmicrohttpd's memory for a connection holds, besides the head (max_head), a record of each
  * header, and the answer's headers. It is cleared for each request, so more of it would cost time.
  */
+#if MHD_VERSION >= 0x01000000 /* its records are longer */
+#define HEAD_ROOM ((size_t)4096)
+#else
 #define HEAD_ROOM ((size_t)1696)
+#endif
 
 /*
  * Where a connection is. Each of the first PHASES_TIMED has a list of its connections by
