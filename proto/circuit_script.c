@@ -87,5 +87,5 @@ bool circuit_script_read(const char *text, size_t len, struct circuit_script_ans
 	a->exists = found < CIRCUIT_STORED_NONE;
 	a->stored = found == 3 ? CIRCUIT_STORED_SOUND : (enum circuit_stored)found;
 	a->circuit.state = (enum circuit_state)state;
-	return end[-1] != ' ' && (a->member || text == end || text + 1 == end);
+	return a->member || (end[-1] != ' ' && (text == end || text + 1 == end));
 }

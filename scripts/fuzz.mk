@@ -8,7 +8,8 @@ FUZZ = CC=clang CFLAGS='-O1 -g -fno-omit-frame-pointer'
 # fuzz_redis.c takes this over.
 $(BUILD)/fuzz_redis: private LDFLAGS += -Wl,--wrap=redis_lookup_new
 
-$(BUILD)/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/tests/fuzz/fuzz.o $(BUILD)/libbreakerd.a
+$(BUILD)/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/tests/fuzz/fuzz.o $(BUILD)/tests/fuzz/script.o \
+		$(BUILD)/libbreakerd.a
 	$(SAY) LD $@
 	$(Q)$(CC) $(LDFLAGS_ALL) -fsanitize=fuzzer -o $@ $^ $(PKG_LIBS) -llua5.1
 

@@ -7,141 +7,14 @@
  * to be folded in, which begins with w. What is no letter stands for one.
  */
 #include "../unit/script_op.h"
-#include "fuzz.h"
 #include "proto/circuit_fold.h"
-#include "proto/circuit_json.h"
-#include "proto/circuit_script.h"
+#include "script.h"
 
 #include <inttypes.h>
-#include <lua5.1/lauxlib.h>
-#include <lua5.1/lua.h>
-#include <lua5.1/lualib.h>
 #include <string.h>
 
 #define LETTERS "gsfdABCDEFGHIJKL"
 #define OPS_MAX 24
-#define NOW_MS  INT64_C(1700000000123)
-#define TTL_S   86400
-#define LEFT_MS INT64_C(86000000) /* of the stored circuit's time to live */
-
-extern const char circuit_lua[];
-
-/* --- the script, in a Redis of one key ---------------------------------------------------- */
-
-static struct {
-	lua_State *lua;
-	struct fuzz_text value; /* what GET and GETRANGE answer */
-	char *set;              /* what SET was given; NULL: none */
-	size_t set_len;
-	bool deleted;
-} redis;
-
-static int on_get(lua_State *l)
-{
-	lua_pushlstring(l, redis.value.p, redis.value.len);
-	return 1;
-}
-
-static int on_set(lua_State *l)
-{
-	const char *value = luaL_checklstring(l, 3, &redis.set_len);
-
-	FUZZ_CHECK(strcmp(luaL_checkstring(l, 2), "k") == 0);
-	FUZZ_CHECK(strcmp(luaL_checkstring(l, 4), "EX") == 0);
-	FUZZ_CHECK(luaL_checkint(l, 5) == TTL_S);
-	FUZZ_CHECK(!redis.set && !redis.deleted);
-	/* The final memory ends with the value. */
-	redis.set = malloc(redis.set_len);
-	FUZZ_CHECK(redis.set);
-	memcpy(redis.set, value, redis.set_len);
-	lua_createtable(l, 0, 1);
-	lua_pushliteral(l, "OK");
-	lua_setfield(l, -2, "ok");
-	return 1;
-}
-
-static int on_time(lua_State *l)
-{
-	lua_createtable(l, 2, 0);
-	lua_pushliteral(l, "1700000000");
-	lua_rawseti(l, -2, 1);
-	lua_pushliteral(l, "123456");
-	lua_rawseti(l, -2, 2);
-	return 1;
-}
-
-static int on_pcall(lua_State *l)
-{
-	const char *command = luaL_checkstring(l, 1);
-
-	if (strcmp(command, "GET") == 0 || strcmp(command, "GETRANGE") == 0)
-		return on_get(l);
-	if (strcmp(command, "SET") == 0)
-		return on_set(l);
-	if (strcmp(command, "TIME") == 0)
-		return on_time(l);
-	if (strcmp(command, "PTTL") == 0) {
-		lua_pushnumber(l, (lua_Number)LEFT_MS);
-		return 1;
-	}
-	FUZZ_CHECK(strcmp(command, "DEL") == 0 && !redis.set && !redis.deleted);
-	redis.deleted = true;
-	lua_pushnumber(l, 1);
-	return 1;
-}
-
-static void redis_start(void)
-{
-	lua_State *l = luaL_newstate();
-
-	FUZZ_CHECK(l);
-	luaL_openlibs(l);
-	lua_createtable(l, 0, 1);
-	lua_pushcfunction(l, on_pcall);
-	lua_setfield(l, -2, "pcall");
-	lua_setglobal(l, "redis");
-	lua_createtable(l, 1, 0);
-	lua_pushliteral(l, "k");
-	lua_rawseti(l, -2, 1);
-	lua_setglobal(l, "KEYS");
-	FUZZ_CHECK(luaL_loadbuffer(l, circuit_lua, strlen(circuit_lua), "circuit.lua") == 0);
-	redis.lua = l;
-}
-
-static void redis_forget(void)
-{
-	free(redis.set);
-	redis.set = NULL;
-	redis.deleted = false;
-}
-
-/* Runs the script; what it answered, as the daemon reads it. */
-static void redis_eval(struct fuzz_text value, const char *ops,
-		       struct circuit_script_answer *answer)
-{
-	lua_State *l = redis.lua;
-	size_t len;
-	const char *text;
-
-	redis_forget();
-	redis.value = value;
-	lua_createtable(l, 2, 0);
-	lua_pushliteral(l, "86400");
-	lua_rawseti(l, -2, 1);
-	lua_pushstring(l, ops);
-	lua_rawseti(l, -2, 2);
-	lua_setglobal(l, "ARGV");
-	lua_pushvalue(l, 1);
-	if (lua_pcall(l, 0, 1, 0) != 0) {
-		fprintf(stderr, "circuit.lua: %s\n", lua_tostring(l, -1));
-		abort();
-	}
-	FUZZ_CHECK(lua_istable(l, -1) && lua_objlen(l, -1) == 1);
-	lua_rawgeti(l, -1, 1);
-	text = lua_tolstring(l, -1, &len);
-	FUZZ_CHECK(text && circuit_script_read(text, len, answer));
-	lua_settop(l, 1);
-}
 
 /* --- members that are not ours ------------------------------------------------------------ */
 
@@ -234,12 +107,12 @@ static void check_same(const struct circuit *a, const struct circuit *b)
 /* What was written reads soundly, says this, and keeps what was not ours. */
 static void check_written(const struct circuit *c, const char *others)
 {
-	struct fuzz_text written = {redis.set, redis.set_len};
+	struct fuzz_text written = {script.set, script.set_len};
 	char head[CIRCUIT_JSON_MAX];
 	struct circuit again;
 	size_t len;
 
-	FUZZ_CHECK(redis.set);
+	FUZZ_CHECK(script.set);
 	FUZZ_CHECK(circuit_json_decode_stored(written.p, written.len, &again) ==
 		   CIRCUIT_STORED_SOUND);
 	check_same(&again, c);
@@ -254,8 +127,8 @@ static void check_read(struct fuzz_text value, enum circuit_stored stored, const
 {
 	struct circuit_script_answer answer;
 
-	redis_eval(value, "g", &answer);
-	FUZZ_CHECK(!redis.set && !redis.deleted);
+	script_eval(value, "g", &answer);
+	FUZZ_CHECK(!script.set && !script.deleted);
 	FUZZ_CHECK(answer.stored == stored && answer.exists == (stored != CIRCUIT_STORED_NONE));
 	FUZZ_CHECK(!answer.exists || answer.now_ms == 0);
 	if (answer.exists)
@@ -268,7 +141,7 @@ static void check_operations(struct fuzz_text value, const char *ops, struct cir
 	struct circuit_script_answer answer;
 	enum circuit_effect last = CIRCUIT_READ;
 
-	redis_eval(value, ops, &answer);
+	script_eval(value, ops, &answer);
 	for (; *ops; ops++) {
 		struct circuit_op op = script_op(*ops);
 		enum circuit_effect effect = circuit_apply(&c, exists, &op, NOW_MS);
@@ -280,9 +153,9 @@ static void check_operations(struct fuzz_text value, const char *ops, struct cir
 			last = effect;
 		}
 	}
-	FUZZ_CHECK(redis.deleted == (last == CIRCUIT_REMOVED));
-	FUZZ_CHECK((redis.set != NULL) == (last == CIRCUIT_WRITTEN));
-	if (redis.set)
+	FUZZ_CHECK(script.deleted == (last == CIRCUIT_REMOVED));
+	FUZZ_CHECK((script.set != NULL) == (last == CIRCUIT_WRITTEN));
+	if (script.set)
 		check_written(&c, others);
 }
 
@@ -326,19 +199,19 @@ static void check_fold(struct fuzz_text value, struct fuzz_text words, struct ci
 
 	fold_of(words, &fold);
 	circuit_fold_encode(step, &fold);
-	redis_eval(value, step, &answer);
+	script_eval(value, step, &answer);
 	removed = exists && fold.reset > 0 && c.last_failure_time <= fold.reset &&
 		  c.last_state_change <= fold.reset && written <= fold.reset;
 	effect = circuit_fold_apply(&c, exists, exists ? written : 0, &fold);
-	FUZZ_CHECK(redis.deleted == (effect == CIRCUIT_REMOVED));
-	FUZZ_CHECK((redis.set != NULL) == (effect == CIRCUIT_WRITTEN));
+	FUZZ_CHECK(script.deleted == (effect == CIRCUIT_REMOVED));
+	FUZZ_CHECK((script.set != NULL) == (effect == CIRCUIT_WRITTEN));
 	FUZZ_CHECK(answer.exists ==
 		   (effect == CIRCUIT_WRITTEN || (exists && effect != CIRCUIT_REMOVED)));
 	if (answer.exists)
 		check_same(&answer.circuit, &c);
 	if (removed)
 		others[0] = '\0';
-	if (redis.set)
+	if (script.set)
 		check_written(&c, others);
 }
 
@@ -350,8 +223,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	enum circuit_stored stored;
 	char *others, *copy, ops[OPS_MAX + 1] = "";
 
-	if (!redis.lua)
-		redis_start();
 	if (!value.p)
 		value.p = "";
 	stored = circuit_json_decode_stored(value.p, value.len, &c);
@@ -378,10 +249,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		if (ops[0])
 			check_operations(value, ops, c, stored != CIRCUIT_STORED_NONE, others);
 	}
-	redis_forget();
 	free(others);
 	free(copy);
-	/* What one run leaves behind would be taken for a leak, and looked into. */
-	lua_gc(redis.lua, LUA_GCCOLLECT, 0);
+	script_forget();
 	return 0;
 }
