@@ -138,7 +138,7 @@ def test_an_endless_request(start, kind):
         while not sender.ended():
             slowest = max(slowest, answered(daemon))
             assert slowest < 0.3
-            assert time.monotonic() - began < REQUEST_TIMEOUT + 3, "the connection does not end"
+            assert time.monotonic() - began < REQUEST_TIMEOUT + 6, "the connection does not end"
             time.sleep(0.05)
     took = time.monotonic() - began
     while time.monotonic() - began < 1:
