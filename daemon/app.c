@@ -136,14 +136,18 @@ static int open_store(struct app *app)
 {
 	const char *state_file = app->config->state_file;
 	char why[1024];
+	int rc = 0;
 
 	app->store = new_store(app);
 	if (!app->store)
 		return start_failed(app, "the store cannot be set up: out of memory");
-	if (!app->config->store_is_redis && *state_file &&
-	    store_memory_keep(app->store, state_file, &app->log, why, sizeof(why)) != 0)
-		return start_failed(app, why);
-	return 0;
+	if (!*state_file)
+		return 0;
+	if (!app->config->store_is_redis)
+		rc = store_memory_keep(app->store, state_file, &app->log, why, sizeof(why));
+	else if (app->config->store_failure_local)
+		rc = store_fallback_keep(app->store, state_file, why, sizeof(why));
+	return rc == 0 ? 0 : start_failed(app, why);
 }
 
 /* Tells systemd how the store stands; true if the store is ready. */
@@ -383,7 +387,6 @@ static int serve(struct app *app)
 		 (long)getpid());
 	systemd_serving(app->systemd, show_store(app));
 	event_base_dispatch(app->base);
-	log_info(&app->log, "stopped", "pid=%ld", (long)getpid());
 	return EXIT_SUCCESS;
 }
 
@@ -412,6 +415,7 @@ int app_run(int argc, char *argv[], char *envp[])
 	enum config_action action = CONFIG_RUN;
 	struct config_error error;
 	enum config_status status;
+	bool served;
 	int exit_status = EXIT_SUCCESS;
 
 	if (!app) {
@@ -434,7 +438,11 @@ int app_run(int argc, char *argv[], char *envp[])
 		config_print(app->config, stdout);
 	else if (action == CONFIG_RUN)
 		exit_status = serve(app);
+	served = action == CONFIG_RUN && status == CONFIG_OK && exit_status == EXIT_SUCCESS;
 	app_close(app);
+	/* The last save, and what is lost, are said before this. */
+	if (served)
+		log_info(&app->log, "stopped", "pid=%ld", (long)getpid());
 	log_fini(&app->log);
 	free(app);
 	return exit_status;

@@ -3,6 +3,8 @@
  */
 #include "proto/breaker_member.h"
 
+#include "proto/number.h"
+
 #include <string.h>
 
 #define STAMP_MAX INT64_C(99999999999999) /* 14 digits */
@@ -13,30 +15,10 @@ static const char seconds[] = "abcdefghijklmnopqrstuvwxyz0123456789";
 
 /* --- writing ------------------------------------------------------------------------------ */
 
-static char *put_number(char *to, int64_t number)
-{
-	char digits[20];
-	size_t at = sizeof(digits);
-
-	do {
-		digits[--at] = (char)('0' + number % 10);
-		number /= 10;
-	} while (number > 0);
-	memcpy(to, digits + at, sizeof(digits) - at);
-	return to + sizeof(digits) - at;
-}
-
 static char *put_word(char *to, int64_t number)
 {
 	*to++ = ' ';
-	return put_number(to, number);
-}
-
-static char *put_hex(char *to, uint64_t n, unsigned digits)
-{
-	while (digits-- > 0)
-		*to++ = "0123456789abcdef"[n >> (4 * digits) & 0xF];
-	return to;
+	return number_put(to, number);
 }
 
 static char *put_reporter(char *to, uint16_t reporter)
@@ -53,13 +35,13 @@ void breaker_member_reporter(char buf[3], uint16_t reporter)
 
 static char *put_slot(char *to, const struct breaker_slot *slot)
 {
-	to = put_number(to, slot->calls);
+	to = number_put(to, slot->calls);
 	if (slot->failures == 0 && slot->slow == 0)
 		return to;
 	*to++ = '.';
-	to = put_number(to, slot->failures);
+	to = number_put(to, slot->failures);
 	*to++ = '.';
-	to = put_number(to, slot->slow);
+	to = number_put(to, slot->slow);
 	*to++ = '.';
 	for (unsigned i = 0; i < slot->reporter_count; i++)
 		to = put_reporter(to, slot->reporters[i]);
@@ -70,9 +52,9 @@ static char *put_window(char *to, const struct breaker *b)
 {
 	*to++ = ' ';
 	*to++ = 'w';
-	to = put_number(to, b->window_ms);
+	to = number_put(to, b->window_ms);
 	*to++ = '.';
-	to = put_number(to, b->newest);
+	to = number_put(to, b->newest);
 	for (unsigned i = 0; i < b->slot_count; i++) {
 		*to++ = i == 0 ? ':' : ',';
 		to = put_slot(to, &b->slots[i]);
@@ -89,13 +71,13 @@ static char *put_probes(char *to, const struct breaker *b)
 			first = b->probes[i].deadline_ms;
 	*to++ = ' ';
 	*to++ = 'h';
-	to = put_number(to, b->passed);
+	to = number_put(to, b->passed);
 	*to++ = '.';
-	to = put_number(to, first);
+	to = number_put(to, first);
 	*to++ = ':';
 	for (unsigned i = 0; i < b->probe_count; i++) {
-		to = put_hex(to, b->probes[i].id, 6);
-		to = put_hex(to, (uint64_t)(b->probes[i].deadline_ms - first), 6);
+		to = number_put_hex(to, b->probes[i].id, 6);
+		to = number_put_hex(to, (uint64_t)(b->probes[i].deadline_ms - first), 6);
 	}
 	return to;
 }
@@ -104,10 +86,10 @@ static char *put_past_probes(char *to, const struct breaker *b)
 {
 	*to++ = ' ';
 	*to++ = 'q';
-	to = put_number(to, b->half_open_ms);
+	to = number_put(to, b->half_open_ms);
 	*to++ = ':';
 	for (unsigned i = 0; i < b->probe_count; i++)
-		to = put_hex(to, b->probes[i].id, 6);
+		to = number_put_hex(to, b->probes[i].id, 6);
 	return to;
 }
 
@@ -117,12 +99,12 @@ static char *put_override(char *to, const struct breaker_override *o)
 	*to++ = 'o';
 	*to++ = (char)('0' + o->mode);
 	*to++ = '.';
-	to = put_number(to, o->since_ms);
+	to = number_put(to, o->since_ms);
 	*to++ = '.';
-	to = put_number(to, o->until_ms);
+	to = number_put(to, o->until_ms);
 	*to++ = ':';
 	for (unsigned i = 0; i < o->reason_len; i++)
-		to = put_hex(to, (unsigned char)o->reason[i], 2);
+		to = number_put_hex(to, (unsigned char)o->reason[i], 2);
 	return to;
 }
 
@@ -163,7 +145,7 @@ static bool take(struct scan *s, char c)
 	return true;
 }
 
-/* A number of one to `digits` digits, at most max. */
+/* A number of one to `digits` digits, at most max, without needless zeros. */
 static bool take_number(struct scan *s, int digits, int64_t max, int64_t *out)
 {
 	const char *begin = s->p;
@@ -175,7 +157,7 @@ static bool take_number(struct scan *s, int digits, int64_t max, int64_t *out)
 		n = n * 10 + (*s->p++ - '0');
 	}
 	*out = n;
-	return s->p > begin && n <= max;
+	return s->p > begin && (*begin != '0' || s->p == begin + 1) && n <= max;
 }
 
 static bool take_count(struct scan *s, uint32_t *out)
@@ -240,7 +222,7 @@ static bool take_slot(struct scan *s, struct breaker_slot *slot)
 	if (!take(s, '.'))
 		return true;
 	if (!take_count(s, &slot->failures) || !take(s, '.') || !take_count(s, &slot->slow) ||
-	    !take(s, '.'))
+	    !take(s, '.') || (slot->failures == 0 && slot->slow == 0))
 		return false;
 	while (s->end - s->p >= 2 && *s->p >= 'A' && *s->p < 'A' + FIRSTS) {
 		const char *second = s->p[1] ? strchr(seconds, s->p[1]) : NULL;

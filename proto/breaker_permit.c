@@ -4,8 +4,8 @@
  */
 #include "proto/breaker_permit.h"
 
-#include <inttypes.h>
-#include <stdio.h>
+#include "proto/number.h"
+
 #include <string.h>
 
 static const char letters[] = {
@@ -33,13 +33,6 @@ static uint64_t checksum(const char *key, size_t key_len, const char *text, size
 	return h >> 24;
 }
 
-static char *put_hex(char *to, uint64_t n, unsigned digits)
-{
-	while (digits-- > 0)
-		*to++ = "0123456789abcdef"[n >> (4 * digits) & 0xF];
-	return to;
-}
-
 size_t breaker_permit_encode(char buf[BREAKER_PERMIT_MAX], const struct breaker_permit *permit,
 			     const char *key, size_t key_len)
 {
@@ -47,11 +40,11 @@ size_t breaker_permit_encode(char buf[BREAKER_PERMIT_MAX], const struct breaker_
 
 	*to++ = letters[permit->kind];
 	if (permit->kind == BREAKER_PERMIT_CLOSED || permit->kind == BREAKER_PERMIT_PROBE)
-		to = put_hex(to, (uint64_t)permit->since_ms, 14);
+		to = number_put_hex(to, (uint64_t)permit->since_ms, 14);
 	if (permit->kind == BREAKER_PERMIT_PROBE)
-		to = put_hex(to, permit->id, 6);
+		to = number_put_hex(to, permit->id, 6);
 	*to = '.';
-	to = put_hex(to + 1, checksum(key, key_len, buf, (size_t)(to - buf)), 10);
+	to = number_put_hex(to + 1, checksum(key, key_len, buf, (size_t)(to - buf)), 10);
 	*to = '\0';
 	return (size_t)(to - buf);
 }

@@ -239,459 +239,450 @@ local function fold(plus, words, key, ttl, exists, state, failures, successes, f
 end
 
 -- The policy machine: proto/breaker.c, proto/breaker_window.c and proto/breaker_member.c, and the
--- five where they stand among its calls. Takes what is stored, `changed` being now where that is
--- nothing, and gives the effect, what is stored then, the member's text if that is new, and
--- whether there was a reset.
-local function decide(plus, ops, now_text, exists, state, failures, successes, failed, changed,
-	member)
-	local match, format, floor = string.match, string.format, math.floor
-	local now = tonumber(now_text)
-	local COUNT_MAX, INT_MAX = 999999999, 9007199254740991
+-- five where they stand among its calls. `m` is the circuit (its members by the script's names),
+-- `exists`, `now` as a number and as text, and `member` as it was read; here the member's own
+-- members join them. It is given back with the effect, `text` if the member is new, and `anew`
+-- if there was a reset. Functions share no more than each other: what several of them capture
+-- costs more than all that they do.
+local function decide(plus, ops, m)
+	local match, gmatch, format = string.match, string.gmatch, string.format
 
-	local function int(n)
-		return format("%.0f", n)
+	-- Makes the member that of a circuit without one.
+	local function clear(m)
+		m.of_state, m.since, m.fresh, m.openings, m.open_ms = "0", 0, false, 0, 0
+		m.run, m.width, m.newest, m.slots = 0, 0, 0, {}
+		m.half_open, m.passed, m.probes = "0", 0, {}
 	end
-	local function none()
-		return { found = false, state = "0", since = 0, fresh = false, openings = 0, open_ms = 0,
-			run = 0, window = 0, newest = 0, slots = {}, half_open = 0, passed = 0, probes = {} }
+	-- True if a number has at most so many digits, and no zero before them.
+	local function sound(text, digits)
+		return #text <= digits and (text == "0" or string.byte(text) ~= 48)
 	end
-
-	-- Numbers of the member's text, each of at most so many digits; nil if one has more.
-	local function numbers(digits, ...)
-		for i = 1, select("#", ...) do
-			if #select(i, ...) > digits then
-				return nil
-			end
+	-- A slot as a table of its text and numbers; nil if it is no sound one.
+	local function read_slot(text)
+		local calls, fails, slows, who
+		if #text < 10 and match(text, "^%d+$") then
+			return { text = text, calls = tonumber(text), fails = 0, slows = 0, who = "" }
 		end
-		return true
-	end
-	local function decode_window(text, pos, b)
-		local window, newest
-		window, newest, pos = match(text, "^ w(%d+)%.(%d+):()", pos)
-		if not numbers(9, window) or not numbers(14, newest) then
+		calls, fails, slows, who = match(text, "^(%d+)%.(%d+)%.(%d+)%.([%u%l%d]*)$")
+		if not calls or #calls > 9 or #fails > 9 or #slows > 9 or #who > 32 or
+			fails == "0" and slows == "0" or string.gsub(who, "%u[%l%d]", "") ~= "" then
 			return nil
 		end
-		b.window, b.newest = tonumber(window), tonumber(newest)
-		if b.window == 0 or b.newest > floor(INT_MAX / b.window) then
+		return { text = text, calls = tonumber(calls), fails = tonumber(fails),
+			slows = tonumber(slows), who = who }
+	end
+
+	local function decode_window(m, text, at)
+		local width, newest, slots, pos = match(text, "^ w(%d+)%.(%d+):([%w.,]+)()", at)
+		if not width or not sound(width, 9) or not sound(newest, 14) or width == "0" or
+			match(slots, "^0%d") or match(slots, "[,.]0%d") then
 			return nil
 		end
-		while true do
-			local calls, p = match(text, "^(%d+)()", pos)
-			local fails, slow, who = "0", "0", ""
-			if not calls or #b.slots == 10 or b.newest < #b.slots then
-				return nil
-			end
-			if string.byte(text, p) == 46 then
-				fails, slow, who, p = match(text, "^%.(%d+)%.(%d+)%.([%u%l%d]*)()", p)
-				if not fails or #who > 32 or string.gsub(who, "%u[%l%d]", "") ~= "" then
-					return nil
-				end
-			end
-			if not numbers(9, calls, fails, slow) then
-				return nil
-			end
-			b.slots[#b.slots + 1] = { calls = tonumber(calls), failures = tonumber(fails),
-				slow = tonumber(slow), who = who }
-			if string.byte(text, p) ~= 44 then
-				return p
-			end
-			pos = p + 1
+		m.width, m.newest = tonumber(width), tonumber(newest)
+		if m.newest > math.floor(9007199254740991 / m.width) then
+			return nil
 		end
+		for text_of in gmatch(slots .. ",", "([^,]*),") do
+			local slot = read_slot(text_of)
+			if #m.slots == 10 or m.newest < #m.slots or not slot then
+				return nil
+			end
+			m.slots[#m.slots + 1] = slot
+		end
+		return pos
 	end
-	local function decode_probes(text, pos, b)
-		local passed, first, hex
-		passed, first, hex, pos = match(text, "^ h(%d+)%.(%d+):([%da-f]*)()", pos)
-		if not passed or not numbers(9, passed) or not numbers(14, first) or #hex % 12 ~= 0 or
+	local function decode_probes(m, text, at)
+		local passed, first, hex, pos = match(text, "^ h(%d+)%.(%d+):([%da-f]*)()", at)
+		if not passed or not sound(passed, 9) or not sound(first, 14) or #hex % 12 ~= 0 or
 			#hex > 1200 then
 			return nil
 		end
-		b.passed, b.half_open, first = tonumber(passed), b.since, tonumber(first)
-		for id, later in string.gmatch(hex, "(......)(......)") do
-			b.probes[#b.probes + 1] = { id = id, deadline = first + tonumber(later, 16) }
+		m.passed, m.half_open, first = tonumber(passed), format("%.0f", m.since), tonumber(first)
+		for id, later in gmatch(hex, "(......)(......)") do
+			m.probes[#m.probes + 1] = { id = id, deadline = first + tonumber(later, 16) }
 		end
 		return pos
 	end
-	local function decode_past_probes(text, pos, b)
-		local since, hex
-		since, hex, pos = match(text, "^ q(%d+):([%da-f]*)()", pos)
-		b.half_open = tonumber(since)
-		if not numbers(16, since) or b.half_open == 0 or b.half_open > INT_MAX or
-			#hex % 6 ~= 0 or #hex > 600 then
+	local function decode_past_probes(m, text, at)
+		local since, hex, pos = match(text, "^ q(%d+):([%da-f]*)()", at)
+		if not since or not sound(since, 16) or since == "0" or
+			tonumber(since) > 9007199254740991 or #hex % 6 ~= 0 or #hex > 600 then
 			return nil
 		end
-		for id in string.gmatch(hex, "......") do
-			b.probes[#b.probes + 1] = { id = id, deadline = 0 }
+		m.half_open = since
+		for id in gmatch(hex, "......") do
+			m.probes[#m.probes + 1] = { id = id, deadline = 0 }
 		end
 		return pos
 	end
-	local function decode_override(text, pos, b)
-		local mode, since, till, why
-		mode, since, till, why, pos = match(text, "^ o([12])%.(%d+)%.(%d+):([%da-f]*)()", pos)
-		if not numbers(14, since, till) or #why % 2 ~= 0 or #why > 400 then
+	local function decode_override(m, text, at)
+		local mode, since, till, why, pos = match(text, "^ o([12])%.(%d+)%.(%d+):([%da-f]*)()", at)
+		if not mode or not sound(since, 14) or not sound(till, 14) or #why % 2 ~= 0 or
+			#why > 400 then
 			return nil
 		end
-		b.override = { mode = mode, since = tonumber(since), till = tonumber(till), why = why }
+		m.override = { mode = mode, till = tonumber(till), text = string.sub(text, at, pos - 1) }
 		return pos
 	end
-	-- The member, unpacked; nil if it is none.
-	local function decode(text)
-		local b = none()
+	-- Reads the member. True if there is one.
+	local function decode(m, text)
 		local at, since, fresh, openings, open_ms, run, pos =
 			match(text, "^1 ([012]) (%d+) ([01]) (%d+) (%d+) (%d+)()")
-		if not at or not numbers(16, since) or not numbers(9, openings, open_ms, run) then
-			return nil
+		if not at or #since > 16 or #openings > 9 or #open_ms > 9 or #run > 9 or
+			match(text, " 0%d") then
+			return false
 		end
-		b.found, b.state, b.since, b.fresh = true, at, tonumber(since), fresh == "1"
-		b.openings, b.open_ms, b.run = tonumber(openings), tonumber(open_ms), tonumber(run)
-		if b.since > INT_MAX then
-			return nil
+		m.of_state, m.since, m.fresh = at, tonumber(since), fresh == "1"
+		m.openings, m.open_ms, m.run = tonumber(openings), tonumber(open_ms), tonumber(run)
+		if m.since > 9007199254740991 then
+			return false
 		end
-		if at == "0" and match(text, "^ w%d+%.%d+:", pos) then
-			pos = decode_window(text, pos, b)
+		local letter = string.sub(text, pos + 1, pos + 1)
+		if letter == "w" and at == "0" then
+			pos = decode_window(m, text, pos)
+			letter = pos and string.sub(text, pos + 1, pos + 1)
 		end
-		if pos and at == "2" then
-			pos = decode_probes(text, pos, b)
-		elseif pos and match(text, "^ q%d+:", pos) then
-			pos = decode_past_probes(text, pos, b)
+		if letter == "h" and at == "2" then
+			pos = decode_probes(m, text, pos)
+		elseif at == "2" then
+			return false
+		elseif letter == "q" then
+			pos = decode_past_probes(m, text, pos)
 		end
-		if pos and match(text, "^ o[12]%.%d+%.%d+:", pos) then
-			pos = decode_override(text, pos, b)
+		if pos and string.sub(text, pos + 1, pos + 1) == "o" then
+			pos = decode_override(m, text, pos)
 		end
-		return pos == #text + 1 and b or nil
+		return pos == #text + 1
 	end
 
-	local b = member and decode(member) or none()
-
-	local function encode()
-		local parts = { "1 ", b.state, " ", int(b.since), b.fresh and " 1 " or " 0 ",
-			int(b.openings), " ", int(b.open_ms), " ", int(b.run) }
-		local function put(text)
-			parts[#parts + 1] = text
-		end
-		for i = 1, #b.slots do
-			local slot = b.slots[i]
-			put(i == 1 and " w" .. int(b.window) .. "." .. int(b.newest) .. ":" or ",")
-			put(int(slot.calls))
-			if slot.failures > 0 or slot.slow > 0 then
-				put("." .. int(slot.failures) .. "." .. int(slot.slow) .. "." .. slot.who)
+	local function encode(m)
+		local text = format("1 %s %s %d %d %d %d", m.state, m.changed, m.fresh and 1 or 0,
+			m.openings, m.open_ms, m.run)
+		if m.slots[1] then
+			local slots = {}
+			for i = 1, #m.slots do
+				slots[i] = m.slots[i].text
 			end
+			text = text .. format(" w%d.%.0f:", m.width, m.newest) .. table.concat(slots, ",")
 		end
-		if b.state == "2" then
-			local first = b.probes[1] and b.probes[1].deadline or 0
-			for _, probe in ipairs(b.probes) do
+		if m.state == "2" then
+			local first = m.probes[1] and m.probes[1].deadline or 0
+			for _, probe in ipairs(m.probes) do
 				first = math.min(first, probe.deadline)
 			end
-			put(" h" .. int(b.passed) .. "." .. int(first) .. ":")
-			for _, probe in ipairs(b.probes) do
-				put(probe.id .. format("%06x", probe.deadline - first))
+			text = text .. format(" h%d.%.0f:", m.passed, first)
+			for _, probe in ipairs(m.probes) do
+				text = text .. probe.id .. format("%06x", probe.deadline - first)
 			end
-		elseif b.half_open > 0 then
-			put(" q" .. int(b.half_open) .. ":")
-			for _, probe in ipairs(b.probes) do
-				put(probe.id)
+		elseif m.half_open ~= "0" then
+			text = text .. " q" .. m.half_open .. ":"
+			for _, probe in ipairs(m.probes) do
+				text = text .. probe.id
 			end
 		end
-		local o = b.override
-		if o then
-			put(" o" .. o.mode .. "." .. int(o.since) .. "." .. int(o.till) .. ":" .. o.why)
-		end
-		return table.concat(parts)
+		return text .. (m.override and m.override.text or "")
 	end
 
-	-- tidy of proto/breaker.c
-	local function tidy()
-		local override, found = b.override, b.found
-		if override and override.till <= now then
-			override, b.override = nil, nil
+	-- tidy of proto/breaker.c, and before the first time the member and the policy are read.
+	local function tidy(m)
+		if not m.slots then
+			clear(m)
+			m.found = m.member and decode(m, m.member)
+			if not m.found then
+				clear(m)
+				m.override = nil
+			end
 		end
-		if exists and found and b.state == state and b.since == tonumber(changed) then
+		if m.policy then
+			local p = {}
+			for word in gmatch(m.policy, "%d+") do
+				p[#p + 1] = tonumber(word)
+			end
+			m.consecutive_failures, m.failure_rate, m.slow, m.slow_rate, m.window, m.min_calls,
+				m.min_reporters, m.open_time, m.open_growth, m.open_time_max, m.max_probes,
+				m.probe_successes, m.probe_timeout = unpack(p)
+			m.policy = nil
+		end
+		if m.override and m.override.till <= m.now then
+			m.override = nil
+		end
+		if m.exists and m.found and m.of_state == m.state and m.since == tonumber(m.changed) then
 			return
 		end
-		b = none()
-		b.found, b.override = found, found and override or nil
-		b.state, b.since = state, tonumber(changed)
-		b.fresh = state == "0" and
-			(not exists or not found and (failures ~= "0" or successes ~= "0"))
-		b.half_open = state == "2" and b.since or 0
+		clear(m)
+		m.of_state, m.since = m.state, tonumber(m.changed)
+		m.fresh = m.state == "0" and
+			(not m.exists or not m.found and (m.failures ~= "0" or m.successes ~= "0"))
+		m.half_open = m.state == "2" and m.changed or "0"
 	end
 
 	-- proto/circuit.c
-	local function move(to)
-		state, changed = to, now_text
+	local function move(m, to)
+		m.state, m.changed = to, m.now_text
 		if to == "0" then
-			failures = "0"
+			m.failures = "0"
 		end
 		if to ~= "1" then
-			successes = "0"
+			m.successes = "0"
 		end
 	end
-	local function record(is_failure, count)
+	local function record(m, is_failure, count)
 		if is_failure then
-			failures, failed = plus(failures, 1), now_text
+			m.failures, m.failed = plus(m.failures, 1), m.now_text
 		else
-			successes = plus(successes, count)
+			m.successes = plus(m.successes, count)
 		end
 	end
 
-	-- The policy, in the order of circuit_script_policy.
-	local consecutive_failures, failure_rate, slow, slow_rate, window, min_calls, min_reporters,
-		open_time, open_growth, open_time_max, max_probes, probe_successes, probe_timeout
-
-	local function clear_window()
-		b.run, b.window, b.newest, b.slots = 0, 0, 0, {}
-	end
-	local function opening(openings)
-		local ms = open_time
-		if open_growth > 1000 then
-			while openings > 0 and ms < open_time_max do
-				ms, openings = ms * open_growth / 1000, openings - 1
+	local function opening(m, openings)
+		local ms = m.open_time
+		if m.open_growth > 1000 then
+			while openings > 0 and ms < m.open_time_max do
+				ms, openings = ms * m.open_growth / 1000, openings - 1
 			end
 		end
-		return ms >= open_time_max and open_time_max or math.ceil(ms)
+		return ms >= m.open_time_max and m.open_time_max or math.ceil(ms)
 	end
-	local function decide_to(to)
-		move(to)
-		b.state, b.since, b.fresh = to, now, false
+	local function decide_to(m, to)
+		move(m, to)
+		m.of_state, m.since, m.fresh = to, m.now, false
+		m.run, m.width, m.newest, m.slots = 0, 0, 0, {}
 	end
-	local function open(openings)
-		b.openings = math.min(openings, 20000)
-		b.open_ms = opening(b.openings)
-		clear_window()
-		decide_to("1")
+	local function open(m, openings)
+		m.openings = math.min(openings, 20000)
+		m.open_ms = opening(m, m.openings)
+		decide_to(m, "1")
 	end
 
 	-- proto/breaker_window.c
-	local function add(count, more)
-		return math.min(count + more, COUNT_MAX)
-	end
-	local function add_reporter(slot, who)
-		for known in string.gmatch(slot.who, "..") do
-			if known == who then
-				return
+	local function add(slot, calls, fails, slows, whos)
+		slot.calls = math.min(slot.calls + calls, 999999999)
+		slot.fails = math.min(slot.fails + fails, 999999999)
+		slot.slows = math.min(slot.slows + slows, 999999999)
+		for who in gmatch(whos, "..") do
+			local known = #slot.who == 32
+			for other in gmatch(slot.who, "..") do
+				known = known or other == who
 			end
+			slot.who = known and slot.who or slot.who .. who
 		end
-		if #slot.who < 32 then
-			slot.who = slot.who .. who
+		if slot.fails == 0 and slot.slows == 0 then
+			slot.text = format("%d", slot.calls)
+		else
+			slot.text = format("%d.%d.%d.%s", slot.calls, slot.fails, slot.slows, slot.who)
 		end
 	end
-	local function go_to(number)
-		local slots, ahead = b.slots, number - b.newest
-		if #slots == 0 or ahead >= 10 or ahead <= -10 then
-			b.newest, b.slots = number, { { calls = 0, failures = 0, slow = 0, who = "" } }
+	local function go_to(m, number)
+		local slots, ahead = m.slots, number - m.newest
+		if not slots[1] or ahead >= 10 or ahead <= -10 then
+			m.newest, m.slots = number, { read_slot("0") }
 			return
 		end
 		if ahead <= 0 then
 			return
 		end
 		for _ = 1, ahead do
-			table.insert(slots, 1, { calls = 0, failures = 0, slow = 0, who = "" })
+			table.insert(slots, 1, read_slot("0"))
 		end
-		b.newest = number
+		m.newest = number
 		while #slots > 10 or #slots > 1 and slots[#slots].calls == 0 do
 			slots[#slots] = nil
 		end
 	end
-	local function advance()
-		if #b.slots > 0 and b.window ~= window then
-			local old, newest = b.slots, b.newest
-			b.slots = {}
+	local function advance(m)
+		if m.slots[1] and m.width ~= m.window then
+			local old, newest, floor = m.slots, m.newest, math.floor
+			m.slots = {}
 			for i = #old, 1, -1 do
-				local from = old[i]
-				go_to(floor(floor((newest - i + 1) * b.window / 10) * 10 / window))
-				local to = b.slots[1]
-				to.calls = add(to.calls, from.calls)
-				to.failures = add(to.failures, from.failures)
-				to.slow = add(to.slow, from.slow)
-				for who in string.gmatch(from.who, "..") do
-					add_reporter(to, who)
-				end
+				go_to(m, floor(floor((newest - i + 1) * m.width / 10) * 10 / m.window))
+				add(m.slots[1], old[i].calls, old[i].fails, old[i].slows, old[i].who)
 			end
 		end
-		b.window = window
-		go_to(floor(now * 10 / window))
+		m.width = m.window
+		go_to(m, math.floor(m.now * 10 / m.window))
 	end
-	local function opens(calls, fails, slows, reporters)
-		if reporters < min_reporters then
-			return false
-		elseif consecutive_failures > 0 and b.run >= consecutive_failures then
-			return true
-		elseif calls < min_calls then
-			return false
+	local function reporters(m)
+		local count, seen = 0, {}
+		for _, slot in ipairs(m.slots) do
+			for who in gmatch(slot.who, "..") do
+				count, seen[who] = count + (seen[who] and 0 or 1), true
+			end
 		end
-		return failure_rate > 0 and fails * 100 >= failure_rate * calls or
-			slow > 0 and slows * 100 >= slow_rate * calls
+		return count
 	end
 	-- How many of the reports were counted, and whether the last of them opens.
-	local function count_in_window(is_failure, is_slow, who, count)
-		local slot = b.slots[1]
-		slot.failures = add(slot.failures, is_failure and 1 or 0)
-		slot.slow = add(slot.slow, is_slow and 1 or 0)
-		if is_failure or is_slow then
-			add_reporter(slot, who)
+	local function count_in_window(m, is_failure, is_slow, who, count)
+		local calls, fails, slows = 0, 0, 0
+		for _, slot in ipairs(m.slots) do
+			calls, fails, slows = calls + slot.calls, fails + slot.fails, slows + slot.slows
 		end
-		b.run = is_failure and add(b.run, 1) or 0
-
-		local calls, fails, slows, reporters, seen = 0, 0, 0, 0, {}
-		for _, s in ipairs(b.slots) do
-			calls, fails, slows = calls + s.calls, fails + s.failures, slows + s.slow
-			for known in string.gmatch(s.who, "..") do
-				reporters = reporters + (seen[known] and 0 or 1)
-				seen[known] = true
-			end
+		-- Not more than a slot holds.
+		local newest = m.slots[1]
+		if is_failure and newest.fails < 999999999 then
+			fails = fails + 1
 		end
-		local first = math.min(count, calls < min_calls and min_calls - calls or 1)
-		local over = opens(calls + first, fails, slows, reporters)
-		slot.calls = add(slot.calls, over and first or count)
-		return over and first or count, over
+		if is_slow and newest.slows < 999999999 then
+			slows = slows + 1
+		end
+		m.run = is_failure and math.min(m.run + 1, 999999999) or 0
+		local first = math.min(count, calls < m.min_calls and m.min_calls - calls or 1)
+		calls = calls + first
+		local over = m.consecutive_failures > 0 and m.run >= m.consecutive_failures or
+			calls >= m.min_calls and
+			(m.failure_rate > 0 and fails * 100 >= m.failure_rate * calls or
+			m.slow > 0 and slows * 100 >= m.slow_rate * calls)
+		add(newest, 0, is_failure and 1 or 0, is_slow and 1 or 0,
+			(is_failure or is_slow) and who or "")
+		over = over and reporters(m) >= m.min_reporters
+		count = over and first or count
+		add(newest, count, 0, 0, "")
+		return count, over
 	end
 
-	local function find_probe(id)
-		for i, probe in ipairs(b.probes) do
+	local function find_probe(m, id)
+		for i, probe in ipairs(m.probes) do
 			if probe.id == id then
 				return i
 			end
 		end
 	end
-	local function find_lost()
+	local function find_lost(m)
 		local lost = false
-		for i = b.state == "2" and #b.probes or 0, 1, -1 do
-			if b.probes[i].deadline <= now then
-				table.remove(b.probes, i)
+		for i = m.state == "2" and #m.probes or 0, 1, -1 do
+			if m.probes[i].deadline <= m.now then
+				table.remove(m.probes, i)
 				lost = true
 			end
 		end
 		if lost then
-			open(b.openings)
+			open(m, m.openings)
 		end
 		return lost
 	end
 
-	local function acquire(random)
-		local lost = find_lost()
-		if b.override and b.override.mode == "1" or state == "0" then
+	-- On a circuit that is not closed. True if something changed.
+	local function acquire(m, random)
+		local lost = find_lost(m)
+		if m.override and m.override.mode == "1" then
 			return lost
 		end
-		if state == "1" then
-			local open_ms = b.open_ms > 0 and b.open_ms or opening(0)
-			if open_ms - math.max(now - tonumber(changed), 0) > 0 then
+		if m.state == "1" then
+			local open_ms = m.open_ms > 0 and m.open_ms or opening(m, 0)
+			if open_ms - math.max(m.now - tonumber(m.changed), 0) > 0 then
 				return lost
 			end
-			b.open_ms = open_ms
-			decide_to("2")
-			b.half_open, b.passed, b.probes = now, 0, {}
+			m.open_ms = open_ms
+			decide_to(m, "2")
+			m.half_open, m.passed, m.probes = m.now_text, 0, {}
 		end
-		if #b.probes >= max_probes or #b.probes >= 100 then
+		local probes = m.probes
+		if #probes >= m.max_probes or #probes >= 100 then
 			return lost
 		end
 		local id = random % 16777216
-		while find_probe(format("%06x", id)) do
+		while find_probe(m, format("%06x", id)) do
 			id = (id + 1) % 16777216
 		end
-		b.probes[#b.probes + 1] = { id = format("%06x", id), deadline = now + probe_timeout }
+		probes[#probes + 1] = { id = format("%06x", id), deadline = m.now + m.probe_timeout }
 		local last = math.huge
-		for _, probe in ipairs(b.probes) do
+		for _, probe in ipairs(probes) do
 			last = math.min(last, probe.deadline + 16777215)
 		end
-		for _, probe in ipairs(b.probes) do
+		for _, probe in ipairs(probes) do
 			probe.deadline = math.min(probe.deadline, last)
 		end
 		return true
 	end
 
-	local function counts(kind, since, id)
-		if kind == "-" then
-			return state == "0"
+	-- check_permit of proto/breaker.c: true or the number of a probe's permit, if it may count.
+	local function counts(m, kind, since, id)
+		if kind == "p" then
+			return m.state == "2" and tonumber(since) == tonumber(m.half_open) and find_probe(m, id)
 		elseif kind == "c" then
-			return exists and state == "0" and tonumber(changed) == since
-		elseif kind == "n" then
-			return state == "0" and b.fresh
+			return m.exists and m.state == "0" and tonumber(m.changed) == tonumber(since)
 		end
-		return kind == "p" and state == "2" and since == b.half_open and find_probe(id)
+		return m.state == "0" and (kind == "-" or kind == "n" and m.fresh)
 	end
-	local function report(kind, since, id, outcome, is_slow, who, count)
-		local lost = find_lost()
-		local which = counts(kind, since, id)
+	local function report(m, token)
+		local kind, since, id, outcome, is_slow, who, count =
+			match(token, "^r(.) (%d+) (%x+) ([sfi]) ([01]) (%w+) (%d+)$")
+		local lost = find_lost(m)
+		local which = counts(m, kind, since, id)
 		if not which then
 			return lost
 		end
-		if kind == "p" then
-			table.remove(b.probes, which)
-		end
-		if outcome == "i" then
-			return kind == "p"
-		end
 		local is_failure = outcome == "f"
+		is_slow = is_slow == "1"
 		if kind ~= "p" then
-			advance()
-			local counted, over = count_in_window(is_failure, is_slow, who, count)
-			record(is_failure, counted)
+			if outcome == "i" then
+				return false
+			end
+			local over
+			advance(m)
+			count, over = count_in_window(m, is_failure, is_slow, who, tonumber(count))
+			record(m, is_failure, count)
 			if over then
-				local again = b.open_ms > 0 and now - tonumber(changed) < b.open_ms
-				open(again and b.openings + 1 or 0)
+				local again = m.open_ms > 0 and m.now - tonumber(m.changed) < m.open_ms
+				open(m, again and m.openings + 1 or 0)
 			end
 			return true
 		end
-		record(is_failure, 1)
+		table.remove(m.probes, which)
+		if outcome == "i" then
+			return true
+		end
+		record(m, is_failure, 1)
 		if is_failure or is_slow then
-			open(b.openings + 1)
+			open(m, m.openings + 1)
 		else
-			b.passed = b.passed + 1
-			if b.passed >= probe_successes then
-				clear_window()
-				decide_to("0")
+			m.passed = m.passed + 1
+			if m.passed >= m.probe_successes then
+				decide_to(m, "0")
 			end
 		end
 		return true
 	end
 
-	local effect, written, anew
-	local function operate(op)
+	local function operate(m, op)
 		if op == 115 or op == 102 then -- s, f
-			record(op == 102, 1)
+			record(m, op == 102, 1)
 		elseif op == 100 then -- d
-			exists, state, failures, successes, failed = false, "0", "0", "0", "0"
-			changed, effect, written, anew, b = now_text, "DEL", nil, true, none()
+			m.exists, m.state, m.failures, m.successes, m.failed = false, "0", "0", "0", "0"
+			m.changed, m.effect, m.text, m.anew = m.now_text, "DEL", nil, true
+			m.member, m.slots, m.override = nil, nil, nil
 			return
 		else -- A to L; not g
 			local from = (op - 65) % 4
-			if op == 103 or from > 0 and from - 1 ~= tonumber(state) then
+			if op == 103 or from > 0 and from - 1 ~= tonumber(m.state) then
 				return
 			end
-			move(floor((op - 65) / 4) .. "")
+			move(m, format("%d", math.floor((op - 65) / 4)))
 		end
-		exists, effect = true, "SET"
+		m.exists, m.effect = true, "SET"
 	end
 
-	for token in string.gmatch(ops, "[^;]+") do
+	for token in gmatch(ops, "[^;]+") do
 		local verb = string.byte(token)
 		local changes = false
 		if verb == 112 then -- p
-			local p = {}
-			for word in string.gmatch(token, "%d+") do
-				p[#p + 1] = tonumber(word)
-			end
-			consecutive_failures, failure_rate, slow, slow_rate, window, min_calls, min_reporters,
-				open_time, open_growth, open_time_max, max_probes, probe_successes,
-				probe_timeout = unpack(p)
+			m.policy = token
 		elseif verb == 97 then -- a
-			tidy()
-			changes = acquire(tonumber(match(token, "%d+")))
+			if m.state ~= "0" then
+				tidy(m)
+				changes = acquire(m, tonumber(match(token, "%d+")))
+			end
 		elseif verb == 114 then -- r
-			local kind, since, id, outcome, is_slow, who, count =
-				match(token, "^r(.) (%d+) (%x+) ([sfi]) ([01]) (%w+) (%d+)$")
-			tidy()
-			changes = report(kind, tonumber(since), id, outcome, is_slow == "1", who,
-				tonumber(count))
+			tidy(m)
+			changes = report(m, token)
 		else
-			operate(verb)
+			operate(m, verb)
 		end
 		if changes then
-			exists, effect, b.found = true, "SET", true
-			written = encode()
+			-- Changes of state are to be published here.
+			m.exists, m.effect, m.found = true, "SET", true
+			m.text = encode(m)
 		end
 	end
-	return effect, exists, state, failures, successes, failed, changed, written,
-		anew
 end
 
 local match, pcall = string.match, redis.pcall
@@ -719,9 +710,14 @@ for i = 1, #KEYS do
 	elseif value then
 		-- %b steps over names fast but takes any: what it found must make up the very value.
 		local name
-		name, failures, successes, failed, changed, others = match(value,
-			'^%b{:(%b"")%b,:0?(%d*)%b,:0?(%d*)%b,:0?(%d*)%b,:0?(%d*)(.*)$')
-		member = others and others ~= "}" and match(others, '^,"breakerd":"([%w .,:]*)"}$')
+		name, failures, successes, failed, changed = match(value,
+			'^%b{:(%b"")%b,:0?(%d*)%b,:0?(%d*)%b,:0?(%d*)%b,:0?(%d*)}$')
+		if not name then
+			name, failures, successes, failed, changed, member = match(value,
+				'^%b{:(%b"")%b,:0?(%d*)%b,:0?(%d*)%b,:0?(%d*)%b,:0?(%d*)' ..
+				',"breakerd":"([%w .,:]*)"}$')
+			others = member and ',"breakerd":"' .. member .. '"}'
+		end
 		if failures == "" then failures = "0" end
 		if successes == "" then successes = "0" end
 		if failed == "" then failed = "0" end
@@ -731,7 +727,7 @@ for i = 1, #KEYS do
 		if state and #failures < 16 and #successes < 16 and #failed < 16 and #changed < 16 and
 			value == '{"state":' .. name .. ',"failureCount":' .. failures ..
 			',"successCount":' .. successes .. ',"lastFailureTime":' .. failed ..
-			',"lastStateChange":' .. changed .. others and (others == "}" or member) then
+			',"lastStateChange":' .. changed .. others then
 			stored = "0"
 		else
 			stored, state, failures, successes, failed, changed, others, member, rest = scan(value)
@@ -740,7 +736,8 @@ for i = 1, #KEYS do
 
 	local exists = stored == "0" or stored == "1"
 	local recorded = ops == "f" or ops == "s" -- once, as mostly
-	if not recorded and string.byte(ops) == 119 then -- w
+	local first = not recorded and string.byte(ops)
+	if first == 119 then -- w
 		local afresh
 		effect, exists, state, failures, successes, failed, changed, afresh = fold(plus, ops, key,
 			ARGV[1], exists, state, failures, successes, failed, changed)
@@ -768,17 +765,20 @@ for i = 1, #KEYS do
 	if not exists then
 		changed = now
 	end
-	if string.byte(ops) == 109 then -- m
-		local text, anew
+	if first == 109 and ops ~= "" then -- m
 		reply[i] = reply[i] .. " " ..
 			(member and #member < 2048 and match(member, "^1 [%w .,:]*$") or "-")
-		effect, exists, state, failures, successes, failed, changed, text, anew = decide(plus,
-			string.sub(ops, 2), now, exists, state, failures, successes, failed, changed, member)
-		if anew then
+		local m = { exists = exists, state = state, failures = failures, successes = successes,
+			failed = failed, changed = changed, member = member, now = tonumber(now),
+			now_text = now }
+		decide(plus, string.sub(ops, 2), m)
+		effect, exists, state, failures, successes, failed, changed = m.effect, m.exists, m.state,
+			m.failures, m.successes, m.failed, m.changed
+		if m.anew then
 			others, rest = "}", "}"
 		end
-		if text then
-			others = ',"breakerd":"' .. text .. '"' .. rest
+		if m.text then
+			others = ',"breakerd":"' .. m.text .. '"' .. rest
 		end
 		ops = ""
 	end

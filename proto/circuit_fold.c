@@ -235,7 +235,8 @@ enum circuit_fold_trace circuit_fold_trace(const struct circuit_fold *fold,
 					   enum circuit_fold_known known,
 					   const struct circuit *before, const struct circuit *now)
 {
-	bool has_before = known != CIRCUIT_FOLD_UNASKED;
+	bool has_before = known == CIRCUIT_FOLD_ASKED || (known != CIRCUIT_FOLD_UNASKED && before);
+	bool stamped = fold->own_failure_time || fold->own_state_change;
 
 	/* A reset removes only what is older than itself: a second time it does no harm. */
 	if (!fold->writes || (has_before && same(before, now)))
@@ -244,16 +245,17 @@ enum circuit_fold_trace circuit_fold_trace(const struct circuit_fold *fold,
 	if (!now)
 		return CIRCUIT_FOLD_UNSURE;
 	/* Long after *before others may have made the same: then only a stamp of ours is proof. */
-	if ((known == CIRCUIT_FOLD_ASKED ||
-	     (known == CIRCUIT_FOLD_SEEN && (fold->own_failure_time || fold->own_state_change))) &&
+	if (has_before && (known == CIRCUIT_FOLD_ASKED || stamped) &&
 	    (made(fold, before, 0, now) || made(fold, before, INT64_MAX, now)))
 		return CIRCUIT_FOLD_TAKEN;
+	if (known == CIRCUIT_FOLD_PARTS)
+		return CIRCUIT_FOLD_UNSURE;
 	if (fold->own_state_change)
 		return trace_state_change(fold, now);
 	if (has_before && before && fold->reset == 0 && now->state == before->state &&
 	    now->last_state_change == before->last_state_change)
 		return trace_counts(fold, before, now);
-	return trace_stamps(fold, has_before && !before, now);
+	return trace_stamps(fold, known != CIRCUIT_FOLD_UNASKED && !before, now);
 }
 
 size_t circuit_fold_encode(char buf[CIRCUIT_FOLD_MAX], const struct circuit_fold *fold)

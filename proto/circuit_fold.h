@@ -62,6 +62,8 @@ enum circuit_fold_known {
 	CIRCUIT_FOLD_UNASKED, /* it is not */
 	CIRCUIT_FOLD_SEEN,    /* some time before; others may have written it in between */
 	CIRCUIT_FOLD_ASKED,   /* Redis was asked for it just before the step */
+	CIRCUIT_FOLD_PARTS,   /* as SEEN (NULL: it is not), and the first part of the step may have
+				 been taken without the rest */
 };
 
 /*
@@ -69,8 +71,9 @@ enum circuit_fold_known {
  * step, if that is known (NULL: there was none). Others may have written it since. Where it
  * was there before and is gone, or its counts and stamps fit both, the answer is UNSURE.
  *
- * One thing cannot be told: a circuit that was not there before the step and is not there now
- * counts as NOT_TAKEN, though the step may have made it and another one's reset removed it.
+ * Two things cannot be told. A circuit that was not there before the step and is not there now
+ * counts as NOT_TAKEN, though the step may have made it and another one's reset removed it. And
+ * a stamp of another gateway that is the same to the millisecond is taken for the step's own.
  */
 enum circuit_fold_trace circuit_fold_trace(const struct circuit_fold *fold,
 					   enum circuit_fold_known known,

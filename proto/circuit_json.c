@@ -6,7 +6,8 @@
  */
 #include "proto/circuit_json.h"
 
-#include <stdlib.h>
+#include "proto/number.h"
+
 #include <string.h>
 
 enum member {
@@ -63,39 +64,15 @@ static char *put_text(char *to, const char *text)
 	return to + len;
 }
 
-static char *put_number(char *to, int64_t number)
-{
-	/* Two digits a division: each answer holds two stamps of thirteen digits. */
-	static const char pairs[] = "00010203040506070809101112131415161718192021222324"
-				    "25262728293031323334353637383940414243444546474849"
-				    "50515253545556575859606162636465666768697071727374"
-				    "75767778798081828384858687888990919293949596979899";
-	char digits[20];
-	size_t at = sizeof(digits);
-	uint64_t rest = number < 0 ? -(uint64_t)number : (uint64_t)number;
-
-	for (; rest >= 10; rest /= 100) {
-		digits[--at] = pairs[rest % 100 * 2 + 1];
-		digits[--at] = pairs[rest % 100 * 2];
-	}
-	if (rest || at == sizeof(digits))
-		digits[--at] = (char)('0' + rest);
-	if (number < 0)
-		*to++ = '-';
-	while (at < sizeof(digits))
-		*to++ = digits[at++];
-	return to;
-}
-
 size_t circuit_json_encode(char buf[CIRCUIT_JSON_MAX], const struct circuit *c)
 {
 	char *to = put_text(buf, lead[STATE]);
 
 	to = put_text(to, circuit_state_name(c->state));
-	to = put_number(put_text(to, lead[FAILURE_COUNT]), c->failure_count);
-	to = put_number(put_text(to, lead[SUCCESS_COUNT]), c->success_count);
-	to = put_number(put_text(to, lead[LAST_FAILURE_TIME]), c->last_failure_time);
-	to = put_number(put_text(to, lead[LAST_STATE_CHANGE]), c->last_state_change);
+	to = number_put(put_text(to, lead[FAILURE_COUNT]), c->failure_count);
+	to = number_put(put_text(to, lead[SUCCESS_COUNT]), c->success_count);
+	to = number_put(put_text(to, lead[LAST_FAILURE_TIME]), c->last_failure_time);
+	to = number_put(put_text(to, lead[LAST_STATE_CHANGE]), c->last_state_change);
 	*to++ = '}';
 	*to = '\0';
 	return (size_t)(to - buf);
@@ -344,80 +321,6 @@ static bool take_object(struct scan *s, struct token values[MEMBERS])
 	return s->p == s->end;
 }
 
-/* Numbers. */
-
-/* No halfway point between two doubles has more significant digits than 768. */
-#define DIGITS_MAX 800
-
-/*
- * What strtod makes of the JSON number in [p, end), the sign left away, in a buffer of
- * fixed size however long the token: digits beyond DIGITS_MAX matter only by not being
- * zero, and so one digit can stand for them.
- */
-static double magnitude(const char *p, const char *end)
-{
-	char buf[DIGITS_MAX + 32];
-	size_t n = 0;
-	int64_t exponent = 0, written = 0;
-	bool behind_point = false, more = false, negative;
-
-	for (; p < end && *p != 'e' && *p != 'E'; p++) {
-		if (*p == '.') {
-			behind_point = true;
-			continue;
-		}
-		if (n < DIGITS_MAX) {
-			if (n > 0 || *p != '0')
-				buf[n++] = *p;
-		} else {
-			exponent++;
-			more = more || *p != '0';
-		}
-		exponent -= behind_point;
-	}
-	if (n == 0)
-		return 0;
-	if (more) {
-		buf[n++] = '1';
-		exponent--;
-	}
-	negative = end - p > 1 && p[1] == '-';
-	for (; p < end; p++)
-		if (is_digit(*p) && written < INT64_C(100000000000000000))
-			written = written * 10 + (*p - '0');
-	buf[n++] = 'e';
-	*put_number(buf + n, exponent + (negative ? -written : written)) = '\0';
-	return strtod(buf, NULL);
-}
-
-/* An integer from 0 to CIRCUIT_INT_MAX, however it is written. */
-static bool token_integer(const struct token *t, int64_t *out)
-{
-	const char *p = t->begin;
-	bool negative = *p == '-';
-	int64_t n = 0;
-	double d;
-
-	p += negative;
-	if (p == t->end || !is_digit(*p))
-		return false;
-	if (t->end - p <= 18) {
-		const char *digit = p;
-
-		while (digit < t->end && is_digit(*digit))
-			n = n * 10 + (*digit++ - '0');
-		if (digit == t->end) {
-			*out = n;
-			return n == 0 || (!negative && n <= CIRCUIT_INT_MAX);
-		}
-	}
-	d = magnitude(p, t->end);
-	if (d > (double)CIRCUIT_INT_MAX || (negative && d != 0))
-		return false;
-	*out = (int64_t)d;
-	return (double)*out == d;
-}
-
 /* Reading. */
 
 static bool token_state(const struct token *t, enum circuit_state *out)
@@ -441,7 +344,8 @@ static enum circuit_stored read_members(const struct token values[MEMBERS], stru
 	for (enum member m = STATE + 1; m < SNAPSHOT_MEMBERS; m++) {
 		int64_t n = 0;
 
-		if (values[m].begin && !values[m].is_string && token_integer(&values[m], &n))
+		if (values[m].begin && !values[m].is_string &&
+		    number_from_json(values[m].begin, values[m].end, &n))
 			*number_member(c, m) = n;
 		else
 			stored = CIRCUIT_STORED_REPAIRED;
@@ -500,7 +404,7 @@ static bool decode_canonical(const char *text, size_t len, struct circuit *c, st
 		if (!take(&s, '0') && !take_digits(&s))
 			return false;
 		t.end = s.p;
-		if (!token_integer(&t, number_member(&read, m)))
+		if (!number_from_json(t.begin, t.end, number_member(&read, m)))
 			return false;
 	}
 	if (at(&s, ',') && !take_member(&s, member))

@@ -75,7 +75,8 @@ const struct config_setting config_settings[CONFIG_SETTINGS] = {
 	 .help = "with Redis away: local goes on in memory, error answers 503 or 504"},
 	{FIELD(state_file), .type = CONFIG_STRING, .flags = CONFIG_MAY_EMPTY, .value = "",
 	 .placeholder = "FILE", .group = "Store",
-	 .help = "keep the memory store here across restarts", .absent = "none"},
+	 .help = "keep the memory store, or what waits for Redis, here across restarts",
+	 .absent = "none"},
 
 	{POLICY_NUMBER(consecutive_failures), .value = "5", .min = 0, .max = 1000000,
 	 .unit = "failures", .help = "so many failures in a row open a circuit; 0: off"},

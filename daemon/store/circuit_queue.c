@@ -15,11 +15,30 @@ void circuit_queues_fini(struct circuit_queues *all)
 	keytable_fini(&all->table);
 }
 
+void circuit_queues_clear(struct circuit_queues *all)
+{
+	for (size_t i = 0; i < all->table.slot_count; i++) {
+		struct circuit_queue *q = (struct circuit_queue *)keytable_slot(&all->table, i);
+
+		if (q)
+			circuit_queue_remove(q);
+	}
+}
+
 struct circuit_queue *circuit_queue_find(struct circuit_queues *all, const char *key, size_t len)
 {
 	if (all->table.count == 0)
 		return NULL;
 	return (struct circuit_queue *)keytable_find(&all->table, key, len);
+}
+
+static void before_set(struct circuit_queue *q, enum circuit_fold_known known,
+		       const struct circuit *circuit)
+{
+	q->before.known = known;
+	q->before.exists = circuit != NULL;
+	if (circuit)
+		q->before.circuit = *circuit;
 }
 
 static void step_begin(struct queue_step *step, const struct circuit *seen)
@@ -41,6 +60,7 @@ struct circuit_queue *circuit_queue_get(struct circuit_queues *all, const char *
 	q->all = all;
 	TAILQ_INIT(&q->ops);
 	step_begin(&q->next, seen);
+	before_set(q, seen ? CIRCUIT_FOLD_SEEN : CIRCUIT_FOLD_UNASKED, seen);
 	return q;
 }
 
@@ -94,19 +114,26 @@ void circuit_queue_note(struct circuit_queue *q, const struct circuit_op *op,
 	q->all->changes++;
 }
 
+void circuit_queue_check(struct circuit_queue *q)
+{
+	q->check = true;
+	if (circuit_queue_has_steps(q))
+		return;
+	step_begin(&q->next, NULL);
+	before_set(q, CIRCUIT_FOLD_UNASKED, NULL);
+}
+
 void circuit_queue_seen(struct circuit_queue *q, const struct circuit *circuit)
 {
 	step_begin(&q->next, circuit);
+	before_set(q, CIRCUIT_FOLD_SEEN, circuit);
 }
 
 void circuit_queue_send(struct circuit_queue *q, int64_t offset_ms, const struct circuit *before)
 {
 	restamp(&q->next, offset_ms);
 	q->sent = q->next;
-	q->before.known = CIRCUIT_FOLD_ASKED;
-	q->before.exists = before != NULL;
-	if (before)
-		q->before.circuit = *before;
+	before_set(q, CIRCUIT_FOLD_ASKED, before);
 	/* What a step on its way brings is no state seen in main. */
 	step_begin(&q->next, NULL);
 	q->all->changes++;

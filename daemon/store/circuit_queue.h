@@ -32,7 +32,7 @@ struct queue_step {
 	int64_t offset_ms;   /* to main's clock, in the stamps of fold */
 };
 
-/* The circuit as main had it before the step `sent`. */
+/* The circuit as main had it before the step `sent`; without one, as it was last seen. */
 struct queue_before {
 	enum circuit_fold_known known;
 	bool exists;
@@ -71,11 +71,15 @@ struct circuit_queues {
 	struct queue_list_head refused; /* as that, but main refused the last try */
 	size_t refused_count;
 	uint64_t changes; /* of the steps, for whoever keeps them in a file */
+	bool folding;     /* steps are being handed over: what is written of them may be old */
 };
 
 /* 0, or -1 when out of memory. fini frees the queues, and is allowed then too. */
 int circuit_queues_init(struct circuit_queues *all);
 void circuit_queues_fini(struct circuit_queues *all);
+
+/* Removes all queues. They have no ops, and main nothing of them. */
+void circuit_queues_clear(struct circuit_queues *all);
 
 static inline size_t circuit_queues_count(const struct circuit_queues *all)
 {
@@ -105,6 +109,10 @@ bool circuit_queue_has_steps(const struct circuit_queue *q);
 /* An operation was answered here, with this effect; stamps are in main's time by offset_ms. */
 void circuit_queue_note(struct circuit_queue *q, const struct circuit_op *op,
 			enum circuit_effect effect, int64_t now_ms, int64_t offset_ms);
+
+/* Main may have done an operation, or not: what was last seen of the circuit may be gone, and is
+ * no state for `next` to begin with. Main is to be asked. */
+void circuit_queue_check(struct circuit_queue *q);
 
 /* Main has answered with the circuit (NULL: there is none): from here on `next` begins. For a
  * queue without steps. */

@@ -40,6 +40,7 @@ struct store_driver {
 	int64_t (*clock_offset_ms)(struct store *s, int64_t *error_ms);
 };
 
+struct circuit_queues;
 TAILQ_HEAD(store_op_list, store_op);
 
 /* The first member of each implementation's struct. */
@@ -107,6 +108,21 @@ int64_t store_now_ms(const struct store_clock *clock);
  */
 void store_memory_put(struct store *s, const char *key, size_t key_len,
 		      const struct circuit *circuit);
+
+/*
+ * Keeps the steps of `queues`, and what s holds of their circuits, in a file from now on; s is
+ * just made, and both are empty. As store_memory_keep. The queues outlive s, or
+ * store_memory_keep_end.
+ */
+int store_memory_keep_steps(struct store *s, struct circuit_queues *queues, const char *path,
+			    struct metrics *metrics, struct log *log, char *why, size_t why_size);
+
+/* For a store that keeps its state in a file: is it one; the steps have changed; save at once
+ * (state_keeper_save); save what is not saved and keep no more: true if all is on disk. */
+bool store_memory_keeps(const struct store *s);
+void store_memory_changed(struct store *s);
+void store_memory_save(struct store *s, void (*done)(void *arg), void *arg);
+bool store_memory_keep_end(struct store *s, int64_t end_ms);
 
 /* Makes a page with room for `room` items; NULL when out of memory. */
 struct store_page *store_page_new(size_t room);

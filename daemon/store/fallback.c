@@ -9,6 +9,7 @@
  */
 #include "base/clock.h"
 #include "base/metrics.h"
+#include "base/timer.h"
 #include "store/fallback_private.h"
 
 #include <inttypes.h>
@@ -116,7 +117,7 @@ static void answer_in_doubt(struct fallback_store *f, const struct store_request
 	q = queue_of(f, request, &before);
 	if (!q)
 		return;
-	q->check = true;
+	circuit_queue_check(q);
 	fold_back_later(f, q);
 }
 
@@ -220,17 +221,9 @@ void fallback_refuse(struct fallback_store *f, struct fallback_op *o, const char
 static void deadline_arm(struct fallback_store *f)
 {
 	const struct fallback_op *o = TAILQ_FIRST(&f->timed);
-	struct timeval wait = {0};
-	int64_t left;
 
-	if (!o || evtimer_pending(f->deadline, NULL))
-		return;
-	left = o->due_ms - clock_ms();
-	if (left > 0) {
-		wait.tv_sec = left / 1000;
-		wait.tv_usec = left % 1000 * 1000;
-	}
-	evtimer_add(f->deadline, &wait);
+	if (o && !evtimer_pending(f->deadline, NULL))
+		timer_arm(f->deadline, o->due_ms - clock_ms());
 }
 
 /* Of operations that came to a queue: one that was passed on since ends as main's deadline
@@ -455,9 +448,10 @@ static void fallback_free(struct store *s)
 
 	f->main->on_change = NULL;
 	store_watch(f->main, NULL, NULL);
-	fold_back_fini(f);
+	fold_back_end(f);
 	store_free(f->main);
 	store_free(f->local);
+	fold_back_fini(f);
 	if (f->deadline)
 		event_free(f->deadline);
 	store_fini(s);
@@ -513,4 +507,15 @@ fail:
 	}
 	store_free(main);
 	return NULL;
+}
+
+int store_fallback_keep(struct store *s, const char *path, char *why, size_t why_size)
+{
+	struct fallback_store *f = fallback(s);
+
+	if (store_memory_keep_steps(f->local, &f->queues, path, f->metrics, f->log, why,
+				    why_size) != 0)
+		return -1;
+	fold_back_restored(f);
+	return 0;
 }

@@ -32,6 +32,9 @@ struct fallback_store {
 	unsigned busy;       /* queues that main has something of */
 	size_t retries;      /* of the refused queues, those that may be tried again now */
 	bool folding;        /* an absence of main left queues, and some are still there */
+	bool held;           /* nothing goes to main before the file says that it may have */
+	struct event *hold;  /* that takes too long */
+	uint64_t told;       /* queues.changes that the file's keeper knows of */
 	struct event *turn;  /* hands over more steps */
 	struct event *retry; /* refused queues may be tried again */
 	struct log_budget log_budgets[FOLD_LINES];
@@ -55,7 +58,7 @@ struct fallback_op {
 
 /* --- fold_back.c */
 
-/* 0, or -1 when out of memory; fini ends what main has under way, and is allowed then too. */
+/* 0, or -1 when out of memory; fini is for then, and behind fold_back_end. */
 int fold_back_init(struct fallback_store *f);
 void fold_back_fini(struct fallback_store *f);
 
@@ -64,6 +67,12 @@ void fold_back_begin(struct fallback_store *f);
 
 /* Main is gone. */
 void fold_back_stop(struct fallback_store *f);
+
+/* What the file left waits for main. */
+void fold_back_restored(struct fallback_store *f);
+
+/* Ends what main has under way: it is in doubt. Says what of the queues is kept or lost. */
+void fold_back_end(struct fallback_store *f);
 
 /* The queue has something for main: it gets its turn within FOLD_PAUSE_MS. */
 void fold_back_later(struct fallback_store *f, struct circuit_queue *q);

@@ -6,6 +6,7 @@
  * taken: where that cannot be told, it is lost, and that is counted and said.
  */
 #include "base/metrics.h"
+#include "base/timer.h"
 #include "store/fallback_private.h"
 
 #include <inttypes.h>
@@ -15,6 +16,8 @@
 #define FOLD_RETRY_MS 1000
 /* Circuits may be many: of what befalls their steps, a line now and then. */
 #define FOLD_LOG_EACH_MS 15000
+/* How long the file may take to say that steps are being handed over, before they are. */
+#define HOLD_MS 2000
 /* Operations of one queue that are passed on in one turn of the loop. */
 #define PASS_ON_BUDGET 256
 
@@ -25,10 +28,8 @@ static struct fallback_store *store_of(const struct circuit_queue *q)
 
 static void add_timer(struct event *timer, unsigned ms)
 {
-	struct timeval wait = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
-
 	if (!evtimer_pending(timer, NULL))
-		evtimer_add(timer, &wait);
+		timer_arm(timer, ms);
 }
 
 /* --- what is said of it ------------------------------------------------------------------- */
@@ -69,6 +70,10 @@ static void count_waiting(struct fallback_store *f)
 {
 	size_t count = circuit_queues_count(&f->queues);
 
+	if (f->told != f->queues.changes) {
+		f->told = f->queues.changes;
+		store_memory_changed(f->local);
+	}
 	if (f->metrics)
 		f->metrics->folds_pending = (int64_t)count;
 	if (f->folding && count == 0) {
@@ -297,7 +302,7 @@ static void on_turn(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	while (f->ready && most-- > 0 && f->busy < FOLDS_IN_FLIGHT &&
+	while (f->ready && !f->held && most-- > 0 && f->busy < FOLDS_IN_FLIGHT &&
 	       (q = next_in_turn(f)) != NULL) {
 		if (circuit_queue_has_steps(q) || q->check)
 			ask(f, q);
@@ -326,40 +331,97 @@ void fold_back_later(struct fallback_store *f, struct circuit_queue *q)
 
 void fold_back_now(struct fallback_store *f, struct circuit_queue *q)
 {
-	if (!f->ready || q->phase != QUEUE_WAITS)
+	if (!f->ready || f->held || q->phase != QUEUE_WAITS)
 		return;
 	if (circuit_queue_has_steps(q) || q->check)
 		ask(f, q);
 }
 
+/* --- the file ------------------------------------------------------------------------------ */
+
+/*
+ * A step that the file has is folded once, whatever becomes of this process: before the first
+ * one is handed over, the file says that they may have been, and a next start then takes each
+ * of them as one in doubt.
+ */
+static void on_saved(void *arg)
+{
+	struct fallback_store *f = arg;
+
+	if (!f->held)
+		return;
+	f->held = false;
+	evtimer_del(f->hold);
+	go_on(f);
+}
+
+/* A disk that hangs is no reason to keep from Redis what it should have. */
+static void on_hold_over(evutil_socket_t fd, short what, void *arg)
+{
+	struct fallback_store *f = arg;
+
+	(void)fd;
+	(void)what;
+	log_warning(f->log, "fold_unsaved",
+		    "hint=\"state_file cannot be written in time; a crash now could fold twice\"");
+	on_saved(f);
+}
+
+void fold_back_restored(struct fallback_store *f)
+{
+	size_t count = circuit_queues_count(&f->queues);
+
+	f->told = f->queues.changes;
+	count_waiting(f);
+	if (count)
+		log_info(f->log, "steps_restored", "circuits=%zu", count);
+}
+
+/* --- main comes and goes ------------------------------------------------------------------- */
+
 void fold_back_begin(struct fallback_store *f)
 {
 	f->retries = f->queues.refused_count;
 	f->folding = circuit_queues_count(&f->queues) > 0;
+	f->queues.folding = true;
 	if (!f->folding)
 		return;
 	log_info(f->log, "folding", "circuits=%zu", circuit_queues_count(&f->queues));
-	add_timer(f->turn, 0);
+	if (store_memory_keeps(f->local)) {
+		f->held = true;
+		timer_arm(f->hold, HOLD_MS);
+		store_memory_save(f->local, on_saved, f);
+	} else {
+		go_on(f);
+	}
 }
 
 void fold_back_stop(struct fallback_store *f)
 {
 	evtimer_del(f->turn);
 	evtimer_del(f->retry);
+	evtimer_del(f->hold);
+	f->held = false;
+	f->queues.folding = false;
+	f->queues.changes++;
+	count_waiting(f);
 }
 
 int fold_back_init(struct fallback_store *f)
 {
 	f->turn = evtimer_new(f->store.base, on_turn, f);
 	f->retry = evtimer_new(f->store.base, on_retry, f);
-	return f->turn && f->retry && circuit_queues_init(&f->queues) == 0 ? 0 : -1;
+	f->hold = evtimer_new(f->store.base, on_hold_over, f);
+	if (!f->turn || !f->retry || !f->hold)
+		return -1;
+	return circuit_queues_init(&f->queues);
 }
 
-/* Ends what main has under way, and says what is lost with the queues. */
-static void drop_all(struct fallback_store *f)
+void fold_back_end(struct fallback_store *f)
 {
 	size_t circuits = 0;
 	uint64_t operations = 0;
+	bool keeps = store_memory_keeps(f->local);
 
 	for (size_t i = 0; i < f->queues.table.slot_count; i++) {
 		struct circuit_queue *q =
@@ -369,10 +431,20 @@ static void drop_all(struct fallback_store *f)
 			continue;
 		if (q->op)
 			store_cancel(q->op);
+		if (q->phase == QUEUE_SENT)
+			circuit_queue_sent_unknown(q);
+		q->phase = QUEUE_WAITS;
 		circuits += circuit_queue_has_steps(q);
 		operations += q->next.operations + q->sent.operations;
 	}
+	/* Nothing goes out any more: what the last save says is exact. */
+	f->queues.folding = false;
 	if (circuits)
+		store_memory_changed(f->local);
+	if (keeps && store_memory_keep_end(f->local, f->store.end_ms) && circuits)
+		log_info(f->log, "folds_kept", "circuits=%zu operations=%" PRIu64, circuits,
+			 operations);
+	else if (circuits)
 		log_warning(f->log, "folds_dropped",
 			    "circuits=%zu operations=%" PRIu64
 			    " reason=\"stopped before Redis had them\"",
@@ -381,10 +453,11 @@ static void drop_all(struct fallback_store *f)
 
 void fold_back_fini(struct fallback_store *f)
 {
-	drop_all(f);
 	circuit_queues_fini(&f->queues);
 	if (f->turn)
 		event_free(f->turn);
 	if (f->retry)
 		event_free(f->retry);
+	if (f->hold)
+		event_free(f->hold);
 }

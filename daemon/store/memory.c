@@ -403,21 +403,52 @@ fail:
 	return NULL;
 }
 
-int store_memory_keep(struct store *s, const char *path, struct log *log, char *why,
-		      size_t why_size)
+int store_memory_keep_steps(struct store *s, struct circuit_queues *queues, const char *path,
+			    struct metrics *metrics, struct log *log, char *why, size_t why_size)
 {
 	struct memory_store *m = memory(s);
 	struct state_keeper_options options = {
 		.path = path,
 		.ttl_ms = (int64_t)s->limits.ttl_s * 1000,
+		.queues = queues,
 	};
 	int64_t now;
 
-	m->keeper = state_keeper_new(&options, s->base, m->table, m->clock, m->metrics, log, why,
+	m->keeper = state_keeper_new(&options, s->base, m->table, m->clock, metrics, log, why,
 				     why_size);
 	if (!m->keeper)
 		return -1;
 	now = table_now(m);
 	expiry_arm(m, now, circuit_table_expire(m->table, now, EXPIRE_STEP));
 	return 0;
+}
+
+int store_memory_keep(struct store *s, const char *path, struct log *log, char *why,
+		      size_t why_size)
+{
+	return store_memory_keep_steps(s, NULL, path, memory(s)->metrics, log, why, why_size);
+}
+
+bool store_memory_keeps(const struct store *s)
+{
+	return ((const struct memory_store *)s)->keeper != NULL;
+}
+
+void store_memory_changed(struct store *s)
+{
+	changed(memory(s));
+}
+
+void store_memory_save(struct store *s, void (*done)(void *arg), void *arg)
+{
+	state_keeper_save(memory(s)->keeper, done, arg);
+}
+
+bool store_memory_keep_end(struct store *s, int64_t end_ms)
+{
+	struct memory_store *m = memory(s);
+	bool saved = state_keeper_free(m->keeper, end_ms);
+
+	m->keeper = NULL;
+	return saved;
 }

@@ -3,6 +3,7 @@
 #include "base/siphash.h"
 #include "proto/circuit_json.h"
 #include "proto/key.h"
+#include "store/state_steps.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,11 +17,13 @@
 #include <unistd.h>
 
 #define MAGIC   "breakerd-state "
-#define VERSION "1"
-#define HEADER  MAGIC VERSION "\n"
+#define HEADER  MAGIC "1\n"
+#define HEADER2 MAGIC "2\n" /* with steps */
+#define FOLDING "folding\n"
+#define STEP    "step "
 
-/* Any line: stamp, key with each byte escaped, snapshot, two spaces, newline. */
-#define LINE_ROOM   (20 + 3 * KEY_MAX + CIRCUIT_JSON_MAX + 3)
+/* Any line: word, stamp, key with each byte escaped, snapshot or steps, spaces, newline. */
+#define LINE_ROOM   (5 + 20 + 3 * KEY_MAX + STATE_STEPS_MAX + 3)
 #define BUFFER_SIZE ((size_t)256 * 1024)
 
 /* Both ends of a file: the checksum goes along line by line. */
@@ -82,24 +85,82 @@ static char *put_key(char *to, const char *key, size_t len)
 	return to;
 }
 
+/* Where the next line goes; NULL if what came before cannot be written. */
+static char *line_begin(struct stream *s)
+{
+	if (BUFFER_SIZE - s->end < LINE_ROOM && flush(s) != 0)
+		return NULL;
+	return s->buffer + s->end;
+}
+
+/* The line ends before `to`. */
+static void line_end(struct stream *s, const char *to)
+{
+	size_t len = (size_t)(to - (s->buffer + s->end));
+
+	sum_line(s, s->buffer + s->end, len);
+	s->end += len;
+}
+
+static void put_words(struct stream *s, const char *words)
+{
+	char *to = s->buffer + s->end;
+
+	memcpy(to, words, strlen(words));
+	line_end(s, to + strlen(words));
+}
+
 static int put_circuit(struct stream *s, const struct circuit_entry *e, int64_t wall_ms)
 {
-	char *line, *to;
+	char *to = line_begin(s);
 	const char *key;
 	size_t len;
 
-	if (BUFFER_SIZE - s->end < LINE_ROOM && flush(s) != 0)
+	if (!to)
 		return -1;
-	line = to = s->buffer + s->end;
 	to += sprintf(to, "%" PRId64 " ", wall_ms < 0 ? 0 : wall_ms);
 	key = circuit_entry_key(e, &len);
 	to = put_key(to, key, len);
 	*to++ = ' ';
 	to += circuit_json_encode(to, circuit_entry_get(e));
 	*to++ = '\n';
-	sum_line(s, line, (size_t)(to - line));
-	s->end += (size_t)(to - line);
+	line_end(s, to);
 	s->circuits++;
+	return 0;
+}
+
+static int put_queue(struct stream *s, struct circuit_table *t, const struct circuit_queue *q,
+		     const struct state_moment *now)
+{
+	const char *key = keynode_key(&q->node);
+	struct circuit_entry *e = circuit_table_find(t, key, q->node.key_len, now->table_ms);
+	int64_t written = e ? circuit_entry_written(e) : now->table_ms;
+	int64_t wall_ms = written + now->wall_ms - now->table_ms;
+	char *to = line_begin(s);
+
+	if (!to)
+		return -1;
+	to += sprintf(to, STEP "%" PRId64 " ", wall_ms < 0 ? 0 : wall_ms);
+	to = put_key(to, key, q->node.key_len);
+	to += state_steps_encode(to, q, e ? circuit_entry_get(e) : NULL);
+	*to++ = '\n';
+	line_end(s, to);
+	s->circuits++;
+	return 0;
+}
+
+static int put_queues(struct stream *s, struct circuit_table *t, struct circuit_queues *queues,
+		      const struct state_moment *now)
+{
+	put_words(s, HEADER2);
+	if (queues->folding)
+		put_words(s, FOLDING);
+	for (size_t i = 0; i < queues->table.slot_count; i++) {
+		struct circuit_queue *q = (struct circuit_queue *)keytable_slot(&queues->table, i);
+
+		if (q && circuit_queue_has_steps(q) && put_queue(s, t, q, now) != 0)
+			return -1;
+	}
 	return 0;
 }
 
@@ -110,14 +171,20 @@ static int put_table(struct stream *s, const struct circuit_table *t,
 	struct circuit_entry *e;
 	struct circuit_walk walk;
 
-	s->end = strlen(HEADER);
-	memcpy(s->buffer, HEADER, s->end);
-	sum_line(s, HEADER, s->end);
+	put_words(s, HEADER);
 	circuit_walk_begin(&walk, t);
 	while ((e = circuit_walk_next(&walk)) != NULL) {
 		if (put_circuit(s, e, circuit_entry_written(e) + to_wall) != 0)
 			return -1;
 	}
+	return 0;
+}
+
+static int put_all(struct stream *s, struct circuit_table *t, struct circuit_queues *queues,
+		   const struct state_moment *now)
+{
+	if ((queues ? put_queues(s, t, queues, now) : put_table(s, t, now)) != 0)
+		return -1;
 	if (BUFFER_SIZE - s->end < LINE_ROOM && flush(s) != 0)
 		return -1;
 	s->end += end_line(s, s->buffer + s->end);
@@ -142,7 +209,7 @@ static int sync_directory(const char *path)
 	return rc;
 }
 
-static int write_whole(const char *tmp, const struct circuit_table *t,
+static int write_whole(const char *tmp, struct circuit_table *t, struct circuit_queues *queues,
 		       const struct state_moment *now)
 {
 	struct stream s = {.fd = -1, .buffer = malloc(BUFFER_SIZE)};
@@ -154,7 +221,7 @@ static int write_whole(const char *tmp, const struct circuit_table *t,
 	if (unlink(tmp) != 0 && errno != ENOENT)
 		goto fail;
 	s.fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (s.fd < 0 || put_table(&s, t, now) != 0 || fsync(s.fd) != 0)
+	if (s.fd < 0 || put_all(&s, t, queues, now) != 0 || fsync(s.fd) != 0)
 		goto fail;
 	free(s.buffer);
 	return close(s.fd);
@@ -167,7 +234,7 @@ fail:
 	return -1;
 }
 
-int state_file_write(const char *path, const struct circuit_table *t,
+int state_file_write(const char *path, struct circuit_table *t, struct circuit_queues *queues,
 		     const struct state_moment *now)
 {
 	char tmp[PATH_MAX];
@@ -175,7 +242,7 @@ int state_file_write(const char *path, const struct circuit_table *t,
 
 	if (!state_file_tmp(tmp, sizeof(tmp), path))
 		return ENAMETOOLONG;
-	if (write_whole(tmp, t, now) == 0 && rename(tmp, path) == 0)
+	if (write_whole(tmp, t, queues, now) == 0 && rename(tmp, path) == 0)
 		return sync_directory(path) == 0 ? 0 : errno;
 	saved = errno;
 	unlink(tmp);
@@ -223,6 +290,8 @@ struct line {
 	char key[KEY_MAX];
 	size_t key_len;
 	struct circuit circuit;
+	bool has_steps;
+	struct state_steps steps;
 };
 
 /* Digits up to a space; NULL if it is something else. */
@@ -241,9 +310,12 @@ static const char *take_stamp(const char *p, const char *end, int64_t *stamp)
 static bool parse_line(const char *text, size_t len, struct line *line)
 {
 	const char *end = text + len - 1; /* the newline */
-	const char *key = take_stamp(text, end, &line->wall_ms);
-	const char *space = key ? memchr(key, ' ', (size_t)(end - key)) : NULL;
+	const char *key, *space;
 	long key_len;
+
+	line->has_steps = len > strlen(STEP) && memcmp(text, STEP, strlen(STEP)) == 0;
+	key = take_stamp(text + (line->has_steps ? strlen(STEP) : 0), end, &line->wall_ms);
+	space = key ? memchr(key, ' ', (size_t)(end - key)) : NULL;
 
 	if (!space)
 		return false;
@@ -251,6 +323,12 @@ static bool parse_line(const char *text, size_t len, struct line *line)
 	if (key_len < 0 || key_check(line->key, (size_t)key_len) != NULL)
 		return false;
 	line->key_len = (size_t)key_len;
+	if (line->has_steps) {
+		if (!state_steps_decode(space, (size_t)(end - space), &line->steps))
+			return false;
+		line->circuit = line->steps.now;
+		return true;
+	}
 	space++;
 	return circuit_json_decode_stored(space, (size_t)(end - space), &line->circuit) ==
 	       CIRCUIT_STORED_SOUND;
@@ -258,6 +336,9 @@ static bool parse_line(const char *text, size_t len, struct line *line)
 
 struct restore {
 	struct circuit_table *table;
+	struct circuit_queues *queues; /* or NULL */
+	bool folding;
+	size_t circuits; /* that were to be put into the table */
 	int64_t ttl_ms;
 	const struct state_moment *now;
 	struct state_file_report *report;
@@ -269,6 +350,7 @@ static enum circuit_table_status restore_line(struct restore *r, const struct li
 	int64_t age = r->now->wall_ms - line->wall_ms;
 	int64_t written = r->now->table_ms - (age > 0 ? age : 0);
 
+	r->circuits++;
 	if (age >= r->ttl_ms) {
 		r->report->expired++;
 		return TABLE_OK;
@@ -280,21 +362,48 @@ static enum circuit_table_status restore_line(struct restore *r, const struct li
 				   written);
 }
 
+static enum circuit_table_status restore_any(struct restore *r, const struct line *line)
+{
+	struct circuit_queue *q;
+
+	if (!line->has_steps) {
+		r->report->foreign += r->queues != NULL;
+		return r->queues ? TABLE_OK : restore_line(r, line);
+	}
+	r->report->steps++;
+	if (r->queues) {
+		q = circuit_queue_get(r->queues, line->key, line->key_len, NULL, SIZE_MAX);
+		if (!q)
+			return TABLE_NO_MEMORY;
+		state_steps_restore(q, &line->steps, r->folding);
+		circuit_queue_wait(q, QUEUE_IN_READY);
+	}
+	return line->steps.exists ? restore_line(r, line) : TABLE_OK;
+}
+
+static bool restored_before(struct restore *r, const struct line *line)
+{
+	if (r->queues && circuit_queue_find(r->queues, line->key, line->key_len))
+		return true;
+	return circuit_table_find(r->table, line->key, line->key_len, r->now->table_ms) != NULL;
+}
+
 /* False with words in why: not a file of ours, or of a later version. */
 static bool read_header(struct stream *s, char why[256])
 {
 	const char *line = NULL, *words = "";
 	ssize_t len = next_line(s, &line, &words);
 
-	if (len == (ssize_t)strlen(HEADER) && memcmp(line, HEADER, strlen(HEADER)) == 0) {
-		sum_line(s, HEADER, strlen(HEADER));
+	if (len == (ssize_t)strlen(HEADER) && (memcmp(line, HEADER, strlen(HEADER)) == 0 ||
+					       memcmp(line, HEADER2, strlen(HEADER2)) == 0)) {
+		sum_line(s, line, strlen(HEADER));
 		return true;
 	}
 	if (len > (ssize_t)strlen(MAGIC) + 1 && len < 32 && memcmp(line, MAGIC, strlen(MAGIC)) == 0)
-		snprintf(why, 256, "its version is %.*s, and this breakerd reads " VERSION,
+		snprintf(why, 256, "its version is %.*s, and this breakerd reads 1 and 2",
 			 (int)(len - 1) - (int)strlen(MAGIC), line + strlen(MAGIC));
 	else
-		snprintf(why, 256, "it does not begin with \"" MAGIC VERSION "\"");
+		snprintf(why, 256, "it does not begin with \"" MAGIC "1\"");
 	return false;
 }
 
@@ -327,17 +436,22 @@ static enum state_file_status read_stream(struct stream *s, struct restore *r)
 		if (len > 4 && memcmp(text, "end ", 4) == 0)
 			return read_end(s, text, (size_t)len, why) ? STATE_FILE_READ
 								   : STATE_FILE_DAMAGED;
-		s->circuits++;
 		sum_line(s, text, (size_t)len);
+		if (s->circuits == 0 && !r->folding && len == (ssize_t)strlen(FOLDING) &&
+		    memcmp(text, FOLDING, (size_t)len) == 0) {
+			r->folding = true;
+			continue;
+		}
+		s->circuits++;
 		if (!parse_line(text, (size_t)len, &line)) {
 			snprintf(why, 256, "line %zu is no circuit", s->circuits + 1);
 			return STATE_FILE_DAMAGED;
 		}
-		if (circuit_table_find(r->table, line.key, line.key_len, r->now->table_ms)) {
+		if (restored_before(r, &line)) {
 			snprintf(why, 256, "the key in line %zu was there before", s->circuits + 1);
 			return STATE_FILE_DAMAGED;
 		}
-		if (restore_line(r, &line) == TABLE_NO_MEMORY) {
+		if (restore_any(r, &line) == TABLE_NO_MEMORY) {
 			snprintf(why, 256, "out of memory");
 			return STATE_FILE_FAILED;
 		}
@@ -381,12 +495,19 @@ static int open_to_read(const char *path, enum state_file_status *status, char w
 	return -1;
 }
 
-enum state_file_status state_file_read(const char *path, struct circuit_table *t, int64_t ttl_ms,
+enum state_file_status state_file_read(const char *path, struct circuit_table *t,
+				       struct circuit_queues *queues, int64_t ttl_ms,
 				       const struct state_moment *now,
 				       struct state_file_report *report)
 {
 	struct restore r = {
-		.table = t, .ttl_ms = ttl_ms, .now = now, .report = report, .last = INT64_MIN};
+		.table = t,
+		.queues = queues,
+		.ttl_ms = ttl_ms,
+		.now = now,
+		.report = report,
+		.last = INT64_MIN,
+	};
 	struct stream s = {0};
 	enum state_file_status status;
 
@@ -405,9 +526,11 @@ enum state_file_status state_file_read(const char *path, struct circuit_table *t
 	close(s.fd);
 	if (status != STATE_FILE_READ) {
 		clear(t);
+		if (queues)
+			circuit_queues_clear(queues);
 		return status;
 	}
 	report->restored = circuit_table_count(t);
-	report->dropped = s.circuits - report->expired - report->restored;
+	report->dropped = r.circuits - report->expired - report->restored;
 	return status;
 }

@@ -13,12 +13,19 @@
  * each line, newline included, with the key (k0, k1) = (checksum of the lines before, 0),
  * which is 0 for the first.
  *
- * It is all or nothing: a file in which anything is wrong gives no circuit at all, since a
- * damaged one cannot tell which of its lines are true.
+ * On Redis it keeps no circuits but what waits to be folded into Redis (state_steps.h). Its
+ * first line then has version 2; the second may be "folding": steps may have been handed over
+ * since the file was written. Each circuit with steps is a line
+ *
+ *	step 1700000000000 /api/users <steps>
+ *
+ * with when it was written here. It is all or nothing: a file in which anything is wrong gives no
+ *circuit at all, since a damaged one cannot tell which of its lines are true.
  */
 #ifndef BREAKERD_STATE_FILE_H
 #define BREAKERD_STATE_FILE_H
 
+#include "store/circuit_queue.h"
 #include "store/circuit_table.h"
 
 /* One moment on two clocks. */
@@ -29,10 +36,11 @@ struct state_moment {
 
 /*
  * Writes the table to path by way of path.tmp: there is always either the old file or the
- * new one, on disk when the call returns. Mode 0600. Blocks. Returns 0 or an errno;
- * path.tmp is then gone.
+ * new one, on disk when the call returns. With `queues`, those that have steps are written
+ * instead, and the table has what is answered here. Mode 0600. Blocks. Returns 0 or an
+ * errno; path.tmp is then gone.
  */
-int state_file_write(const char *path, const struct circuit_table *t,
+int state_file_write(const char *path, struct circuit_table *t, struct circuit_queues *queues,
 		     const struct state_moment *now);
 
 enum state_file_status {
@@ -46,6 +54,8 @@ struct state_file_report {
 	size_t restored;
 	size_t expired; /* left out: the time to live was over */
 	size_t dropped; /* left out: over the table's bound */
+	size_t steps;   /* circuits with steps; without queues to put them in they are left out */
+	size_t foreign; /* circuits of an embedded store, left out because there are queues */
 	char why[256];  /* DAMAGED, FAILED: a few words, without the file's name */
 };
 
@@ -54,9 +64,11 @@ struct state_file_report {
  * time to live went on meanwhile: an age is taken from the wall clock, but is never below
  * 0, so that a clock set back makes no circuit live longer than ttl_ms from now. Of
  * too many circuits the least recently written closed ones are dropped; where the open and
- * half-open ones alone are too many, the last written of them.
+ * half-open ones alone are too many, the last written of them. Steps go into `queues`, empty
+ * too, however many they are; NULL: this is an embedded store.
  */
-enum state_file_status state_file_read(const char *path, struct circuit_table *t, int64_t ttl_ms,
+enum state_file_status state_file_read(const char *path, struct circuit_table *t,
+				       struct circuit_queues *queues, int64_t ttl_ms,
 				       const struct state_moment *now,
 				       struct state_file_report *report);
 

@@ -40,7 +40,7 @@
 
 /* The files of which a damaged one is kept: path.damaged, path.damaged.2 to path.damaged.9. */
 #define DAMAGED_MAX  9
-#define DAMAGED_ROOM sizeof(".damaged.9")
+#define DAMAGED_ROOM sizeof(".embedded.9")
 
 struct state_keeper {
 	char path[PATH_MAX];
@@ -58,6 +58,10 @@ struct state_keeper {
 	bool armed;          /* the timer is set */
 	struct event *child_ends;
 	pid_t child; /* 0: none */
+	/* state_keeper_save: whom to tell, and whether the child that runs is the one for it. */
+	void (*asked_done)(void *arg);
+	void *asked_arg;
+	bool asked_runs;
 	bool killed; /* it took too long */
 	int64_t started_ms;
 	int64_t warned_ms; /* 0: not since the last good save */
@@ -69,7 +73,8 @@ static struct state_moment moment_of(const struct state_keeper *k)
 
 	return (struct state_moment){
 		.wall_ms = wall,
-		.table_ms = k->clock.now_ms ? wall : clock_ms(),
+		.table_ms =
+			k->clock.monotonic_ms ? k->clock.monotonic_ms(k->clock.arg) : clock_ms(),
 	};
 }
 
@@ -124,7 +129,7 @@ child_run(const struct state_keeper *k, const struct state_moment *now, pid_t pa
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	closefrom(STDERR_FILENO + 1);
-	_exit(state_file_write(k->path, k->table, now));
+	_exit(state_file_write(k->path, k->table, k->options.queues, now));
 }
 
 static pid_t child_start(struct state_keeper *k)
@@ -160,6 +165,21 @@ static int64_t child_may_take(const struct state_keeper *k)
 	return CHILD_MS + (int64_t)(circuit_table_count(k->table) / CIRCUITS_A_MS_MORE);
 }
 
+/* The save that was asked for is over, one way or the other. */
+static void asked_end(struct state_keeper *k, bool saved)
+{
+	void (*done)(void *arg) = k->asked_done;
+
+	if (!done)
+		return;
+	/* What is on disk must not be taken for what there is. */
+	if (!saved)
+		unlink(k->path);
+	k->asked_done = NULL;
+	k->asked_runs = false;
+	done(k->asked_arg);
+}
+
 static void save_start(struct state_keeper *k)
 {
 	uint64_t before = clock_ns(), after;
@@ -171,8 +191,10 @@ static void save_start(struct state_keeper *k)
 	if (child < 0) {
 		save_failed(k, strerror(errno));
 		arm(k, k->options.interval_ms);
+		asked_end(k, false);
 		return;
 	}
+	k->asked_runs = k->asked_done != NULL;
 	log_debug(k->log, "state_saving", "child=%ld fork_us=%lld", (long)child,
 		  (long long)((after - before) / 1000));
 	k->child = child;
@@ -199,7 +221,11 @@ static void child_ended(struct state_keeper *k, int status)
 	k->killed = false;
 	evtimer_del(k->timer);
 	k->armed = false;
-	if (k->changes != k->saved)
+	if (k->asked_runs)
+		asked_end(k, WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	if (k->asked_done && !k->child)
+		save_start(k);
+	else if (k->changes != k->saved)
 		arm(k, k->options.interval_ms);
 }
 
@@ -236,6 +262,19 @@ void state_keeper_changed(struct state_keeper *k)
 	k->changes++;
 	if (!k->armed && !k->child)
 		arm(k, k->options.interval_ms);
+}
+
+void state_keeper_save(struct state_keeper *k, void (*done)(void *arg), void *arg)
+{
+	k->asked_done = done;
+	k->asked_arg = arg;
+	k->asked_runs = false;
+	k->changes++;
+	if (k->child)
+		return;
+	evtimer_del(k->timer);
+	k->armed = false;
+	save_start(k);
 }
 
 /* --- start */
@@ -323,21 +362,21 @@ static int try_directory(struct state_keeper *k, char *why, size_t why_size)
 
 /* path.damaged, or the first of path.damaged.2 to .9 that is free: what was kept before stays.
  * With all of them taken the last one is replaced. */
-static void damaged_name(const struct state_keeper *k, char out[PATH_MAX])
+static void damaged_name(const struct state_keeper *k, const char *suffix, char out[PATH_MAX])
 {
 	struct stat st;
 
-	snprintf(out, PATH_MAX, "%.*s.damaged", (int)(PATH_MAX - DAMAGED_ROOM - 1), k->path);
+	snprintf(out, PATH_MAX, "%.*s.%s", (int)(PATH_MAX - DAMAGED_ROOM - 1), k->path, suffix);
 	for (int n = 2; n <= DAMAGED_MAX && lstat(out, &st) == 0; n++)
-		snprintf(out, PATH_MAX, "%.*s.damaged.%c", (int)(PATH_MAX - DAMAGED_ROOM - 1),
-			 k->path, '0' + n);
+		snprintf(out, PATH_MAX, "%.*s.%s.%c", (int)(PATH_MAX - DAMAGED_ROOM - 1), k->path,
+			 suffix, '0' + n);
 }
 
 static int keep_aside(struct state_keeper *k, const char *damage, char *why, size_t why_size)
 {
 	char name[PATH_MAX];
 
-	damaged_name(k, name);
+	damaged_name(k, "damaged", name);
 	if (rename(k->path, name) != 0) {
 		snprintf(why, why_size, "state_file %s is damaged and cannot be renamed to %s: %s",
 			 k->path, name, strerror(errno));
@@ -350,13 +389,33 @@ static int keep_aside(struct state_keeper *k, const char *damage, char *why, siz
 	return 0;
 }
 
+/* The circuits of an embedded store are none of Redis's, and not ours to overwrite. */
+static int keep_embedded(struct state_keeper *k, size_t circuits, char *why, size_t why_size)
+{
+	char name[PATH_MAX];
+
+	damaged_name(k, "embedded", name);
+	if (rename(k->path, name) != 0) {
+		snprintf(why, why_size,
+			 "state_file %s holds the circuits of a memory store and cannot be renamed "
+			 "to %s: %s",
+			 k->path, name, strerror(errno));
+		return -1;
+	}
+	log_warning(k->log, "state_of_memory",
+		    "file=%s circuits=%zu kept_as=%s hint=\"they are not taken into Redis\"",
+		    log_quote_text(k->path).text, circuits, log_quote_text(name).text);
+	return 0;
+}
+
 static int restore(struct state_keeper *k, char *why, size_t why_size)
 {
 	int64_t began = clock_ms();
 	struct state_moment now = moment_of(k);
 	struct state_file_report report;
 
-	switch (state_file_read(k->path, k->table, k->options.ttl_ms, &now, &report)) {
+	switch (state_file_read(k->path, k->table, k->options.queues, k->options.ttl_ms, &now,
+				&report)) {
 	case STATE_FILE_NONE:
 		return 0;
 	case STATE_FILE_DAMAGED:
@@ -366,10 +425,16 @@ static int restore(struct state_keeper *k, char *why, size_t why_size)
 	case STATE_FILE_READ:
 		break;
 	}
+	if (report.foreign && keep_embedded(k, report.foreign, why, why_size) != 0)
+		return -1;
 	log_write(k->log, report.dropped ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO, "state_restored",
 		  "file=%s circuits=%zu expired=%zu dropped=%zu took_ms=%lld",
-		  log_quote(k->path, strlen(k->path)).text, report.restored, report.expired,
-		  report.dropped, (long long)(clock_ms() - began));
+		  log_quote_text(k->path).text, report.restored, report.expired, report.dropped,
+		  (long long)(clock_ms() - began));
+	if (report.steps && !k->options.queues)
+		log_warning(k->log, "steps_dropped",
+			    "circuits=%zu reason=\"they wait for Redis, and store is memory\"",
+			    report.steps);
 	return 0;
 }
 
@@ -442,7 +507,7 @@ static int write_last(struct state_keeper *k, int64_t end_ms)
 	int status;
 
 	if (child < 0)
-		return state_file_write(k->path, k->table, &now);
+		return state_file_write(k->path, k->table, k->options.queues, &now);
 	k->child = child;
 	if (!child_wait(k, end_ms, &status)) {
 		kill(k->child, SIGKILL);
@@ -466,15 +531,18 @@ static void save_now(struct state_keeper *k, int64_t end_ms)
 	save_failed(k, strerror(rc));
 }
 
-void state_keeper_free(struct state_keeper *k, int64_t end_ms)
+bool state_keeper_free(struct state_keeper *k, int64_t end_ms)
 {
+	bool saved;
+
 	if (!k)
-		return;
+		return true;
 	if (!end_ms)
 		end_ms = clock_ms() + END_MS;
 	child_end_now(k, end_ms);
 	if (k->changes != k->saved)
 		save_now(k, end_ms);
+	saved = k->changes == k->saved;
 	if (k->timer)
 		event_free(k->timer);
 	if (k->child_ends)
@@ -482,4 +550,5 @@ void state_keeper_free(struct state_keeper *k, int64_t end_ms)
 	if (k->lock >= 0)
 		close(k->lock);
 	free(k);
+	return saved;
 }

@@ -12,6 +12,7 @@
 
 #include "store/store.h"
 
+struct circuit_queues;
 struct circuit_table;
 struct state_keeper;
 
@@ -24,6 +25,9 @@ struct state_keeper_options {
 	unsigned interval_ms; /* 0: STATE_KEEPER_INTERVAL_MS */
 	unsigned timeout_ms;  /* a child that takes longer is killed; 0: by the table's size */
 	unsigned lock_ms;     /* how long to wait for a breakerd that is about to end; 0: 5 s */
+	/* NULL: the table is an embedded store's. Else its steps are kept, and of the table what
+	 * belongs to them; empty at first, and outlives the keeper. */
+	struct circuit_queues *queues;
 };
 
 /*
@@ -31,7 +35,8 @@ struct state_keeper_options {
  * that is damaged becomes path.damaged (or .damaged.2 to .damaged.9: those kept before
  * stay); that is logged, and the table starts empty. Of a symbolic link, the file that it
  * leads to is written, also one that does not exist yet. Holds a lock on path.lock, so that
- * no two processes keep one file.
+ * no two processes keep one file. With queues, a file that holds the circuits of an
+ * embedded store is set aside in the same way, as path.embedded.
  *
  * NULL with one sentence in why (NUL-terminated, cut to why_size): the file cannot be read
  * or its directory not be written, another process has it, or memory ran out. `metrics`
@@ -47,10 +52,17 @@ struct state_keeper *state_keeper_new(const struct state_keeper_options *options
 void state_keeper_changed(struct state_keeper *k);
 
 /*
+ * Saves at once. done(arg) comes once, perhaps from inside the call: what there was at the time
+ * of the call is on disk, or it cannot be written, and then the file that was there is removed
+ * if at all possible. A call while another one is not done yet replaces it.
+ */
+void state_keeper_save(struct state_keeper *k, void (*done)(void *arg), void *arg);
+
+/*
  * Saves what is not saved, which blocks, until end_ms (monotonic; 0: 5 s from now) at the
  * latest, and ends. A save that takes longer is given up, which is logged: a disk that hangs
- * must not hold up a stop. The table is still there. NULL is allowed.
+ * must not hold up a stop. The table is still there. NULL is allowed. True if all is on disk.
  */
-void state_keeper_free(struct state_keeper *k, int64_t end_ms);
+bool state_keeper_free(struct state_keeper *k, int64_t end_ms);
 
 #endif

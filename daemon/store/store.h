@@ -171,4 +171,10 @@ struct store *store_fallback_new(struct event_base *base, struct store *main,
 				 const struct store_limits *limits, struct store_clock clock,
 				 struct metrics *metrics, struct log *log);
 
+/*
+ * Keeps what waits to be folded into main in a file from now on; s was made just now. What an
+ * earlier process left there waits again. 0; or -1 with one sentence in why, and s is as before.
+ */
+int store_fallback_keep(struct store *s, const char *path, char *why, size_t why_size);
+
 #endif

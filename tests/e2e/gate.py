@@ -1,8 +1,10 @@
 """A proxy between a daemon and its Redis that can be shut, and servers that misbehave in one
 way each."""
 
+import re
 import socket
 import threading
+import time
 
 from ports import free_port
 
@@ -50,13 +52,22 @@ class Gate:
                     far.close()
                     return
                 self._sockets |= {near, far}
-            for one, other in ((near, far), (far, near)):
-                threading.Thread(target=self._pump, args=(one, other), daemon=True).start()
+            for one, other, up in ((near, far, True), (far, near, False)):
+                threading.Thread(target=self._pump, args=(one, other, up), daemon=True).start()
 
-    def _pump(self, one, other):
+    def _passes(self, data, far, up):
+        """Whether what came goes on, up to the server or down; None: the connection ends."""
+        return True
+
+    def _pump(self, one, other, up):
+        far = other if up else one
         try:
             while data := one.recv(65536):
-                other.sendall(data)
+                passes = self._passes(data, far, up)
+                if passes is None:
+                    break
+                if passes:
+                    other.sendall(data)
         except OSError:
             pass
         for s in (one, other):
@@ -81,6 +92,38 @@ class Gate:
                 s.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
+
+
+class LossyGate(Gate):
+    """A gate that loses steps to be folded. lose(how, times): of the next `times` pieces with
+    steps "before" loses the piece, "after" only the answer, each with the connection; "hold" lets
+    the step through, "swallow" does not, and no answer comes ever again. `delay`: what the server says takes longer."""
+
+    STEP = re.compile(rb"\r\nw \d")
+
+    def __init__(self, upstream, delay=0.0):
+        super().__init__(upstream)
+        self.delay = delay
+        self.lost = 0
+        self._how, self._times = None, 0
+        self._mute = set()  # connections that carry no answers any more
+
+    def lose(self, how, times=1):
+        self._how, self._times = how, times
+        return self
+
+    def _passes(self, data, far, up):
+        if not up:
+            time.sleep(self.delay)
+            return True if far not in self._mute else None if self._how == "after" else False
+        if self._times and self.STEP.search(data):
+            self._times -= 1
+            self.lost += 1
+            if self._how == "before":
+                return None
+            self._mute.add(far)
+            return self._how != "swallow"
+        return True
 
 
 class Impostor:

@@ -63,6 +63,7 @@ def work(daemon):
     daemon.get("/v1/circuits/%zz")
     daemon.get("/nowhere")
     daemon.request("PUT", path(key))
+    daemon.request("BREW", path(key))
     daemon.request("BREW", "/healthz")
     daemon.head(path(key))
 
@@ -129,6 +130,7 @@ def test_counters_agree_with_the_requests(daemon, store):
     assert requests(circuit, "GET", 200) == 1
     assert requests(circuit, "HEAD", 200) == 1
     assert requests(circuit, "GET", 400) == 1
+    assert requests(circuit, "PUT", 405) == 1
     assert requests(circuit, "other", 405) == 1
     assert requests("/healthz", "other", 405) == 1
     assert requests(circuit + "/failure", "POST", 200) == 2

@@ -114,7 +114,7 @@ def test_a_damaged_file_is_kept_aside(start, state, damage):
         "flipped": sound.replace(b'"failureCount":1', b'"failureCount":3'),
         "empty": b"",
         "foreign": b"\x7fELF" + bytes(range(256)) * 100,
-        "later": sound.replace(b"breakerd-state 1", b"breakerd-state 2"),
+        "later": sound.replace(b"breakerd-state 1", b"breakerd-state 3"),
     }[damage]
     assert damaged != sound
     with open(state, "wb") as f:
@@ -124,7 +124,7 @@ def test_a_damaged_file_is_kept_aside(start, state, damage):
     assert listing(daemon) == []
     lines = [line for line in daemon.stderr().splitlines() if " warning " in line]
     assert len(lines) == 1 and "state_damaged" in lines[0] and ".damaged" in lines[0]
-    assert damage != "later" or "version is 2" in lines[0]
+    assert damage != "later" or "version is 3" in lines[0]
     with open(state + ".damaged", "rb") as f:
         assert f.read() == damaged
     assert files(state) == ["s.damaged", "s.lock"]
@@ -170,11 +170,13 @@ def test_permissions_are_checked_at_the_start(state):
     assert "Permission denied" in refused(state, BY_THE_MODES)
 
 
-def test_the_fallback_is_not_kept(start, state):
-    daemon = start(state_file=state, store=f"redis://127.0.0.1:{free_port()}")
-    assert daemon.post(path("a", "failure")).status == 200
+def test_with_errors_in_place_of_a_fallback_nothing_is_kept(start, state):
+    daemon = start(state_file=state, store=f"redis://127.0.0.1:{free_port()}",
+                   on_store_failure="error")
+    assert daemon.post(path("a", "failure")).status == 503
     daemon.stop()
     assert files(state) == []
+    assert "setting_unused" in daemon.stderr()
 
 
 def test_too_many_circuits_for_the_bound(start, state):

@@ -88,8 +88,8 @@ static void check_again(struct circuit_table *t)
 
 	FUZZ_CHECK(again);
 	snprintf(path, sizeof(path), "/dev/shm/fuzz-state-%d", (int)getpid());
-	FUZZ_CHECK(state_file_write(path, t, &now) == 0);
-	FUZZ_CHECK(state_file_read(path, again, TTL_MS, &now, &report) == STATE_FILE_READ);
+	FUZZ_CHECK(state_file_write(path, t, NULL, &now) == 0);
+	FUZZ_CHECK(state_file_read(path, again, NULL, TTL_MS, &now, &report) == STATE_FILE_READ);
 	FUZZ_CHECK(report.restored == circuit_table_count(t));
 	FUZZ_CHECK(report.expired == 0 && report.dropped == 0);
 	FUZZ_CHECK(circuit_table_count(again) == circuit_table_count(t));
@@ -108,8 +108,8 @@ static void check_unwritable(void)
 	memset(path, 'p', sizeof(path));
 	path[0] = '/';
 	path[PATH_MAX - 1] = '\0';
-	FUZZ_CHECK(state_file_write(path, t, &now) == ENAMETOOLONG);
-	FUZZ_CHECK(state_file_write("/proc/self/no-such", t, &now) != 0);
+	FUZZ_CHECK(state_file_write(path, t, NULL, &now) == ENAMETOOLONG);
+	FUZZ_CHECK(state_file_write("/proc/self/no-such", t, NULL, &now) != 0);
 	circuit_table_free(t);
 }
 
@@ -119,7 +119,7 @@ static void check_read(const char *path, bool ours)
 	struct state_file_report report;
 
 	FUZZ_CHECK(t);
-	switch (state_file_read(path, t, TTL_MS, &now, &report)) {
+	switch (state_file_read(path, t, NULL, TTL_MS, &now, &report)) {
 	case STATE_FILE_READ:
 		FUZZ_CHECK(circuit_table_count(t) == report.restored);
 		FUZZ_CHECK(report.restored <= BOUND);

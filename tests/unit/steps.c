@@ -312,7 +312,8 @@ static void replay(struct world *w, const struct batch *batch, int64_t now_ms, s
 static void read_member(struct world *w, const char *member, size_t len)
 {
 	w->member_len = 0;
-	if (breaker_member_decode(member ? member : "", len, &w->b) && member) {
+	breaker_none(&w->b);
+	if (member && breaker_member_decode(member, len, &w->b)) {
 		memcpy(w->member, member, len);
 		w->member_len = len;
 	}

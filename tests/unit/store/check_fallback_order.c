@@ -361,6 +361,31 @@ START_TEST(operations_in_doubt_are_counted)
 }
 END_TEST
 
+/* A reset that main has done, but did not answer: what follows here does not bring back the state
+ * that was seen before. */
+START_TEST(what_follows_a_reset_in_doubt_begins_at_nothing)
+{
+	struct circuit open = {.state = CIRCUIT_OPEN, .last_state_change = T0 - 5};
+	struct client c;
+
+	store_memory_put(scripted->circuits, "k", 1, &open);
+	submit(&c, "k", OP_GET);
+	until_answered(&c);
+	scripted->mood = LOSE;
+	submit(&c, "k", OP_RESET);
+	until_answered(&c);
+	store_memory_put(scripted->circuits, "k", 1, NULL);
+	scripted_set_up(false);
+	submit(&c, "k", OP_SUCCESS);
+	ck_assert_int_eq(c.result.circuit.state, CIRCUIT_CLOSED);
+	scripted->mood = ANSWER;
+	scripted_set_up(true);
+	until_folded();
+	ck_assert_int_eq(scripted_get("k").circuit.state, CIRCUIT_CLOSED);
+	ck_assert_int_eq(scripted_get("k").circuit.success_count, 1);
+}
+END_TEST
+
 /* Main refuses the step: a write behind it is refused with the same words, and what the step
  * holds can be read. */
 START_TEST(behind_a_step_that_main_refuses)
@@ -403,6 +428,7 @@ int main(void)
 	tcase_add_loop_test(tc, a_step_in_doubt_does_not_undo_a_reset_of_others, 0, 4);
 	tcase_add_test(tc, nothing_is_dropped_when_the_table_is_full);
 	tcase_add_test(tc, operations_in_doubt_are_counted);
+	tcase_add_test(tc, what_follows_a_reset_in_doubt_begins_at_nothing);
 	tcase_add_test(tc, behind_a_step_that_main_refuses);
 	suite_add_tcase(suite, tc);
 	return suite_run(suite);

@@ -71,14 +71,14 @@ static void put_in(const char *key, enum circuit_state state, int64_t age)
 
 static void save(void)
 {
-	ck_assert_int_eq(state_file_write(path, table, &saved_at), 0);
+	ck_assert_int_eq(state_file_write(path, table, NULL, &saved_at), 0);
 }
 
 static enum state_file_status load_at(const struct state_moment *now,
 				      struct state_file_report *report)
 {
 	renew(1000);
-	return state_file_read(path, table, TTL, now, report);
+	return state_file_read(path, table, NULL, TTL, now, report);
 }
 
 static struct state_file_report load(void)
@@ -276,7 +276,8 @@ START_TEST(many_circuits_fill_many_buffers)
 	}
 	save();
 	renew(MANY);
-	ck_assert_int_eq(state_file_read(path, table, TTL, &read_at, &report), STATE_FILE_READ);
+	ck_assert_int_eq(state_file_read(path, table, NULL, TTL, &read_at, &report),
+			 STATE_FILE_READ);
 	ck_assert_uint_eq(report.restored, MANY);
 	for (int i = 0; i < MANY; i++) {
 		snprintf(key, sizeof(key), "%*d", i % 250 + 6, i);
@@ -346,7 +347,8 @@ END_TEST
 
 START_TEST(another_version_is_named)
 {
-	assert_forged_damaged("breakerd-state 2\n", "its version is 2, and this breakerd reads 1");
+	assert_forged_damaged("breakerd-state 3\n",
+			      "its version is 3, and this breakerd reads 1 and 2");
 	assert_forged_damaged("breakerd-state 10\n", "its version is 10");
 	assert_forged_damaged("breakerd-state \n", "does not begin");
 	assert_forged_damaged("# an INI file\n", "does not begin");
@@ -443,7 +445,7 @@ START_TEST(a_clock_before_the_epoch_is_no_damage)
 	struct state_moment now = {.wall_ms = 5, .table_ms = 1000};
 
 	put("k", 1, (struct circuit){0}, saved_at.table_ms - 1);
-	ck_assert_int_eq(state_file_write(path, table, &now), 0);
+	ck_assert_int_eq(state_file_write(path, table, NULL, &now), 0);
 	ck_assert_int_eq(load_at(&now, &(struct state_file_report){0}), STATE_FILE_READ);
 }
 END_TEST
@@ -468,7 +470,8 @@ START_TEST(the_least_recently_written_closed_ones_make_room)
 	put_in("half", CIRCUIT_HALF_OPEN, 0);
 	save();
 	renew(4);
-	ck_assert_int_eq(state_file_read(path, table, TTL, &read_at, &report), STATE_FILE_READ);
+	ck_assert_int_eq(state_file_read(path, table, NULL, TTL, &read_at, &report),
+			 STATE_FILE_READ);
 	ck_assert_uint_eq(report.restored, 4);
 	ck_assert_uint_eq(report.dropped, 6);
 	ck_assert_ptr_nonnull(find("open"));
@@ -476,7 +479,8 @@ START_TEST(the_least_recently_written_closed_ones_make_room)
 	ck_assert_ptr_nonnull(find("1"));
 	ck_assert_ptr_nonnull(find("2"));
 	renew(1);
-	ck_assert_int_eq(state_file_read(path, table, TTL, &read_at, &report), STATE_FILE_READ);
+	ck_assert_int_eq(state_file_read(path, table, NULL, TTL, &read_at, &report),
+			 STATE_FILE_READ);
 	ck_assert_uint_eq(report.restored, 1);
 	ck_assert_uint_eq(report.dropped, 9);
 	ck_assert_ptr_nonnull(find("open"));
@@ -527,9 +531,9 @@ START_TEST(what_is_no_file_is_an_error)
 	rmdir(path);
 	ck_assert_int_eq(mkfifo(path, 0600), 0);
 	ck_assert_int_eq(load_at(&read_at, &report), STATE_FILE_FAILED);
-	ck_assert_int_eq(state_file_read("/dev/null", table, TTL, &read_at, &report),
+	ck_assert_int_eq(state_file_read("/dev/null", table, NULL, TTL, &read_at, &report),
 			 STATE_FILE_FAILED);
-	ck_assert_int_eq(state_file_read("/dev/null/x", table, TTL, &read_at, &report),
+	ck_assert_int_eq(state_file_read("/dev/null/x", table, NULL, TTL, &read_at, &report),
 			 STATE_FILE_FAILED);
 }
 END_TEST
@@ -551,13 +555,13 @@ START_TEST(a_write_that_fails_leaves_the_old_file)
 	getrlimit(RLIMIT_FSIZE, &limit);
 	limit.rlim_cur = 300000;
 	setrlimit(RLIMIT_FSIZE, &limit);
-	ck_assert_int_eq(state_file_write(path, table, &saved_at), EFBIG);
+	ck_assert_int_eq(state_file_write(path, table, NULL, &saved_at), EFBIG);
 	limit.rlim_cur = RLIM_INFINITY;
 	setrlimit(RLIMIT_FSIZE, &limit);
 	snprintf(tmp, sizeof(tmp), "%s.tmp", path);
 	ck_assert_int_eq(access(tmp, F_OK), -1);
 	ck_assert_uint_eq(load().restored, 1);
-	ck_assert_int_eq(state_file_write("/nonexistent/x", table, &saved_at), ENOENT);
+	ck_assert_int_eq(state_file_write("/nonexistent/x", table, NULL, &saved_at), ENOENT);
 }
 END_TEST
 
