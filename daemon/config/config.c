@@ -219,8 +219,9 @@ static void warn_unused(struct log *log, const char *name, const char *why)
 static void warn_of_idle_settings(const struct config *config, struct log *log)
 {
 	if (*config->state_file && config->store_is_redis && !config->store_failure_local)
-		warn_unused(log, "state_file",
-			    "on Redis it keeps what waits for Redis, and on_store_failure is error");
+		warn_unused(
+			log, "state_file",
+			"on Redis it keeps what waits for Redis, and on_store_failure is error");
 	if (*config->redis_password_file && !config->store_is_redis)
 		warn_unused(log, "redis_password_file", "store is memory");
 	/* The default is in whatever --print-config printed. */
