@@ -197,7 +197,7 @@ static int open_parts(struct app *app)
 	if (open_store(app) != 0)
 		return -1;
 	app->systemd = systemd_new(app->base);
-	app->api = api_new(app->store, &access, app->metrics, &app->log);
+	app->api = api_new(app->store, &access, &app->config->policies, app->metrics, &app->log);
 	app->lag = loop_lag_new(app->base, &app->metrics->loop_lag);
 	if (!app->api || !app->systemd || !app->lag)
 		return start_failed(app, "out of memory");
@@ -277,7 +277,7 @@ static void apply(struct app *app, struct config *next)
 	app->log.level = next->log_level;
 	store_reconfigure(app->store, &store_limits);
 	http_reconfigure(app->http, &http_limits);
-	api_reconfigure(app->api, &access);
+	api_reconfigure(app->api, &access, &next->policies);
 	show_limits(app->metrics, next);
 }
 

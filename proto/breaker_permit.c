@@ -1,11 +1,10 @@
 /*
  * The text of a permit: a letter for its kind, what belongs to that kind, ".", and the checksum in
- * ten hexadecimal digits. Decoding encodes again: there is one spelling.
+ * ten hexadecimal digits. There is one spelling of each.
  */
 #include "proto/breaker_permit.h"
 
-#include "proto/number.h"
-
+#include <endian.h>
 #include <string.h>
 
 static const char letters[] = {
@@ -14,72 +13,126 @@ static const char letters[] = {
 	[BREAKER_PERMIT_OBSERVED] = 'o', [BREAKER_PERMIT_OVERRIDDEN] = 'f',
 };
 
-/* FNV-1a, 64 bits. */
-static uint64_t hash(uint64_t h, const char *p, size_t len)
+static uint64_t mix(uint64_t h, uint64_t block)
 {
-	for (size_t i = 0; i < len; i++)
-		h = (h ^ (unsigned char)p[i]) * UINT64_C(0x100000001b3);
-	return h;
+	h = (h ^ block) * UINT64_C(0x9e3779b97f4a7c15);
+	return h ^ h >> 32;
 }
 
-static uint64_t checksum(const char *key, size_t key_len, const char *text, size_t len)
+/* 40 bits of what the permit says and whom it is for: eight bytes of the key at a time, and the
+ * last ones with their number above them. */
+static uint64_t checksum(const struct breaker_permit *permit, const char *key, size_t len)
 {
-	uint64_t h = hash(UINT64_C(0xcbf29ce484222325), text, len);
+	uint64_t h = mix((uint64_t)permit->kind << 32 | permit->id, (uint64_t)permit->since_ms);
+	uint64_t block;
 
-	/* A permit's own text has no NUL. */
-	h = hash(hash(h, "", 1), key, key_len);
-	h ^= h >> 32;
-	h *= UINT64_C(0x9e3779b97f4a7c15);
-	return h >> 24;
+	for (; len >= sizeof(block); len -= sizeof(block), key += sizeof(block)) {
+		memcpy(&block, key, sizeof(block));
+		h = mix(h, le64toh(block));
+	}
+	block = (uint64_t)len << 56;
+	for (; len > 0; len--)
+		block ^= (uint64_t)(unsigned char)key[len - 1] << (8 * (len - 1));
+	return mix(mix(h, block), 0) >> 24;
+}
+
+/* Writes sixteen bytes, of which the first `digits` are the number: the rest is written over by
+ * what comes next. Eight digits are made at a time: each byte gets a nibble, then its character;
+ * those over 9 are 39 further on. */
+static char *put_hex(char *to, uint64_t n, unsigned digits)
+{
+	n <<= 64 - 4 * digits;
+	for (int half = 0; half < 2; half++) {
+		uint64_t x = half ? n & 0xFFFFFFFF : n >> 32;
+
+		x = (x << 16 | x) & UINT64_C(0x0000FFFF0000FFFF);
+		x = (x << 8 | x) & UINT64_C(0x00FF00FF00FF00FF);
+		x = (x << 4 | x) & UINT64_C(0x0F0F0F0F0F0F0F0F);
+		x += UINT64_C(0x3030303030303030) +
+		     ((x + UINT64_C(0x0606060606060606)) >> 4 & UINT64_C(0x0101010101010101)) * 39;
+		x = htobe64(x);
+		memcpy(to + 8 * half, &x, sizeof(x));
+	}
+	return to + digits;
+}
+
+/* A kind, a stamp, an id, a dot, and the sixteen bytes of the checksum. */
+_Static_assert(1 + 14 + 6 + 1 + 16 < BREAKER_PERMIT_MAX, "put_hex has room");
+
+static bool has_since(enum breaker_permit_kind kind)
+{
+	return kind == BREAKER_PERMIT_CLOSED || kind == BREAKER_PERMIT_PROBE;
 }
 
 size_t breaker_permit_encode(char buf[BREAKER_PERMIT_MAX], const struct breaker_permit *permit,
 			     const char *key, size_t key_len)
 {
+	struct breaker_permit said = {.kind = permit->kind};
 	char *to = buf;
 
 	*to++ = letters[permit->kind];
-	if (permit->kind == BREAKER_PERMIT_CLOSED || permit->kind == BREAKER_PERMIT_PROBE)
-		to = number_put_hex(to, (uint64_t)permit->since_ms, 14);
-	if (permit->kind == BREAKER_PERMIT_PROBE)
-		to = number_put_hex(to, permit->id, 6);
+	if (has_since(permit->kind)) {
+		said.since_ms = permit->since_ms;
+		to = put_hex(to, (uint64_t)permit->since_ms, 14);
+	}
+	if (permit->kind == BREAKER_PERMIT_PROBE) {
+		said.id = permit->id;
+		to = put_hex(to, permit->id, 6);
+	}
 	*to = '.';
-	to = number_put_hex(to + 1, checksum(key, key_len, buf, (size_t)(to - buf)), 10);
+	to = put_hex(to + 1, checksum(&said, key, key_len), 10);
 	*to = '\0';
 	return (size_t)(to - buf);
 }
 
-static uint64_t read_hex(const char *p, unsigned digits)
+/* The digit's value and 1 above it; 0: none. */
+static const unsigned char hex_digits[256] = {
+	['0'] = 1,  ['1'] = 2,  ['2'] = 3,  ['3'] = 4,  ['4'] = 5,  ['5'] = 6,
+	['6'] = 7,  ['7'] = 8,  ['8'] = 9,  ['9'] = 10, ['a'] = 11, ['b'] = 12,
+	['c'] = 13, ['d'] = 14, ['e'] = 15, ['f'] = 16,
+};
+
+static bool take_hex(const char **p, const char *end, unsigned digits, uint64_t *out)
 {
+	const unsigned char *digit = (const unsigned char *)*p;
 	uint64_t n = 0;
 
-	/* What is no digit does not survive the comparison with the permit encoded again. */
-	for (; digits > 0; digits--, p++)
-		n = n * 16 + (uint64_t)(*p <= '9' ? *p - '0' : *p - 'a' + 10) % 16;
-	return n;
+	if ((size_t)(end - *p) < digits)
+		return false;
+	*p += digits;
+	for (; digits > 0; digits--) {
+		unsigned value = hex_digits[*digit++];
+
+		if (value == 0)
+			return false;
+		n = n << 4 | (value - 1);
+	}
+	*out = n;
+	return true;
 }
 
 bool breaker_permit_decode(const char *text, size_t len, const char *key, size_t key_len,
 			   struct breaker_permit *permit)
 {
-	char again[BREAKER_PERMIT_MAX];
-	struct breaker_permit p = {0};
-	const char *letter;
+	const char *p = text + 1, *end = text + len, *letter;
+	struct breaker_permit read = {0};
+	uint64_t since = 0, id = 0;
+	char sum[16];
 
-	if (len < 1 || len >= BREAKER_PERMIT_MAX)
+	letter = len ? memchr(letters + 1, text[0], sizeof(letters) - 1) : NULL;
+	if (!letter)
 		return false;
-	letter = memchr(letters, text[0], sizeof(letters));
-	if (!letter || letter == letters)
+	read.kind = (enum breaker_permit_kind)(letter - letters);
+	if (has_since(read.kind) &&
+	    (!take_hex(&p, end, 14, &since) || since > (uint64_t)CIRCUIT_INT_MAX))
 		return false;
-	p.kind = (enum breaker_permit_kind)(letter - letters);
-	if ((p.kind == BREAKER_PERMIT_CLOSED && len >= 15) ||
-	    (p.kind == BREAKER_PERMIT_PROBE && len >= 21)) {
-		p.since_ms = (int64_t)(read_hex(text + 1, 14) & (uint64_t)CIRCUIT_INT_MAX);
-		if (p.kind == BREAKER_PERMIT_PROBE)
-			p.id = (uint32_t)read_hex(text + 15, 6);
-	}
-	if (breaker_permit_encode(again, &p, key, key_len) != len || memcmp(again, text, len) != 0)
+	if (read.kind == BREAKER_PERMIT_PROBE && !take_hex(&p, end, 6, &id))
 		return false;
-	*permit = p;
+	read.since_ms = (int64_t)since;
+	read.id = (uint32_t)id;
+	put_hex(sum, checksum(&read, key, key_len), 10);
+	if (end - p != 11 || *p != '.' || memcmp(p + 1, sum, 10) != 0)
+		return false;
+	*permit = read;
 	return true;
 }

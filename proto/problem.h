@@ -19,6 +19,8 @@
 	X(BODY_TOO_LARGE, "body_too_large", 413, "Request body too large")                         \
 	X(MISDIRECTED_REQUEST, "misdirected_request", 421, "Host is none of ours")                 \
 	X(INVALID_STATE, "invalid_state", 422, "No such circuit state")                            \
+	X(INVALID_OUTCOME, "invalid_outcome", 422, "No such outcome")                              \
+	X(INVALID_PERMIT, "invalid_permit", 422, "Not a permit of this circuit")                   \
 	X(STORE_ERROR, "store_error", 502, "The store answered with an error")                     \
 	X(STORE_UNAVAILABLE, "store_unavailable", 503, "The store is away")                        \
 	X(STORE_FULL, "store_full", 503, "The store is full")                                      \

@@ -28,7 +28,10 @@ static const struct route routes[API_ROUTE_COUNT] = {
 	[ROUTE_SUCCESS] = {true, POST, api_success},
 	[ROUTE_FAILURE] = {true, POST, api_failure},
 	[ROUTE_TRANSITION] = {true, POST, api_transition},
+	[ROUTE_ACQUIRE] = {true, POST, api_acquire},
+	[ROUTE_REPORT] = {true, POST, api_report},
 	[ROUTE_CIRCUITS] = {false, GET, api_circuits},
+	[ROUTE_POLICIES] = {false, GET, api_policies},
 	[ROUTE_HEALTHZ] = {false, GET, api_healthz},
 	[ROUTE_READYZ] = {false, GET, api_readyz},
 	[ROUTE_METRICS] = {false, GET, api_metrics},
@@ -138,8 +141,8 @@ void api_handle(void *arg, struct http_request *rq)
 			   "No such route; GET / lists them. A '/' inside a key is written %2F.");
 }
 
-struct api *api_new(struct store *store, const struct api_access *access, struct metrics *metrics,
-		    struct log *log)
+struct api *api_new(struct store *store, const struct api_access *access,
+		    const struct policy_set *policies, struct metrics *metrics, struct log *log)
 {
 	struct api *api = calloc(1, sizeof(*api));
 
@@ -147,17 +150,21 @@ struct api *api_new(struct store *store, const struct api_access *access, struct
 		return NULL;
 	api->store = store;
 	api->access = *access;
+	api->policies = policies;
 	api->metrics = metrics;
 	metrics->routes = (struct metrics_label){api_route_name, API_ROUTE_COUNT};
 	store_count_init(metrics);
+	api_decisions_init(api);
 	api->log = log;
 	TAILQ_INIT(&api->waiting);
 	return api;
 }
 
-void api_reconfigure(struct api *api, const struct api_access *access)
+void api_reconfigure(struct api *api, const struct api_access *access,
+		     const struct policy_set *policies)
 {
 	api->access = *access;
+	api->policies = policies;
 }
 
 void api_abort(struct api *api)

@@ -7,15 +7,17 @@
 #include "api/access.h"
 #include "base/metrics.h"
 #include "http/http.h"
+#include "proto/policy_set.h"
 #include "store/store.h"
 
 struct api;
 
-/* NULL when out of memory. All but `access` must outlive it. */
-struct api *api_new(struct store *store, const struct api_access *access, struct metrics *metrics,
-		    struct log *log);
+/* NULL when out of memory. All but `access` must outlive it, `policies` until api_reconfigure. */
+struct api *api_new(struct store *store, const struct api_access *access,
+		    const struct policy_set *policies, struct metrics *metrics, struct log *log);
 
-void api_reconfigure(struct api *api, const struct api_access *access);
+void api_reconfigure(struct api *api, const struct api_access *access,
+		     const struct policy_set *policies);
 
 /* An http_handler_fn; arg is the api. */
 void api_handle(void *api, struct http_request *request);

@@ -2,19 +2,6 @@
 #include "api/private.h"
 #include "proto/circuit_json.h"
 
-static void note_transition(struct api *api, const struct http_request *rq, const struct ask *ask,
-			    const struct store_result *result)
-{
-	api->metrics->transitions[result->was][result->circuit.state]++;
-	if (result->was == result->circuit.state ||
-	    !log_allows(api->log, &api->changes, LOG_LEVEL_INFO, "state_change"))
-		return;
-	log_info(api->log, "state_change", "key=%s from=%s to=%s by=%s",
-		 log_quote(ask->store.key, ask->store.key_len).text,
-		 circuit_state_name(result->was), circuit_state_name(result->circuit.state),
-		 http_request_peer(rq));
-}
-
 /* 200 with the snapshot; 204 for a reset. */
 static void answer_circuit(struct api *api, struct http_request *rq, const struct ask *ask,
 			   const struct store_result *result, uint64_t now_ns)
@@ -32,7 +19,7 @@ static void answer_circuit(struct api *api, struct http_request *rq, const struc
 	};
 
 	if (ask->store.op.verb == CIRCUIT_TRANSITION)
-		note_transition(api, rq, ask, result);
+		api_note_transition(api, rq, ask, result, NULL);
 	if (ask->store.op.verb == CIRCUIT_RESET) {
 		reply.status = 204;
 		reply.content_type = NULL;

@@ -51,10 +51,11 @@ static const char *read_cursor(const char *value, size_t len, struct store_query
 }
 
 /* NULL, or what is wrong with the value. */
-static const char *read_parameter(enum parameter which, const char *value, size_t len,
-				  struct store_query *query)
+static const char *read_parameter(void *arg, unsigned which, const char *value, size_t len)
 {
-	switch (which) {
+	struct store_query *query = arg;
+
+	switch ((enum parameter)which) {
 	case PARAMETER_STATE:
 		query->has_state = circuit_state_parse(value, len, &query->state);
 		return query->has_state ? NULL : "`state` is one of closed, open, half-open.";
@@ -72,74 +73,21 @@ static const char *read_parameter(enum parameter which, const char *value, size_
 	}
 }
 
-static enum parameter parameter_find(const char *name, size_t len)
-{
-	int i;
-
-	for (i = 0; i < PARAMETERS; i++) {
-		if (strlen(parameter_names[i]) == len && memcmp(parameter_names[i], name, len) == 0)
-			break;
-	}
-	return (enum parameter)i;
-}
-
 /*
  * Reads the query of a listing (NULL: none) into *query, which is zeroed. False with a sentence
  * for the client in why.
  */
 static bool query_decode(const char *text, struct store_query *query, char *why, size_t why_size)
 {
-	bool seen[PARAMETERS] = {false};
-	char value[STORE_CURSOR_MAX];
-	const char *end;
+	static const struct api_query parameters = {
+		.names = parameter_names,
+		.count = PARAMETERS,
+		.takes = "a listing takes state, prefix, limit and cursor",
+		.read = read_parameter,
+	};
 
 	query->limit = LIMIT_DEFAULT;
-	for (; text && *text; text = *end ? end + 1 : end) {
-		const char *equals, *wrong;
-		enum parameter which;
-		char name[16];
-		long name_len, len;
-
-		end = text + strcspn(text, "&");
-		equals = memchr(text, '=', (size_t)(end - text));
-		if (!equals) {
-			snprintf(why, why_size,
-				 "\"%.*s\" is no query parameter: one is written name=value, and "
-				 "they are separated by one '&'.",
-				 (int)(end - text > 40 ? 40 : end - text), text);
-			return false;
-		}
-		name_len = percent_decode(text, (size_t)(equals - text), name, sizeof(name), true);
-		which = name_len < 0 ? PARAMETERS : parameter_find(name, (size_t)name_len);
-		if (which == PARAMETERS) {
-			snprintf(why, why_size,
-				 "Unknown query parameter \"%.*s\": a listing takes "
-				 "state, prefix, limit and cursor.",
-				 (int)(equals - text > 40 ? 40 : equals - text), text);
-			return false;
-		}
-		if (seen[which]) {
-			snprintf(why, why_size, "`%s` is given twice.", parameter_names[which]);
-			return false;
-		}
-		seen[which] = true;
-		len = percent_decode(equals + 1, (size_t)(end - equals - 1), value, sizeof(value),
-				     true);
-		if (len < 0) {
-			snprintf(why, why_size,
-				 len == PERCENT_BROKEN
-					 ? "`%s` has a '%%' without two hexadecimal digits."
-					 : "`%s` is too long.",
-				 parameter_names[which]);
-			return false;
-		}
-		wrong = read_parameter(which, value, (size_t)len, query);
-		if (wrong) {
-			snprintf(why, why_size, "%s", wrong);
-			return false;
-		}
-	}
-	return true;
+	return api_read_query(&parameters, text, query, why, why_size);
 }
 
 /* A key as a JSON string: valid UTF-8 without control characters, so that two characters

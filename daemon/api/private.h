@@ -1,8 +1,8 @@
 /*
  * What the files of api share; nobody else includes this. Each uses those above it:
- * reply.c: answers that are the same everywhere; ask.c: requests that go to the store;
- * circuits.c, listing.c, pages.c: the resources; api.c: the table of routes, and what every request
- * passes.
+ * reply.c: answers that are the same everywhere; query.c: reading queries; ask.c: requests that go
+ * to the store; change.c: changes of state; circuits.c, decisions.c, listing.c, policies.c,
+ * pages.c: the resources; api.c: the table of routes, and what every request passes.
  *
  * A new route: a row in API_ROUTES (route.h), one in the table of api.c, a handler here.
  */
@@ -27,10 +27,14 @@ TAILQ_HEAD(waiting_list, waiting);
 struct api {
 	struct store *store;
 	struct api_access access;
+	const struct policy_set *policies;
 	struct metrics *metrics;
 	struct log *log;
 	struct log_limit changes;    /* circuits may be many, and flap */
 	struct waiting_list waiting; /* for the store */
+	/* decisions.c */
+	uint16_t reporter; /* this daemon's number, for min_reporters */
+	uint64_t random;   /* the generator's state */
 };
 
 /* Where a request goes. */
@@ -71,6 +75,23 @@ void api_refuse(struct http_request *rq, enum api_route route, enum problem prob
 /* False, and the request is refused, if it has a query: for routes that take none. */
 bool api_takes_no_query(struct http_request *rq, enum api_route route);
 
+/* --- query.c -------------------------------------------------------------------------- */
+
+#define API_QUERY_MAX 8
+
+/* The parameters that a route takes. */
+struct api_query {
+	const char *const *names;
+	unsigned count;    /* at most API_QUERY_MAX */
+	const char *takes; /* "a listing takes state, prefix, limit and cursor" */
+	/* Takes the value of names[which], decoded. NULL, or a sentence: what is wrong with it. */
+	const char *(*read)(void *arg, unsigned which, const char *value, size_t len);
+};
+
+/* Reads a query (NULL: none). False with a sentence for the client in why. */
+bool api_read_query(const struct api_query *query, const char *text, void *arg, char *why,
+		    size_t why_size);
+
 /* --- ask.c ---------------------------------------------------------------------------- */
 
 struct ask;
@@ -84,6 +105,7 @@ struct ask {
 	enum api_route route;
 	unsigned operation; /* a verb, or STORE_OPERATION_LIST */
 	struct store_request store;
+	enum breaker_outcome outcome; /* of a report */
 	api_answer_fn *answer;
 	bool answers_errors; /* `answer` takes results that are errors, too */
 };
@@ -96,13 +118,26 @@ void api_ask(struct api *api, struct http_request *rq, const struct ask *ask,
 /* Ends every request that waits for the store. */
 void api_ask_abort(struct api *api);
 
-/* --- circuits.c, listing.c, pages.c --------------------------------------------------- */
+/* --- change.c ------------------------------------------------------------------------- */
+
+/* Counts a transition that was applied, and logs it if the state is another one now. `why`: what
+ * led to it; NULL: the client wanted it. */
+void api_note_transition(struct api *api, const struct http_request *rq, const struct ask *ask,
+			 const struct store_result *result, const char *why);
+
+/* --- circuits.c, decisions.c, listing.c, policies.c, pages.c -------------------------- */
+
+/* Names the labels of its metrics, and draws this daemon's number. */
+void api_decisions_init(struct api *api);
 
 api_handler_fn api_circuit; /* getState, reset */
 api_handler_fn api_success;
 api_handler_fn api_failure;
 api_handler_fn api_transition;
+api_handler_fn api_acquire;
+api_handler_fn api_report;
 api_handler_fn api_circuits;
+api_handler_fn api_policies;
 api_handler_fn api_index;
 api_handler_fn api_healthz;
 api_handler_fn api_readyz;

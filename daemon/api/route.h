@@ -11,7 +11,10 @@
 	X(SUCCESS, "/v1/circuits/{key}/success")                                                   \
 	X(FAILURE, "/v1/circuits/{key}/failure")                                                   \
 	X(TRANSITION, "/v1/circuits/{key}/transition")                                             \
+	X(ACQUIRE, "/v1/circuits/{key}/acquire")                                                   \
+	X(REPORT, "/v1/circuits/{key}/report")                                                     \
 	X(CIRCUITS, "/v1/circuits")                                                                \
+	X(POLICIES, "/v1/policies")                                                                \
 	X(HEALTHZ, "/healthz")                                                                     \
 	X(READYZ, "/readyz")                                                                       \
 	X(METRICS, "/metrics")                                                                     \

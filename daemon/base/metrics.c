@@ -177,6 +177,24 @@ static void emit_circuits(struct writer *w, const struct metrics *m)
 			     circuit_state_name((enum circuit_state)to), m->transitions[from][to]);
 }
 
+static void emit_decisions(struct writer *w, const struct metrics *m)
+{
+	emit_head(w, "breakerd_decisions_total", "counter",
+		  "Answers to acquire, by the reason given.");
+	for (unsigned r = 0; r < m->decision_reasons.count; r++)
+		emit(w, "breakerd_decisions_total{reason=\"%s\"} %" PRIu64 "\n",
+		     m->decision_reasons.name(r), m->decisions[r]);
+
+	emit_head(w, "breakerd_reports_total", "counter",
+		  "Reports answered, by outcome and what became of them.");
+	for (unsigned o = 0; o < m->report_outcomes.count; o++)
+		for (unsigned r = 0; r < m->report_results.count; r++)
+			emit(w,
+			     "breakerd_reports_total{outcome=\"%s\",result=\"%s\"} %" PRIu64 "\n",
+			     m->report_outcomes.name(o), m->report_results.name(r),
+			     m->reports[o][r]);
+}
+
 static void emit_http(struct writer *w, const struct metrics *m)
 {
 	emit_head(w, "breakerd_http_requests_total", "counter", "HTTP requests answered.");
@@ -340,6 +358,7 @@ int metrics_write(const struct metrics *m, struct evbuffer *out)
 #undef X
 	emit_link(&w, m);
 	emit_circuits(&w, m);
+	emit_decisions(&w, m);
 	emit_store(&w, m);
 	emit_http(&w, m);
 	emit_process_stat(&w);

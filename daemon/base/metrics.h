@@ -80,6 +80,9 @@ struct metrics_label {
 #define METRICS_OPERATIONS     16
 #define METRICS_RESULTS        8
 #define METRICS_REDIS_FAILURES 16
+#define METRICS_DECISIONS      8
+#define METRICS_OUTCOMES       4
+#define METRICS_REPORTS        8
 
 /* Upper bounds in microseconds stand in metrics.c; the last bucket is +Inf. */
 #define METRICS_BUCKETS 18
@@ -129,6 +132,12 @@ struct metrics {
 	struct metrics_label result_names;
 	uint64_t operations[METRICS_OPERATIONS][METRICS_RESULTS];
 	struct metrics_histogram operation_seconds[METRICS_OPERATIONS];
+
+	struct metrics_label decision_reasons; /* of acquire */
+	uint64_t decisions[METRICS_DECISIONS];
+	struct metrics_label report_outcomes;
+	struct metrics_label report_results;
+	uint64_t reports[METRICS_OUTCOMES][METRICS_REPORTS];
 
 	struct metrics_label routes;  /* value 0: a path that is no route */
 	struct metrics_label methods; /* the last value: any other method */

@@ -8,8 +8,10 @@
 
 #include "base/keytable.h"
 #include "base/later.h"
+#include "proto/breaker_member.h"
 #include "proto/circuit_script.h"
 
+#include <event2/buffer.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,7 +32,7 @@ struct write_queue {
 
 struct redis_write {
 	struct redis_op base;
-	struct circuit_op what;
+	struct circuit_op what; /* while it waits, its call is kept (store_keep_call) */
 	struct write_queue *circuit;
 	struct redis_call *call; /* NULL: it waits */
 	size_t index;            /* in the call */
@@ -39,13 +41,14 @@ struct redis_write {
 
 struct call_op {
 	struct redis_write *write; /* NULL: nobody waits for it any more */
-	struct circuit_op what;
+	struct circuit_op what;    /* its call is kept */
 };
 
 struct call_part {
 	struct write_queue *circuit;
 	size_t first;
 	size_t count;
+	bool decides; /* one of its operations is acquire or report */
 };
 
 struct redis_call {
@@ -54,6 +57,8 @@ struct redis_call {
 	bool whole; /* with the script, not its hash */
 	size_t part_count;
 	size_t op_count;
+	struct evbuffer
+		*tokens; /* the operations of parts that decide, until it is sent; or NULL */
 	struct call_part parts[CALL_CIRCUITS];
 	char letters[CALL_OPS];
 	struct call_op ops[];
@@ -123,6 +128,7 @@ static void fail_waiting(struct redis_store *r, struct write_queue *q, const cha
 	q->under_way = true; /* nobody else settles it meanwhile */
 	while ((write = TAILQ_FIRST(&q->waiting)) != NULL) {
 		TAILQ_REMOVE(&q->waiting, write, entry);
+		store_drop_call(&write->what);
 		write_fail(write, STORE_UNAVAILABLE, why);
 	}
 	q->under_way = under_way;
@@ -155,24 +161,40 @@ static void part_answer(struct redis_call *call, const struct call_part *part,
 {
 	struct circuit c = answer->circuit;
 	bool exists = answer->exists;
+	struct breaker b;
 
 	if (answer->stored != CIRCUIT_STORED_SOUND)
 		redis_store_corrupt(call->r, keynode_key(&part->circuit->node),
 				    part->circuit->node.key_len, answer->stored);
+	breaker_none(&b);
+	if (answer->member)
+		breaker_member_decode(answer->member, answer->member_len, &b);
+	if (!exists)
+		circuit_absent(&c, answer->now_ms);
 	for (size_t i = part->first; i < part->first + part->count; i++) {
 		struct redis_write *write = call_take(call, i);
 		struct store_result result;
-		enum circuit_effect effect;
 
 		store_refuse(&result, STORE_OK, NULL);
-		result.was = exists ? c.state : CIRCUIT_CLOSED;
-		effect = circuit_apply(&c, exists, &call->ops[i].what, answer->now_ms);
-		if (effect == CIRCUIT_CONFLICT)
+		result.was = c.state;
+		switch (breaker_run(&c, exists, &b, &call->ops[i].what, answer->now_ms,
+				    &result.decision)) {
+		case CIRCUIT_READ:
+			break;
+		case CIRCUIT_CONFLICT:
 			result.status = STORE_CONFLICT;
-		else
-			exists = effect == CIRCUIT_WRITTEN;
+			break;
+		case CIRCUIT_REMOVED:
+			exists = false;
+			break;
+		case CIRCUIT_WRITTEN:
+			exists = true;
+			break;
+		}
 		result.absent = !exists;
 		result.circuit = c;
+		if (call->ops[i].what.call)
+			result.breaker = &b;
 		if (write)
 			redis_op_finish(&write->base, &result);
 	}
@@ -187,13 +209,22 @@ static void part_end(struct redis_call *call, const struct call_part *part)
 	queue_settle(call->r, part->circuit);
 }
 
+static void call_free(struct redis_call *call)
+{
+	for (size_t i = 0; i < call->op_count; i++)
+		store_drop_call(&call->ops[i].what);
+	if (call->tokens)
+		evbuffer_free(call->tokens);
+	free(call);
+}
+
 static void call_fail(struct redis_call *call, enum store_status status, const char *message)
 {
 	for (size_t i = 0; i < call->part_count; i++) {
 		part_fail(call, &call->parts[i], status, message);
 		part_end(call, &call->parts[i]);
 	}
-	free(call);
+	call_free(call);
 }
 
 static struct redis_call *call_new(struct redis_store *r, size_t op_count)
@@ -206,31 +237,36 @@ static struct redis_call *call_new(struct redis_store *r, size_t op_count)
 	call->whole = false;
 	call->part_count = 0;
 	call->op_count = 0;
+	call->tokens = NULL;
 	return call;
 }
 
-static void call_add_op(struct redis_call *call, struct redis_write *write,
-			const struct circuit_op *what)
+/* Adds an operation to the last part; *what is moved there. */
+static void call_add_op(struct redis_call *call, struct redis_write *write, struct circuit_op *what)
 {
+	struct call_part *part = &call->parts[call->part_count - 1];
 	size_t i = call->op_count++;
 
+	part->count++;
+	part->decides = part->decides || what->call;
 	call->ops[i].write = write;
 	call->ops[i].what = *what;
 	call->letters[i] = circuit_script_letter(what);
+	what->call = NULL;
 	if (write) {
 		write->call = call;
 		write->index = i;
 	}
 }
 
-static struct call_part *call_add_part(struct redis_call *call, struct write_queue *q)
+static void call_add_part(struct redis_call *call, struct write_queue *q)
 {
 	struct call_part *part = &call->parts[call->part_count++];
 
 	part->circuit = q;
 	part->first = call->op_count;
 	part->count = 0;
-	return part;
+	part->decides = false;
 }
 
 /* The whole call failed and did nothing. One circuit may be the cause: send each by itself. */
@@ -239,20 +275,18 @@ static void call_split(struct redis_call *call)
 	for (size_t n = 0; n < call->part_count; n++) {
 		const struct call_part *part = &call->parts[n];
 		struct redis_call *single = call_new(call->r, part->count);
-		struct call_part *own;
 
 		if (!single) {
 			part_fail(call, part, STORE_UNAVAILABLE, "out of memory");
 			part_end(call, part);
 			continue;
 		}
-		own = call_add_part(single, part->circuit);
-		own->count = part->count;
+		call_add_part(single, part->circuit);
 		for (size_t i = part->first; i < part->first + part->count; i++)
 			call_add_op(single, call->ops[i].write, &call->ops[i].what);
 		call_send(single);
 	}
-	free(call);
+	call_free(call);
 }
 
 static void call_error(struct redis_call *call, const redisReply *reply)
@@ -283,7 +317,7 @@ static void call_answer(struct redis_call *call, const redisReply *reply)
 				  one && one->type == REDIS_REPLY_ERROR ? one->str : unexpected);
 		part_end(call, part);
 	}
-	free(call);
+	call_free(call);
 }
 
 static void on_call(void *arg, enum redis_outcome outcome, const redisReply *reply, const char *why)
@@ -311,6 +345,70 @@ static void on_call(void *arg, enum redis_outcome outcome, const redisReply *rep
 		later_run(r->writes->flush);
 }
 
+/* Writes the part's operations as circuit.lua reads them if acquire and report are among them.
+ * False when out of memory. */
+static bool write_tokens(struct redis_call *call, const struct call_part *part, size_t *len)
+{
+	const struct policy *policy = NULL;
+	size_t before = evbuffer_get_length(call->tokens);
+	char token[CIRCUIT_SCRIPT_TOKEN_MAX + 1];
+	bool ok = evbuffer_add(call->tokens, "m", 1) == 0;
+
+	for (size_t i = part->first; i < part->first + part->count && ok; i++) {
+		const struct circuit_op *what = &call->ops[i].what;
+
+		if (what->call &&
+		    (!policy || memcmp(policy, what->call->policy, sizeof(*policy)))) {
+			policy = what->call->policy;
+			token[0] = ';';
+			ok = evbuffer_add(call->tokens, token,
+					  1 + circuit_script_policy(token + 1, policy)) == 0;
+		}
+		token[0] = ';';
+		ok = ok && evbuffer_add(call->tokens, token,
+					1 + circuit_script_token(token + 1, what)) == 0;
+	}
+	*len = evbuffer_get_length(call->tokens) - before;
+	return ok;
+}
+
+/* Sets the arguments that say what to do to each key. False when out of memory. */
+static bool call_operations(struct redis_call *call, const char **argv, size_t *lens)
+{
+	const char *text;
+
+	for (size_t i = 0; i < call->part_count; i++) {
+		const struct call_part *part = &call->parts[i];
+
+		argv[i] = part->decides ? NULL : call->letters + part->first;
+		lens[i] = part->count;
+		if (!part->decides)
+			continue;
+		if (!call->tokens)
+			call->tokens = evbuffer_new();
+		if (!call->tokens || !write_tokens(call, part, &lens[i]))
+			return false;
+	}
+	if (!call->tokens)
+		return true;
+	text = (const char *)evbuffer_pullup(call->tokens, -1);
+	for (size_t i = 0; i < call->part_count && text; i++) {
+		if (argv[i])
+			continue;
+		argv[i] = text;
+		text += lens[i];
+	}
+	return text != NULL;
+}
+
+/* The arguments have been copied. */
+static void call_sent(struct redis_call *call)
+{
+	if (call->tokens)
+		evbuffer_free(call->tokens);
+	call->tokens = NULL;
+}
+
 /* Hands the call over, or ends it. */
 static void call_send(struct redis_call *call)
 {
@@ -334,13 +432,16 @@ static void call_send(struct redis_call *call)
 
 		argv[3 + i] = keynode_key(&part->circuit->node);
 		lens[3 + i] = part->circuit->node.key_len;
-		argv[4 + n + i] = call->letters + part->first;
-		lens[4 + n + i] = part->count;
+	}
+	if (!call_operations(call, argv + 4 + n, lens + 4 + n)) {
+		call_fail(call, STORE_UNAVAILABLE, "out of memory");
+		return;
 	}
 	if (redis_link_send(r->link, on_call, call, (int)(4 + 2 * n), argv, lens) != 0) {
 		call_fail(call, STORE_UNAVAILABLE, redis_store_why(r));
 		return;
 	}
+	call_sent(call);
 	TAILQ_INSERT_TAIL(&r->writes->calls, call, entry);
 	r->writes->under_way++;
 }
@@ -348,13 +449,12 @@ static void call_send(struct redis_call *call)
 /* The circuit's waiting operations, as far as they fit. */
 static void call_fill_part(struct redis_call *call, struct write_queue *q)
 {
-	struct call_part *part = call_add_part(call, q);
 	struct redis_write *write;
 
+	call_add_part(call, q);
 	while (call->op_count < CALL_OPS && (write = TAILQ_FIRST(&q->waiting)) != NULL) {
 		TAILQ_REMOVE(&q->waiting, write, entry);
 		call_add_op(call, write, &write->what);
-		part->count++;
 	}
 	q->under_way = true;
 }
@@ -415,6 +515,7 @@ static void write_detach(struct redis_op *o, struct store_result *verdict)
 	}
 	TAILQ_REMOVE(&write->circuit->waiting, write, entry);
 	queue_settle(r, write->circuit);
+	store_drop_call(&write->what);
 	verdict->status = STORE_UNAVAILABLE;
 }
 
@@ -422,16 +523,23 @@ struct store_op *redis_writes_submit(struct redis_store *r, const struct store_r
 				     store_done_fn *done, void *arg, struct store_result *result)
 {
 	struct redis_write *write = calloc(1, sizeof(*write));
-	struct write_queue *q = write ? queue_get(r, request->key, request->key_len) : NULL;
+	struct circuit_op what = request->op;
+	struct write_queue *q;
 
+	if (!write || !store_keep_call(&what)) {
+		free(write);
+		return store_refuse(result, STORE_ERROR, "out of memory");
+	}
+	q = queue_get(r, request->key, request->key_len);
 	if (!q) {
+		store_drop_call(&what);
 		free(write);
 		return store_refuse(result, STORE_ERROR, "out of memory");
 	}
 	write->base.op.store = &r->store;
 	write->base.writes = true;
 	write->base.detach = write_detach;
-	write->what = request->op;
+	write->what = what;
 	write->circuit = q;
 	TAILQ_INSERT_TAIL(&q->waiting, write, entry);
 	queue_settle(r, q);

@@ -123,6 +123,21 @@ void circuit_queue_check(struct circuit_queue *q)
 	before_set(q, CIRCUIT_FOLD_UNASKED, NULL);
 }
 
+void circuit_queue_note_decision(struct circuit_queue *q, const struct circuit_op *op,
+				 const struct breaker_answer *answer, int64_t now_ms,
+				 int64_t offset_ms)
+{
+	const struct circuit_op move = {.verb = CIRCUIT_TRANSITION, .to = answer->state};
+	struct circuit_op record = {.verb = CIRCUIT_RECORD_SUCCESS};
+
+	if (op->verb == CIRCUIT_REPORT && op->call->outcome == BREAKER_FAILURE)
+		record.verb = CIRCUIT_RECORD_FAILURE;
+	for (uint32_t i = 0; i < answer->counted; i++)
+		circuit_queue_note(q, &record, CIRCUIT_WRITTEN, now_ms, offset_ms);
+	if (answer->was != answer->state)
+		circuit_queue_note(q, &move, CIRCUIT_WRITTEN, now_ms, offset_ms);
+}
+
 void circuit_queue_seen(struct circuit_queue *q, const struct circuit *circuit)
 {
 	step_begin(&q->next, circuit);

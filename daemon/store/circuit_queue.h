@@ -18,6 +18,7 @@
 #define BREAKERD_CIRCUIT_QUEUE_H
 
 #include "base/keytable.h"
+#include "proto/breaker.h"
 #include "proto/circuit_fold.h"
 
 #include <sys/queue.h>
@@ -113,6 +114,11 @@ void circuit_queue_note(struct circuit_queue *q, const struct circuit_op *op,
 /* Main may have done an operation, or not: what was last seen of the circuit may be gone, and is
  * no state for `next` to begin with. Main is to be asked. */
 void circuit_queue_check(struct circuit_queue *q);
+
+/* A decision was made here: as the operations that it came to. */
+void circuit_queue_note_decision(struct circuit_queue *q, const struct circuit_op *op,
+				 const struct breaker_answer *answer, int64_t now_ms,
+				 int64_t offset_ms);
 
 /* Main has answered with the circuit (NULL: there is none): from here on `next` begins. For a
  * queue without steps. */

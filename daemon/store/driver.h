@@ -99,6 +99,13 @@ void store_op_expire(struct store_op *op);
 struct store_op *store_refuse(struct store_result *result, enum store_status status,
 			      const char *message);
 
+/*
+ * For an operation that is kept: op->call, if there is one, becomes a copy of its own, policy
+ * included, for store_drop_call. False when out of memory, and then *op is as it was.
+ */
+bool store_keep_call(struct circuit_op *op);
+void store_drop_call(struct circuit_op *op);
+
 /* The wall clock, or the test's. */
 int64_t store_now_ms(const struct store_clock *clock);
 
@@ -108,6 +115,10 @@ int64_t store_now_ms(const struct store_clock *clock);
  */
 void store_memory_put(struct store *s, const char *key, size_t key_len,
 		      const struct circuit *circuit);
+
+/* As that, with the circuit's member; store_memory_put leaves the member that it has. */
+void store_memory_put_breaker(struct store *s, const char *key, size_t key_len,
+			      const struct circuit *circuit, const struct breaker *breaker);
 
 /*
  * Keeps the steps of `queues`, and what s holds of their circuits, in a file from now on; s is

@@ -25,12 +25,16 @@ static struct fallback_store *fallback(struct store *s)
 /* --- answers from memory ------------------------------------------------------------------ */
 
 void fallback_seen(struct fallback_store *f, const char *key, size_t len,
-		   const struct circuit *circuit)
+		   const struct circuit *circuit, const struct breaker *breaker)
 {
 	const struct circuit_queue *q = circuit_queue_find(&f->queues, key, len);
 
 	/* The steps have changed what is here, and main does not have them yet. */
-	if (!q || !circuit_queue_has_steps(q))
+	if (q && circuit_queue_has_steps(q))
+		return;
+	if (circuit && breaker)
+		store_memory_put_breaker(f->local, key, len, circuit, breaker);
+	else
 		store_memory_put(f->local, key, len, circuit);
 }
 
@@ -39,7 +43,19 @@ static int64_t must_follow(enum circuit_verb verb, const struct circuit *seen)
 {
 	if (verb == CIRCUIT_RESET && seen->last_failure_time > seen->last_state_change)
 		return seen->last_failure_time;
-	return verb == CIRCUIT_RESET || verb == CIRCUIT_TRANSITION ? seen->last_state_change : 0;
+	if (verb == CIRCUIT_GET_STATE || verb == CIRCUIT_RECORD_SUCCESS ||
+	    verb == CIRCUIT_RECORD_FAILURE)
+		return 0;
+	return seen->last_state_change;
+}
+
+/* True if the operation, answered here, changed something that main shall get. A decision may have
+ * changed the member alone: windows and permits of a time without main stay here. */
+static bool has_changed(const struct circuit_op *op, const struct store_result *result)
+{
+	if (!op->call)
+		return circuit_verb_writes(op->verb);
+	return result->decision.counted > 0 || result->decision.was != result->decision.state;
 }
 
 /* Runs the operation on the embedded store; *before is the circuit as it was there. */
@@ -81,7 +97,7 @@ static void answer_as_step(struct fallback_store *f, const struct store_request 
 	struct circuit_queue *q;
 
 	run_embedded(f, request, &before, result);
-	if (result->status != STORE_OK || !circuit_verb_writes(request->op.verb))
+	if (result->status != STORE_OK || !has_changed(&request->op, result))
 		return;
 	q = queue_of(f, request, &before);
 	if (!q) {
@@ -90,7 +106,11 @@ static void answer_as_step(struct fallback_store *f, const struct store_request 
 		result->degraded = true;
 		return;
 	}
-	circuit_queue_note(q, &request->op, effect, f->clock.stamp_ms, f->clock.offset_ms);
+	if (request->op.call)
+		circuit_queue_note_decision(q, &request->op, &result->decision, f->clock.stamp_ms,
+					    f->clock.offset_ms);
+	else
+		circuit_queue_note(q, &request->op, effect, f->clock.stamp_ms, f->clock.offset_ms);
 	fold_back_later(f, q);
 }
 
@@ -131,7 +151,8 @@ static void settle(struct fallback_store *f, const struct store_request *request
 		fallback_seen(f, request->key, request->key_len,
 			      result->absent || request->op.verb == CIRCUIT_RESET
 				      ? NULL
-				      : &result->circuit);
+				      : &result->circuit,
+			      result->breaker);
 		break;
 	case STORE_UNAVAILABLE:
 		answer_as_step(f, request, result);
@@ -174,6 +195,7 @@ static void timed_leave(struct fallback_store *f, struct fallback_op *o)
 static void op_finish(struct fallback_store *f, struct fallback_op *o, struct store_result *result)
 {
 	timed_leave(f, o);
+	store_drop_call(&o->what);
 	store_op_finish(&o->op, result);
 }
 
@@ -256,6 +278,10 @@ static struct fallback_op *op_new(const struct store_request *request)
 	o->due_ms = 0;
 	o->query = NULL;
 	o->what = request->op;
+	if (!store_keep_call(&o->what)) {
+		free(o);
+		return NULL;
+	}
 	o->key_len = request->key_len;
 	memcpy(o->key, request->key, request->key_len);
 	return o;
@@ -300,6 +326,7 @@ static struct store_op *fallback_submit(struct store *s, const struct store_requ
 		return &o->op;
 	}
 	settle(f, request, result);
+	store_drop_call(&o->what);
 	free(o);
 	return NULL;
 }
@@ -415,6 +442,7 @@ static void fallback_detach(struct store_op *op, struct store_result *verdict)
 		verdict->status = STORE_UNAVAILABLE;
 	}
 	timed_leave(fallback(op->store), o);
+	store_drop_call(&o->what);
 	free(o->query);
 }
 

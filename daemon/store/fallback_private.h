@@ -51,7 +51,7 @@ struct fallback_op {
 	TAILQ_ENTRY(fallback_op) in_timed;
 	int64_t due_ms;            /* monotonic; 0: it never waited, and main has its deadline */
 	struct store_query *query; /* of a listing, else NULL */
-	struct circuit_op what;
+	struct circuit_op what;    /* its call is kept (store_keep_call) */
 	size_t key_len;
 	char key[];
 };
@@ -82,9 +82,10 @@ void fold_back_now(struct fallback_store *f, struct circuit_queue *q);
 
 /* --- fallback.c */
 
-/* What main has just been seen to hold (NULL: no circuit); kept for the next absence. */
+/* What main has just been seen to hold (NULL: no circuit), and the circuit's member (NULL: it was
+ * not looked at); kept for the next absence. */
 void fallback_seen(struct fallback_store *f, const char *key, size_t len,
-		   const struct circuit *circuit);
+		   const struct circuit *circuit, const struct breaker *breaker);
 
 /* The first operation that waits in the queue goes to main, with its deadline as it was. */
 void fallback_pass_on(struct fallback_store *f, struct fallback_op *o);

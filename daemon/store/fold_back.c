@@ -132,7 +132,7 @@ static void settle(struct fallback_store *f, struct circuit_queue *q, const stru
 {
 	q->check = false;
 	circuit_queue_seen(q, circuit);
-	fallback_seen(f, keynode_key(&q->node), q->node.key_len, circuit);
+	fallback_seen(f, keynode_key(&q->node), q->node.key_len, circuit, NULL);
 	pass_on(f, q);
 }
 

@@ -209,6 +209,20 @@ void store_memory_put(struct store *s, const char *key, size_t key_len,
 		expiry_arm(m, now, now + (int64_t)s->limits.ttl_s * 1000);
 }
 
+void store_memory_put_breaker(struct store *s, const char *key, size_t key_len,
+			      const struct circuit *circuit, const struct breaker *breaker)
+{
+	struct memory_store *m = memory(s);
+	int64_t now = table_now(m);
+	struct circuit_entry *entry = circuit_table_find(m->table, key, key_len, now);
+	unsigned char packed[PACKED_BREAKER_MAX];
+	size_t len = packed_breaker_write(packed, breaker);
+
+	circuit_table_write_member(m->table, entry, key, key_len, circuit, packed, len, now);
+	if (!evtimer_pending(m->expiry, NULL))
+		expiry_arm(m, now, now + (int64_t)s->limits.ttl_s * 1000);
+}
+
 /* Looks at LIST_STEP slots at most. True when the page is done, with its cursor. */
 static bool list_step(struct memory_store *m, const struct store_query *query, size_t *slot,
 		      struct store_page *page, bool *no_memory)

@@ -1,8 +1,10 @@
 #include "store/state_file.h"
 
 #include "base/siphash.h"
+#include "proto/breaker_member.h"
 #include "proto/circuit_json.h"
 #include "proto/key.h"
+#include "store/packed_breaker.h"
 #include "store/state_steps.h"
 
 #include <errno.h>
@@ -23,7 +25,10 @@
 #define STEP    "step "
 
 /* Any line: word, stamp, key with each byte escaped, snapshot or steps, spaces, newline. */
-#define LINE_ROOM   (5 + 20 + 3 * KEY_MAX + STATE_STEPS_MAX + 3)
+#define VALUE_MAX                                                                                  \
+	((int)STATE_STEPS_MAX > (int)CIRCUIT_JSON_MEMBER_MAX ? (int)STATE_STEPS_MAX                \
+							     : (int)CIRCUIT_JSON_MEMBER_MAX)
+#define LINE_ROOM   (5 + 20 + 3 * KEY_MAX + VALUE_MAX + 3)
 #define BUFFER_SIZE ((size_t)256 * 1024)
 
 /* Both ends of a file: the checksum goes along line by line. */
@@ -110,6 +115,21 @@ static void put_words(struct stream *s, const char *words)
 	line_end(s, to + strlen(words));
 }
 
+static char *put_value(char *to, const struct circuit_entry *e)
+{
+	const struct circuit *c = circuit_entry_get(e);
+	char text[BREAKER_TEXT_MAX];
+	struct breaker b;
+	size_t len;
+	const unsigned char *member = circuit_entry_member(e, &len);
+
+	if (len == 0)
+		return to + circuit_json_encode(to, c);
+	packed_breaker_read(member, len, &b);
+	len = breaker_member_encode(text, &b);
+	return to + circuit_json_encode_member(to, c, text, len);
+}
+
 static int put_circuit(struct stream *s, const struct circuit_entry *e, int64_t wall_ms)
 {
 	char *to = line_begin(s);
@@ -122,7 +142,7 @@ static int put_circuit(struct stream *s, const struct circuit_entry *e, int64_t 
 	key = circuit_entry_key(e, &len);
 	to = put_key(to, key, len);
 	*to++ = ' ';
-	to += circuit_json_encode(to, circuit_entry_get(e));
+	to = put_value(to, e);
 	*to++ = '\n';
 	line_end(s, to);
 	s->circuits++;
@@ -290,6 +310,8 @@ struct line {
 	char key[KEY_MAX];
 	size_t key_len;
 	struct circuit circuit;
+	unsigned char member[PACKED_BREAKER_MAX]; /* of the circuit */
+	size_t member_len;
 	bool has_steps;
 	struct state_steps steps;
 };
@@ -307,12 +329,28 @@ static const char *take_stamp(const char *p, const char *end, int64_t *stamp)
 	return p > begin && p < end && *p == ' ' ? p + 1 : NULL;
 }
 
+/* A member of a version that is not understood is no member. */
+static bool parse_value(const char *text, size_t len, struct line *line)
+{
+	const char *member;
+	struct breaker b;
+	size_t member_len;
+
+	if (circuit_json_decode_member(text, len, &line->circuit, &member, &member_len) !=
+	    CIRCUIT_STORED_SOUND)
+		return false;
+	if (member && breaker_member_decode(member, member_len, &b))
+		line->member_len = packed_breaker_write(line->member, &b);
+	return true;
+}
+
 static bool parse_line(const char *text, size_t len, struct line *line)
 {
 	const char *end = text + len - 1; /* the newline */
 	const char *key, *space;
 	long key_len;
 
+	line->member_len = 0;
 	line->has_steps = len > strlen(STEP) && memcmp(text, STEP, strlen(STEP)) == 0;
 	key = take_stamp(text + (line->has_steps ? strlen(STEP) : 0), end, &line->wall_ms);
 	space = key ? memchr(key, ' ', (size_t)(end - key)) : NULL;
@@ -330,8 +368,7 @@ static bool parse_line(const char *text, size_t len, struct line *line)
 		return true;
 	}
 	space++;
-	return circuit_json_decode_stored(space, (size_t)(end - space), &line->circuit) ==
-	       CIRCUIT_STORED_SOUND;
+	return parse_value(space, (size_t)(end - space), line);
 }
 
 struct restore {
@@ -358,8 +395,8 @@ static enum circuit_table_status restore_line(struct restore *r, const struct li
 	if (written < r->last)
 		written = r->last;
 	r->last = written;
-	return circuit_table_write(r->table, NULL, line->key, line->key_len, &line->circuit,
-				   written);
+	return circuit_table_write_member(r->table, NULL, line->key, line->key_len, &line->circuit,
+					  line->member, line->member_len, written);
 }
 
 static enum circuit_table_status restore_any(struct restore *r, const struct line *line)

@@ -8,10 +8,10 @@
  *	end 2 0123456789abcdef
  *
  * A circuit has its last write in epoch milliseconds, its key (percent-encoded where a byte
- * is '%', a space or a control character), its snapshot (circuit_json.h); the oldest write
- * stands first. The last line has the number of circuits and a checksum: SipHash-1-3 of
- * each line, newline included, with the key (k0, k1) = (checksum of the lines before, 0),
- * which is 0 for the first.
+ * is '%', a space or a control character), its snapshot (circuit_json.h), with the member
+ *`breakerd` if it was decided on; the oldest write stands first. breakerd 0.1.0 passes over that
+ *member. The last line has the number of circuits and a checksum: SipHash-1-3 of each line, newline
+ *included, with the key (k0, k1) = (checksum of the lines before, 0), which is 0 for the first.
  *
  * On Redis it keeps no circuits but what waits to be folded into Redis (state_steps.h). Its
  * first line then has version 2; the second may be "folding": steps may have been handed over

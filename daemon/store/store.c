@@ -62,6 +62,34 @@ void store_free(struct store *s)
 	s->driver->free(s);
 }
 
+struct kept_call {
+	struct breaker_call call;
+	struct policy policy;
+};
+
+bool store_keep_call(struct circuit_op *op)
+{
+	struct kept_call *kept;
+
+	if (!op->call)
+		return true;
+	kept = malloc(sizeof(*kept));
+	if (!kept)
+		return false;
+	kept->call = *op->call;
+	kept->policy = *op->call->policy;
+	kept->call.policy = &kept->policy;
+	op->call = &kept->call;
+	return true;
+}
+
+void store_drop_call(struct circuit_op *op)
+{
+	/* `call` is the first member. */
+	free((void *)(uintptr_t)op->call);
+	op->call = NULL;
+}
+
 int64_t store_now_ms(const struct store_clock *clock)
 {
 	return clock->now_ms ? clock->now_ms(clock->arg) : clock_wall_ms();

@@ -80,6 +80,8 @@ struct store_result {
 	struct circuit circuit; /* STORE_OK (but for a reset and a listing), STORE_CONFLICT */
 	enum circuit_state was; /* the state before what was applied */
 	struct breaker_answer decision; /* STORE_OK of CIRCUIT_ACQUIRE and CIRCUIT_REPORT */
+	/* The circuit's member behind such an operation on Redis; else NULL. As `message`. */
+	const struct breaker *breaker;
 	const char *message;     /* why, for a person: NULL, or valid until the callback returns */
 	struct store_page *page; /* a listing's STORE_OK: the receiver's, for store_page_free */
 };

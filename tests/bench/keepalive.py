@@ -1,23 +1,44 @@
 """Requests over one keep-alive connection, one after the other."""
 
+import json
 import socket
 
 SNAPSHOT = "/v1/circuits/orders"
 GET_STATE = ("GET", SNAPSHOT)
 RECORD_FAILURE = ("POST", SNAPSHOT + "/failure")
+ACQUIRE = ("POST", SNAPSHOT + "/acquire")
+REPORT = ("POST", SNAPSHOT + "/report")
+# What a server that knows nothing of permits is sent: as long as one of a closed circuit.
+NO_PERMIT = "c0018bcfe56800.0123456789"
+
+
+def body_of(connection, port, operation):
+    """A report has what acquire gave, as JSON.stringify writes it; the others have none."""
+    if operation != REPORT:
+        return ""
+    connection.sendall(request_of(port, ACQUIRE, ""))
+    permit = json.loads(read_answer(connection)).get("permit", NO_PERMIT)
+    return json.dumps({"permit": permit, "outcome": "success"},
+                      separators=(",", ":"))
+
+
+def request_of(port, operation, body):
+    method, path = operation
+    return (f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+            + (f"Content-Length: {len(body)}\r\n" if method == "POST" else "")
+            + "\r\n" + body).encode()
 
 
 def send_requests(port, operation, count):
-    method, path = operation
-    request = (f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
-               + ("Content-Length: 0\r\n" if method == "POST" else "") + "\r\n").encode()
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        request = request_of(port, operation, body_of(connection, port, operation))
         for _ in range(count):
             connection.sendall(request)
             read_answer(connection)
 
 
 def read_answer(connection):
+    """The body of the answer, which is 200."""
     answer = b""
     length = None
     while length is None or len(answer) < length:
@@ -25,10 +46,11 @@ def read_answer(connection):
         if not piece:
             raise ConnectionError("the server closed the connection")
         answer += piece
-        head, blank, _ = answer.partition(b"\r\n\r\n")
+        head, blank, body = answer.partition(b"\r\n\r\n")
         if length is None and blank:
             for line in head.split(b"\r\n"):
                 if line.lower().startswith(b"content-length:"):
                     length = len(head) + 4 + int(line.split(b":")[1])
     if not answer.startswith(b"HTTP/1.1 200"):
         raise ValueError(answer.decode())
+    return body

@@ -25,6 +25,8 @@ NAMES = {
     "breakerd_store_up": "gauge",
     "breakerd_store_degraded": "gauge",
     "breakerd_transitions_total": "counter",
+    "breakerd_decisions_total": "counter",
+    "breakerd_reports_total": "counter",
     "breakerd_corrupt_entries_total": "counter",
     "breakerd_build_info": "gauge",
     "breakerd_redis_connects_total": "counter",

@@ -26,7 +26,8 @@ def concrete(template):
 
 
 def body_of(template):
-    return b'{"to":"open"}' if template.endswith("/transition") else b""
+    return {"transition": b'{"to":"open"}',
+            "report": b'{"outcome":"success"}'}.get(template.rsplit("/", 1)[-1], b"")
 
 
 def table():
@@ -153,15 +154,16 @@ def provoke(start, private_redis, directory):
         return ask(start(), template, method)
 
     def bad_request(template, method):
-        if template == "/v1/circuits":
-            return ask(start(), template, method, route="/v1/circuits?limit=0")
+        if "{key}" not in template:
+            return ask(start(), template, method, route=template + "?limit=0")
         return ask(start(), template, method, route=template.replace("{key}", "%zz"))
 
     def conflict(template, method):
         return ask(start(), template, method, body=b'{"to":"open","from":"open"}')
 
     def unprocessable(template, method):
-        return ask(start(), template, method, body=b'{"to":"ajar"}')
+        body = b'{"outcome":"fine"}' if template.endswith("/report") else b'{"to":"ajar"}'
+        return ask(start(), template, method, body=body)
 
     def store_error(template, method):
         redis, daemon = on_redis()
@@ -172,7 +174,7 @@ def provoke(start, private_redis, directory):
         return ask(daemon, template, method)
 
     def unavailable(template, method):
-        if template in ("/metrics", "/"):
+        if template in ("/metrics", "/v1/policies", "/"):
             return ask(start(env=without_memory_for_pages(directory)), template, method)
         daemon = away()
         if template == "/readyz":
@@ -213,7 +215,7 @@ def test_documented_answer(provoke, record_property, template, method, status):
 def test_the_other_503s(start, private_redis):
     full = start(max_circuits=1)
     full.post(path("open", "transition"), {"to": "open"})
-    for verb in ("success", "failure", "transition"):
+    for verb in ("success", "failure", "transition", "report"):
         template = "/v1/circuits/{key}/" + verb
         answer = full.post(concrete(template), body_of(template))
         assert answer.json()["code"] == "store_full"
@@ -225,7 +227,7 @@ def test_the_other_503s(start, private_redis):
         wire.send(request_bytes("GET", path("x")))
         until(lambda: busy.metric("breakerd_store_operations_in_flight") == 1, "one waits")
         for template, method in OPERATIONS:
-            if not template.startswith("/v1/"):
+            if not template.startswith("/v1/circuits"):
                 continue
             answer = busy.request(method, concrete(template), body=body_of(template))
             assert answer.status == 503, (template, method, answer)
@@ -241,7 +243,7 @@ def test_degraded_answers(start):
         answer = daemon.request(method, concrete(template), body=body_of(template))
         assert answer.status == (204 if method == "DELETE" else 200), (template, method, answer)
         DOCUMENT.check(template, method, answer)
-        if template.startswith("/v1/"):
+        if template.startswith("/v1/circuits"):
             assert answer.header("Breakerd-Degraded") == "true", (template, method, answer)
     conflict = daemon.post(path("b", "transition"), {"to": "open", "from": "open"})
     assert conflict.status == 409 and conflict.header("Breakerd-Degraded") == "true"
@@ -253,7 +255,7 @@ def test_degraded_answers(start):
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW")
 QUERIES = ("", "?", "?limit=5", "?limit=0", "?x=1")
-BODIES = (b"", b'{"to":"open"}', b'{"to":"open","from":"half-open"}', b'{"to":"ajar"}', b"x",
+BODIES = (b"", b'{"outcome":"failure","durationMs":1}', b'{"status":99}', b'{"to":"open"}', b'{"to":"open","from":"half-open"}', b'{"to":"ajar"}', b"x",
           b"x" * 65537)
 HEADERS = ({}, {"Origin": "null"}, {"Host": "evil.example"}, {"Authorization": "Bearer x"})
 

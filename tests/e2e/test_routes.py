@@ -12,7 +12,10 @@ ROUTES = {
     "/v1/circuits/a/success": {"POST"},
     "/v1/circuits/a/failure": {"POST"},
     "/v1/circuits/a/transition": {"POST"},
+    "/v1/circuits/a/acquire": {"POST"},
+    "/v1/circuits/a/report": {"POST"},
     "/v1/circuits": {"GET", "HEAD"},
+    "/v1/policies": {"GET", "HEAD"},
     "/healthz": {"GET", "HEAD"},
     "/readyz": {"GET", "HEAD"},
     "/metrics": {"GET", "HEAD"},
@@ -24,7 +27,8 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", 
 @pytest.mark.parametrize("route", ROUTES)
 def test_each_method_of_each_route(memory_daemon, route):
     for method in METHODS:
-        answer = memory_daemon.request(method, route, body='{"to":"open"}')
+        body = '{"status":200}' if route.endswith("/report") else '{"to":"open"}'
+        answer = memory_daemon.request(method, route, body=body)
         if method in ROUTES[route]:
             assert answer.status == (204 if method == "DELETE" else 200), (method, answer)
             continue
@@ -52,7 +56,7 @@ def test_what_is_no_route_is_not_found(memory_daemon, route):
 
 def test_head_is_get_without_the_body(daemon):
     daemon.post(path("a", "failure"))
-    for route in (path("a"), "/v1/circuits", "/healthz", "/readyz", "/", "/v1/circuits/%zz",
+    for route in (path("a"), "/v1/circuits", "/v1/policies?key=a", "/healthz", "/readyz", "/", "/v1/circuits/%zz",
                   "/nowhere", "/v1/circuits?limit=0"):
         get, head = daemon.get(route), daemon.head(route)
         assert head.status == get.status

@@ -295,19 +295,33 @@ static void start(void)
 					  .any_address = true,
 					  .max_body = MAX_BODY};
 
+	static const struct policy_entry policy = {
+		.name = "default",
+		.json = "{}",
+		.policy = {.consecutive_failures = 2,
+			   .window_ms = 1000,
+			   .min_reporters = 1,
+			   .open_time_ms = 10,
+			   .open_time_max_ms = 10,
+			   .probes = 2,
+			   .probe_successes = 1,
+			   .probe_timeout_ms = 10},
+	};
+	static const struct policy_set policies = {&policy, 1};
+
 	signal(SIGPIPE, SIG_IGN);
 	fuzz.base = event_base_new();
 	fuzz.metrics = calloc(1, sizeof(*fuzz.metrics));
 	FUZZ_CHECK(fuzz.base && fuzz.metrics);
 	fuzz.store = store_memory_new(fuzz.base, &store_limits, clock, fuzz.metrics);
 	FUZZ_CHECK(fuzz.store);
-	fuzz.api = api_new(fuzz.store, &access, fuzz.metrics, &log);
+	fuzz.api = api_new(fuzz.store, &access, &policies, fuzz.metrics, &log);
 	FUZZ_CHECK(fuzz.api);
 	fuzz.http = http_new(fuzz.base, &limits, on_request, fuzz.api, fuzz.metrics, &log);
 	FUZZ_CHECK(fuzz.http);
 	open_listener();
 	http_reconfigure(fuzz.http, &limits);
-	api_reconfigure(fuzz.api, &access);
+	api_reconfigure(fuzz.api, &access, &policies);
 }
 
 static void on_drained(void *arg)

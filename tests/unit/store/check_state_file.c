@@ -1,5 +1,7 @@
 #include "base/siphash.h"
+#include "proto/breaker_member.h"
 #include "proto/key.h"
+#include "store/packed_breaker.h"
 #include "store/state_file.h"
 #include "suite.h"
 
@@ -585,6 +587,74 @@ START_TEST(a_left_over_is_not_followed)
 }
 END_TEST
 
+/* --- members ------------------------------------------------------------------------------- */
+
+/* A circuit that was decided on, whose member is this text. */
+static void put_member(const char *key, const char *text)
+{
+	struct circuit c = {.failure_count = 1, .last_state_change = 1700000000000};
+	unsigned char packed[PACKED_BREAKER_MAX];
+	struct breaker b;
+	size_t len;
+
+	ck_assert(breaker_member_decode(text, strlen(text), &b));
+	len = packed_breaker_write(packed, &b);
+	ck_assert_int_eq(circuit_table_write_member(table, NULL, key, strlen(key), &c, packed, len,
+						    saved_at.table_ms),
+			 TABLE_OK);
+}
+
+START_TEST(a_member_is_kept)
+{
+	static const char text[] =
+		"1 0 1700000000000 1 3 4000 2 w30000.566666666:7.2.1.AaBb,5 q1700000000000:00000a";
+	char again[BREAKER_TEXT_MAX];
+	const unsigned char *packed;
+	struct breaker b;
+	size_t len;
+
+	put_member("decided", text);
+	put_in("not", CIRCUIT_CLOSED, 0);
+	save();
+	ck_assert_uint_eq(load().restored, 2);
+	packed = circuit_entry_member(find("decided"), &len);
+	packed_breaker_read(packed, len, &b);
+	breaker_member_encode(again, &b);
+	ck_assert_str_eq(again, text);
+	ck_assert_int_eq(circuit_entry_get(find("decided"))->failure_count, 1);
+	circuit_entry_member(find("not"), &len);
+	ck_assert_uint_eq(len, 0);
+}
+END_TEST
+
+START_TEST(the_longest_line_is_read)
+{
+	char key[KEY_MAX + 1], text[BREAKER_TEXT_MAX];
+	struct breaker b;
+	size_t len;
+
+	breaker_none(&b);
+	b.exists = true;
+	b.state = CIRCUIT_HALF_OPEN;
+	b.since_ms = b.half_open_ms = 1700000000000;
+	b.probe_count = POLICY_PROBES_MAX;
+	for (unsigned i = 0; i < b.probe_count; i++)
+		b.probes[i] = (struct breaker_probe){.id = i, .deadline_ms = 1700000000000};
+	b.override = (struct breaker_override){.mode = BREAKER_FORCED_OPEN,
+					       .until_ms = 1700000000000,
+					       .reason_len = BREAKER_REASON_MAX};
+	memset(b.override.reason, 'r', BREAKER_REASON_MAX);
+	breaker_member_encode(text, &b);
+	memset(key, '%', KEY_MAX); /* each takes three bytes */
+	key[KEY_MAX] = '\0';
+	put_member(key, text);
+	save();
+	ck_assert_uint_eq(load().restored, 1);
+	circuit_entry_member(find(key), &len);
+	ck_assert_uint_gt(len, 800);
+}
+END_TEST
+
 static Suite *state_file_suite(void)
 {
 	Suite *suite = suite_create("state_file");
@@ -592,6 +662,8 @@ static Suite *state_file_suite(void)
 
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_set_timeout(tc, 60);
+	tcase_add_test(tc, a_member_is_kept);
+	tcase_add_test(tc, the_longest_line_is_read);
 	tcase_add_test(tc, the_format_is_as_it_was);
 	tcase_add_test(tc, what_is_saved_comes_back);
 	tcase_add_test(tc, every_key_comes_back);

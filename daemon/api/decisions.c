@@ -1,0 +1,234 @@
+/* acquire and report: may a request go to the upstream, and what became of it. */
+#include "api/private.h"
+#include "base/siphash.h"
+#include "proto/breaker_permit.h"
+#include "proto/report_body.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* What the metrics call reasons and results: those of acquire come first in enum breaker_reason,
+ * those of report from BREAKER_COUNTED on. */
+#define DECISION_REASONS BREAKER_COUNTED
+#define REPORT_RESULTS   (BREAKER_REASONS - BREAKER_COUNTED)
+
+_Static_assert(DECISION_REASONS <= METRICS_DECISIONS, "each reason is counted");
+_Static_assert(REPORT_RESULTS <= METRICS_REPORTS, "each result is counted");
+_Static_assert(BREAKER_OUTCOMES <= METRICS_OUTCOMES, "each outcome is counted");
+
+static const char *reason_name(unsigned reason)
+{
+	return breaker_reason_name((enum breaker_reason)reason);
+}
+
+static const char *result_name(unsigned result)
+{
+	return breaker_reason_name((enum breaker_reason)(BREAKER_COUNTED + result));
+}
+
+static const char *outcome_name(unsigned outcome)
+{
+	static const char *const names[BREAKER_OUTCOMES] = {
+		[BREAKER_SUCCESS] = "success",
+		[BREAKER_FAILURE] = "failure",
+		[BREAKER_IGNORED] = "ignored",
+	};
+
+	return names[outcome];
+}
+
+void api_decisions_init(struct api *api)
+{
+	struct siphash_key seed;
+
+	api->metrics->decision_reasons = (struct metrics_label){reason_name, DECISION_REASONS};
+	api->metrics->report_outcomes = (struct metrics_label){outcome_name, BREAKER_OUTCOMES};
+	api->metrics->report_results = (struct metrics_label){result_name, REPORT_RESULTS};
+	siphash_key_init(&seed);
+	api->random = seed.k0;
+	api->reporter = (uint16_t)(seed.k1 % BREAKER_REPORTERS);
+}
+
+/* 24 bits: SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators",
+ * 2014). What they number is no secret. */
+static uint32_t next_random(struct api *api)
+{
+	uint64_t z = api->random += UINT64_C(0x9e3779b97f4a7c15);
+
+	z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+	z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+	return (uint32_t)((z ^ z >> 31) >> 40);
+}
+
+/* --- answers -------------------------------------------------------------------------------- */
+
+static void note_change(struct api *api, const struct http_request *rq, const struct ask *ask,
+			const struct store_result *result)
+{
+	char why[BREAKER_WHY_MAX];
+
+	if (result->decision.was == result->decision.state)
+		return;
+	breaker_why(why, &result->decision.move);
+	api_note_transition(api, rq, ask, result, why);
+}
+
+static char *put(char *to, const char *text)
+{
+	size_t len = strlen(text);
+
+	memcpy(to, text, len);
+	return to + len;
+}
+
+/* Room for either body: constant words, names, a permit and a number. */
+#define BODY_MAX 256
+
+static size_t write_acquired(char *body, const struct ask *ask, const struct breaker_answer *a)
+{
+	char *to = body;
+
+	if (a->allowed) {
+		to = put(to, "{\"allowed\":true,\"permit\":\"");
+		to += breaker_permit_encode(to, &a->permit, ask->store.key, ask->store.key_len);
+		to = put(to, "\",\"state\":\"");
+	} else {
+		to = put(to, "{\"allowed\":false,\"state\":\"");
+	}
+	to = put(to, circuit_state_name(a->state));
+	to = put(to, "\",\"reason\":\"");
+	to = put(to, breaker_reason_name(a->reason));
+	to = put(to, "\",\"retryAfterMs\":");
+	if (a->retry_after_ms == 0)
+		to = put(to, "0");
+	else
+		to += sprintf(to, "%" PRId64, a->retry_after_ms);
+	to = put(to, "}\n");
+	return (size_t)(to - body);
+}
+
+static size_t write_reported(char *body, const struct breaker_answer *a)
+{
+	char *to = put(body, a->counted ? "{\"counted\":true,\"was\":\""
+					: "{\"counted\":false,\"was\":\"");
+
+	to = put(to, circuit_state_name(a->was));
+	to = put(to, "\",\"state\":\"");
+	to = put(to, circuit_state_name(a->state));
+	if (!a->counted) {
+		to = put(to, "\",\"reason\":\"");
+		to = put(to, breaker_reason_name(a->reason));
+	}
+	to = put(to, "\"}\n");
+	return (size_t)(to - body);
+}
+
+static void reply(struct http_request *rq, const struct ask *ask, const struct store_result *result,
+		  const char *body, size_t len, uint64_t now_ns)
+{
+	struct http_header headers[2];
+	char seconds[24];
+	struct http_reply reply = {
+		.status = 200,
+		.content_type = JSON,
+		.body = body,
+		.len = len,
+		.headers = headers,
+		.route = ask->route,
+		.now_ns = now_ns,
+	};
+
+	if (result->decision.retry_after_ms > 0) {
+		snprintf(seconds, sizeof(seconds), "%" PRId64,
+			 (result->decision.retry_after_ms + 999) / 1000);
+		headers[reply.header_count++] = (struct http_header){"Retry-After", seconds};
+	}
+	if (result->degraded)
+		headers[reply.header_count++] = (struct http_header){"Breakerd-Degraded", "true"};
+	http_reply(rq, &reply);
+}
+
+static void answer_acquire(struct api *api, struct http_request *rq, const struct ask *ask,
+			   const struct store_result *result, uint64_t now_ns)
+{
+	char body[BODY_MAX];
+
+	api->metrics->decisions[result->decision.reason]++;
+	note_change(api, rq, ask, result);
+	reply(rq, ask, result, body, write_acquired(body, ask, &result->decision), now_ns);
+}
+
+static void answer_report(struct api *api, struct http_request *rq, const struct ask *ask,
+			  const struct store_result *result, uint64_t now_ns)
+{
+	const struct breaker_answer *a = &result->decision;
+	enum breaker_reason reason = a->counted ? BREAKER_COUNTED : a->reason;
+	char body[BODY_MAX];
+
+	api->metrics->reports[ask->outcome][reason - BREAKER_COUNTED]++;
+	note_change(api, rq, ask, result);
+	reply(rq, ask, result, body, write_reported(body, a), now_ns);
+}
+
+/* --- requests ------------------------------------------------------------------------------- */
+
+/* False, and the request is refused, if its body is no report. */
+static bool read_report(struct http_request *rq, const struct ask *ask, struct breaker_call *call)
+{
+	static const enum problem problems[] = {
+		[REPORT_BODY_INVALID] = PROBLEM_INVALID_BODY,
+		[REPORT_BODY_OUTCOME] = PROBLEM_INVALID_OUTCOME,
+		[REPORT_BODY_PERMIT] = PROBLEM_INVALID_PERMIT,
+	};
+	bool too_large; /* was refused before (api.c) */
+	size_t len;
+	const char *body = http_request_body(rq, &len, &too_large);
+	enum report_body_status status;
+	char why[512];
+
+	status = report_body_read(body, len, call->policy, ask->store.key, ask->store.key_len, call,
+				  why, sizeof(why));
+	if (status == REPORT_BODY_OK)
+		return true;
+	api_refuse(rq, ask->route, problems[status], why);
+	return false;
+}
+
+static void decide(struct api *api, struct http_request *rq, const struct target *to,
+		   enum circuit_verb verb, api_answer_fn *answer)
+{
+	char key[KEY_MAX];
+	struct breaker_call call = {.reporter = api->reporter, .count = 1};
+	struct ask ask = {
+		.route = to->route,
+		.operation = verb,
+		.store = {.key = key, .op = {.verb = verb, .call = &call}},
+		.answer = answer,
+	};
+	const char *wrong = key_decode(to->segment, to->segment_len, key, &ask.store.key_len);
+
+	if (wrong) {
+		api_refuse(rq, to->route, PROBLEM_INVALID_KEY, wrong);
+		return;
+	}
+	if (!api_takes_no_query(rq, to->route))
+		return;
+	call.policy = policy_set_find(api->policies, key, ask.store.key_len);
+	if (verb == CIRCUIT_ACQUIRE)
+		call.random = next_random(api);
+	else if (!read_report(rq, &ask, &call))
+		return;
+	ask.outcome = call.outcome;
+	api_ask(api, rq, &ask, NULL);
+}
+
+void api_acquire(struct api *api, struct http_request *rq, const struct target *to)
+{
+	decide(api, rq, to, CIRCUIT_ACQUIRE, answer_acquire);
+}
+
+void api_report(struct api *api, struct http_request *rq, const struct target *to)
+{
+	decide(api, rq, to, CIRCUIT_REPORT, answer_report);
+}
