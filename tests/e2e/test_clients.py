@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from client_drivers import Driver
-from languages import CLIENTS, DRIVERS, EXAMPLES, sh, version
+from languages import CLIENTS, DRIVERS, EXAMPLES, LANGUAGES, sh, version
 from ports import free_port
 from wait import until
 
@@ -41,10 +41,10 @@ def same(sent, expected):
     assert sent == expected
 
 
-@pytest.mark.parametrize("behaviour", BEHAVIOURS, ids=[b["name"].replace(" ", "_") for b in BEHAVIOURS])
-def test_behaviour(driver, language, scripted, behaviour):
-    if language[0] in behaviour.get("not_for", {}):
-        pytest.skip(behaviour["not_for"][language[0]])
+@pytest.mark.parametrize("language, behaviour", [
+    pytest.param(name, b, id=f"{name}-{b['name'].replace(' ', '_')}")
+    for b in BEHAVIOURS for name in sorted(LANGUAGES) if name not in b.get("not_for", {})], indirect=["language"])
+def test_behaviour(driver, scripted, behaviour):
     for settings in behaviour.get("make", []):
         refused = driver.new(**{"url": scripted.url, **{n: v for n, v in settings.items() if "says" not in n}})
         assert refused.startswith("refused: "), settings
@@ -122,9 +122,6 @@ def test_a_thousand_requests_while_breakerd_hangs(driver, scripted, threads, rec
     assert driver.log()[0] == 1
 
 
-NO_THREADS = ("PHP", "shell")
-
-
 def test_threads_share_a_client(driver, language, scripted):
     """Nobody gets another's answer: each permit is reported, once."""
     scripted.script({"json": {"allowed": True, "state": "closed", "reason": "closed", "counted": True}, "numbered": True})
@@ -138,9 +135,8 @@ def test_threads_share_a_client(driver, language, scripted):
         assert scripted.connections <= 24  # Go opens more than it needs
 
 
-def test_one_of_many_tries_when_the_pause_is_over(driver, language, scripted):
-    if language[0] in NO_THREADS:
-        pytest.skip("no threads")
+@pytest.mark.parametrize("language", sorted(set(LANGUAGES) - {"PHP", "shell"}), indirect=True)
+def test_one_of_many_tries_when_the_pause_is_over(driver, scripted):
     scripted.script({"raw": ""}, {"hang": True})
     assert driver.new(scripted.url, timeout_ms=2000, retry_ms=0) == "made"
     assert driver.say("acquire", "orders") == "allowed - - unreachable 0 unreachable"
@@ -149,10 +145,19 @@ def test_one_of_many_tries_when_the_pause_is_over(driver, language, scripted):
     assert len(scripted.requests) == 2
 
 
+@pytest.mark.parametrize("language", ["Node"], indirect=True)
+def test_node_finds_a_connection_that_was_closed_while_its_loop_stood_still(driver, scripted):
+    scripted.script({"json": {"allowed": True, "permit": "p", "state": "closed", "reason": "closed"}, "then": "close"})
+    assert driver.new(scripted.url) == "made"
+    for _ in range(10):
+        assert driver.say("busy", "orders") == "busy"
+        until(lambda: scripted.closed == scripted.connections, "the server closes")
+        assert driver.say("go on") == "allowed p closed closed 0 answered"
+
+
+@pytest.mark.parametrize("language", ["PHP"], indirect=True)
 def test_php_shares_the_pause_through_apcu(language, scripted):
     """As PHP-FPM does, whose objects live for one request: here two objects of one process."""
-    if language[0] != "PHP":
-        pytest.skip("not PHP")
     if "apcu" not in sh("php", "-m").split():
         assert not os.environ.get("ALL_CLIENTS"), "no APCu: scripts/install-packages clients"
         pytest.skip("no APCu")

@@ -44,19 +44,6 @@ class NoAnswer extends Error {
   }
 }
 
-/** An agent that gives up a waiting connection at once when breakerd closes it: a request on it would be lost. */
-class Agent extends http.Agent {
-  keepSocketAlive(socket) {
-    socket.once("end", socket.destroy);
-    return super.keepSocketAlive(socket);
-  }
-
-  reuseSocket(socket, request) {
-    socket.off("end", socket.destroy);
-    super.reuseSocket(socket, request);
-  }
-}
-
 export class Client {
   #connect;
   #prefix;
@@ -80,7 +67,7 @@ export class Client {
       ...connect,
       method: "POST",
       // Idle connections are closed here before breakerd does it (idle_timeout, 60 s).
-      agent: new Agent({ keepAlive: true, maxSockets: MAX_CONNECTIONS, timeout: 30_000 }),
+      agent: new http.Agent({ keepAlive: true, maxSockets: MAX_CONNECTIONS, timeout: 30_000 }),
       headers: { host, ...(token && { authorization: `Bearer ${token}` }) },
     };
   }
@@ -127,7 +114,9 @@ export class Client {
   async #ask(key, verb, body, read) {
     if (!this.#mayAsk()) return undefined;
     try {
-      // After the poll that this makes way for, connections that breakerd has closed are known.
+      // Lets the loop poll: then it knows which connections breakerd has closed, and loses no request on one. The
+      // first may run right behind the poll that this very request came from.
+      await new Promise(setImmediate);
       await new Promise(setImmediate);
       const path = `${this.#prefix}${encode(String(key))}/${verb}`;
       const answer = read(await exchange({ ...this.#connect, path }, body, this.#timeoutMs));

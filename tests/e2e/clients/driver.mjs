@@ -1,4 +1,5 @@
 // What test_clients.py drives the Node client with; see driver.py.
+import fs from "node:fs";
 import readline from "node:readline";
 import { CircuitOpen, Client } from "breakerd-client";
 
@@ -56,6 +57,20 @@ const commands = {
     };
     await Promise.all(Array.from({ length: threads }, some));
     return `${passed} passed (${waited} waited)`;
+  },
+  // The loop stands still, from the end of an answer until a line comes: then it asks again.
+  async busy(key) {
+    await client.acquire(key);
+    fs.writeSync(1, "busy\n");
+    const line = Buffer.alloc(64);
+    for (let n = 0; n === 0;) {
+      try {
+        n = fs.readSync(0, line);
+      } catch (error) {
+        if (error.code !== "EAGAIN") throw error;
+      }
+    }
+    return commands.acquire(key);
   },
   log: () => `${messages.length} ${messages.at(-1) ?? ""}`,
 };
