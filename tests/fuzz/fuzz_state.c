@@ -135,6 +135,49 @@ static void check_read(const char *path, bool ours)
 	circuit_table_free(t);
 }
 
+/* Whether both have the same steps. */
+static void check_queues(struct circuit_queues *one, struct circuit_queues *other)
+{
+	for (size_t i = 0; i < one->table.slot_count; i++) {
+		struct circuit_queue *q = (struct circuit_queue *)keytable_slot(&one->table, i), *o;
+
+		if (!q || !circuit_queue_has_steps(q))
+			continue;
+		o = circuit_queue_find(other, keynode_key(&q->node), q->node.key_len);
+		FUZZ_CHECK(o && o->in_doubt == q->in_doubt);
+		FUZZ_CHECK(!q->in_doubt || o->sent.operations == q->sent.operations);
+		FUZZ_CHECK(circuit_fold_empty(&q->next.fold) ||
+			   memcmp(&o->next, &q->next, sizeof(q->next)) == 0);
+	}
+}
+
+/* As a daemon on Redis reads it: the steps, written and read again, are the same. */
+static void check_steps(const char *from)
+{
+	struct circuit_table *t = circuit_table_new(BOUND, TTL_MS, NULL);
+	struct circuit_queues queues, again;
+	struct state_file_report report;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/dev/shm/fuzz-steps-%d", (int)getpid());
+	FUZZ_CHECK(t && circuit_queues_init(&queues) == 0 && circuit_queues_init(&again) == 0);
+	if (state_file_read(from, t, &queues, TTL_MS, &now, &report) == STATE_FILE_READ) {
+		FUZZ_CHECK(circuit_queues_count(&queues) == report.steps);
+		FUZZ_CHECK(state_file_write(path, t, &queues, &now) == 0);
+		circuit_table_free(t);
+		t = circuit_table_new(BOUND, TTL_MS, NULL);
+		FUZZ_CHECK(t && state_file_read(path, t, &again, TTL_MS, &now, &report) ==
+					STATE_FILE_READ);
+		check_queues(&queues, &again);
+		unlink(path);
+	} else {
+		FUZZ_CHECK(circuit_queues_count(&queues) == 0);
+	}
+	circuit_queues_fini(&queues);
+	circuit_queues_fini(&again);
+	circuit_table_free(t);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static char path[32];
@@ -162,5 +205,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	fuzz_fill(fd, text);
 	free(whole);
 	check_read(path, true);
+	check_steps(path);
 	return 0;
 }

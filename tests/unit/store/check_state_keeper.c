@@ -574,6 +574,53 @@ START_TEST(a_place_that_cannot_be_written_is_an_error)
 }
 END_TEST
 
+static int asked;
+
+static void on_asked(void *arg)
+{
+	(void)arg;
+	asked++;
+}
+
+static void until_asked(int count)
+{
+	for (int i = 0; i < 10000 && asked < count; i++)
+		event_base_loop(base, EVLOOP_ONCE);
+	ck_assert_int_eq(asked, count);
+}
+
+/* It does not wait for the interval, and comes behind a save that is under way. */
+START_TEST(a_save_that_is_asked_for_comes_at_once)
+{
+	options.interval_ms = 3600 * 1000;
+	start();
+	asked = 0;
+	state_keeper_save(keeper, on_asked, NULL);
+	until_asked(1);
+	ck_assert_int_eq(access(path, F_OK), 0);
+	ck_assert_uint_eq(metrics->state_saves, 1);
+	state_keeper_save(keeper, NULL, NULL);
+	state_keeper_save(keeper, on_asked, NULL);
+	until_asked(2);
+	ck_assert_uint_eq(metrics->state_saves, 3);
+}
+END_TEST
+
+/* What is there must not be taken for what there is. */
+START_TEST(a_save_that_is_asked_for_and_fails_leaves_no_old_file)
+{
+	asked = 0;
+	state_keeper_save(keeper, on_asked, NULL);
+	until_asked(1);
+	ck_assert_int_eq(access(path, F_OK), 0);
+	ck_assert_int_eq(mkdir(beside(".tmp"), 0700), 0);
+	state_keeper_save(keeper, on_asked, NULL);
+	until_asked(2);
+	ck_assert_int_ne(access(path, F_OK), 0);
+	ck_assert_int_eq(rmdir(beside(".tmp")), 0);
+}
+END_TEST
+
 static Suite *state_keeper_suite(void)
 {
 	Suite *suite = suite_create("state_keeper");
@@ -601,6 +648,8 @@ static Suite *state_keeper_suite(void)
 	tcase_add_test(tc, one_that_cannot_be_kept_aside_is_an_error);
 	tcase_add_test(tc, one_file_has_one_keeper);
 	tcase_add_test(tc, a_place_that_cannot_be_written_is_an_error);
+	tcase_add_test(tc, a_save_that_is_asked_for_comes_at_once);
+	tcase_add_test(tc, a_save_that_is_asked_for_and_fails_leaves_no_old_file);
 	suite_add_tcase(suite, tc);
 	return suite;
 }
