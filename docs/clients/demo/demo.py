@@ -78,7 +78,8 @@ class Demo:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        self.run(self.breakerd, f"--listen=127.0.0.1:{self.port}")
+        self.run(self.breakerd, f"--listen=127.0.0.1:{self.port}", f"--consecutive-failures={THRESHOLD}",
+                 f"--open-time={OPEN_SECONDS}s", "--open-growth=1")
 
         def answers():
             try:
@@ -87,8 +88,7 @@ class Demo:
                 return False
         wait_until(answers)
         self.upstream = Upstream()
-        args = [f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{self.upstream.server_address[1]}",
-                str(THRESHOLD), str(OPEN_SECONDS)]
+        args = [f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{self.upstream.server_address[1]}"]
         commands = {"Python": [sys.executable, "-B", f"{HERE}/gateway.py"], "Node": ["node", f"{HERE}/gateway.mjs"]}
         self.gateways = {name: int(self.run(*command, *args).stdout.readline()) for name, command in commands.items()}
 

@@ -1,4 +1,4 @@
-"""A small gateway in Python: gateway.py BREAKERD UPSTREAM THRESHOLD OPEN_SECONDS. Prints its port."""
+"""A small gateway in Python: gateway.py BREAKERD UPSTREAM. Prints its port."""
 
 import http.server
 import os
@@ -6,33 +6,32 @@ import sys
 import urllib.error
 import urllib.request
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "five-operations"))
-from breaker import OPEN, Breaker  # noqa: E402
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "python"))
+from breakerd import CircuitOpen, Client  # noqa: E402
 
-BREAKERD, UPSTREAM, THRESHOLD, OPEN_SECONDS = sys.argv[1:]
-breaker = Breaker(BREAKERD, "orders", int(THRESHOLD), float(OPEN_SECONDS), timeout=2.0)
+BREAKERD, UPSTREAM = sys.argv[1:]
+client = Client(BREAKERD, timeout_ms=2000)
 direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def ask_the_upstream(path):
+    try:
+        with direct.open(UPSTREAM + path, timeout=5) as response:
+            return response.status, response.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
 
 
 class Gateway(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        permit = breaker.enter()
-        if permit == OPEN:
-            self.answer(503, b"the circuit is open\n")
-            return
-        status, body = 502, b"the upstream does not answer\n"
         try:
-            with direct.open(UPSTREAM + self.path, timeout=5) as response:
-                status, body = response.status, response.read()
-        except urllib.error.HTTPError as error:
-            status, body = error.code, error.read()
+            with client.call("orders") as call:
+                status, body = ask_the_upstream(self.path)
+                call.status = status
+        except CircuitOpen:
+            status, body = 503, b"the circuit is open\n"
         except OSError:
-            pass
-        finally:
-            breaker.leave(permit, status < 500)
-        self.answer(status, body)
-
-    def answer(self, status, body):
+            status, body = 502, b"the upstream does not answer\n"
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
