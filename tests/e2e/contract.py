@@ -18,6 +18,8 @@ STATUS = {
     "body_too_large": 413,
     "misdirected_request": 421,
     "invalid_state": 422,
+    "invalid_outcome": 422,
+    "invalid_permit": 422,
     "store_error": 502,
     "store_unavailable": 503,
     "store_full": 503,
