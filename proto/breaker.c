@@ -401,6 +401,40 @@ enum circuit_effect breaker_apply(struct circuit *c, bool exists, struct breaker
 	return changed ? CIRCUIT_WRITTEN : CIRCUIT_READ;
 }
 
+/* An override is set or taken away. To take away one that has ended writes, too: the circuit is
+ * kept for it no longer. */
+static enum circuit_effect override(struct circuit *c, bool exists, struct breaker *b,
+				    const struct circuit_op *op, int64_t now_ms)
+{
+	bool had = b->override.mode != BREAKER_NO_OVERRIDE;
+
+	if (!exists)
+		circuit_absent(c, now_ms);
+	tidy(c, exists, b, now_ms);
+	if (op->verb == CIRCUIT_END_OVERRIDE) {
+		b->override.mode = BREAKER_NO_OVERRIDE;
+		return had ? CIRCUIT_WRITTEN : CIRCUIT_READ;
+	}
+	b->override = *op->call->override;
+	b->override.since_ms = now_ms;
+	b->override.until_ms += now_ms;
+	b->exists = true;
+	return CIRCUIT_WRITTEN;
+}
+
+void breaker_override_show(const struct breaker_override *o, struct circuit *c, int64_t now_ms)
+{
+	c->state = o->mode == BREAKER_FORCED_OPEN ? CIRCUIT_OPEN : CIRCUIT_CLOSED;
+	if (o->mode == BREAKER_FORCED_OPEN)
+		c->last_state_change = now_ms;
+}
+
+const char *breaker_override_name(enum breaker_override_mode mode)
+{
+	return breaker_reason_name(mode == BREAKER_FORCED_OPEN ? BREAKER_REASON_FORCED_OPEN
+							       : BREAKER_REASON_FORCED_CLOSED);
+}
+
 enum circuit_effect breaker_run(struct circuit *c, bool exists, struct breaker *b,
 				const struct circuit_op *op, int64_t now_ms,
 				struct breaker_answer *answer)
@@ -409,6 +443,8 @@ enum circuit_effect breaker_run(struct circuit *c, bool exists, struct breaker *
 
 	if (op->verb == CIRCUIT_ACQUIRE || op->verb == CIRCUIT_REPORT)
 		return breaker_apply(c, exists, b, op->verb, op->call, now_ms, answer);
+	if (op->verb >= CIRCUIT_OVERRIDE)
+		return override(c, exists, b, op, now_ms);
 	effect = circuit_apply(c, exists, op, now_ms);
 	if (effect == CIRCUIT_REMOVED)
 		breaker_none(b);

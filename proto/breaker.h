@@ -109,11 +109,11 @@ enum breaker_outcome { BREAKER_SUCCESS, BREAKER_FAILURE, BREAKER_IGNORED };
 #define BREAKER_OUTCOMES 3
 
 /*
- * What is asked: the argument of CIRCUIT_ACQUIRE and CIRCUIT_REPORT. `policy` is read during the
- * call only: a store that keeps the operation for later copies both.
+ * What is asked: the argument of the operations from CIRCUIT_ACQUIRE on. `policy` and `override`
+ * are read during the call only: a store that keeps the operation for later copies all of it.
  */
 struct breaker_call {
-	const struct policy *policy;
+	const struct policy *policy; /* CIRCUIT_ACQUIRE and CIRCUIT_REPORT; else NULL */
 	uint32_t random;   /* CIRCUIT_ACQUIRE: 24 random bits or more, new for each call */
 	uint16_t reporter; /* CIRCUIT_REPORT: this daemon's number, below BREAKER_REPORTERS */
 	/* CIRCUIT_REPORT. So many reports alike, one behind the other: more than one only if each
@@ -122,6 +122,8 @@ struct breaker_call {
 	enum breaker_outcome outcome;
 	bool slow; /* took policy->slow_time_ms or longer, which is not 0 */
 	struct breaker_permit permit;
+	/* CIRCUIT_OVERRIDE: mode and reason. It begins now; until_ms is how long it lasts. */
+	const struct breaker_override *override;
 };
 
 /* Why acquire answered so, or why a report did not count. */
@@ -209,6 +211,13 @@ void breaker_acquire_closed(const struct circuit *c, bool exists, struct breaker
 
 /* The override that holds at now_ms; NULL: none. */
 const struct breaker_override *breaker_override_at(const struct breaker *b, int64_t now_ms);
+
+/* What getState shows of a circuit with this override: open since now, or closed. */
+void breaker_override_show(const struct breaker_override *override, struct circuit *c,
+			   int64_t now_ms);
+
+/* "forced-open", "forced-closed": a static string. */
+const char *breaker_override_name(enum breaker_override_mode mode);
 
 /* How long an opening lasts under this policy if `openings` came before it without recovery:
  * whole milliseconds, rounded up. */

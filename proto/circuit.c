@@ -19,6 +19,8 @@ static const char *const verb_names[CIRCUIT_VERBS] = {
 	[CIRCUIT_RESET] = "reset",
 	[CIRCUIT_ACQUIRE] = "acquire",
 	[CIRCUIT_REPORT] = "report",
+	[CIRCUIT_OVERRIDE] = "override",
+	[CIRCUIT_END_OVERRIDE] = "end_override",
 };
 
 const char *circuit_state_name(enum circuit_state state)
@@ -95,6 +97,8 @@ enum circuit_effect circuit_apply(struct circuit *c, bool exists, const struct c
 		return CIRCUIT_REMOVED;
 	case CIRCUIT_ACQUIRE:
 	case CIRCUIT_REPORT:
+	case CIRCUIT_OVERRIDE:
+	case CIRCUIT_END_OVERRIDE:
 		break;
 	}
 	return CIRCUIT_READ;

@@ -38,13 +38,15 @@ enum circuit_verb {
 	CIRCUIT_RESET,
 	CIRCUIT_ACQUIRE, /* breaker.h */
 	CIRCUIT_REPORT,
+	CIRCUIT_OVERRIDE,
+	CIRCUIT_END_OVERRIDE,
 };
-#define CIRCUIT_VERBS 7
+#define CIRCUIT_VERBS 9
 
 struct breaker_call;
 
 /* An operation. `to`, `has_from` and `from` belong to CIRCUIT_TRANSITION, `call` to
- * CIRCUIT_ACQUIRE and CIRCUIT_REPORT: who keeps the operation copies what `call` points to. */
+ * those from CIRCUIT_ACQUIRE on: who keeps the operation copies what `call` points to. */
 struct circuit_op {
 	enum circuit_verb verb;
 	enum circuit_state to;

@@ -15,6 +15,7 @@ EVALSHA sha n KEYS[1] .. KEYS[n] ttl ops[1] .. ops[n]
              one of the letters above
              p...  a policy (circuit_script_policy, proto/circuit_script.h) for what follows
              a...  acquire, r... report (circuit_script_token), behind a policy
+             o...  an override, x its end (circuit_script_token)
 
 The reply is an array with one element for each key, in order: an error (that circuit alone has
 failed and is as it was: a key of another type, or a value larger than 64 KiB before or after the
@@ -674,6 +675,17 @@ local function decide(plus, ops, m)
 		elseif verb == 114 then -- r
 			tidy(m)
 			changes = report(m, token)
+		elseif verb == 111 then -- o
+			tidy(m)
+			local mode, last, why = match(token, "^o([12]) (%d+) (%x+)$")
+			local till = m.now + last
+			m.override = { mode = mode, till = till,
+				text = format(" o%s.%s.%.0f:%s", mode, m.now_text, till, why) }
+			changes = true
+		elseif verb == 120 then -- x
+			tidy(m)
+			changes = m.override ~= nil
+			m.override = nil
 		else
 			operate(m, verb)
 		end
@@ -780,6 +792,7 @@ for i = 1, #KEYS do
 		if m.text then
 			others = ',"breakerd":"' .. m.text .. '"' .. rest
 		end
+		member = m.text or member
 		ops = ""
 	end
 	local more_failures, more_successes = 0, 0
@@ -834,10 +847,17 @@ for i = 1, #KEYS do
 		local after = '{"state":' .. name .. ',"failureCount":' .. failures ..
 			',"successCount":' .. successes .. ',"lastFailureTime":' .. failed ..
 			',"lastStateChange":' .. changed .. others
+		local ttl = ARGV[1]
+		-- The circuit lives as long as its override.
+		local till = others ~= "}" and member and match(member, " o[12]%.%d+%.(%d+):")
+		if till then
+			local time = now or pcall("TIME")[1] .. "000"
+			ttl = string.format("%.0f", math.max(ttl, math.ceil((till - time) / 1000)))
+		end
 		if #after > MAX then
 			failure = { err = "TOOLARGE the value would become larger than 64 KiB" }
 		else
-			result = pcall("SET", key, after, "EX", ARGV[1])
+			result = pcall("SET", key, after, "EX", ttl)
 			failure = result.err and result
 		end
 	elseif effect and value then

@@ -75,6 +75,8 @@ void circuit_fold_note(struct circuit_fold *fold, const struct circuit_op *op,
 	case CIRCUIT_RESET:
 	case CIRCUIT_ACQUIRE:
 	case CIRCUIT_REPORT:
+	case CIRCUIT_OVERRIDE:
+	case CIRCUIT_END_OVERRIDE:
 		break;
 	}
 }

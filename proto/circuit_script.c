@@ -9,6 +9,8 @@ char circuit_script_letter(const struct circuit_op *op)
 	case CIRCUIT_GET_STATE:
 	case CIRCUIT_ACQUIRE: /* no letter */
 	case CIRCUIT_REPORT:
+	case CIRCUIT_OVERRIDE:
+	case CIRCUIT_END_OVERRIDE:
 		break;
 	case CIRCUIT_RECORD_SUCCESS:
 		return 's';
@@ -33,6 +35,16 @@ size_t circuit_script_policy(char buf[CIRCUIT_SCRIPT_TOKEN_MAX], const struct po
 				p->probes, p->probe_successes, p->probe_timeout_ms);
 }
 
+static size_t override_token(char buf[CIRCUIT_SCRIPT_TOKEN_MAX], const struct breaker_override *o)
+{
+	size_t len = (size_t)snprintf(buf, CIRCUIT_SCRIPT_TOKEN_MAX, "o%d %" PRId64 " ",
+				      o->mode == BREAKER_FORCED_OPEN ? 1 : 2, o->until_ms);
+
+	for (unsigned i = 0; i < o->reason_len; i++, len += 2)
+		sprintf(buf + len, "%02x", (unsigned char)o->reason[i]);
+	return len;
+}
+
 size_t circuit_script_token(char buf[CIRCUIT_SCRIPT_TOKEN_MAX], const struct circuit_op *op)
 {
 	static const char kinds[BREAKER_PERMITS] = {'-', 'c', 'n', 'p', 'x', 'x'};
@@ -50,7 +62,9 @@ size_t circuit_script_token(char buf[CIRCUIT_SCRIPT_TOKEN_MAX], const struct cir
 					call->permit.id, "sfi"[call->outcome], call -> slow, daemon,
 					call -> count);
 	}
-	buf[0] = circuit_script_letter(op);
+	if (op->verb == CIRCUIT_OVERRIDE)
+		return override_token(buf, call->override);
+	buf[0] = op->verb == CIRCUIT_END_OVERRIDE ? 'x' : circuit_script_letter(op);
 	buf[1] = '\0';
 	return 1;
 }

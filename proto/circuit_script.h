@@ -17,7 +17,7 @@ char circuit_script_letter(const struct circuit_op *op);
  */
 
 /* Room for circuit_script_policy and circuit_script_token, the NUL included. */
-#define CIRCUIT_SCRIPT_TOKEN_MAX 160
+#define CIRCUIT_SCRIPT_TOKEN_MAX 512
 
 /*
  * "p" and thirteen numbers, a space between two: consecutive_failures, failure_rate, 1 if slow_time
@@ -31,8 +31,9 @@ size_t circuit_script_policy(char buf[CIRCUIT_SCRIPT_TOKEN_MAX], const struct po
  * The letter of one of the five; "a" and a random number from 0 to 16777215; or "r" and seven
  * words: the permit's kind (- none, c closed, n absent, p probe, x any other), its
  * lastStateChange, its id in six hexadecimal digits, s, f or i for the outcome, 1 if it was slow
- * and else 0, the daemon as in breaker_member.h, and how many reports alike. Returns the length
- * without the NUL.
+ * and else 0, the daemon as in breaker_member.h, and how many reports alike; "o" and an override's
+ * mode (1 forced open, 2 forced closed), milliseconds and reason in hexadecimal; "x" to end one.
+ * Returns the length without the NUL.
  */
 size_t circuit_script_token(char buf[CIRCUIT_SCRIPT_TOKEN_MAX], const struct circuit_op *op);
 

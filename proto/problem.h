@@ -14,6 +14,7 @@
 	X(UNAUTHORIZED, "unauthorized", 401, "Missing or wrong token")                             \
 	X(FORBIDDEN_ORIGIN, "forbidden_origin", 403, "Request from another origin")                \
 	X(NOT_FOUND, "not_found", 404, "No such route")                                            \
+	X(NO_OVERRIDE, "no_override", 404, "No override")                                          \
 	X(METHOD_NOT_ALLOWED, "method_not_allowed", 405, "Method not allowed")                     \
 	X(STATE_CONFLICT, "state_conflict", 409, "Circuit is in another state")                    \
 	X(BODY_TOO_LARGE, "body_too_large", 413, "Request body too large")                         \

@@ -15,6 +15,7 @@
 
 #define GET    (1u << HTTP_GET | 1u << HTTP_HEAD)
 #define POST   (1u << HTTP_POST)
+#define PUT    (1u << HTTP_PUT)
 #define DELETE (1u << HTTP_DELETE)
 
 struct route {
@@ -30,6 +31,7 @@ static const struct route routes[API_ROUTE_COUNT] = {
 	[ROUTE_TRANSITION] = {true, POST, api_transition},
 	[ROUTE_ACQUIRE] = {true, POST, api_acquire},
 	[ROUTE_REPORT] = {true, POST, api_report},
+	[ROUTE_OVERRIDE] = {true, GET | PUT | DELETE, api_override},
 	[ROUTE_CIRCUITS] = {false, GET, api_circuits},
 	[ROUTE_POLICIES] = {false, GET, api_policies},
 	[ROUTE_HEALTHZ] = {false, GET, api_healthz},

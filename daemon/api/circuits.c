@@ -17,14 +17,17 @@ static void answer_circuit(struct api *api, struct http_request *rq, const struc
 		.route = ask->route,
 		.now_ns = now_ns,
 	};
+	struct circuit shown = result->circuit;
 
+	if (ask->store.op.verb == CIRCUIT_GET_STATE && result->override)
+		breaker_override_show(result->override, &shown, result->now_ms);
 	if (ask->store.op.verb == CIRCUIT_TRANSITION)
 		api_note_transition(api, rq, ask, result, NULL);
 	if (ask->store.op.verb == CIRCUIT_RESET) {
 		reply.status = 204;
 		reply.content_type = NULL;
 	} else {
-		reply.len = circuit_json_encode(body, &result->circuit);
+		reply.len = circuit_json_encode(body, &shown);
 		body[reply.len++] = '\n';
 	}
 	http_reply(rq, &reply);

@@ -90,40 +90,18 @@ static bool query_decode(const char *text, struct store_query *query, char *why,
 	return api_read_query(&parameters, text, query, why, why_size);
 }
 
-/* A key as a JSON string: valid UTF-8 without control characters, so that two characters
- * need a backslash (RFC 8259, section 7). */
-static int add_key(struct evbuffer *out, const char *key, size_t len)
-{
-	size_t from = 0;
-
-	if (evbuffer_add(out, "\"", 1) != 0)
-		return -1;
-	for (size_t i = 0; i < len; i++) {
-		if (key[i] != '"' && key[i] != '\\')
-			continue;
-		if (evbuffer_add(out, key + from, i - from) != 0 || evbuffer_add(out, "\\", 1) != 0)
-			return -1;
-		from = i;
-	}
-	if (evbuffer_add(out, key + from, len - from) != 0)
-		return -1;
-	return evbuffer_add(out, "\"", 1);
-}
-
 /* {"circuits":[...],"cursor":...}; 0, or -1 when out of memory. */
 static int write_page(const struct store_page *page, struct evbuffer *out)
 {
-	char snapshot[CIRCUIT_JSON_MAX];
-
 	if (evbuffer_add_printf(out, "{\"circuits\":[") < 0)
 		return -1;
 	for (size_t i = 0; i < page->count; i++) {
 		const struct store_item *item = &page->items[i];
-		size_t len = circuit_json_encode(snapshot, &item->circuit);
 
-		if (evbuffer_add_printf(out, "%s{\"key\":", i ? "," : "") < 0 ||
-		    add_key(out, item->key, item->key_len) != 0 || evbuffer_add(out, ",", 1) != 0 ||
-		    evbuffer_add(out, snapshot + 1, len - 1) != 0)
+		if (evbuffer_add_printf(out, i ? ",{" : "{") < 0 ||
+		    api_add_item(out, item->key, item->key_len, &item->circuit, item->override) !=
+			    0 ||
+		    evbuffer_add(out, "}", 1) != 0)
 			return -1;
 	}
 	if (page->cursor[0])

@@ -75,6 +75,18 @@ void api_refuse(struct http_request *rq, enum api_route route, enum problem prob
 /* False, and the request is refused, if it has a query: for routes that take none. */
 bool api_takes_no_query(struct http_request *rq, enum api_route route);
 
+/* --- item.c --------------------------------------------------------------------------- */
+
+struct evbuffer;
+
+/* The members of a listing's item: "key" and the five, then `override` if there is one; without
+ * braces. 0, or -1 when out of memory. */
+int api_add_item(struct evbuffer *out, const char *key, size_t key_len, const struct circuit *c,
+		 const struct breaker_override *override);
+
+/* {"mode":...,"reason":...,"since":...,"until":...} */
+int api_add_override(struct evbuffer *out, const struct breaker_override *override);
+
 /* --- query.c -------------------------------------------------------------------------- */
 
 #define API_QUERY_MAX 8
@@ -136,6 +148,7 @@ api_handler_fn api_failure;
 api_handler_fn api_transition;
 api_handler_fn api_acquire;
 api_handler_fn api_report;
+api_handler_fn api_override;
 api_handler_fn api_circuits;
 api_handler_fn api_policies;
 api_handler_fn api_index;

@@ -13,6 +13,7 @@
 	X(TRANSITION, "/v1/circuits/{key}/transition")                                             \
 	X(ACQUIRE, "/v1/circuits/{key}/acquire")                                                   \
 	X(REPORT, "/v1/circuits/{key}/report")                                                     \
+	X(OVERRIDE, "/v1/circuits/{key}/override")                                                 \
 	X(CIRCUITS, "/v1/circuits")                                                                \
 	X(POLICIES, "/v1/policies")                                                                \
 	X(HEALTHZ, "/healthz")                                                                     \

@@ -293,6 +293,14 @@ static void step_done(struct redis_list *l)
 		scan(l);
 }
 
+/* Redis's clock, as last measured. */
+static int64_t redis_now_ms(const struct redis_store *r)
+{
+	int64_t error_ms;
+
+	return clock_wall_ms() + redis_link_clock_offset_ms(r->link, &error_ms);
+}
+
 /* Adds what was found at a key to the page. False when out of memory. */
 static bool take_value(struct redis_list *l, const struct found *f, const struct redis_value *value)
 {
@@ -311,7 +319,9 @@ static bool take_value(struct redis_list *l, const struct found *f, const struct
 	if (value->stored == CIRCUIT_STORED_NONE ||
 	    !store_query_matches(&l->query, key, f->len, value->circuit.state))
 		return true;
-	return store_page_add(l->page, key, f->len, &value->circuit);
+	if (!value->override || value->override->until_ms <= redis_now_ms(r))
+		return store_page_add(l->page, key, f->len, &value->circuit, NULL);
+	return store_page_add(l->page, key, f->len, &value->circuit, value->override);
 }
 
 static void on_values(void *arg, const struct redis_value *values, enum store_status status,

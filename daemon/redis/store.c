@@ -29,6 +29,8 @@ struct redis_circuit_op {
 	bool whole; /* with the script, not its hash */
 	size_t key_len;
 	size_t script_len;
+	struct breaker *breaker; /* of a circuit with an override, while the time is asked for */
+	struct circuit circuit;  /* as that */
 	char key[]; /* prefix, "cb:" and the circuit's key; then, script_len bytes, what the
 		       script is to do */
 };
@@ -48,6 +50,20 @@ static void finish_circuit(struct redis_op *o, const struct circuit *c, bool abs
 	result.circuit = *c;
 	result.absent = absent;
 	redis_op_finish(o, &result);
+}
+
+/* Redis's time has come for a circuit with an override, which may be over. */
+static void finish_overridden(struct redis_circuit_op *q, int64_t now_ms)
+{
+	struct breaker b = *q->breaker;
+	struct store_result result;
+
+	store_refuse(&result, STORE_OK, NULL);
+	result.circuit = q->circuit;
+	result.breaker = &b;
+	result.override = breaker_override_at(&b, now_ms);
+	result.now_ms = now_ms;
+	redis_op_finish(&q->base, &result);
 }
 
 static bool read_time(const redisReply *reply, int64_t *now_ms)
@@ -74,7 +90,9 @@ static void on_clock(void *arg, enum redis_outcome outcome, const redisReply *re
 	/* A callback may cancel any of them, but none joins meanwhile. */
 	while ((o = TAILQ_FIRST(&r->clock_queue)) != NULL) {
 		TAILQ_REMOVE(&r->clock_queue, o, clock_entry);
-		if (ok) {
+		if (ok && circuit_op(o)->breaker) {
+			finish_overridden(circuit_op(o), now_ms);
+		} else if (ok) {
 			circuit_absent(&c, now_ms);
 			finish_circuit(o, &c, true);
 		} else if (outcome == REDIS_REPLY) {
@@ -136,12 +154,37 @@ static void ask_whether_empty(struct redis_store *r, const char *key, size_t key
 		free(q);
 }
 
+static void release_breaker(struct redis_op *o)
+{
+	free(circuit_op(o)->breaker);
+}
+
+/* True if there is an override in the member: then Redis is asked whether it holds. */
+static bool has_override(struct redis_circuit_op *q, const char *member, size_t len)
+{
+	struct breaker *b;
+
+	if (!member || !memmem(member, len, " o", 2))
+		return false;
+	b = malloc(sizeof(*b));
+	if (!b || !breaker_member_decode(member, len, b) ||
+	    b->override.mode == BREAKER_NO_OVERRIDE) {
+		free(b);
+		return false;
+	}
+	q->breaker = b;
+	q->base.release = release_breaker;
+	return true;
+}
+
 static void on_get(struct redis_op *o, const redisReply *reply)
 {
 	struct redis_store *r = redis_store(o->op.store);
 	struct redis_circuit_op *q = circuit_op(o);
 	enum circuit_stored stored;
 	struct circuit c;
+	const char *member;
+	size_t member_len;
 
 	if (reply->type != REDIS_REPLY_STRING) {
 		redis_op_fail_reply(o, reply);
@@ -156,13 +199,17 @@ static void on_get(struct redis_op *o, const redisReply *reply)
 		redis_op_fail(o, STORE_ERROR, "the stored value is larger than 64 KiB");
 		return;
 	}
-	stored = circuit_json_decode_stored(reply->str, reply->len, &c);
+	stored = circuit_json_decode_member(reply->str, reply->len, &c, &member, &member_len);
 	if (stored != CIRCUIT_STORED_SOUND)
 		redis_store_corrupt(r, q->key, q->key_len, stored);
-	if (stored == CIRCUIT_STORED_NONE)
+	if (stored == CIRCUIT_STORED_NONE) {
 		wait_for_clock(o);
-	else
+	} else if (has_override(q, member, member_len)) {
+		q->circuit = c;
+		wait_for_clock(o);
+	} else {
 		finish_circuit(o, &c, false);
+	}
 }
 
 /* One byte more than the largest value that is read, if there is one. */

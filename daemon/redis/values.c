@@ -34,6 +34,8 @@ struct redis_values {
 
 static void values_destroy(struct redis_values *v)
 {
+	for (size_t i = 0; v->found && i < v->count; i++)
+		free(v->found[i].override);
 	free(v->keys);
 	free(v->found);
 	free(v);
@@ -70,8 +72,19 @@ static void item_decode(struct item *item, const redisReply *reply)
 {
 	struct redis_value *found = &item->values->found[item->index];
 
-	found->stored = circuit_json_decode_stored(reply->str, reply->len, &found->circuit);
+	const char *member;
+	size_t len;
+	struct breaker b;
+
+	found->stored =
+		circuit_json_decode_member(reply->str, reply->len, &found->circuit, &member, &len);
 	found->exists = true;
+	if (member && memmem(member, len, " o", 2) && breaker_member_decode(member, len, &b) &&
+	    b.override.mode != BREAKER_NO_OVERRIDE) {
+		found->override = malloc(sizeof(b.override));
+		if (found->override)
+			*found->override = b.override;
+	}
 }
 
 /* True if the answer is as it should be. Asks for more where a value is longer than HEAD_MAX. */

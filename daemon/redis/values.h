@@ -11,7 +11,8 @@
 struct redis_value {
 	bool exists;
 	enum circuit_stored stored;
-	struct circuit circuit; /* set unless CIRCUIT_STORED_NONE */
+	struct circuit circuit;            /* set unless CIRCUIT_STORED_NONE */
+	struct breaker_override *override; /* which may be over; NULL: none. Freed behind fn */
 };
 
 struct redis_value_key {

@@ -177,6 +177,7 @@ static void part_answer(struct redis_call *call, const struct call_part *part,
 
 		store_refuse(&result, STORE_OK, NULL);
 		result.was = c.state;
+		result.was_overridden = breaker_override_at(&b, answer->now_ms) != NULL;
 		switch (breaker_run(&c, exists, &b, &call->ops[i].what, answer->now_ms,
 				    &result.decision)) {
 		case CIRCUIT_READ:
@@ -195,6 +196,8 @@ static void part_answer(struct redis_call *call, const struct call_part *part,
 		result.circuit = c;
 		if (call->ops[i].what.call)
 			result.breaker = &b;
+		result.override = breaker_override_at(&b, answer->now_ms);
+		result.now_ms = answer->now_ms;
 		if (write)
 			redis_op_finish(&write->base, &result);
 	}
@@ -357,7 +360,7 @@ static bool write_tokens(struct redis_call *call, const struct call_part *part, 
 	for (size_t i = part->first; i < part->first + part->count && ok; i++) {
 		const struct circuit_op *what = &call->ops[i].what;
 
-		if (what->call &&
+		if (what->call && what->call->policy &&
 		    (!policy || memcmp(policy, what->call->policy, sizeof(*policy)))) {
 			policy = what->call->policy;
 			token[0] = ';';

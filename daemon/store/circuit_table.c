@@ -1,7 +1,9 @@
 #include "store/circuit_table.h"
 
+#include "base/clock.h"
 #include "base/keytable.h"
 #include "base/metrics.h"
+#include "store/packed_breaker.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +19,8 @@ struct circuit_entry {
 
 /* The last bytes before the key, in an entry with room for it. */
 struct member {
-	uint16_t len;
+	uint16_t len : 15;
+	uint16_t held : 1; /* it has an override */
 	unsigned char bytes[];
 };
 
@@ -38,9 +41,22 @@ struct circuit_table {
 	struct metrics *metrics;
 };
 
-static struct entry_list *list_of(struct circuit_table *t, enum circuit_state state)
+static struct member *member_of(const struct circuit_entry *e)
 {
-	return state == CIRCUIT_CLOSED ? &t->closed : &t->tripped;
+	return e->node.key_at > sizeof(*e) ? (struct member *)(e + 1) : NULL;
+}
+
+bool circuit_entry_is_held(const struct circuit_entry *e)
+{
+	const struct member *member = member_of(e);
+
+	return member && member->held;
+}
+
+static struct entry_list *list_of(struct circuit_table *t, const struct circuit_entry *e)
+{
+	return e->circuit.state == CIRCUIT_CLOSED && !circuit_entry_is_held(e) ? &t->closed
+									       : &t->tripped;
 }
 
 static void gauge(struct circuit_table *t, enum circuit_state state, int by)
@@ -49,9 +65,23 @@ static void gauge(struct circuit_table *t, enum circuit_state state, int by)
 		t->metrics->circuits[state] += by;
 }
 
-static bool expired(const struct circuit_table *t, const struct circuit_entry *e, int64_t now)
+/* A circuit lives as long as its override. */
+static bool holds(const struct circuit_entry *e)
+{
+	const struct member *member = member_of(e);
+
+	return member && member->held &&
+	       packed_breaker_override_until(member->bytes, member->len) > clock_wall_ms();
+}
+
+static bool is_old(const struct circuit_table *t, const struct circuit_entry *e, int64_t now)
 {
 	return now - e->written >= t->ttl;
+}
+
+static bool expired(const struct circuit_table *t, const struct circuit_entry *e, int64_t now)
+{
+	return is_old(t, e, now) && !holds(e);
 }
 
 static void expire(struct circuit_table *t, struct circuit_entry *e)
@@ -110,7 +140,7 @@ struct circuit_entry *circuit_table_find(struct circuit_table *t, const char *ke
 
 static void unlist(struct circuit_table *t, struct circuit_entry *e)
 {
-	TAILQ_REMOVE(list_of(t, e->circuit.state), e, entry);
+	TAILQ_REMOVE(list_of(t, e), e, entry);
 	gauge(t, e->circuit.state, -1);
 }
 
@@ -118,6 +148,13 @@ void circuit_table_remove(struct circuit_table *t, struct circuit_entry *e)
 {
 	unlist(t, e);
 	keytable_remove(&t->keys, &e->node);
+}
+
+static void renew(struct circuit_table *t, struct circuit_entry *e, int64_t now)
+{
+	TAILQ_REMOVE(list_of(t, e), e, entry);
+	e->written = now;
+	TAILQ_INSERT_TAIL(list_of(t, e), e, entry);
 }
 
 int64_t circuit_table_expire(struct circuit_table *t, int64_t now, unsigned most)
@@ -128,8 +165,11 @@ int64_t circuit_table_expire(struct circuit_table *t, int64_t now, unsigned most
 	for (size_t i = 0; i < 2; i++) {
 		struct circuit_entry *e;
 
-		while ((e = TAILQ_FIRST(lists[i])) != NULL && expired(t, e, now) && most > 0) {
-			expire(t, e);
+		while ((e = TAILQ_FIRST(lists[i])) != NULL && is_old(t, e, now) && most > 0) {
+			if (holds(e))
+				renew(t, e, now);
+			else
+				expire(t, e);
 			most--;
 		}
 		if (e && (next < 0 || e->written + t->ttl < next))
@@ -172,7 +212,7 @@ static void put(struct circuit_table *t, struct circuit_entry *e, const struct c
 {
 	e->circuit = *circuit;
 	e->written = now;
-	TAILQ_INSERT_TAIL(list_of(t, circuit->state), e, entry);
+	TAILQ_INSERT_TAIL(list_of(t, e), e, entry);
 	gauge(t, circuit->state, 1);
 }
 
@@ -193,11 +233,6 @@ enum circuit_table_status circuit_table_write(struct circuit_table *t, struct ci
 }
 
 /* --- members ------------------------------------------------------------------------------ */
-
-static struct member *member_of(const struct circuit_entry *e)
-{
-	return e->node.key_at > sizeof(*e) ? (struct member *)(e + 1) : NULL;
-}
 
 /* The size of an entry with a member of this length. */
 static size_t entry_size(size_t member_len)
@@ -244,7 +279,8 @@ enum circuit_table_status circuit_table_write_member(struct circuit_table *t,
 		return TABLE_NO_MEMORY;
 	member = member_of(to);
 	if (member) {
-		member->len = (uint16_t)bytes_len;
+		member->len = (uint16_t)bytes_len & 0x7FFF;
+		member->held = packed_breaker_has_override(bytes, bytes_len);
 		memcpy(member->bytes, bytes, bytes_len);
 	}
 	put(t, to, circuit, now);

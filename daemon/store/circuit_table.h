@@ -62,6 +62,9 @@ const struct circuit *circuit_entry_get(const struct circuit_entry *entry);
 const char *circuit_entry_key(const struct circuit_entry *entry, size_t *len);
 /* The member, and its length, 0: none. */
 const unsigned char *circuit_entry_member(const struct circuit_entry *entry, size_t *len);
+/* True if its member has an override, which may be over: while it holds, the circuit neither
+ * expires nor makes room for another. */
+bool circuit_entry_is_held(const struct circuit_entry *entry);
 int64_t circuit_entry_written(const struct circuit_entry *entry); /* monotonic milliseconds */
 
 /* Removes at most `most` circuits whose time is over. Returns when to come again: monotonic

@@ -138,9 +138,10 @@ bool store_memory_keep_end(struct store *s, int64_t end_ms);
 /* Makes a page with room for `room` items; NULL when out of memory. */
 struct store_page *store_page_new(size_t room);
 
-/* Adds a copy of the item; the room must suffice. False when out of memory. */
+/* Adds a copy of the item (`override`: NULL: none); the room must suffice. False when out of
+ * memory. */
 bool store_page_add(struct store_page *page, const char *key, size_t key_len,
-		    const struct circuit *circuit);
+		    const struct circuit *circuit, const struct breaker_override *override);
 
 /* True if the circuit fits the query. */
 bool store_query_matches(const struct store_query *query, const char *key, size_t key_len,

@@ -87,6 +87,12 @@ static struct circuit_queue *queue_of(struct fallback_store *f, const struct sto
 	return q;
 }
 
+/* An override is for all gateways or for none: it is never set or ended here alone. */
+static bool is_override(const struct store_request *request)
+{
+	return request->op.verb >= CIRCUIT_OVERRIDE;
+}
+
 /* Answers an operation that main surely has not done: what it did becomes a step. */
 static void answer_as_step(struct fallback_store *f, const struct store_request *request,
 			   struct store_result *result)
@@ -96,6 +102,11 @@ static void answer_as_step(struct fallback_store *f, const struct store_request 
 	struct store_result before;
 	struct circuit_queue *q;
 
+	if (is_override(request)) {
+		store_refuse(result, STORE_UNAVAILABLE,
+			     "Redis is away, and an override is for all gateways or for none");
+		return;
+	}
 	run_embedded(f, request, &before, result);
 	if (result->status != STORE_OK || !has_changed(&request->op, result))
 		return;
@@ -125,6 +136,8 @@ static void answer_in_doubt(struct fallback_store *f, const struct store_request
 	struct store_result before;
 	struct circuit_queue *q;
 
+	if (is_override(request))
+		return;
 	run_embedded(f, request, &before, result);
 	if (result->status != STORE_OK && result->status != STORE_CONFLICT) {
 		*result = unsure;

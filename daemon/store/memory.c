@@ -27,6 +27,7 @@ struct memory_store {
 	struct state_keeper *keeper; /* or NULL */
 	struct event *expiry;        /* set while the table is not empty */
 	int64_t started_ms;
+	struct breaker_override override; /* of the last result */
 };
 
 struct memory_list {
@@ -112,7 +113,22 @@ static void note_written(struct memory_store *m, enum circuit_table_status statu
 		expiry_arm(m, now, now + (int64_t)m->store.limits.ttl_s * 1000);
 }
 
-/* acquire and report: the circuit with its member. */
+/* The override that holds, kept until the next one is asked for; or NULL. */
+static const struct breaker_override *override_of(struct memory_store *m,
+						  const struct circuit_entry *entry, int64_t now_ms)
+{
+	size_t len;
+	const unsigned char *member = circuit_entry_member(entry, &len);
+	struct breaker b;
+
+	if (!packed_breaker_has_override(member, len))
+		return NULL;
+	packed_breaker_read(member, len, &b);
+	m->override = b.override;
+	return breaker_override_at(&b, now_ms) ? &m->override : NULL;
+}
+
+/* The operations that need the circuit's member. */
 static void decide(struct memory_store *m, const struct store_request *request,
 		   struct store_result *result)
 {
@@ -136,8 +152,11 @@ static void decide(struct memory_store *m, const struct store_request *request,
 		return;
 	}
 	packed_breaker_read(member, len, &b);
-	if (breaker_apply(&result->circuit, entry != NULL, &b, request->op.verb, request->op.call,
-			  store_now_ms(&m->clock), &result->decision) == CIRCUIT_WRITTEN) {
+	result->now_ms = store_now_ms(&m->clock);
+	result->was = result->circuit.state;
+	result->was_overridden = breaker_override_at(&b, result->now_ms) != NULL;
+	if (breaker_run(&result->circuit, entry != NULL, &b, &request->op, result->now_ms,
+			&result->decision) == CIRCUIT_WRITTEN) {
 		result->absent = false;
 		len = packed_breaker_write(packed, &b);
 		note_written(m,
@@ -146,7 +165,10 @@ static void decide(struct memory_store *m, const struct store_request *request,
 							len, now),
 			     now, result);
 	}
-	result->was = result->decision.was;
+	if (b.override.mode != BREAKER_NO_OVERRIDE) {
+		m->override = b.override;
+		result->override = &m->override;
+	}
 }
 
 static struct store_op *memory_submit(struct store *s, const struct store_request *request,
@@ -172,6 +194,10 @@ static struct store_op *memory_submit(struct store *s, const struct store_reques
 			      store_now_ms(&m->clock))) {
 	case CIRCUIT_READ:
 		result->absent = !entry;
+		if (entry && circuit_entry_is_held(entry)) {
+			result->now_ms = store_now_ms(&m->clock);
+			result->override = override_of(m, entry, result->now_ms);
+		}
 		break;
 	case CIRCUIT_CONFLICT:
 		result->status = STORE_CONFLICT;
@@ -242,7 +268,10 @@ static bool list_step(struct memory_store *m, const struct store_query *query, s
 		c = circuit_entry_get(e);
 		key = circuit_entry_key(e, &len);
 		if (store_query_matches(query, key, len, c->state) &&
-		    !store_page_add(page, key, len, c)) {
+		    !store_page_add(page, key, len, c,
+				    circuit_entry_is_held(e)
+					    ? override_of(m, e, store_now_ms(&m->clock))
+					    : NULL)) {
 			*no_memory = true;
 			return true;
 		}

@@ -216,3 +216,13 @@ bool packed_breaker_has_override(const unsigned char *buf, size_t len)
 	take(buf, &head, sizeof(head));
 	return head.override != BREAKER_NO_OVERRIDE;
 }
+
+int64_t packed_breaker_override_until(const unsigned char *buf, size_t len)
+{
+	struct breaker b;
+
+	if (!packed_breaker_has_override(buf, len))
+		return 0;
+	packed_breaker_read(buf, len, &b);
+	return b.override.until_ms;
+}

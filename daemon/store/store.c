@@ -64,7 +64,10 @@ void store_free(struct store *s)
 
 struct kept_call {
 	struct breaker_call call;
-	struct policy policy;
+	union {
+		struct policy policy;
+		struct breaker_override override;
+	};
 };
 
 bool store_keep_call(struct circuit_op *op)
@@ -77,8 +80,13 @@ bool store_keep_call(struct circuit_op *op)
 	if (!kept)
 		return false;
 	kept->call = *op->call;
-	kept->policy = *op->call->policy;
-	kept->call.policy = &kept->policy;
+	if (op->call->policy) {
+		kept->policy = *op->call->policy;
+		kept->call.policy = &kept->policy;
+	} else if (op->call->override) {
+		kept->override = *op->call->override;
+		kept->call.override = &kept->override;
+	}
 	op->call = &kept->call;
 	return true;
 }
@@ -255,13 +263,19 @@ struct store_page *store_page_new(size_t room)
 }
 
 bool store_page_add(struct store_page *page, const char *key, size_t key_len,
-		    const struct circuit *circuit)
+		    const struct circuit *circuit, const struct breaker_override *override)
 {
 	struct store_item *item = &page->items[page->count];
 
 	item->key = malloc(key_len ? key_len : 1);
-	if (!item->key)
+	item->override = override ? malloc(sizeof(*override)) : NULL;
+	if (!item->key || (override && !item->override)) {
+		free(item->key);
+		free(item->override);
 		return false;
+	}
+	if (override)
+		*item->override = *override;
 	memcpy(item->key, key, key_len);
 	item->key_len = key_len;
 	item->circuit = *circuit;
@@ -273,8 +287,10 @@ void store_page_free(struct store_page *page)
 {
 	if (!page)
 		return;
-	for (size_t i = 0; i < page->count; i++)
+	for (size_t i = 0; i < page->count; i++) {
+		free(page->items[i].override);
 		free(page->items[i].key);
+	}
 	free(page->items);
 	free(page);
 }

@@ -59,6 +59,7 @@ struct store_item {
 	struct circuit circuit;
 	char *key; /* no NUL */
 	size_t key_len;
+	struct breaker_override *override; /* or NULL */
 };
 
 /*
@@ -82,6 +83,11 @@ struct store_result {
 	struct breaker_answer decision; /* STORE_OK of CIRCUIT_ACQUIRE and CIRCUIT_REPORT */
 	/* The circuit's member behind such an operation on Redis; else NULL. As `message`. */
 	const struct breaker *breaker;
+	/* The override that holds (not for a listing): NULL, or as `message`. `circuit` is the
+	 * one underneath. */
+	const struct breaker_override *override;
+	bool was_overridden;     /* before CIRCUIT_OVERRIDE or CIRCUIT_END_OVERRIDE */
+	int64_t now_ms;          /* the store's clock, where there is an override */
 	const char *message;     /* why, for a person: NULL, or valid until the callback returns */
 	struct store_page *page; /* a listing's STORE_OK: the receiver's, for store_page_free */
 };

@@ -13,6 +13,7 @@ STATUS = {
     "unauthorized": 401,
     "forbidden_origin": 403,
     "not_found": 404,
+    "no_override": 404,
     "method_not_allowed": 405,
     "state_conflict": 409,
     "body_too_large": 413,
