@@ -27,6 +27,7 @@ def concrete(template):
 
 def body_of(template):
     return {"transition": b'{"to":"open"}',
+            "override": b'{"mode":"forced-open","reason":"why"}',
             "report": b'{"outcome":"success"}'}.get(template.rsplit("/", 1)[-1], b"")
 
 
@@ -146,12 +147,15 @@ def provoke(start, private_redis, directory):
         return start(token_file=f"{directory}/token")
 
     def ask(daemon, template, method, **kw):
-        kw.setdefault("body", body_of(template) if method == "POST" else None)
+        kw.setdefault("body", body_of(template) if method in ("POST", "PUT") else None)
         kw.setdefault("route", concrete(template))
         return daemon.request(method, kw.pop("route"), **kw)
 
     def success(template, method):
-        return ask(start(), template, method)
+        daemon = start()
+        if template.endswith("/override"):
+            daemon.request("PUT", concrete(template), body=body_of(template))
+        return ask(daemon, template, method)
 
     def bad_request(template, method):
         if "{key}" not in template:
@@ -191,7 +195,7 @@ def provoke(start, private_redis, directory):
 
     status_of = {
         200: success, 204: success, 400: bad_request, 409: conflict, 413: too_large,
-        401: lambda t, m: ask(with_token(), t, m),
+        401: lambda t, m: ask(with_token(), t, m), 404: lambda t, m: ask(start(), t, m),
         403: lambda t, m: ask(start(), t, m, headers={"Origin": "https://evil.example"}),
         421: lambda t, m: ask(start(), t, m, headers={"Host": "evil.example"}),
         422: unprocessable, 502: store_error, 503: unavailable, 504: timeout,
@@ -241,6 +245,10 @@ def test_degraded_answers(start):
     daemon = start(store=f"redis://127.0.0.1:{free_port()}", on_store_failure="local")
     for template, method in OPERATIONS:
         answer = daemon.request(method, concrete(template), body=body_of(template))
+        if template.endswith("/override"):  # for all gateways or for none
+            assert answer.status == (503 if method in ("PUT", "DELETE") else 404)
+            DOCUMENT.check(template, method, answer)
+            continue
         assert answer.status == (204 if method == "DELETE" else 200), (template, method, answer)
         DOCUMENT.check(template, method, answer)
         if template.startswith("/v1/circuits"):

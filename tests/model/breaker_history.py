@@ -143,7 +143,7 @@ class History:
         if move == "override":
             mode, length = rng.choice(("forced-open", "forced-closed")), rng.choice((1, 300, 5000))
             model.override(mode, length)
-            return f"override {mode} {length}", "ok"
+            return ("unforce" if mode == "none" else f"force {mode} {length}"), "ok"
         if move == "drop":
             model.drop()
             return "drop", "ok"

@@ -47,6 +47,7 @@ struct world {
 struct batch {
 	struct circuit_op ops[BATCH_MAX];
 	struct breaker_call calls[BATCH_MAX];
+	struct breaker_override overrides[BATCH_MAX];
 	unsigned count;
 	bool decides;
 };
@@ -201,7 +202,7 @@ static bool read_op(struct steps *steps, char **words, unsigned count, struct ba
 {
 	static const char *const verbs[CIRCUIT_VERBS] = {"get",        "success", "failure",
 							 "transition", "reset",   "acquire",
-							 "report"};
+							 "report",     "force",   "unforce"};
 	struct circuit_op *op = &batch->ops[batch->count];
 	struct breaker_call *call = &batch->calls[batch->count];
 	int verb = -1;
@@ -219,6 +220,17 @@ static bool read_op(struct steps *steps, char **words, unsigned count, struct ba
 	batch->decides = batch->decides || verb >= CIRCUIT_ACQUIRE;
 	if (verb == CIRCUIT_REPORT)
 		return read_report(steps, words, count, call);
+	if (verb == CIRCUIT_OVERRIDE) {
+		struct breaker_override *o = &batch->overrides[batch->count - 1];
+
+		*call = (struct breaker_call){.override = o};
+		*o = (struct breaker_override){.reason_len = 3, .reason = "why"};
+		o->mode = count == 3 && strcmp(words[1], "forced-open") == 0
+				  ? BREAKER_FORCED_OPEN
+				  : BREAKER_FORCED_CLOSED;
+		o->until_ms = count == 3 ? strtoll(words[2], NULL, 10) : 0;
+		return count == 3;
+	}
 	if (verb != CIRCUIT_TRANSITION)
 		return count == 1;
 	if (count == 4) {
@@ -274,7 +286,7 @@ static int write_answer(char *to, size_t size, const struct circuit_op *op, cons
 	if (op->verb == CIRCUIT_REPORT)
 		return snprintf(to, size, "%s %s %s", breaker_reason_name(a->reason),
 				circuit_state_name(a->was), circuit_state_name(a->state));
-	if (op->verb == CIRCUIT_RESET)
+	if (op->verb == CIRCUIT_RESET || op->verb >= CIRCUIT_OVERRIDE)
 		return snprintf(to, size, "ok");
 	return snprintf(to, size, "%s %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64,
 			circuit_state_name(c->state), c->failure_count, c->success_count,
@@ -424,35 +436,6 @@ static bool put(struct steps *steps, const struct world *w, char answer[STEPS_AN
 	return true;
 }
 
-static bool run_override(struct steps *steps, char **words, unsigned count,
-			 char answer[STEPS_ANSWER_MAX])
-{
-	static const char *const modes[] = {"none", "forced-open", "forced-closed"};
-	struct world w;
-
-	read_value(steps->value, steps->now_ms, &w);
-	if (count != 3)
-		return say(answer, "override MODE MS");
-	if (!w.b.exists) {
-		w.b.exists = true;
-		w.b.state = w.c.state;
-		w.b.since_ms = w.c.last_state_change;
-		w.b.fresh = !w.exists || w.c.failure_count + w.c.success_count > 0;
-		w.b.half_open_ms = w.c.state == CIRCUIT_HALF_OPEN ? w.c.last_state_change : 0;
-	}
-	w.exists = true;
-	w.b.override =
-		(struct breaker_override){.since_ms = steps->now_ms,
-					  .until_ms = steps->now_ms + strtoll(words[2], NULL, 10),
-					  .reason_len = 3,
-					  .reason = "why"};
-	for (int i = 0; i < 3; i++)
-		if (strcmp(words[1], modes[i]) == 0)
-			w.b.override.mode = (enum breaker_override_mode)i;
-	w.member_len = breaker_member_encode(w.member, &w.b);
-	return put(steps, &w, answer);
-}
-
 static bool run_member(struct steps *steps, const char *text, char answer[STEPS_ANSWER_MAX])
 {
 	struct world w;
@@ -473,8 +456,6 @@ static bool run_other(struct steps *steps, const char *line, char **words, unsig
 		steps->now_ms += strtoll(words[1], NULL, 10);
 	else if (strcmp(words[0], "back") == 0 && count == 2)
 		steps->now_ms -= strtoll(words[1], NULL, 10);
-	else if (strcmp(words[0], "override") == 0)
-		*ok = run_override(steps, words, count, answer);
 	else if (strcmp(words[0], "drop") == 0)
 		*ok = run_member(steps, "", answer);
 	else if (strncmp(line, "member ", 7) == 0)

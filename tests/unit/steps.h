@@ -10,7 +10,7 @@
  *                             allowed, from 0; OUTCOME: success, failure, ignored; N: the daemon,
  *                             or how many reports alike
  *   get, success, failure, reset, transition TO [from FROM]
- *   override MODE MS          forced-open, forced-closed, or none
+ *   force MODE MS          forced-open, forced-closed, or none
  *   drop                      another program drops the member `breakerd`
  *   member TEXT               another program writes it
  *

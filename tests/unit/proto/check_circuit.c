@@ -50,6 +50,8 @@ START_TEST(verbs_have_the_names_of_the_metrics)
 	ck_assert_str_eq(circuit_verb_name(CIRCUIT_RESET), "reset");
 	ck_assert_str_eq(circuit_verb_name(CIRCUIT_ACQUIRE), "acquire");
 	ck_assert_str_eq(circuit_verb_name(CIRCUIT_REPORT), "report");
+	ck_assert_str_eq(circuit_verb_name(CIRCUIT_OVERRIDE), "override");
+	ck_assert_str_eq(circuit_verb_name(CIRCUIT_END_OVERRIDE), "end_override");
 	for (int i = 0; i < CIRCUIT_VERBS; i++)
 		ck_assert_int_eq(circuit_verb_writes(i), i != CIRCUIT_GET_STATE);
 }
