@@ -83,6 +83,8 @@ def build_c(compiler, *flags):
         assert sh("pkg-config", "--modversion", "breakerd-client", env=env).strip() == version()
         how = sh("pkg-config", "--cflags", "--libs", "breakerd-client", env=env).split()
         strict = ["-pedantic-errors", "-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Werror", "-O1", "-g"]
+        if os.environ.get("SANITIZED"):
+            strict += ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
         sh(*compiler, *flags, *strict, f"{DRIVERS}/driver.c", "-o", f"{to}/driver", *how)
         return [f"{to}/driver"]
     return build
