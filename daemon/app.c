@@ -66,6 +66,9 @@ static struct store_limits store_limits_of(const struct config *config)
 		.max_in_flight = config->max_in_flight,
 		.ttl_s = (unsigned)(config->ttl_ms / 1000),
 		.max_circuits = config->max_circuits,
+		.max_staleness_ms = (unsigned)config->max_staleness_ms,
+		.read_cache = config->read_cache,
+		.report_interval_ms = (unsigned)config->report_interval_ms,
 	};
 }
 
@@ -121,15 +124,18 @@ static struct store *new_store(struct app *app)
 {
 	struct store_limits limits = store_limits_of(app->config);
 	struct store_clock clock = {0};
-	struct store *redis;
+	struct store *redis, *store;
 
 	if (!app->config->store_is_redis)
 		return store_memory_new(app->base, &limits, clock, app->metrics);
 	redis = store_redis_new(app->base, &app->config->redis, app->config->prefix, &limits,
 				app->metrics, &app->log);
-	if (!redis || !app->config->store_failure_local)
-		return redis;
-	return store_fallback_new(app->base, redis, &limits, clock, app->metrics, &app->log);
+	if (!redis)
+		return NULL;
+	store = store_fallback_new(app->base, redis, &limits, clock, app->metrics, &app->log);
+	if (store && !app->config->store_failure_local)
+		store_fallback_refuse(store);
+	return store;
 }
 
 static int open_store(struct app *app)
@@ -216,14 +222,15 @@ static int open_parts(struct app *app)
 
 /* --- signals -------------------------------------------------------------------------- */
 
-/* No request is left. Waits until what the fallback store recorded is folded into Redis. */
+/* No request is left. Waits until Redis has what was held back or recorded without it. */
 static void on_drained(void *arg)
 {
 	struct app *app = arg;
 	struct store_health health;
 
+	store_send_held(app->store);
 	store_health(app->store, &health);
-	if (health.unsettled == 0 || timer_arm(app->settle, SETTLE_MS) != 0)
+	if ((health.unsettled == 0 && health.held == 0) || timer_arm(app->settle, SETTLE_MS) != 0)
 		event_base_loopexit(app->base, NULL);
 }
 

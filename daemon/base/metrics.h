@@ -39,6 +39,10 @@ struct evbuffer;
 	X(redis_disconnects, "redis_disconnects_total", "Times a ready link to Redis was lost.")   \
 	X(redis_noscript, "redis_noscript_total",                                                  \
 	  "Script calls sent again in full because Redis had forgotten the script.")               \
+	X(cached_answers, "cached_answers_total",                                                  \
+	  "Operations answered from memory, without asking Redis.")                                \
+	X(reports_lost, "reports_lost_total",                                                      \
+	  "Reports of success that were held back and did not surely reach Redis.")                \
 	X(state_saves, "state_saves_total", "Times state_file was written.")                       \
 	X(state_save_errors, "state_save_errors_total", "Times state_file could not be written.")  \
 	X(http_connections_accepted, "http_connections_accepted_total", "Connections accepted.")   \
@@ -61,6 +65,8 @@ struct evbuffer;
 	X(circuits_limit, "circuits_limit", "The setting max_circuits, of the embedded store.")    \
 	X(folds_pending, "folds_pending",                                                          \
 	  "Circuits whose operations wait to be folded into Redis.")                               \
+	X(reports_pending, "reports_pending",                                                      \
+	  "Reports of success that were answered and that Redis does not have yet.")               \
 	X(state_last_save, "state_last_save_timestamp_seconds",                                    \
 	  "When state_file was last written, in Unix time; 0 if not since the start.")             \
 	X(http_connections, "http_connections", "Open HTTP connections.")                          \

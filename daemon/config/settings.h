@@ -32,7 +32,7 @@ struct config_source {
 };
 
 /* How many settings there are. */
-#define CONFIG_SETTINGS 36
+#define CONFIG_SETTINGS 39
 
 /* The settings of a policy. */
 #define CONFIG_STATUSES_MAX 255
@@ -64,6 +64,9 @@ struct config {
 	int64_t ttl_ms;
 	int64_t store_timeout_ms;
 	bool store_failure_local;
+	int64_t max_staleness_ms;
+	bool read_cache;
+	int64_t report_interval_ms;
 	unsigned max_in_flight;
 	unsigned max_connections;
 	unsigned max_circuits;

@@ -26,7 +26,8 @@
 /* One of the five operations. */
 struct redis_circuit_op {
 	struct redis_op base;
-	bool whole; /* with the script, not its hash */
+	bool whole;       /* with the script, not its hash */
+	bool with_member; /* as in the request */
 	size_t key_len;
 	size_t script_len;
 	struct breaker *breaker; /* of a circuit with an override, while the time is asked for */
@@ -177,6 +178,32 @@ static bool has_override(struct redis_circuit_op *q, const char *member, size_t 
 	return true;
 }
 
+/* One command and no more: this is asked again and again. What is wrong with a value is counted
+ * where somebody else reads it. */
+static void finish_with_member(struct redis_op *o, const redisReply *reply)
+{
+	struct store_result result;
+	enum circuit_stored stored = CIRCUIT_STORED_NONE;
+	const char *member = NULL;
+	struct breaker b;
+	size_t len;
+
+	if (reply->len > CIRCUIT_STORED_BYTES_MAX) {
+		redis_op_fail(o, STORE_ERROR, "the stored value is larger than 64 KiB");
+		return;
+	}
+	store_refuse(&result, STORE_OK, NULL);
+	breaker_none(&b);
+	if (reply->len > 0)
+		stored = circuit_json_decode_member(reply->str, reply->len, &result.circuit,
+						    &member, &len);
+	result.absent = stored == CIRCUIT_STORED_NONE;
+	if (!result.absent && member)
+		breaker_member_decode(member, len, &b);
+	result.breaker = &b;
+	redis_op_finish(o, &result);
+}
+
 static void on_get(struct redis_op *o, const redisReply *reply)
 {
 	struct redis_store *r = redis_store(o->op.store);
@@ -188,6 +215,10 @@ static void on_get(struct redis_op *o, const redisReply *reply)
 
 	if (reply->type != REDIS_REPLY_STRING) {
 		redis_op_fail_reply(o, reply);
+		return;
+	}
+	if (q->with_member) {
+		finish_with_member(o, reply);
 		return;
 	}
 	if (reply->len == 0) {
@@ -293,11 +324,12 @@ static struct store_op *redis_submit(struct store *s, const struct store_request
 
 	if (!r)
 		return NULL;
-	if (circuit_verb_writes(request->op.verb))
+	if (circuit_verb_writes(request->op.verb) || request->behind_writes)
 		return redis_writes_submit(r, request, done, arg, result);
 	q = circuit_op_new(r, request->key, request->key_len, "", 0);
 	if (!q)
 		return store_refuse(result, STORE_ERROR, "out of memory");
+	q->with_member = request->with_member;
 	if (send_get(q) != 0) {
 		free(q);
 		return redis_store_away(r, result);

@@ -115,6 +115,9 @@ static void write_fail(struct redis_write *write, enum store_status status, cons
 {
 	struct store_result result;
 
+	/* A read that was lost has done nothing. */
+	if (status == STORE_UNKNOWN && !write->base.writes)
+		status = STORE_UNAVAILABLE;
 	store_refuse(&result, status, message);
 	redis_op_finish(&write->base, &result);
 }
@@ -251,7 +254,8 @@ static void call_add_op(struct redis_call *call, struct redis_write *write, stru
 	size_t i = call->op_count++;
 
 	part->count++;
-	part->decides = part->decides || what->call;
+	/* A read is told of an override. */
+	part->decides = part->decides || what->call || what->verb == CIRCUIT_GET_STATE;
 	call->ops[i].write = write;
 	call->ops[i].what = *what;
 	call->letters[i] = circuit_script_letter(what);
@@ -513,7 +517,7 @@ static void write_detach(struct redis_op *o, struct store_result *verdict)
 
 	if (write->call) {
 		write->call->ops[write->index].write = NULL;
-		verdict->status = STORE_UNKNOWN;
+		verdict->status = o->writes ? STORE_UNKNOWN : STORE_TIMEOUT;
 		return;
 	}
 	TAILQ_REMOVE(&write->circuit->waiting, write, entry);
@@ -540,7 +544,7 @@ struct store_op *redis_writes_submit(struct redis_store *r, const struct store_r
 		return store_refuse(result, STORE_ERROR, "out of memory");
 	}
 	write->base.op.store = &r->store;
-	write->base.writes = true;
+	write->base.writes = circuit_verb_writes(request->op.verb);
 	write->base.detach = write_detach;
 	write->what = what;
 	write->circuit = q;

@@ -27,6 +27,7 @@ struct store_driver {
 	void (*health)(struct store *s, struct store_health *health);
 	void (*reconfigure)(struct store *s); /* s->limits is new; may be NULL */
 	void (*free)(struct store *s);        /* frees s itself; no ops are pending */
+	void (*send_held)(struct store *s);   /* as store_send_held; may be NULL */
 	/*
 	 * For a store that can be away, else NULL. fold takes a step on a circuit as submit
 	 * runs an operation, but without a deadline: STORE_UNAVAILABLE says that it surely was
@@ -115,6 +116,10 @@ int64_t store_now_ms(const struct store_clock *clock);
  */
 void store_memory_put(struct store *s, const char *key, size_t key_len,
 		      const struct circuit *circuit);
+
+/* Runs the operation as submit does, but changes nothing: says what it would have changed. */
+enum circuit_effect store_memory_try(struct store *s, const struct store_request *request,
+				     struct store_result *result);
 
 /* As that, with the circuit's member; store_memory_put leaves the member that it has. */
 void store_memory_put_breaker(struct store *s, const char *key, size_t key_len,

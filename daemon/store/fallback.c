@@ -6,6 +6,9 @@
  * in the circuit's queue (circuit_queue.h), which fold_back.c takes to main when it is back.
  * An operation on a circuit that has a queue waits in it: nothing overtakes anything. If its
  * deadline passes before it was handed over, it is answered here, as part of the step ahead.
+ *
+ * While main is there, memory answers what it may (seen.c), and successes wait (held.c). A store
+ * that refuses does only that: it has no queues, and main's failures are its own.
  */
 #include "base/clock.h"
 #include "base/metrics.h"
@@ -154,18 +157,28 @@ static void answer_in_doubt(struct fallback_store *f, const struct store_request
 	fold_back_later(f, q);
 }
 
+void fallback_learn(struct fallback_store *f, const struct store_request *request, int64_t asked_ms,
+		    const struct store_result *result)
+{
+	bool gone = result->absent || request->op.verb == CIRCUIT_RESET;
+
+	if (seen_is_old(f, request, asked_ms, result))
+		return;
+	fallback_seen(f, request->key, request->key_len, gone ? NULL : &result->circuit,
+		      result->breaker);
+	seen_learn(f, request, asked_ms, result);
+}
+
 /* Main has answered: what it says, or what the embedded store says in its place. */
-static void settle(struct fallback_store *f, const struct store_request *request,
+static void settle(struct fallback_store *f, const struct store_request *request, int64_t asked_ms,
 		   struct store_result *result)
 {
+	if (f->refuses && result->status != STORE_OK && result->status != STORE_CONFLICT)
+		return;
 	switch (result->status) {
 	case STORE_OK:
 	case STORE_CONFLICT:
-		fallback_seen(f, request->key, request->key_len,
-			      result->absent || request->op.verb == CIRCUIT_RESET
-				      ? NULL
-				      : &result->circuit,
-			      result->breaker);
+		fallback_learn(f, request, asked_ms, result);
 		break;
 	case STORE_UNAVAILABLE:
 		answer_as_step(f, request, result);
@@ -189,6 +202,12 @@ static struct store_request request_of(const struct fallback_op *o)
 	return (struct store_request){.key = o->key, .key_len = o->key_len, .op = o->what};
 }
 
+static void nobody_waits(void *arg, struct store_result *result)
+{
+	(void)arg;
+	(void)result;
+}
+
 static void queue_leave(struct fallback_op *o)
 {
 	TAILQ_REMOVE(&o->queue->ops, o, in_queue);
@@ -208,6 +227,8 @@ static void timed_leave(struct fallback_store *f, struct fallback_op *o)
 static void op_finish(struct fallback_store *f, struct fallback_op *o, struct store_result *result)
 {
 	timed_leave(f, o);
+	if (o->held)
+		held_ended(f, o->held, &o->what, result);
 	store_drop_call(&o->what);
 	store_op_finish(&o->op, result);
 }
@@ -219,8 +240,18 @@ static void on_main_done(void *arg, struct store_result *result)
 	struct store_request request = request_of(o);
 
 	o->inner = NULL;
-	settle(f, &request, result);
+	settle(f, &request, o->asked_ms, result);
 	op_finish(f, o, result);
+}
+
+/* True if main has answered at once. A read sees the successes that were answered before it. */
+static bool submit_to_main(struct fallback_store *f, struct fallback_op *o,
+			   struct store_request *request, struct store_result *result)
+{
+	request->behind_writes = !circuit_verb_writes(request->op.verb) &&
+				 held_on_its_way(f, request->key, request->key_len);
+	o->inner = store_submit(f->main, request, on_main_done, o, result);
+	return !o->inner;
 }
 
 void fallback_pass_on(struct fallback_store *f, struct fallback_op *o)
@@ -229,8 +260,7 @@ void fallback_pass_on(struct fallback_store *f, struct fallback_op *o)
 	struct store_result result;
 
 	queue_leave(o);
-	o->inner = store_submit(f->main, &request, on_main_done, o, &result);
-	if (!o->inner)
+	if (submit_to_main(f, o, &request, &result))
 		on_main_done(o, &result);
 }
 
@@ -290,6 +320,8 @@ static struct fallback_op *op_new(const struct store_request *request)
 	o->queue = NULL;
 	o->due_ms = 0;
 	o->query = NULL;
+	o->asked_ms = clock_ms();
+	o->held = NULL;
 	o->what = request->op;
 	if (!store_keep_call(&o->what)) {
 		free(o);
@@ -311,37 +343,74 @@ static void queue_enter(struct fallback_store *f, struct circuit_queue *q, struc
 	fold_back_now(f, q);
 }
 
+/* Takes o, just made, to main or into the circuit's queue. As store_submit. */
+static struct store_op *submit(struct fallback_store *f, struct fallback_op *o, store_done_fn *done,
+			       void *arg, struct store_result *result)
+{
+	struct circuit_queue *q = circuit_queue_find(&f->queues, o->key, o->key_len);
+	struct store_request request = request_of(o);
+
+	if (q) {
+		store_op_start_open(&f->store, &o->op, done, arg);
+		queue_enter(f, q, o);
+		return &o->op;
+	}
+	if (!submit_to_main(f, o, &request, result)) {
+		store_op_start_open(&f->store, &o->op, done, arg);
+		return &o->op;
+	}
+	settle(f, &request, o->asked_ms, result);
+	store_drop_call(&o->what);
+	free(o);
+	return NULL;
+}
+
 static struct store_op *fallback_submit(struct store *s, const struct store_request *request,
 					store_done_fn *done, void *arg, struct store_result *result)
 {
 	struct fallback_store *f = fallback(s);
-	struct circuit_queue *q;
 	struct fallback_op *o;
 
-	if (!f->ready) {
+	if (!f->ready && !f->refuses) {
 		answer_as_step(f, request, result);
 		return NULL;
 	}
+	if (f->ready && (seen_answer(f, request, result) || held_take(f, request, result)))
+		return NULL;
 	if (store_overloaded(s, result))
 		return NULL;
+	held_send_before(f, request);
 	o = op_new(request);
 	if (!o)
 		return store_refuse(result, STORE_ERROR, "out of memory");
-	q = circuit_queue_find(&f->queues, request->key, request->key_len);
-	if (q) {
-		store_op_start_open(s, &o->op, done, arg);
-		queue_enter(f, q, o);
-		return &o->op;
+	return submit(f, o, done, arg, result);
+}
+
+void fallback_report(struct fallback_store *f, struct seen_circuit *e, const struct circuit_op *op)
+{
+	const struct store_request request = {
+		.key = keynode_key(&e->node),
+		.key_len = e->node.key_len,
+		.op = *op,
+	};
+	struct store_result result;
+	struct fallback_op *o;
+
+	e->held_sending++;
+	if (!f->ready && !f->refuses) {
+		answer_as_step(f, &request, &result);
+		held_ended(f, e, op, &result);
+		return;
 	}
-	o->inner = store_submit(f->main, request, on_main_done, o, result);
-	if (o->inner) {
-		store_op_start_open(s, &o->op, done, arg);
-		return &o->op;
+	o = op_new(&request);
+	if (!o) {
+		store_refuse(&result, STORE_UNAVAILABLE, "out of memory");
+		held_ended(f, e, op, &result);
+		return;
 	}
-	settle(f, request, result);
-	store_drop_call(&o->what);
-	free(o);
-	return NULL;
+	o->held = e;
+	if (!submit(f, o, nobody_waits, NULL, &result))
+		held_ended(f, e, op, &result);
 }
 
 /* --- listings ----------------------------------------------------------------------------- */
@@ -362,7 +431,8 @@ static void on_main_listed(void *arg, struct store_result *result)
 	struct fallback_store *f = fallback(o->op.store);
 
 	o->inner = NULL;
-	if (result->status == STORE_UNAVAILABLE || result->status == STORE_TIMEOUT) {
+	if (!f->refuses &&
+	    (result->status == STORE_UNAVAILABLE || result->status == STORE_TIMEOUT)) {
 		o->inner = store_list(f->local, o->query, on_local_listed, o, result);
 		if (o->inner)
 			return;
@@ -377,7 +447,7 @@ static struct store_op *fallback_list(struct store *s, const struct store_query 
 {
 	struct fallback_store *f = fallback(s);
 	struct fallback_op *o = calloc(1, sizeof(*o));
-	bool ready = f->ready;
+	bool ready = f->ready || f->refuses;
 
 	if (o)
 		o->query = malloc(sizeof(*query));
@@ -393,7 +463,7 @@ static struct store_op *fallback_list(struct store *s, const struct store_query 
 	}
 	if (ready) {
 		o->inner = store_list(f->main, query, on_main_listed, o, result);
-		ready = o->inner || result->status != STORE_UNAVAILABLE;
+		ready = o->inner || f->refuses || result->status != STORE_UNAVAILABLE;
 	}
 	if (!ready)
 		o->inner = store_list(f->local, query, on_local_listed, o, result);
@@ -416,15 +486,20 @@ static void on_main_change(void *arg, bool ready)
 	int64_t offset_ms, error_ms;
 
 	f->ready = ready;
-	if (f->metrics)
+	if (f->metrics && !f->refuses)
 		metrics_run(&f->metrics->degraded_time, !ready);
 	if (ready) {
 		offset_ms = f->main->driver->clock_offset_ms(f->main, &error_ms);
 		clock_offset_measured(&f->clock, offset_ms, error_ms);
+		held_send_all(f);
 		fold_back_begin(f);
 		return;
 	}
 	fold_back_stop(f);
+	seen_forget_all(f);
+	if (f->refuses)
+		return;
+	held_send_all(f);
 	/* Nothing waits for a link. What main has it ends itself. */
 	f->next_timed = TAILQ_FIRST(&f->timed);
 	while ((o = f->next_timed) != NULL) {
@@ -455,6 +530,10 @@ static void fallback_detach(struct store_op *op, struct store_result *verdict)
 		verdict->status = STORE_UNAVAILABLE;
 	}
 	timed_leave(fallback(op->store), o);
+	if (o->held) /* the end of the store */
+		held_ended(fallback(op->store), o->held, &o->what,
+			   &(struct store_result){.status = STORE_UNKNOWN,
+						  .message = "stopped before Redis had them"});
 	store_drop_call(&o->what);
 	free(o->query);
 }
@@ -465,8 +544,9 @@ static void fallback_health(struct store *s, struct store_health *health)
 
 	store_health(f->main, health);
 	health->in_flight = s->in_flight;
-	if (health->condition == STORE_AWAY)
+	if (health->condition == STORE_AWAY && !f->refuses)
 		health->condition = STORE_DEGRADED;
+	health->held = f->ready ? f->seen.pending : 0;
 	if (f->ready)
 		health->unsettled = circuit_queues_count(&f->queues) - f->queues.refused_count;
 }
@@ -483,6 +563,11 @@ static void fallback_reconfigure(struct store *s)
 	store_reconfigure(f->main, &limits);
 }
 
+static void fallback_send_held(struct store *s)
+{
+	held_send_all(fallback(s));
+}
+
 static void fallback_free(struct store *s)
 {
 	struct fallback_store *f = fallback(s);
@@ -490,6 +575,7 @@ static void fallback_free(struct store *s)
 	f->main->on_change = NULL;
 	store_watch(f->main, NULL, NULL);
 	fold_back_end(f);
+	seen_fini(f);
 	store_free(f->main);
 	store_free(f->local);
 	fold_back_fini(f);
@@ -506,6 +592,7 @@ static const struct store_driver fallback_driver = {
 	.detach = fallback_detach,
 	.health = fallback_health,
 	.reconfigure = fallback_reconfigure,
+	.send_held = fallback_send_held,
 	.free = fallback_free,
 };
 
@@ -527,7 +614,7 @@ struct store *store_fallback_new(struct event_base *base, struct store *main,
 	TAILQ_INIT(&f->timed);
 	f->deadline = evtimer_new(base, on_deadline, f);
 	f->local = store_memory_new(base, limits, local_clock, NULL);
-	if (!f->deadline || !f->local || fold_back_init(f) != 0)
+	if (!f->deadline || !f->local || fold_back_init(f) != 0 || seen_init(f) != 0)
 		goto fail;
 	if (metrics)
 		metrics_run(&metrics->degraded_time, true);
@@ -539,6 +626,7 @@ struct store *store_fallback_new(struct event_base *base, struct store *main,
 	return &f->store;
 fail:
 	if (f) {
+		seen_fini(f);
 		fold_back_fini(f);
 		if (f->deadline)
 			event_free(f->deadline);
@@ -559,4 +647,13 @@ int store_fallback_keep(struct store *s, const char *path, char *why, size_t why
 		return -1;
 	fold_back_restored(f);
 	return 0;
+}
+
+void store_fallback_refuse(struct store *s)
+{
+	struct fallback_store *f = fallback(s);
+
+	f->refuses = true;
+	if (f->metrics)
+		metrics_run(&f->metrics->degraded_time, false);
 }

@@ -8,6 +8,7 @@
 #include "store/circuit_queue.h"
 #include "store/clock_offset.h"
 #include "store/driver.h"
+#include "store/seen.h"
 
 /* Queues that main is busy with at once: enough to keep the link busy, little beside live
  * traffic. Those in which operations wait come on top, one for each such operation at most. */
@@ -16,13 +17,15 @@
 #define FOLD_PAUSE_MS 20
 
 /* The kinds of lines that may be many. */
-enum fold_line { FOLD_REFUSED, FOLD_LOST, FOLD_LINES };
+enum fold_line { FOLD_REFUSED, FOLD_LOST, HELD_CHANGED, HELD_LOST, FOLD_LINES };
 
 struct fallback_store {
 	struct store store;
 	struct store *main;
 	struct store *local;
-	bool ready; /* main is there */
+	bool ready;   /* main is there */
+	bool refuses; /* while it is not, operations end as it ends them */
+	struct seen seen;
 	struct clock_offset clock;
 	struct circuit_queues queues;
 	TAILQ_HEAD(fallback_ops, fallback_op) timed; /* ops that came to a queue, oldest first */
@@ -50,6 +53,8 @@ struct fallback_op {
 	TAILQ_ENTRY(fallback_op) in_queue;
 	TAILQ_ENTRY(fallback_op) in_timed;
 	int64_t due_ms;            /* monotonic; 0: it never waited, and main has its deadline */
+	int64_t asked_ms;          /* when it came (monotonic) */
+	struct seen_circuit *held; /* successes that were held back: nobody waits for the answer */
 	struct store_query *query; /* of a listing, else NULL */
 	struct circuit_op what;    /* its call is kept (store_keep_call) */
 	size_t key_len;
@@ -82,6 +87,15 @@ void fold_back_now(struct fallback_store *f, struct circuit_queue *q);
 
 /* --- fallback.c */
 
+/* Main has answered the request, which came at asked_ms, with this: what it says of the circuit is
+ * remembered. */
+void fallback_learn(struct fallback_store *f, const struct store_request *request, int64_t asked_ms,
+		    const struct store_result *result);
+
+/* Sends successes that were held back, one report, behind what was submitted before. It ends with
+ * held_ended. */
+void fallback_report(struct fallback_store *f, struct seen_circuit *e, const struct circuit_op *op);
+
 /* What main has just been seen to hold (NULL: no circuit), and the circuit's member (NULL: it was
  * not looked at); kept for the next absence. */
 void fallback_seen(struct fallback_store *f, const char *key, size_t len,
@@ -95,5 +109,54 @@ void fallback_answer_here(struct fallback_store *f, struct fallback_op *o);
 
 /* The operation ends with this error of main's. */
 void fallback_refuse(struct fallback_store *f, struct fallback_op *o, const char *message);
+
+/* --- seen.c */
+
+/* 0, or -1 when out of memory; fini is allowed then too. No operation is under way. */
+int seen_init(struct fallback_store *f);
+void seen_fini(struct fallback_store *f);
+
+/* True, with *result set, if memory answers the request. Main is there. */
+bool seen_answer(struct fallback_store *f, const struct store_request *request,
+		 struct store_result *result);
+
+/* True if a message has told a later change than this answer to a read, which was asked before. */
+bool seen_is_old(struct fallback_store *f, const struct store_request *request, int64_t asked_ms,
+		 const struct store_result *result);
+
+/* The local store has just been given what main answered. */
+void seen_learn(struct fallback_store *f, const struct store_request *request, int64_t asked_ms,
+		const struct store_result *result);
+
+/* From now on nothing is known. */
+void seen_forget_all(struct fallback_store *f);
+
+/* NULL: there is no entry; or nothing is known of late. */
+struct seen_circuit *seen_find(struct fallback_store *f, const char *key, size_t len);
+struct seen_circuit *seen_known(struct fallback_store *f, const char *key, size_t len);
+
+/* Frees it if nothing is known, held back or under way. */
+void seen_drop_if_idle(struct fallback_store *f, struct seen_circuit *e);
+
+/* --- held.c */
+
+/* True, with *result set, if the request is a success that can wait. Main is there. */
+bool held_take(struct fallback_store *f, const struct store_request *request,
+	       struct store_result *result);
+
+/* Sends what is held back: of a circuit; before a request on it; of all. */
+void held_send(struct fallback_store *f, struct seen_circuit *e);
+void held_send_before(struct fallback_store *f, const struct store_request *request);
+void held_send_all(struct fallback_store *f);
+
+/* True if successes of the circuit are on their way to main. */
+bool held_on_its_way(struct fallback_store *f, const char *key, size_t len);
+
+/* What fallback_report sent has ended. */
+void held_ended(struct fallback_store *f, struct seen_circuit *e, const struct circuit_op *op,
+		const struct store_result *result);
+
+void held_on_timer(evutil_socket_t fd, short what, void *arg);
+void held_free(struct seen_circuit *e);
 
 #endif

@@ -128,6 +128,66 @@ static const struct breaker_override *override_of(struct memory_store *m,
 	return breaker_override_at(&b, now_ms) ? &m->override : NULL;
 }
 
+/* An operation that needs the circuit's member, on the circuit as it is stored: what it answers,
+ * and what it makes of the member. */
+static enum circuit_effect run_decision(struct memory_store *m, const struct circuit_entry *entry,
+					const struct circuit_op *op, struct breaker *b,
+					struct store_result *result)
+{
+	const unsigned char *member = NULL;
+	size_t len = 0;
+
+	store_refuse(result, STORE_OK, NULL);
+	if (entry) {
+		result->circuit = *circuit_entry_get(entry);
+		member = circuit_entry_member(entry, &len);
+	}
+	result->absent = !entry;
+	if (op->verb == CIRCUIT_ACQUIRE && result->circuit.state == CIRCUIT_CLOSED &&
+	    !packed_breaker_has_override(member, len)) {
+		b->override.mode = BREAKER_NO_OVERRIDE;
+		breaker_acquire_closed(&result->circuit, entry != NULL, &result->decision);
+		return CIRCUIT_READ;
+	}
+	packed_breaker_read(member, len, b);
+	result->now_ms = store_now_ms(&m->clock);
+	result->was = result->circuit.state;
+	result->was_overridden = breaker_override_at(b, result->now_ms) != NULL;
+	return breaker_run(&result->circuit, entry != NULL, b, op, result->now_ms,
+			   &result->decision);
+}
+
+static void show_override(struct memory_store *m, const struct circuit_entry *entry,
+			  struct store_result *result)
+{
+	result->absent = !entry;
+	if (!entry || !circuit_entry_is_held(entry))
+		return;
+	result->now_ms = store_now_ms(&m->clock);
+	result->override = override_of(m, entry, result->now_ms);
+}
+
+enum circuit_effect store_memory_try(struct store *s, const struct store_request *request,
+				     struct store_result *result)
+{
+	struct memory_store *m = memory(s);
+	const struct circuit_entry *entry =
+		circuit_table_find(m->table, request->key, request->key_len, table_now(m));
+	enum circuit_effect effect;
+	struct breaker b;
+
+	if (request->op.verb >= CIRCUIT_ACQUIRE)
+		return run_decision(m, entry, &request->op, &b, result);
+	store_refuse(result, STORE_OK, NULL);
+	if (entry)
+		result->circuit = *circuit_entry_get(entry);
+	result->was = result->circuit.state;
+	effect = circuit_apply(&result->circuit, entry != NULL, &request->op,
+			       store_now_ms(&m->clock));
+	show_override(m, entry, result);
+	return effect;
+}
+
 /* The operations that need the circuit's member. */
 static void decide(struct memory_store *m, const struct store_request *request,
 		   struct store_result *result)
@@ -136,27 +196,10 @@ static void decide(struct memory_store *m, const struct store_request *request,
 	int64_t now = table_now(m);
 	struct circuit_entry *entry =
 		circuit_table_find(m->table, request->key, request->key_len, now);
-	const unsigned char *member = NULL;
-	size_t len = 0;
 	struct breaker b;
+	size_t len;
 
-	store_refuse(result, STORE_OK, NULL);
-	if (entry) {
-		result->circuit = *circuit_entry_get(entry);
-		member = circuit_entry_member(entry, &len);
-	}
-	result->absent = !entry;
-	if (request->op.verb == CIRCUIT_ACQUIRE && result->circuit.state == CIRCUIT_CLOSED &&
-	    !packed_breaker_has_override(member, len)) {
-		breaker_acquire_closed(&result->circuit, entry != NULL, &result->decision);
-		return;
-	}
-	packed_breaker_read(member, len, &b);
-	result->now_ms = store_now_ms(&m->clock);
-	result->was = result->circuit.state;
-	result->was_overridden = breaker_override_at(&b, result->now_ms) != NULL;
-	if (breaker_run(&result->circuit, entry != NULL, &b, &request->op, result->now_ms,
-			&result->decision) == CIRCUIT_WRITTEN) {
+	if (run_decision(m, entry, &request->op, &b, result) == CIRCUIT_WRITTEN) {
 		result->absent = false;
 		len = packed_breaker_write(packed, &b);
 		note_written(m,
@@ -193,11 +236,7 @@ static struct store_op *memory_submit(struct store *s, const struct store_reques
 	switch (circuit_apply(&result->circuit, entry != NULL, &request->op,
 			      store_now_ms(&m->clock))) {
 	case CIRCUIT_READ:
-		result->absent = !entry;
-		if (entry && circuit_entry_is_held(entry)) {
-			result->now_ms = store_now_ms(&m->clock);
-			result->override = override_of(m, entry, result->now_ms);
-		}
+		show_override(m, entry, result);
 		break;
 	case CIRCUIT_CONFLICT:
 		result->status = STORE_CONFLICT;

@@ -48,6 +48,12 @@ void store_reconfigure(struct store *s, const struct store_limits *limits)
 		s->driver->reconfigure(s);
 }
 
+void store_send_held(struct store *s)
+{
+	if (s->driver->send_held)
+		s->driver->send_held(s);
+}
+
 void store_end_by(struct store *s, int64_t end_ms)
 {
 	s->end_ms = end_ms;

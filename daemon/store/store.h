@@ -41,6 +41,11 @@ struct store_request {
 	const char *key; /* a valid key (key.h); need not outlive the call */
 	size_t key_len;
 	struct circuit_op op; /* nor need op.call, or its policy */
+	/* CIRCUIT_GET_STATE on Redis: read behind all writes that were submitted before. */
+	bool behind_writes;
+	/* CIRCUIT_GET_STATE on Redis: the result has the member, and a circuit that does not exist
+	 * has no lastStateChange. */
+	bool with_member;
 };
 
 /* Room for any cursor with its NUL: letters, digits, '-', '_' and '.' only. */
@@ -119,6 +124,7 @@ struct store_health {
 	char reason[256];     /* why it is not ready, for a person and without secrets; or "" */
 	int64_t since_ms;     /* since when, epoch milliseconds */
 	unsigned in_flight;   /* operations waiting for an answer */
+	uint64_t held;        /* successes held back, or on their way, while they can go */
 	size_t unsettled;     /* circuits recorded on while Redis was away, being folded in now */
 	bool counts_circuits; /* metrics->circuits holds all of its circuits by state */
 	char detail[256];     /* where it is and what it says of itself, for GET /; or "" */
@@ -136,9 +142,16 @@ struct store_limits {
 	unsigned max_in_flight; /* operations waiting for an answer */
 	unsigned ttl_s;         /* time to live of a circuit, renewed by each write */
 	size_t max_circuits;    /* embedded store */
+	/* On Redis; all 0: each operation asks Redis. */
+	unsigned max_staleness_ms;   /* what was known so long ago still answers acquire ... */
+	bool read_cache;             /* ... and getState */
+	unsigned report_interval_ms; /* successes are held back for so long at most */
 };
 
 void store_reconfigure(struct store *s, const struct store_limits *limits);
+
+/* Sends what is held back at once; health says in `unsettled` when it has arrived. */
+void store_send_held(struct store *s);
 
 /*
  * Tells the store by when store_free must be over (monotonic, clock_ms), whatever the disk
@@ -171,13 +184,17 @@ int store_memory_keep(struct store *s, const char *path, struct log *log, char *
 		      size_t why_size);
 
 /*
- * A store that goes on when `main` is away: on an embedded store that holds the snapshots
- * last seen, and folding what was recorded meanwhile into main when it is back. Takes main,
- * also when it fails with NULL.
+ * A store before `main` that remembers the circuits seen there, answers from memory what
+ * max_staleness allows, and holds back successes. When main is away it goes on with what it
+ * remembers, and folds what was recorded meanwhile into main when it is back. Takes main, also when
+ * it fails with NULL.
  */
 struct store *store_fallback_new(struct event_base *base, struct store *main,
 				 const struct store_limits *limits, struct store_clock clock,
 				 struct metrics *metrics, struct log *log);
+
+/* From now on s, made just now, does not go on when main is away: it answers as main does. */
+void store_fallback_refuse(struct store *s);
 
 /*
  * Keeps what waits to be folded into main in a file from now on; s was made just now. What an

@@ -47,15 +47,21 @@ void scripted_set_up(bool up)
 static void answer(struct scripted_op *o, const struct store_request *request,
 		   struct store_result *result)
 {
-	static const char letters[] = "gsftd";
+	static struct breaker member;
+	static const char letters[] = "gsftdar";
 	char letter[2] = {o->is_fold ? 'w' : letters[o->what.verb], '\0'};
 	bool silent = o->is_fold && (o->mood == LOSE_STEP || o->mood == HIDE_STEP);
 
 	if (!o->is_fold || o->mood != LOSE_STEP)
 		journal(letter, o->key, o->key_len);
-	if (!o->is_fold)
+	if (!o->is_fold) {
 		store_submit(scripted->circuits, request, NULL, NULL, result);
-	else if (o->mood != LOSE_STEP)
+		/* As the store in Redis. The tests need no more of the member than that it was
+		 * looked at. */
+		breaker_none(&member);
+		if (request->op.call || o->with_member)
+			result->breaker = &member;
+	} else if (o->mood != LOSE_STEP)
 		apply_fold(o, result);
 	if (silent) {
 		scripted_set_up(false);
@@ -85,6 +91,7 @@ static void on_scripted_turn(evutil_socket_t fd, short what, void *arg)
 	default:
 		answer(o, &request, &result);
 	}
+	store_drop_call(&o->what);
 	store_op_finish(&o->op, &result);
 }
 
@@ -111,6 +118,8 @@ static struct store_op *scripted_submit(struct store *s, const struct store_requ
 		return store_refuse(result, STORE_UNAVAILABLE, "down");
 	o = scripted_start(s, request->key, request->key_len);
 	o->what = request->op;
+	ck_assert(store_keep_call(&o->what));
+	o->with_member = request->with_member;
 	o->writes = circuit_verb_writes(request->op.verb);
 	store_op_start(s, &o->op, done, arg);
 	return &o->op;
@@ -146,6 +155,7 @@ static void scripted_detach(struct store_op *op, struct store_result *verdict)
 	struct scripted_op *o = (struct scripted_op *)op;
 
 	event_free(o->turn);
+	store_drop_call(&o->what);
 	verdict->status = o->writes ? STORE_UNKNOWN : STORE_TIMEOUT;
 }
 

@@ -25,7 +25,8 @@ struct scripted_op {
 	struct event *turn;
 	enum mood mood;
 	bool writes;
-	struct circuit_op what;
+	struct circuit_op what; /* its call is kept */
+	bool with_member;
 	bool is_fold;
 	struct circuit_fold fold;
 	size_t key_len;

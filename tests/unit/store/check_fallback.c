@@ -137,7 +137,7 @@ START_TEST(a_store_never_reached_is_away)
 
 	teardown();
 	base = event_base_new();
-	store = open_away(base, &(struct store_limits){5000, 100, 3600, 1000});
+	store = open_away(base, &(struct store_limits){5000, 100, 3600, 1000, 0, false, 0});
 	ck_assert_int_eq(away_ok("k", OP_FAILURE).failure_count, 1);
 	store_health(store, &health);
 	ck_assert_int_eq(health.condition, STORE_DEGRADED);
@@ -278,7 +278,7 @@ START_TEST(stamps_are_in_the_time_of_main)
 {
 	teardown();
 	base = event_base_new();
-	store = open_away(base, &(struct store_limits){5000, 100, 3600, 1000});
+	store = open_away(base, &(struct store_limits){5000, 100, 3600, 1000, 0, false, 0});
 	ck_assert_int_eq(away_ok("k", OP_TO(CIRCUIT_OPEN)).last_state_change, T0);
 	scripted->offset_ms = 5000; /* not known before it is reached */
 	scripted_set_up(true);

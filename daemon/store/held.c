@@ -1,0 +1,292 @@
+/*
+ * Successes that are held back. A success that changes nothing but counts, on a circuit that is
+ * known to be closed, is answered at once and goes to main later, with others: after
+ * report_interval, before the next operation that is not one of them, and at a stop. They go as one
+ * operation of the circuit, in its order (fallback.c), so that what becomes of it is the same as of
+ * any report: main takes it, or it becomes a step, or it is in doubt and never sent again.
+ */
+#include "base/clock.h"
+#include "base/metrics.h"
+#include "base/timer.h"
+#include "store/fallback_private.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Of one circuit; more go out at once. */
+#define HELD_MAX 100000
+/* Circuits whose successes go out in one turn of the loop. */
+#define SEND_BUDGET 256
+/* After main had no room for them. */
+#define AGAIN_MS 20
+/* A change of state that they led to is a line, if there are not too many. */
+#define LOG_EACH_MS 1000
+
+static void show_pending(struct fallback_store *f)
+{
+	if (f->metrics)
+		f->metrics->reports_pending = (int64_t)f->seen.pending;
+}
+
+static void timer_start(struct fallback_store *f, int64_t wait_ms)
+{
+	if (!evtimer_pending(f->seen.send, NULL))
+		timer_arm(f->seen.send, wait_ms);
+}
+
+static void enlist(struct fallback_store *f, struct seen_circuit *e)
+{
+	if (!e->held_listed)
+		TAILQ_INSERT_TAIL(&f->seen.held, e, held_entry);
+	e->held_listed = true;
+}
+
+static void delist(struct fallback_store *f, struct seen_circuit *e)
+{
+	if (e->held_listed)
+		TAILQ_REMOVE(&f->seen.held, e, held_entry);
+	e->held_listed = false;
+}
+
+/* --- taking ------------------------------------------------------------------------------- */
+
+/* Reports that can be one: they differ in nothing but their number. */
+static bool same(const struct breaker_call *a, const struct breaker_call *b)
+{
+	return a->permit.kind == b->permit.kind && a->permit.since_ms == b->permit.since_ms &&
+	       a->reporter == b->reporter && memcmp(a->policy, b->policy, sizeof(*a->policy)) == 0;
+}
+
+static struct circuit_op *place_of(struct seen_circuit *e, const struct breaker_call *call)
+{
+	struct circuit_op *empty = NULL;
+
+	for (unsigned i = 0; i < HELD_KINDS; i++) {
+		if (e->held[i].call && same(e->held[i].call, call))
+			return &e->held[i];
+		if (!e->held[i].call)
+			empty = &e->held[i];
+	}
+	return empty;
+}
+
+/* `count` more like this call. False when out of memory. */
+static bool add(struct fallback_store *f, struct seen_circuit *e, const struct circuit_op *op,
+		uint32_t count)
+{
+	struct circuit_op *place = place_of(e, op->call);
+	struct breaker_call *call;
+
+	if (!place) {
+		held_send(f, e);
+		place = place_of(e, op->call);
+		if (!place) /* they came back at once */
+			return false;
+	}
+	if (place->call) {
+		/* store_keep_call made it, for whoever keeps it. */
+		call = (struct breaker_call *)(uintptr_t)place->call;
+		call->count += count;
+	} else {
+		*place = *op;
+		if (!store_keep_call(place)) {
+			place->call = NULL;
+			return false;
+		}
+		call = (struct breaker_call *)(uintptr_t)place->call;
+		call->count = count;
+	}
+	if (e->held_count == 0)
+		e->held_ms = clock_ms();
+	e->held_count += count;
+	enlist(f, e);
+	return true;
+}
+
+static bool may_wait(const struct circuit_op *op)
+{
+	const struct breaker_call *call = op->call;
+
+	return op->verb == CIRCUIT_REPORT && call->outcome == BREAKER_SUCCESS && !call->slow &&
+	       (call->permit.kind == BREAKER_PERMIT_NONE ||
+		call->permit.kind == BREAKER_PERMIT_CLOSED ||
+		call->permit.kind == BREAKER_PERMIT_ABSENT);
+}
+
+bool held_take(struct fallback_store *f, const struct store_request *request,
+	       struct store_result *result)
+{
+	struct breaker_call all;
+	struct store_request trial = *request;
+	struct seen_circuit *e;
+
+	if (f->store.limits.report_interval_ms == 0 || !may_wait(&request->op))
+		return false;
+	e = seen_known(f, request->key, request->key_len);
+	if (!e || circuit_queue_find(&f->queues, request->key, request->key_len))
+		return false;
+	/* One that opens the circuit, with those that wait, is not to wait. */
+	all = *request->op.call;
+	all.count += e->held_count;
+	trial.op.call = &all;
+	if (store_memory_try(f->local, &trial, result) != CIRCUIT_WRITTEN ||
+	    result->decision.counted != all.count || result->decision.was != CIRCUIT_CLOSED ||
+	    result->decision.state != CIRCUIT_CLOSED)
+		return false;
+	if (!add(f, e, &request->op, request->op.call->count))
+		return false;
+	e->asked = true;
+	result->absent = false;
+	result->was = CIRCUIT_CLOSED;
+	result->decision.counted = request->op.call->count;
+	f->seen.pending += request->op.call->count;
+	show_pending(f);
+	if (e->held_count >= HELD_MAX)
+		held_send(f, e);
+	else
+		timer_start(f, f->store.limits.report_interval_ms);
+	return true;
+}
+
+/* --- sending ------------------------------------------------------------------------------ */
+
+void held_send(struct fallback_store *f, struct seen_circuit *e)
+{
+	struct circuit_op held[HELD_KINDS];
+
+	if (e->held_count == 0)
+		return;
+	memcpy(held, e->held, sizeof(held));
+	memset(e->held, 0, sizeof(e->held));
+	e->held_count = 0;
+	delist(f, e);
+	e->held_sending++;
+	for (unsigned i = 0; i < HELD_KINDS; i++) {
+		if (!held[i].call)
+			continue;
+		fallback_report(f, e, &held[i]);
+		store_drop_call(&held[i]);
+	}
+	e->held_sending--;
+}
+
+void held_send_before(struct fallback_store *f, const struct store_request *request)
+{
+	struct seen_circuit *e;
+
+	if (f->seen.pending == 0 || request->op.verb == CIRCUIT_ACQUIRE)
+		return;
+	e = seen_find(f, request->key, request->key_len);
+	if (e)
+		held_send(f, e);
+}
+
+bool held_on_its_way(struct fallback_store *f, const char *key, size_t len)
+{
+	const struct seen_circuit *e = f->seen.pending ? seen_find(f, key, len) : NULL;
+
+	return e && e->held_sending > 0;
+}
+
+void held_send_all(struct fallback_store *f)
+{
+	size_t count = f->seen.table.count;
+	struct seen_circuit *e;
+
+	/* One that comes back at once must not keep us here. */
+	while (count-- > 0 && (e = TAILQ_FIRST(&f->seen.held)) != NULL) {
+		held_send(f, e);
+		seen_drop_if_idle(f, e);
+	}
+}
+
+void held_on_timer(evutil_socket_t fd, short what, void *arg)
+{
+	struct fallback_store *f = arg;
+	int64_t interval_ms = f->store.limits.report_interval_ms;
+	int64_t now = clock_ms();
+	unsigned budget = SEND_BUDGET;
+	struct seen_circuit *e;
+
+	(void)fd;
+	(void)what;
+	if (!f->ready && f->refuses) {
+		/* Main will come back, and then it is time enough. */
+		return;
+	}
+	while ((e = TAILQ_FIRST(&f->seen.held)) != NULL && e->held_ms + interval_ms <= now &&
+	       budget-- > 0) {
+		held_send(f, e);
+		seen_drop_if_idle(f, e);
+	}
+	e = TAILQ_FIRST(&f->seen.held);
+	if (e)
+		timer_start(f, e->held_ms + interval_ms - now > 0 ? e->held_ms + interval_ms - now
+								  : 1);
+}
+
+/* --- what became of them ------------------------------------------------------------------ */
+
+static void note_change(struct fallback_store *f, struct seen_circuit *e,
+			const struct breaker_answer *answer)
+{
+	char why[BREAKER_WHY_MAX];
+
+	if (answer->was == answer->state)
+		return;
+	if (f->metrics)
+		f->metrics->transitions[answer->was][answer->state]++;
+	if (!log_budget_take(&f->log_budgets[HELD_CHANGED], 1, LOG_EACH_MS))
+		return;
+	breaker_why(why, &answer->move);
+	log_info(f->log, "state_change", "key=%s from=%s to=%s by=reports why=%s",
+		 log_quote(keynode_key(&e->node), e->node.key_len).text,
+		 circuit_state_name(answer->was), circuit_state_name(answer->state),
+		 log_quote_text(why).text);
+}
+
+static void note_lost(struct fallback_store *f, struct seen_circuit *e, uint32_t count,
+		      const char *reason)
+{
+	if (f->metrics)
+		f->metrics->reports_lost += count;
+	if (!log_budget_take(&f->log_budgets[HELD_LOST], 1, LOG_EACH_MS))
+		return;
+	log_warning(f->log, "reports_lost", "key=%s count=%" PRIu32 " reason=%s",
+		    log_quote(keynode_key(&e->node), e->node.key_len).text, count,
+		    log_quote_text(reason ? reason : "").text);
+}
+
+void held_ended(struct fallback_store *f, struct seen_circuit *e, const struct circuit_op *op,
+		const struct store_result *result)
+{
+	uint32_t count = op->call->count;
+
+	e->held_sending--;
+	switch (result->status) {
+	case STORE_OK:
+		note_change(f, e, &result->decision);
+		break;
+	case STORE_UNAVAILABLE:
+	case STORE_OVERLOADED:
+		/* Main surely has not had them: they wait again. */
+		if (add(f, e, op, count)) {
+			timer_start(f, AGAIN_MS);
+			return;
+		}
+		note_lost(f, e, count, result->message);
+		break;
+	default:
+		note_lost(f, e, count, result->message);
+	}
+	f->seen.pending -= count;
+	show_pending(f);
+	seen_drop_if_idle(f, e);
+}
+
+void held_free(struct seen_circuit *e)
+{
+	for (unsigned i = 0; i < HELD_KINDS; i++)
+		store_drop_call(&e->held[i]);
+}

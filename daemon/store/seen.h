@@ -1,0 +1,72 @@
+/*
+ * Which circuits were seen in main, and when: what may be answered from memory, and the successes
+ * that are held back. The circuits themselves are in the embedded store that goes on when main is
+ * away: one memory for both.
+ *
+ * A table of those that are asked for now. Who is not asked for any more leaves it when what is
+ * known of it has become too old to be an answer.
+ */
+#ifndef BREAKERD_SEEN_H
+#define BREAKERD_SEEN_H
+
+#include "base/keytable.h"
+#include "proto/circuit.h"
+
+#include <event2/event.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+struct fallback_store;
+struct store_op;
+
+/* Reports alike, by their permits: those of a closed circuit, and those without or of one that did
+ * not exist. More kinds at once are rare, and go out one after the other. */
+#define HELD_KINDS 2
+
+enum seen_list {
+	SEEN_IN_NONE,  /* it is being refreshed, or nothing is known */
+	SEEN_IN_FRESH, /* known, and not yet to be refreshed */
+	SEEN_IN_AGING, /* it would be refreshed, but nobody asks */
+};
+
+struct seen_circuit {
+	struct keynode node;
+	struct fallback_store *store;
+	TAILQ_ENTRY(seen_circuit) entry;
+	enum seen_list list;
+	bool asked;               /* since the last refresh began */
+	int64_t known_ms;         /* main had it so then (monotonic), or later; SEEN_NEVER */
+	bool exists;              /* what is known: whether it is there, ... */
+	int64_t change_ms;        /* ... and its lastStateChange */
+	struct store_op *refresh; /* main is asked for it */
+	int64_t refresh_ms;       /* since when */
+	/* The last change that a message told, and when it came (monotonic). An answer of main that
+	 * was asked for before and knows only an earlier change is older than the message. */
+	int64_t told_change_ms;
+	int64_t told_ms;
+	/* Successes that were answered and that main does not have. */
+	TAILQ_ENTRY(seen_circuit) held_entry;
+	struct circuit_op held[HELD_KINDS]; /* no call: none. Its call's count says how many */
+	uint32_t held_count;
+	int64_t held_ms;       /* since when (monotonic) */
+	unsigned held_sending; /* operations that take some to main */
+	bool held_listed;
+};
+TAILQ_HEAD(seen_circuits, seen_circuit);
+
+#define SEEN_NEVER INT64_MIN
+
+struct seen {
+	struct keytable table;
+	struct seen_circuits fresh; /* in the order of known_ms */
+	struct seen_circuits aging; /* the same */
+	struct seen_circuits held;  /* in the order of held_ms */
+	struct event *tick;         /* the first in fresh or aging is due */
+	struct event *send;         /* the first in held is due */
+	int64_t round_trip_ms;      /* the longest of late */
+	uint64_t random;
+	uint64_t pending; /* successes held back or on their way */
+};
+
+#endif

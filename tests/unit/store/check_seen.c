@@ -1,0 +1,399 @@
+/*
+ * Answers from memory and successes that are held back, before a store that the test speaks for.
+ */
+#include "base/metrics.h"
+#include "scripted_store.h"
+#include "store_contract.h"
+#include "suite.h"
+
+#include <event2/event.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Longer than any test takes. */
+#define LONG_MS 10000
+
+static struct event_base *base;
+static struct store *store;
+static struct metrics *metrics;
+
+static const struct policy policy = {
+	.consecutive_failures = 5,
+	.failure_rate = 50,
+	.slow_rate = 100,
+	.window_ms = 30000,
+	.min_calls = 20,
+	.min_reporters = 1,
+	.open_time_ms = 30000,
+	.open_growth_milli = 2000,
+	.open_time_max_ms = 300000,
+	.probes = 1,
+	.probe_successes = 1,
+	.probe_timeout_ms = 30000,
+	.enforce = true,
+};
+
+static void open_with(unsigned max_staleness_ms, unsigned report_interval_ms)
+{
+	struct store_limits limits = store_test_limits();
+	struct store_clock clock = {0};
+
+	limits.max_staleness_ms = max_staleness_ms;
+	limits.report_interval_ms = report_interval_ms;
+	metrics = calloc(1, sizeof(*metrics));
+	base = event_base_new();
+	store = store_fallback_new(base, scripted_open(base, &limits, clock), &limits, clock,
+				   metrics, NULL);
+	scripted_set_up(true);
+}
+
+static void setup(void)
+{
+	open_with(LONG_MS, LONG_MS);
+}
+
+static void teardown(void)
+{
+	store_free(store);
+	event_base_free(base);
+	free(metrics);
+}
+
+struct client {
+	struct store_op *op;
+	bool answered;
+	struct store_result result;
+};
+
+static void on_answer(void *arg, struct store_result *result)
+{
+	struct client *c = arg;
+
+	c->answered = true;
+	c->result = *result;
+}
+
+static void submit(struct client *c, struct circuit_op op)
+{
+	struct store_request request = {.key = "k", .key_len = 1, .op = op};
+
+	memset(c, 0, sizeof(*c));
+	c->op = store_submit(store, &request, on_answer, c, &c->result);
+	c->answered = !c->op;
+}
+
+static void until_answered(const struct client *c)
+{
+	for (int i = 0; i < 10000 && !c->answered; i++)
+		event_base_loop(base, EVLOOP_ONCE);
+	ck_assert(c->answered);
+}
+
+static struct store_result run(struct circuit_op op)
+{
+	struct client c;
+
+	submit(&c, op);
+	until_answered(&c);
+	return c.result;
+}
+
+static struct store_result acquire(void)
+{
+	struct breaker_call call = {.policy = &policy, .random = 1};
+
+	return run((struct circuit_op){.verb = CIRCUIT_ACQUIRE, .call = &call});
+}
+
+static struct store_result report(enum breaker_outcome outcome)
+{
+	struct breaker_call call = {.policy = &policy, .count = 1, .outcome = outcome};
+
+	return run((struct circuit_op){.verb = CIRCUIT_REPORT, .call = &call});
+}
+
+static void report_successes(int count)
+{
+	for (int i = 0; i < count; i++) {
+		struct store_result r = report(BREAKER_SUCCESS);
+
+		ck_assert_int_eq(r.status, STORE_OK);
+		ck_assert_uint_eq(r.decision.counted, 1);
+	}
+}
+
+static size_t journal_count(const char *what)
+{
+	size_t count = 0;
+
+	for (const char *at = scripted->journal; (at = strstr(at, what)) != NULL; at++)
+		count++;
+	return count;
+}
+
+static void until_nothing_pends(void)
+{
+	for (int i = 0; i < 10000 && (metrics->reports_pending || metrics->folds_pending); i++)
+		event_base_loop(base, EVLOOP_ONCE);
+	ck_assert_int_eq(metrics->reports_pending, 0);
+}
+
+START_TEST(acquire_of_a_known_circuit_asks_nobody)
+{
+	ck_assert(acquire().decision.allowed);
+	for (int i = 0; i < 100; i++)
+		ck_assert(acquire().decision.allowed);
+	ck_assert_str_eq(scripted->journal, "a:k");
+	ck_assert_uint_eq(metrics->cached_answers, 100);
+}
+END_TEST
+
+START_TEST(with_max_staleness_0_each_acquire_asks)
+{
+	teardown();
+	open_with(0, LONG_MS);
+	acquire();
+	acquire();
+	ck_assert_str_eq(scripted->journal, "a:k a:k");
+}
+END_TEST
+
+START_TEST(a_daemon_obeys_its_own_transition_at_once)
+{
+	acquire();
+	run((struct circuit_op){.verb = CIRCUIT_TRANSITION, .to = CIRCUIT_OPEN});
+	ck_assert(!acquire().decision.allowed);
+	run((struct circuit_op){.verb = CIRCUIT_RESET});
+	ck_assert(acquire().decision.allowed);
+}
+END_TEST
+
+START_TEST(an_answer_that_changes_something_is_not_from_memory)
+{
+	struct circuit half_open = {.state = CIRCUIT_HALF_OPEN, .last_state_change = 1};
+
+	store_memory_put(scripted->circuits, "k", 1, &half_open);
+	ck_assert_int_eq(acquire().decision.reason, BREAKER_PROBE);
+	ck_assert_int_eq(acquire().decision.reason, BREAKER_PROBING);
+	ck_assert_uint_eq(journal_count("a:k"), 2);
+}
+END_TEST
+
+START_TEST(what_is_asked_for_steadily_is_refreshed_ahead)
+{
+	struct timeval moment = {.tv_usec = 1000};
+	uint64_t answers = 0;
+
+	teardown();
+	/* Long, so that a busy machine does not miss the time. */
+	open_with(400, 0);
+	acquire();
+	for (int i = 0; i < 5000 && journal_count("g:k") < 3; i++) {
+		event_base_loopexit(base, &moment);
+		event_base_dispatch(base);
+		acquire();
+		answers++;
+	}
+	ck_assert_uint_eq(journal_count("g:k"), 3);
+	ck_assert_uint_eq(journal_count("a:k"), 1);
+	ck_assert_uint_eq(metrics->cached_answers, answers);
+}
+END_TEST
+
+START_TEST(what_nobody_asks_for_is_not_refreshed)
+{
+	struct timeval moment = {.tv_usec = 100000};
+
+	teardown();
+	open_with(20, 0);
+	acquire();
+	event_base_loopexit(base, &moment);
+	event_base_dispatch(base);
+	ck_assert_str_eq(scripted->journal, "a:k");
+}
+END_TEST
+
+START_TEST(one_refresh_is_under_way)
+{
+	struct timeval moment = {.tv_usec = 100000};
+
+	teardown();
+	open_with(40, 0);
+	acquire();
+	ck_assert(acquire().decision.allowed);
+	scripted->mood = HOLD;
+	event_base_loopexit(base, &moment);
+	event_base_dispatch(base);
+	ck_assert_uint_eq(scripted->store.in_flight, 1);
+	scripted->mood = ANSWER;
+	scripted_release();
+}
+END_TEST
+
+START_TEST(successes_wait_and_go_together)
+{
+	teardown();
+	open_with(LONG_MS, 30);
+	acquire();
+	report_successes(1000);
+	ck_assert_int_eq(metrics->reports_pending, 1000);
+	ck_assert_str_eq(scripted->journal, "a:k");
+	until_nothing_pends();
+	ck_assert_str_eq(scripted->journal, "a:k r:k");
+	ck_assert_int_eq(scripted_get("k").circuit.success_count, 1000);
+}
+END_TEST
+
+START_TEST(a_failure_goes_at_once_behind_them)
+{
+	struct store_result r;
+
+	acquire();
+	report_successes(10);
+	r = report(BREAKER_FAILURE);
+	ck_assert_uint_eq(r.decision.counted, 1);
+	ck_assert_int_eq(r.circuit.success_count, 10);
+	ck_assert_int_eq(r.circuit.failure_count, 1);
+	ck_assert_str_eq(scripted->journal, "a:k r:k r:k");
+	ck_assert_int_eq(metrics->reports_pending, 0);
+}
+END_TEST
+
+START_TEST(an_operation_of_the_five_sends_them_first)
+{
+	static const struct circuit_op operations[] = {
+		{.verb = CIRCUIT_RECORD_SUCCESS},
+		{.verb = CIRCUIT_RECORD_FAILURE},
+		{.verb = CIRCUIT_TRANSITION, .to = CIRCUIT_OPEN},
+	};
+
+	acquire();
+	report_successes(10);
+	ck_assert_int_ge(run(operations[_i]).circuit.success_count, 10);
+	ck_assert_int_eq(metrics->reports_pending, 0);
+}
+END_TEST
+
+START_TEST(what_is_held_back_when_main_goes_is_folded)
+{
+	acquire();
+	report_successes(10);
+	scripted_set_up(false);
+	ck_assert_int_eq(metrics->reports_pending, 0);
+	report_successes(5);
+	scripted_set_up(true);
+	until_nothing_pends();
+	ck_assert_int_eq(scripted_get("k").circuit.success_count, 15);
+	ck_assert_uint_eq(metrics->reports_lost, 0);
+}
+END_TEST
+
+START_TEST(what_main_surely_did_not_take_is_folded)
+{
+	acquire();
+	report_successes(10);
+	scripted->mood = REFUSE;
+	store_send_held(store);
+	for (int i = 0; i < 1000 && metrics->reports_pending; i++)
+		event_base_loop(base, EVLOOP_ONCE);
+	scripted->mood = ANSWER;
+	until_nothing_pends();
+	ck_assert_int_eq(scripted_get("k").circuit.success_count, 10);
+}
+END_TEST
+
+START_TEST(what_main_may_have_taken_never_goes_again)
+{
+	acquire();
+	report_successes(10);
+	scripted->mood = LOSE;
+	store_send_held(store);
+	for (int i = 0; i < 1000 && metrics->reports_pending; i++)
+		event_base_loop(base, EVLOOP_ONCE);
+	scripted->mood = ANSWER;
+	until_nothing_pends();
+	report_successes(1);
+	store_send_held(store);
+	until_nothing_pends();
+	ck_assert_int_eq(scripted_get("k").circuit.success_count, 1);
+	ck_assert_uint_eq(metrics->operations_in_doubt, 1);
+}
+END_TEST
+
+START_TEST(a_store_that_refuses_answers_nothing_while_main_is_away)
+{
+	store_fallback_refuse(store);
+	acquire();
+	report_successes(10);
+	scripted_set_up(false);
+	ck_assert_int_eq(acquire().status, STORE_UNAVAILABLE);
+	ck_assert_int_eq(report(BREAKER_SUCCESS).status, STORE_UNAVAILABLE);
+	ck_assert_int_eq(run(OP_GET).status, STORE_UNAVAILABLE);
+	ck_assert_int_eq(metrics->reports_pending, 10);
+	scripted_set_up(true);
+	until_nothing_pends();
+	ck_assert_int_eq(scripted_get("k").circuit.success_count, 10);
+	ck_assert_uint_eq(metrics->reports_lost, 0);
+}
+END_TEST
+
+START_TEST(a_store_that_refuses_says_what_it_may_have_lost)
+{
+	store_fallback_refuse(store);
+	acquire();
+	report_successes(10);
+	scripted->mood = LOSE;
+	store_send_held(store);
+	for (int i = 0; i < 1000 && metrics->reports_pending; i++)
+		event_base_loop(base, EVLOOP_ONCE);
+	ck_assert_uint_eq(metrics->reports_lost, 10);
+}
+END_TEST
+
+START_TEST(with_read_cache_getState_is_from_memory_but_for_own_writes)
+{
+	struct store_limits limits = store->limits;
+
+	limits.read_cache = true;
+	store_reconfigure(store, &limits);
+	acquire();
+	ck_assert_int_eq(run(OP_GET).status, STORE_OK);
+	ck_assert_str_eq(scripted->journal, "a:k");
+	ck_assert_int_eq(run(OP_FAILURE).circuit.failure_count, 1);
+	acquire();
+	ck_assert_int_eq(run(OP_GET).circuit.failure_count, 1);
+	report_successes(3);
+	ck_assert_int_eq(run(OP_GET).circuit.success_count, 3);
+}
+END_TEST
+
+static Suite *seen_suite(void)
+{
+	Suite *s = suite_create("seen");
+	TCase *t = tcase_create("memory");
+
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_add_test(t, acquire_of_a_known_circuit_asks_nobody);
+	tcase_add_test(t, with_max_staleness_0_each_acquire_asks);
+	tcase_add_test(t, a_daemon_obeys_its_own_transition_at_once);
+	tcase_add_test(t, an_answer_that_changes_something_is_not_from_memory);
+	tcase_add_test(t, what_is_asked_for_steadily_is_refreshed_ahead);
+	tcase_add_test(t, what_nobody_asks_for_is_not_refreshed);
+	tcase_add_test(t, one_refresh_is_under_way);
+	tcase_add_test(t, successes_wait_and_go_together);
+	tcase_add_test(t, a_failure_goes_at_once_behind_them);
+	tcase_add_loop_test(t, an_operation_of_the_five_sends_them_first, 0, 3);
+	tcase_add_test(t, what_is_held_back_when_main_goes_is_folded);
+	tcase_add_test(t, what_main_surely_did_not_take_is_folded);
+	tcase_add_test(t, what_main_may_have_taken_never_goes_again);
+	tcase_add_test(t, a_store_that_refuses_answers_nothing_while_main_is_away);
+	tcase_add_test(t, a_store_that_refuses_says_what_it_may_have_lost);
+	tcase_add_test(t, with_read_cache_getState_is_from_memory_but_for_own_writes);
+	suite_add_tcase(s, t);
+	return s;
+}
+
+int main(void)
+{
+	return suite_run(seen_suite());
+}
