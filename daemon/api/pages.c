@@ -97,24 +97,29 @@ static int write_index(const struct store_health *health, const struct store_pag
 				health->reason[0] ? ": " : "", health->reason) < 0 ||
 	    add_circuits(out, health, page, metrics) < 0)
 		return -1;
-	return evbuffer_add_printf(out,
-				   "\n"
-				   "GET    /v1/circuits/{key}             read a circuit\n"
-				   "POST   /v1/circuits/{key}/success     record a success\n"
-				   "POST   /v1/circuits/{key}/failure     record a failure\n"
-				   "POST   /v1/circuits/{key}/transition  {\"to\":\"open\"}, "
-				   "optionally \"from\"\n"
-				   "DELETE /v1/circuits/{key}             reset a circuit\n"
-				   "PUT    /v1/circuits/{key}/override    force it open or closed, "
-				   "for all gateways\n"
-				   "GET    /v1/circuits                   list: ?state= &prefix= "
-				   "&limit= &cursor=\n"
-				   "GET    /healthz                       the process lives\n"
-				   "GET    /readyz                        may traffic come?\n"
-				   "GET    /metrics                       for Prometheus\n"
-				   "\n"
-				   "curl -X POST http://%s/v1/circuits/payments/failure\n",
-				   host) < 0
+	return evbuffer_add_printf(
+		       out,
+		       "\n"
+		       "POST   /v1/circuits/{key}/acquire     may this request pass?\n"
+		       "POST   /v1/circuits/{key}/report      {\"outcome\":\"failure\"}: "
+		       "what became of it\n"
+		       "GET    /v1/policies                   what opens and closes: ?key=\n"
+		       "GET    /v1/circuits/{key}             read a circuit\n"
+		       "POST   /v1/circuits/{key}/success     record a success\n"
+		       "POST   /v1/circuits/{key}/failure     record a failure\n"
+		       "POST   /v1/circuits/{key}/transition  {\"to\":\"open\"}, "
+		       "optionally \"from\"\n"
+		       "DELETE /v1/circuits/{key}             reset a circuit\n"
+		       "PUT    /v1/circuits/{key}/override    force it open or closed, "
+		       "for all gateways\n"
+		       "GET    /v1/circuits                   list: ?state= &prefix= "
+		       "&limit= &cursor=\n"
+		       "GET    /healthz                       the process lives\n"
+		       "GET    /readyz                        may traffic come?\n"
+		       "GET    /metrics                       for Prometheus\n"
+		       "\n"
+		       "curl -X POST http://%s/v1/circuits/payments/failure\n",
+		       host) < 0
 		       ? -1
 		       : 0;
 }
