@@ -106,6 +106,41 @@ def test_behind_a_lost_step(private_redis, start, how):
     gate.shut()
 
 
+@pytest.mark.parametrize("first", ["reset", "closed"])
+def test_what_waits_behind_an_operation_that_was_given_up(private_redis, start, first):
+    """Redis stands still with one write; a second one waits until it is given up and answered from
+    memory; a third waits behind that. Redis goes on before the third is given up, too."""
+    redis = private_redis()
+    daemon = start(store=redis.url, store_timeout=1000).wait_ready()
+    for _ in range(3):
+        assert act(daemon, "k", "failure").status == 200
+    answers = {}
+
+    def ask(operation):
+        answers[operation] = act(daemon.client(), "k", operation)
+
+    def begin(operation):
+        waiting = daemon.metric("breakerd_store_operations_in_flight")
+        thread = threading.Thread(target=ask, args=(operation,))
+        thread.start()
+        until(lambda: daemon.metric("breakerd_store_operations_in_flight") > waiting,
+              f"{operation} waits")
+        return thread
+
+    redis.freeze()
+    threads = [begin("success"), begin(first)]
+    due = time.monotonic() + 0.5  # so much later than `first` the third is given up
+    until(lambda: time.monotonic() >= due, "half of store_timeout is over")
+    threads.append(begin("failure"))
+    threads[1].join()
+    redis.thaw()
+    assert degraded(answers[first])
+    for thread in threads:
+        thread.join()
+    folded(daemon)
+    assert stored(redis, "k") == model(model(ABSENT, first), "failure")
+
+
 class Member:
     """A daemon behind a gate of its own. Of each of its circuits, all that Redis may hold."""
 
