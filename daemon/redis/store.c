@@ -30,6 +30,7 @@ struct redis_circuit_op {
 	bool with_member; /* as in the request */
 	size_t key_len;
 	size_t script_len;
+	bool overtaken;          /* as in the result */
 	struct breaker *breaker; /* of a circuit with an override, while the time is asked for */
 	struct circuit circuit;  /* as that */
 	char key[]; /* prefix, "cb:" and the circuit's key; then, script_len bytes, what the
@@ -50,6 +51,7 @@ static void finish_circuit(struct redis_op *o, const struct circuit *c, bool abs
 	store_refuse(&result, STORE_OK, NULL);
 	result.circuit = *c;
 	result.absent = absent;
+	result.overtaken = circuit_op(o)->overtaken;
 	redis_op_finish(o, &result);
 }
 
@@ -61,6 +63,7 @@ static void finish_overridden(struct redis_circuit_op *q, int64_t now_ms)
 
 	store_refuse(&result, STORE_OK, NULL);
 	result.circuit = q->circuit;
+	result.overtaken = q->overtaken;
 	result.breaker = &b;
 	result.override = breaker_override_at(&b, now_ms);
 	result.now_ms = now_ms;
@@ -104,14 +107,20 @@ static void on_clock(void *arg, enum redis_outcome outcome, const redisReply *re
 	}
 }
 
-/* The circuit does not exist: its lastStateChange is Redis's now. */
+/*
+ * The circuit does not exist: its lastStateChange is Redis's now. A write that Redis runs between
+ * the read and TIME is answered first, and what was read is older than that. It is pending by now:
+ * one that comes later is sent behind TIME.
+ */
 static void wait_for_clock(struct redis_op *o)
 {
 	struct redis_store *r = redis_store(o->op.store);
+	struct redis_circuit_op *q = circuit_op(o);
 	const char *argv[] = {"TIME"};
 	size_t argvlen[] = {4};
 	struct store_result result;
 
+	q->overtaken = redis_writes_pending(r, q->key, q->key_len);
 	if (TAILQ_EMPTY(&r->clock_queue) &&
 	    redis_link_send(r->link, on_clock, r, 1, argv, argvlen) != 0) {
 		redis_store_away(r, &result);

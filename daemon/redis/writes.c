@@ -557,7 +557,10 @@ static void write_detach(struct redis_op *o, struct store_result *verdict)
 		return;
 	}
 	TAILQ_REMOVE(&write->circuit->waiting, write, entry);
-	queue_give_up(r, write->circuit);
+	if (verdict->timed_out)
+		queue_give_up(r, write->circuit);
+	else
+		queue_settle(r, write->circuit); /* cancelled: nobody gets an answer */
 	store_drop_call(&write->what);
 	verdict->status = STORE_UNAVAILABLE;
 }
@@ -588,6 +591,11 @@ struct store_op *redis_writes_submit(struct redis_store *r, const struct store_r
 	queue_settle(r, q);
 	store_op_start(&r->store, &write->base.op, done, arg);
 	return &write->base.op;
+}
+
+bool redis_writes_pending(struct redis_store *r, const char *full, size_t full_len)
+{
+	return keytable_find(&r->writes->circuits, full, full_len) != NULL;
 }
 
 void redis_writes_give_up(struct redis_store *r, const char *why)

@@ -178,7 +178,8 @@ static void settle(struct fallback_store *f, const struct store_request *request
 	switch (result->status) {
 	case STORE_OK:
 	case STORE_CONFLICT:
-		fallback_learn(f, request, asked_ms, result);
+		if (!result->overtaken)
+			fallback_learn(f, request, asked_ms, result);
 		break;
 	case STORE_UNAVAILABLE:
 		answer_as_step(f, request, result);

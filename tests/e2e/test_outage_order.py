@@ -141,6 +141,30 @@ def test_what_waits_behind_an_operation_that_was_given_up(private_redis, start, 
     assert stored(redis, "k") == model(model(ABSENT, first), "failure")
 
 
+def test_a_read_that_a_write_overtook_is_not_what_was_seen_last(private_redis, start):
+    """The read of a circuit that does not exist, beside the write that makes it."""
+    redis = private_redis()
+    daemon = start(store=redis.url).wait_ready()
+    keys = [f"k{n}" for n in range(100)]
+    together = threading.Barrier(2)
+
+    def read():
+        client = daemon.client()
+        for key in keys:
+            together.wait()
+            assert act(client, key, "get").status == 200
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for key in keys:
+        together.wait()
+        assert act(daemon, key, "open").json()["state"] == "open"
+    reader.join()
+    redis.kill()
+    until(lambda: daemon.readyz() == "degraded", "the loss is noticed")
+    assert {act(daemon, key, "get").json()["state"] for key in keys} == {"open"}
+
+
 class Member:
     """A daemon behind a gate of its own. Of each of its circuits, all that Redis may hold."""
 
