@@ -590,6 +590,11 @@ const char *redis_link_server(const struct redis_link *link)
 	return link->server;
 }
 
+const struct redis_address *redis_link_address(const struct redis_link *link)
+{
+	return &link->addresses.at[link->address];
+}
+
 bool redis_link_cluster(const struct redis_link *link)
 {
 	return link->cluster;

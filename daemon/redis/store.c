@@ -6,6 +6,7 @@
 
 #include "base/metrics.h"
 #include "proto/circuit_script.h"
+#include "redis/channel.h"
 #include "redis/list.h"
 #include "redis/op.h"
 #include "redis/target.h"
@@ -293,13 +294,15 @@ static int send_script(struct redis_circuit_op *q)
 	struct redis_store *r = redis_store(q->base.op.store);
 	struct redis_script_words words = redis_script_words(r, q->whole);
 	const char *argv[] = {
-		words.command, words.script, "1", q->key, r->ttl, q->key + q->key_len,
+		words.command,       words.script,    "1", q->key, r->ttl,
+		q->key + q->key_len, r->channel_name,
 	};
 	size_t argvlen[] = {
-		words.command_len, words.script_len, 1, q->key_len, r->ttl_len, q->script_len,
+		words.command_len, words.script_len,        1, q->key_len, r->ttl_len,
+		q->script_len,     strlen(r->channel_name),
 	};
 
-	return redis_op_send(&q->base, 6, argv, argvlen);
+	return redis_op_send(&q->base, 7, argv, argvlen);
 }
 
 /* --- the driver */
@@ -413,6 +416,7 @@ static void redis_free(struct store *s)
 	struct redis_store *r = redis_store(s);
 
 	redis_link_free(r->link);
+	redis_channel_free(r->channel);
 	redis_writes_free(r->writes);
 	store_fini(s);
 	free(r);
@@ -430,9 +434,37 @@ static const struct store_driver redis_driver = {
 	.clock_offset_ms = redis_clock_offset_ms,
 };
 
+/* A daemon, this one too, has published a change. */
+static void on_message(void *arg, const char *text, size_t len)
+{
+	struct redis_store *r = arg;
+	struct circuit_script_message m;
+	struct store_event event = {0};
+	struct breaker b;
+
+	if (!r->store.on_event || !circuit_script_read_message(text, len, &m) ||
+	    m.key_len <= r->prefix_len || m.key_len > r->prefix_len + KEY_MAX ||
+	    memcmp(m.key, r->prefix, r->prefix_len) != 0)
+		return;
+	breaker_none(&b);
+	if (m.member)
+		breaker_member_decode(m.member, m.member_len, &b);
+	event.key = m.key + r->prefix_len;
+	event.key_len = m.key_len - r->prefix_len;
+	event.by = m.by;
+	event.existed = m.existed;
+	event.was = m.was;
+	event.exists = m.exists;
+	event.circuit = m.circuit;
+	event.breaker = &b;
+	r->store.on_event(r->store.on_event_arg, &event);
+}
+
 static void on_change(void *arg, bool ready)
 {
 	struct redis_store *r = arg;
+
+	redis_channel_follow(r->channel, ready ? redis_link_address(r->link) : NULL);
 
 	if (r->metrics)
 		r->metrics->store_up = ready;
@@ -463,6 +495,7 @@ struct store *store_redis_new(struct event_base *base, const struct redis_target
 		.on_change = on_change,
 		.on_news = on_news,
 	};
+	struct redis_channel_events channel_events = {.message = on_message};
 	struct redis_store *r;
 
 	if (strlen(prefix) > REDIS_PREFIX_MAX)
@@ -481,12 +514,19 @@ struct store *store_redis_new(struct event_base *base, const struct redis_target
 	r->writes = redis_writes_new(r);
 	if (!r->writes)
 		goto fail;
+	snprintf(r->channel_name, sizeof(r->channel_name), "%scb:events", prefix);
+	r->target = *target;
+	channel_events.arg = r;
+	r->channel = redis_channel_new(base, &r->target, r->channel_name, &channel_events, log);
+	if (!r->channel)
+		goto fail;
 	options.arg = r;
 	r->link = redis_link_new(base, target, &options, metrics, log);
 	if (!r->link)
 		goto fail;
 	return &r->store;
 fail:
+	redis_channel_free(r->channel);
 	redis_writes_free(r->writes);
 	store_fini(&r->store);
 	free(r);

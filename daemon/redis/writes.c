@@ -456,8 +456,8 @@ static void call_send(struct redis_call *call)
 {
 	struct redis_store *r = call->r;
 	struct redis_script_words words = redis_script_words(r, call->whole);
-	const char *argv[4 + 2 * CALL_CIRCUITS];
-	size_t lens[4 + 2 * CALL_CIRCUITS];
+	const char *argv[5 + 2 * CALL_CIRCUITS];
+	size_t lens[5 + 2 * CALL_CIRCUITS];
 	size_t n = call->part_count;
 	char keys[24];
 
@@ -479,7 +479,9 @@ static void call_send(struct redis_call *call)
 		call_fail(call, STORE_UNAVAILABLE, "out of memory");
 		return;
 	}
-	if (redis_link_send(r->link, on_call, call, (int)(4 + 2 * n), argv, lens) != 0) {
+	argv[4 + 2 * n] = r->channel_name;
+	lens[4 + 2 * n] = strlen(r->channel_name);
+	if (redis_link_send(r->link, on_call, call, (int)(5 + 2 * n), argv, lens) != 0) {
 		call_fail(call, STORE_UNAVAILABLE, redis_store_why(r));
 		return;
 	}
