@@ -88,7 +88,7 @@ static void on_up(void *arg)
 {
 	struct redis_channel *channel = arg;
 
-	if (redis_handshake_begin(&channel->handshake, channel->conn, channel->target, NULL,
+	if (redis_handshake_begin(&channel->handshake, channel->conn, channel->target, NULL, NULL,
 				  on_shaken, channel) != 0)
 		fail(channel, "out of memory");
 }

@@ -141,6 +141,25 @@ def test_what_waits_behind_an_operation_that_was_given_up(private_redis, start, 
     assert stored(redis, "k") == model(model(ABSENT, first), "failure")
 
 
+def test_a_step_that_is_late_on_its_way_is_not_taken_twice(private_redis, start):
+    """The link is given up and the step sent again; then the first one arrives."""
+    redis = private_redis()
+    gate = LossyGate(redis.address).open()
+    daemon = start(store=gate.url).wait_ready()
+    assert act(daemon, "k", "success").status == 200
+    gate.shut()
+    until(lambda: daemon.readyz() == "degraded", "the loss is noticed")
+    for _ in range(5):
+        assert degraded(act(daemon, "k", "success"))
+    gate.lose("late").open()
+    until(lambda: gate.lost == 1, "the step is on its way")
+    folded(daemon)
+    assert stored(redis, "k") == ("closed", 0, 6)
+    gate.deliver()
+    assert stored(redis, "k") == ("closed", 0, 6)
+    gate.shut()
+
+
 def test_a_read_that_a_write_overtook_is_not_what_was_seen_last(private_redis, start):
     """The read of a circuit that does not exist, beside the write that makes it."""
     redis = private_redis()
