@@ -60,16 +60,18 @@ const struct breaker_override *breaker_override_at(const struct breaker *b, int6
 	return &b->override;
 }
 
-/* Obeys a change of state that was none of ours, and takes away an override that has ended. */
-static void tidy(const struct circuit *c, bool exists, struct breaker *b, int64_t now_ms)
+static void drop_ended(struct breaker *b, int64_t now_ms)
+{
+	if (b->override.mode != BREAKER_NO_OVERRIDE && b->override.until_ms <= now_ms)
+		b->override.mode = BREAKER_NO_OVERRIDE;
+}
+
+/* Makes the member that of a circuit of which nothing else is known. An override stays. */
+static void forget(const struct circuit *c, bool exists, struct breaker *b)
 {
 	struct breaker_override override = {.mode = BREAKER_NO_OVERRIDE};
 	bool found = b->exists;
 
-	if (b->override.mode != BREAKER_NO_OVERRIDE && b->override.until_ms <= now_ms)
-		b->override.mode = BREAKER_NO_OVERRIDE;
-	if (exists && found && b->state == c->state && b->since_ms == c->last_state_change)
-		return;
 	if (found && b->override.mode != BREAKER_NO_OVERRIDE)
 		override = b->override;
 	breaker_none(b);
@@ -82,6 +84,22 @@ static void tidy(const struct circuit *c, bool exists, struct breaker *b, int64_
 		   (!exists || (!found && (c->failure_count > 0 || c->success_count > 0)));
 	if (c->state == CIRCUIT_HALF_OPEN)
 		b->half_open_ms = c->last_state_change;
+}
+
+/* Obeys a change of state that was none of ours, and takes away an override that has ended. */
+static void tidy(const struct circuit *c, bool exists, struct breaker *b, int64_t now_ms)
+{
+	drop_ended(b, now_ms);
+	if (!exists || !b->exists || b->state != c->state || b->since_ms != c->last_state_change)
+		forget(c, exists, b);
+}
+
+void breaker_obey(const struct circuit *c, struct breaker *b, int64_t now_ms)
+{
+	if (!b->exists)
+		return;
+	drop_ended(b, now_ms);
+	forget(c, true, b);
 }
 
 /* --- changes of state --------------------------------------------------------------------- */
@@ -110,6 +128,16 @@ static void open_circuit(struct step *s, uint32_t openings, enum breaker_cause c
 static int64_t opening_ms(const struct step *s)
 {
 	return s->b->open_ms > 0 ? s->b->open_ms : breaker_open_ms(s->policy, 0);
+}
+
+/* How long the circuit has been in its state. */
+static int64_t age_ms(const struct step *s)
+{
+	int64_t age = s->now_ms - s->c->last_state_change;
+
+	if (age < -BREAKER_AHEAD_MAX_MS)
+		return INT64_MAX;
+	return age > 0 ? age : 0;
 }
 
 static void begin_probing(struct step *s)
@@ -153,12 +181,13 @@ static int64_t first_deadline(const struct breaker *b)
 static bool find_lost(struct step *s)
 {
 	struct breaker *b = s->b;
+	int64_t last = s->now_ms + s->policy->probe_timeout_ms + BREAKER_AHEAD_MAX_MS;
 	bool lost = false;
 
 	if (b->state != CIRCUIT_HALF_OPEN)
 		return false;
 	for (unsigned i = b->probe_count; i-- > 0;) {
-		if (b->probes[i].deadline_ms <= s->now_ms) {
+		if (b->probes[i].deadline_ms <= s->now_ms || b->probes[i].deadline_ms > last) {
 			take_probe(b, i);
 			lost = true;
 		}
@@ -218,8 +247,7 @@ static bool decide(struct step *s, uint32_t random, struct breaker_answer *a)
 	struct breaker *b = s->b;
 
 	if (b->state == CIRCUIT_OPEN) {
-		int64_t age = s->now_ms - s->c->last_state_change;
-		int64_t left = opening_ms(s) - (age > 0 ? age : 0);
+		int64_t left = opening_ms(s) - age_ms(s);
 
 		if (left > 0) {
 			refuse(a, BREAKER_OPEN, left);
@@ -325,7 +353,7 @@ static void report_closed(struct step *s, const struct breaker_call *call, struc
 	a->counted = breaker_window_count(b, s->policy, call, &cause, s->move);
 	record(s, call->outcome == BREAKER_FAILURE, a->counted);
 	if (cause != BREAKER_NOT_MOVED) {
-		bool again = b->open_ms > 0 && s->now_ms - s->c->last_state_change < b->open_ms;
+		bool again = b->open_ms > 0 && age_ms(s) < b->open_ms;
 
 		open_circuit(s, again ? b->openings + 1 : 0, cause);
 	}
@@ -448,5 +476,7 @@ enum circuit_effect breaker_run(struct circuit *c, bool exists, struct breaker *
 	effect = circuit_apply(c, exists, op, now_ms);
 	if (effect == CIRCUIT_REMOVED)
 		breaker_none(b);
+	if (effect == CIRCUIT_WRITTEN && op->verb == CIRCUIT_TRANSITION)
+		breaker_obey(c, b, now_ms);
 	return effect;
 }

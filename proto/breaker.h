@@ -17,11 +17,18 @@
  *   BREAKER_REPORTERS, so of two daemons one in 936 pairs is taken for one daemon (of 16, one
  *   fleet in eight has such a pair). They are never counted for more than they are. A slot
  *   remembers BREAKER_SLOT_REPORTERS of them, which is as many as a policy can ask for.
- * - A change of state by another is told by its time, in milliseconds: one to the same state in the
- *   very millisecond of the change before it is not noticed.
+ * - A transition by one of the five that passes breaker_run or breaker_obey is obeyed at whatever
+ *   time it comes. One by another program is told by its time, in milliseconds: one to the same
+ *   state in the very millisecond of the change before it is not noticed. A permit of a closed
+ *   circuit is told by lastStateChange alone: given earlier in the very millisecond of a transition
+ *   from closed to closed, it still counts.
+ * - A stamp ahead of the clock by more than BREAKER_AHEAD_MAX_MS is of another clock, or of this
+ * one before it was set back. An opening since then is over; a probe whose deadline is further off
+ *   than probe_timeout and that much is lost.
  * - A permit of a circuit that did not exist counts where there is none, or a closed one that has
  *   not changed its state since it was created. Where no decision has been made on a circuit, it
- *   has not if something is counted in it.
+ *   has not if something is counted in it. A reset leaves no trace by which a permit given before
+ *   the circuit came to exist could be told from one given behind the reset: both count.
  * - What a permit is decides before the outcome `ignored` does.
  */
 #ifndef BREAKERD_PROTO_BREAKER_H
@@ -34,6 +41,9 @@
 #define BREAKER_REPORTERS      936 /* numbers of daemons: 0 to 935 */
 #define BREAKER_SLOT_REPORTERS 16
 #define BREAKER_REASON_MAX     200 /* bytes of an override's reason */
+
+/* How far the clocks that write to one store may be apart. */
+#define BREAKER_AHEAD_MAX_MS 60000
 
 /* Counters of the member stop here: nine digits. */
 #define BREAKER_COUNT_MAX 999999999
@@ -197,13 +207,17 @@ enum circuit_effect breaker_apply(struct circuit *c, bool exists, struct breaker
 				  int64_t now_ms, struct breaker_answer *answer);
 
 /*
- * Runs any operation: circuit_apply for the five, breaker_apply for the others, *answer being
- * theirs. A reset takes away the member. *c must be set, by circuit_absent where it does not
- * exist.
+ * Runs any operation: circuit_apply and breaker_obey for the five, breaker_apply for the others,
+ * *answer being theirs. A reset takes away the member. *c must be set, by circuit_absent where it
+ * does not exist.
  */
 enum circuit_effect breaker_run(struct circuit *c, bool exists, struct breaker *b,
 				const struct circuit_op *op, int64_t now_ms,
 				struct breaker_answer *answer);
+
+/* After a transition by one of the five, which made *c: the member, if there is one, is as that
+ * of a circuit of which nothing else is known, but for an override. It is to be stored, too. */
+void breaker_obey(const struct circuit *c, struct breaker *b, int64_t now_ms);
 
 /* What CIRCUIT_ACQUIRE answers on a closed or absent circuit without an override, whatever the
  * rest of its member says: a store need not unpack that. */

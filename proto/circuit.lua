@@ -393,6 +393,14 @@ local function decide(plus, ops, m)
 		return text .. (m.override and m.override.text or "")
 	end
 
+	-- An override stays.
+	local function forget(m)
+		clear(m)
+		m.of_state, m.since = m.state, tonumber(m.changed)
+		m.fresh = m.state == "0" and
+			(not m.exists or not m.found and (m.failures ~= "0" or m.successes ~= "0"))
+		m.half_open = m.state == "2" and m.changed or "0"
+	end
 	-- tidy of proto/breaker.c, and before the first time the member and the policy are read.
 	local function tidy(m)
 		if not m.slots then
@@ -419,11 +427,7 @@ local function decide(plus, ops, m)
 		if m.exists and m.found and m.of_state == m.state and m.since == tonumber(m.changed) then
 			return
 		end
-		clear(m)
-		m.of_state, m.since = m.state, tonumber(m.changed)
-		m.fresh = m.state == "0" and
-			(not m.exists or not m.found and (m.failures ~= "0" or m.successes ~= "0"))
-		m.half_open = m.state == "2" and m.changed or "0"
+		forget(m)
 	end
 
 	-- proto/circuit.c
@@ -452,6 +456,10 @@ local function decide(plus, ops, m)
 			end
 		end
 		return ms >= m.open_time_max and m.open_time_max or math.ceil(ms)
+	end
+	local function age(m)
+		local ms = m.now - tonumber(m.changed)
+		return ms < -60000 and math.huge or math.max(ms, 0)
 	end
 	local function decide_to(m, to)
 		move(m, to)
@@ -557,9 +565,9 @@ local function decide(plus, ops, m)
 		end
 	end
 	local function find_lost(m)
-		local lost = false
+		local lost, last = false, m.now + m.probe_timeout + 60000
 		for i = m.state == "2" and #m.probes or 0, 1, -1 do
-			if m.probes[i].deadline <= m.now then
+			if m.probes[i].deadline <= m.now or m.probes[i].deadline > last then
 				table.remove(m.probes, i)
 				lost = true
 			end
@@ -578,7 +586,7 @@ local function decide(plus, ops, m)
 		end
 		if m.state == "1" then
 			local open_ms = m.open_ms > 0 and m.open_ms or opening(m, 0)
-			if open_ms - math.max(m.now - tonumber(m.changed), 0) > 0 then
+			if open_ms > age(m) then
 				return lost
 			end
 			m.open_ms = open_ms
@@ -632,7 +640,7 @@ local function decide(plus, ops, m)
 			count, over = count_in_window(m, is_failure, is_slow, who, tonumber(count))
 			record(m, is_failure, count)
 			if over then
-				local again = m.open_ms > 0 and m.now - tonumber(m.changed) < m.open_ms
+				local again = m.open_ms > 0 and age(m) < m.open_ms
 				open(m, again and m.openings + 1 or 0)
 			end
 			return true
@@ -666,7 +674,12 @@ local function decide(plus, ops, m)
 			if op == 103 or from > 0 and from - 1 ~= tonumber(m.state) then
 				return
 			end
+			tidy(m)
 			move(m, format("%d", math.floor((op - 65) / 4)))
+			if m.found then -- breaker_obey of proto/breaker.c
+				forget(m)
+				m.text = encode(m)
+			end
 		end
 		m.exists, m.effect = true, "SET"
 	end
@@ -793,13 +806,20 @@ for i = 1, #KEYS do
 	if not exists then
 		changed = now
 	end
-	if first == 109 and ops ~= "" then -- m
+	local decides = ops ~= "" and first == 109 -- m
+	if decides then
 		reply[i] = reply[i] .. " " ..
 			(member and #member < 2048 and match(member, "^1 [%w .,:]*$") or "-")
+		ops = string.sub(ops, 2)
+	elseif member and not recorded and match(ops, "[A-L]") then
+		-- A transition changes the member, too.
+		decides, ops = true, string.gsub(ops, ".", "%0;")
+	end
+	if decides then
 		local m = { exists = exists, state = state, failures = failures, successes = successes,
 			failed = failed, changed = changed, member = member, now = tonumber(now),
 			now_text = now }
-		decide(plus, string.sub(ops, 2), m)
+		decide(plus, ops, m)
 		effect, exists, state, failures, successes, failed, changed = m.effect, m.exists, m.state,
 			m.failures, m.successes, m.failed, m.changed
 		by = m.by

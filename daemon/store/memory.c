@@ -214,6 +214,27 @@ static void decide(struct memory_store *m, const struct store_request *request,
 	}
 }
 
+/* Stores what one of the five made. A transition changes the circuit's member, too. */
+static enum circuit_table_status write_circuit(struct memory_store *m, struct circuit_entry *entry,
+					       const struct store_request *request,
+					       const struct circuit *c, int64_t now)
+{
+	unsigned char packed[PACKED_BREAKER_MAX];
+	const unsigned char *member;
+	struct breaker b;
+	size_t len = 0;
+
+	if (entry && request->op.verb == CIRCUIT_TRANSITION)
+		member = circuit_entry_member(entry, &len);
+	if (len == 0)
+		return circuit_table_write(m->table, entry, request->key, request->key_len, c, now);
+	packed_breaker_read(member, len, &b);
+	breaker_obey(c, &b, store_now_ms(&m->clock));
+	len = packed_breaker_write(packed, &b);
+	return circuit_table_write_member(m->table, entry, request->key, request->key_len, c,
+					  packed, len, now);
+}
+
 static struct store_op *memory_submit(struct store *s, const struct store_request *request,
 				      store_done_fn *done, void *arg, struct store_result *result)
 {
@@ -248,10 +269,8 @@ static struct store_op *memory_submit(struct store *s, const struct store_reques
 		}
 		break;
 	case CIRCUIT_WRITTEN:
-		note_written(m,
-			     circuit_table_write(m->table, entry, request->key, request->key_len,
-						 &result->circuit, now),
-			     now, result);
+		note_written(m, write_circuit(m, entry, request, &result->circuit, now), now,
+			     result);
 		break;
 	}
 	return NULL;

@@ -136,7 +136,8 @@ static void run(struct outcome *o, const struct circuit *c, bool exists, const c
 		o->anew = o->anew || effect == CIRCUIT_REMOVED;
 		if (effect == CIRCUIT_REMOVED)
 			o->member_len = 0;
-		else if (op->verb >= CIRCUIT_ACQUIRE)
+		else if (b.exists &&
+			 (op->verb >= CIRCUIT_ACQUIRE || op->verb == CIRCUIT_TRANSITION))
 			o->member_len = breaker_member_encode(o->member, &b);
 	}
 }

@@ -24,7 +24,6 @@ class History:
         self.model.now = START
         self.permits = []
         self.known = 0
-        self.stamps = set()
         # Some lives are quick, some slow, some long for their window.
         self.pace = rng.choice((1, 5, 50, 400, 3000))
         self.weights = [rng.choice((0, 1, 5, 20)) for _ in MOVES]
@@ -159,35 +158,16 @@ class History:
             if rng.random() < 0.02:
                 yield self.policy()
             yield self.wait()
-            moves = MOVES
             self.known = len(self.permits)  # an answer is not known within its own call
             if rng.random() < 0.2:
                 # Several operations, one call.
-                parts = [self.operation(("acquire", "report", "record", "get"))
+                parts = [self.operation(("acquire", "report", "record", "get", "transition", "reset"))
                          for _ in range(rng.randrange(2, 8))]
                 yield tuple(" | ".join(part[i] for part in parts) for i in range(2))
             elif rng.random() < 0.9:
-                yield self.operation(moves[:5])
+                yield self.operation(MOVES[:5])
             else:
-                # What another does is told from what was before by its time.
-                self.model.now += 1
-                yield "wait 1", "ok"
-                yield self.operation(moves[5:])
-            if not self.stamp():
-                return
-
-    def stamp(self):
-        """False if two changes of state had the same time, which cannot be told apart."""
-        c = self.model.circuit
-        if c is None:
-            return True
-        key = c.changed
-        if getattr(self, "seen", None) is not c.period:
-            if key in self.stamps:
-                return False
-            self.stamps.add(key)
-            self.seen = c.period
-        return True
+                yield self.operation(MOVES[5:])
 
 
 def main():

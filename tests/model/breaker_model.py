@@ -5,6 +5,11 @@ proto/circuit.lua against it.
 
 Where several readings are possible, these hold:
 - An opening's length and a probe's deadline are fixed when they begin.
+- A stamp ahead of the clock by more than a minute is of another clock, or of this one before it was
+  set back: an opening since then is over, and a probe that is out for longer than probe_timeout and
+  a minute from now is lost.
+- A transition by one of the five leaves nothing of the window, of permits that are out and of former
+  openings, at whatever time it comes. A permit of a closed circuit is told by lastStateChange.
 - While the clock is behind the newest slot by less than a window, that slot is the current one;
   if it is further behind, the window is empty.
 - A window of another length keeps each slot's counts, in the new slot in which the old one began.
@@ -19,6 +24,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 INT_MAX = 2**53 - 1
+AHEAD_MAX = 60000
 
 
 @dataclass
@@ -46,13 +52,9 @@ class Permit:
     """A permit. What became of a probe is written on it."""
 
     kind: str  # closed, absent, probe, observed, overridden
-    period: object = None  # the time between two changes of state in which it was given
+    since: int = 0  # the circuit's lastStateChange
     deadline: int = 0
     ended: bool = False  # reported, or lost
-
-
-class Period:  # pylint: disable=too-few-public-methods
-    """The time between two changes of state: a thing to be the same or not."""
 
 
 @dataclass
@@ -64,7 +66,6 @@ class Circuit:  # pylint: disable=too-many-instance-attributes
     successes: int = 0
     last_failure: int = 0
     changed: int = 0
-    period: Period = field(default_factory=Period)
     fresh: bool = False  # created, and no change of state since
     decided: bool = False  # the machine has written
     calls: list = field(default_factory=list)  # (slot, failed, slow, reporter)
@@ -73,7 +74,8 @@ class Circuit:  # pylint: disable=too-many-instance-attributes
     run: int = 0
     openings: int = 0  # n
     meant: int = 0  # how long the last opening was meant to last; 0: there was none
-    probes: list = field(default_factory=list)
+    half_open: int = 0  # lastStateChange of the last half-open time
+    probes: list = field(default_factory=list)  # its permits
     passed: int = 0
 
     def snapshot(self):
@@ -130,6 +132,7 @@ class Model:
             old.last_failure,
             old.changed,
             decided=old.decided,
+            half_open=self.now if to == "half-open" else 0,
         )
         return self.circuit.snapshot()
 
@@ -153,16 +156,13 @@ class Model:
         self.forced = None
         if old is None:
             return
-        self.circuit = Circuit(*old.snapshot(), period=old.period)
-        if old.state == "half-open":
-            self.circuit.probes = old.probes
-            for probe in old.probes:
-                probe.ended = True
+        self.circuit = Circuit(
+            *old.snapshot(), half_open=old.changed if old.state == "half-open" else 0
+        )
 
     def _move(self, c, to):
         c.state = to
         c.changed = self.now
-        c.period = Period()
         c.fresh = False
         if to == "closed":
             c.failures = 0
@@ -189,8 +189,14 @@ class Model:
         c.calls, c.run = [], 0
         self._move(c, "closed")
 
+    def _age(self, c):
+        """How long the circuit has been in its state."""
+        age = self.now - c.changed
+        return math.inf if age < -AHEAD_MAX else max(age, 0)
+
     def _find_lost(self, c):
-        lost = [p for p in c.probes if not p.ended and p.deadline <= self.now]
+        last = self.now + self.policy.probe_timeout + AHEAD_MAX
+        lost = [p for p in c.probes if not p.ended and not self.now < p.deadline <= last]
         if c.state == "half-open" and lost:
             for p in lost:
                 p.ended = True
@@ -217,7 +223,7 @@ class Model:
         if c is None:
             return True, "closed", "closed", 0, Permit("absent")
         if c.state == "closed":
-            return True, "closed", mode or "closed", 0, Permit("closed", c.period)
+            return True, "closed", mode or "closed", 0, Permit("closed", c.changed)
         allowed, state, reason, retry_after, permit = self._ask(c)
         if mode:
             if permit is None or permit.kind == "observed":
@@ -229,17 +235,17 @@ class Model:
         p = self.policy
         if c.state == "open":
             meant = c.meant or self._length(0)
-            left = meant - max(self.now - c.changed, 0)
+            left = meant - self._age(c)
             if left > 0:
                 return self._refuse(c, "open", left)
             c.meant = meant
             self._move(c, "half-open")
-            c.probes, c.passed = [], 0
+            c.half_open, c.probes, c.passed = self.now, [], 0
         out = [q for q in c.probes if not q.ended]
         if len(out) >= p.probes:
             left = min(q.deadline for q in out) - self.now
             return self._refuse(c, "probing", max(1, min(left, 1000)))
-        permit = Permit("probe", c.period, self.now + p.probe_timeout)
+        permit = Permit("probe", c.changed, self.now + p.probe_timeout)
         c.probes.append(permit)
         self._decide(c)
         return True, c.state, "probe", 0, permit
@@ -263,12 +269,13 @@ class Model:
             fresh = c.fresh if c.decided else c.failures + c.successes > 0
             return None if c.state == "closed" and fresh else "stale"
         if permit.kind == "closed":
-            return None if c and permit.period is c.period else "stale"
-        if c is None or not any(q is permit for q in c.probes):
+            same = c and c.state == "closed" and permit.since == c.changed
+            return None if same else "stale"
+        if c is None or permit.since != c.half_open:
             return "stale"
-        if permit.ended:
+        if permit.ended or not any(q is permit for q in c.probes):
             return "spent"
-        return None if permit.period is c.period else "stale"
+        return None if c.state == "half-open" else "stale"
 
     def report(self, permit, outcome, slow=False, reporter=0):
         """(counted, was, state, reason or None)"""
@@ -298,7 +305,7 @@ class Model:
         if c.state == "closed":
             self._note(c, failed, slow, reporter)
             if self._trips(c):
-                again = c.meant and self.now - c.changed < c.meant
+                again = c.meant and self._age(c) < c.meant
                 self._open(c, c.openings + 1 if again else 0)
             return
         permit.ended = True

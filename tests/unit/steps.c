@@ -306,7 +306,8 @@ static void replay(struct world *w, const struct batch *batch, int64_t now_ms, s
 		enum circuit_effect effect;
 
 		effect = breaker_run(&w->c, w->exists, &w->b, op, now_ms, &a);
-		if (effect == CIRCUIT_WRITTEN && op->verb >= CIRCUIT_ACQUIRE)
+		if (effect == CIRCUIT_WRITTEN && w->b.exists &&
+		    (op->verb >= CIRCUIT_ACQUIRE || op->verb == CIRCUIT_TRANSITION))
 			w->member_len = breaker_member_encode(w->member, &w->b);
 		if (effect == CIRCUIT_REMOVED)
 			w->member_len = 0;

@@ -133,10 +133,9 @@ static enum circuit_effect run_model(struct model *m, const struct circuit_op *o
 	struct breaker b = m->b;
 	enum circuit_effect effect;
 
-	if (op->verb == CIRCUIT_ACQUIRE || op->verb == CIRCUIT_REPORT)
-		effect = breaker_apply(&c, m->exists, &b, op->verb, op->call, now, answer);
-	else
-		effect = circuit_apply(&c, m->exists, op, now);
+	if (!m->exists)
+		circuit_absent(&c, now);
+	effect = breaker_run(&c, m->exists, &b, op, now, answer);
 	if (effect == CIRCUIT_REMOVED) {
 		m->exists = false;
 		breaker_none(&m->b);
