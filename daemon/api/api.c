@@ -9,17 +9,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The routes of one circuit are KEYED and a tail. */
+/* The routes of one circuit are KEYED and a tail, those of a check CHECK, a suffix and "/{key}". */
 #define CIRCUITS "/v1/circuits/"
 #define KEYED    CIRCUITS "{key}"
+#define CHECK    "/v1/check"
 
 #define GET    (1u << HTTP_GET | 1u << HTTP_HEAD)
 #define POST   (1u << HTTP_POST)
 #define PUT    (1u << HTTP_PUT)
 #define DELETE (1u << HTTP_DELETE)
+#define ANY    (~0u)
 
 struct route {
-	bool keyed;
+	bool keyed;       /* its name begins with KEYED */
 	unsigned methods; /* bits 1 << enum http_method */
 	api_handler_fn *handle;
 };
@@ -32,6 +34,10 @@ static const struct route routes[API_ROUTE_COUNT] = {
 	[ROUTE_ACQUIRE] = {true, POST, api_acquire},
 	[ROUTE_REPORT] = {true, POST, api_report},
 	[ROUTE_OVERRIDE] = {true, GET | PUT | DELETE, api_override},
+	[ROUTE_CHECK] = {false, ANY, api_check},
+	[ROUTE_CHECK_401] = {false, ANY, api_check},
+	[ROUTE_CHECK_429] = {false, ANY, api_check},
+	[ROUTE_CHECK_503] = {false, ANY, api_check},
 	[ROUTE_CIRCUITS] = {false, GET, api_circuits},
 	[ROUTE_POLICIES] = {false, GET, api_policies},
 	[ROUTE_HEALTHZ] = {false, GET, api_healthz},
@@ -61,6 +67,28 @@ static enum api_route find_route(bool keyed, const char *path)
 	return ROUTE_NONE;
 }
 
+/*
+ * The key ends at the next '/'. What follows is the path that an end user asked a gateway for, and
+ * is not looked at.
+ */
+static struct target check_route_of(const char *path)
+{
+	const char *slash = strchr(path + strlen(CHECK), '/');
+	struct target target = {.route = ROUTE_NONE};
+	size_t len = slash ? (size_t)(slash - path) : 0;
+
+	for (unsigned r = ROUTE_CHECK; slash && r <= ROUTE_CHECK_503; r++) {
+		const char *name = api_route_names[r];
+
+		if (strncmp(name, path, len) != 0 || name[len] != '/')
+			continue;
+		target.route = (enum api_route)r;
+		target.segment = slash + 1;
+		target.segment_len = strcspn(target.segment, "/");
+	}
+	return target;
+}
+
 static struct target route_of(const char *path)
 {
 	struct target target = {.route = ROUTE_NONE};
@@ -72,6 +100,8 @@ static struct target route_of(const char *path)
 		tail = strchrnul(target.segment, '/');
 		target.segment_len = (size_t)(tail - target.segment);
 		target.route = find_route(true, tail);
+	} else if (strncmp(path, CHECK, strlen(CHECK)) == 0) {
+		target = check_route_of(path);
 	} else {
 		target.route = find_route(false, path);
 	}
@@ -134,7 +164,8 @@ void api_handle(void *arg, struct http_request *rq)
 		return;
 	}
 	http_request_body(rq, &len, &too_large);
-	if (too_large)
+	/* The body of a check is the end user's, who must not turn a decision into an error. */
+	if (too_large && !api_route_is_check(to.route))
 		refuse_body(api, rq, to.route);
 	else if (route->handle)
 		route->handle(api, rq, &to);

@@ -170,7 +170,12 @@ void api_ask(struct api *api, struct http_request *rq, const struct ask *ask,
 	struct store_result result;
 
 	if (!w) {
-		api_refuse(rq, ask->route, PROBLEM_OVERLOADED, NO_MEMORY);
+		struct store_result none = {.status = STORE_OVERLOADED};
+
+		if (ask->answers_errors)
+			ask->answer(api, rq, ask, &none, 0);
+		else
+			api_refuse(rq, ask->route, PROBLEM_OVERLOADED, NO_MEMORY);
 		return;
 	}
 	if (query)

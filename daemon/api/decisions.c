@@ -74,6 +74,13 @@ static void note_change(struct api *api, const struct http_request *rq, const st
 	api_note_transition(api, rq, ask, result, why);
 }
 
+void api_note_decision(struct api *api, const struct http_request *rq, const struct ask *ask,
+		       const struct store_result *result)
+{
+	api->metrics->decisions[result->decision.reason]++;
+	note_change(api, rq, ask, result);
+}
+
 static char *put(char *to, const char *text)
 {
 	size_t len = strlen(text);
@@ -154,8 +161,7 @@ static void answer_acquire(struct api *api, struct http_request *rq, const struc
 {
 	char body[BODY_MAX];
 
-	api->metrics->decisions[result->decision.reason]++;
-	note_change(api, rq, ask, result);
+	api_note_decision(api, rq, ask, result);
 	reply(rq, ask, result, body, write_acquired(body, ask, &result->decision), now_ns);
 }
 
@@ -195,40 +201,57 @@ static bool read_report(struct http_request *rq, const struct ask *ask, struct b
 	return false;
 }
 
-static void decide(struct api *api, struct http_request *rq, const struct target *to,
-		   enum circuit_verb verb, api_answer_fn *answer)
+/* False, and the request is refused, if the segment is no key. */
+static bool read_key(struct http_request *rq, const struct target *to, char key[KEY_MAX],
+		     struct ask *ask)
+{
+	const char *wrong = key_decode(to->segment, to->segment_len, key, &ask->store.key_len);
+
+	if (wrong)
+		api_refuse(rq, to->route, PROBLEM_INVALID_KEY, wrong);
+	return !wrong;
+}
+
+void api_decide(struct api *api, struct http_request *rq, const struct target *to, struct ask *ask)
+{
+	char key[KEY_MAX];
+	struct breaker_call call = {.count = 1};
+
+	ask->route = to->route;
+	ask->operation = CIRCUIT_ACQUIRE;
+	ask->store.key = key;
+	ask->store.op = (struct circuit_op){.verb = CIRCUIT_ACQUIRE, .call = &call};
+	if (!read_key(rq, to, key, ask))
+		return;
+	call.policy = policy_set_find(api->policies, key, ask->store.key_len);
+	call.random = next_random(api);
+	api_ask(api, rq, ask, NULL);
+}
+
+void api_acquire(struct api *api, struct http_request *rq, const struct target *to)
+{
+	struct ask ask = {.answer = answer_acquire};
+
+	if (api_takes_no_query(rq, to->route))
+		api_decide(api, rq, to, &ask);
+}
+
+void api_report(struct api *api, struct http_request *rq, const struct target *to)
 {
 	char key[KEY_MAX];
 	struct breaker_call call = {.reporter = api->reporter, .count = 1};
 	struct ask ask = {
 		.route = to->route,
-		.operation = verb,
-		.store = {.key = key, .op = {.verb = verb, .call = &call}},
-		.answer = answer,
+		.operation = CIRCUIT_REPORT,
+		.store = {.key = key, .op = {.verb = CIRCUIT_REPORT, .call = &call}},
+		.answer = answer_report,
 	};
-	const char *wrong = key_decode(to->segment, to->segment_len, key, &ask.store.key_len);
 
-	if (wrong) {
-		api_refuse(rq, to->route, PROBLEM_INVALID_KEY, wrong);
-		return;
-	}
-	if (!api_takes_no_query(rq, to->route))
+	if (!read_key(rq, to, key, &ask) || !api_takes_no_query(rq, to->route))
 		return;
 	call.policy = policy_set_find(api->policies, key, ask.store.key_len);
-	if (verb == CIRCUIT_ACQUIRE)
-		call.random = next_random(api);
-	else if (!read_report(rq, &ask, &call))
+	if (!read_report(rq, &ask, &call))
 		return;
 	ask.outcome = call.outcome;
 	api_ask(api, rq, &ask, NULL);
-}
-
-void api_acquire(struct api *api, struct http_request *rq, const struct target *to)
-{
-	decide(api, rq, to, CIRCUIT_ACQUIRE, answer_acquire);
-}
-
-void api_report(struct api *api, struct http_request *rq, const struct target *to)
-{
-	decide(api, rq, to, CIRCUIT_REPORT, answer_report);
 }

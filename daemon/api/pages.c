@@ -103,6 +103,8 @@ static int write_index(const struct store_health *health, const struct store_pag
 		       "POST   /v1/circuits/{key}/acquire     may this request pass?\n"
 		       "POST   /v1/circuits/{key}/report      {\"outcome\":\"failure\"}: "
 		       "what became of it\n"
+		       "GET    /v1/check/{key}                acquire as a gateway's "
+		       "sub-request\n"
 		       "GET    /v1/policies                   what opens and closes: ?key=\n"
 		       "GET    /v1/circuits/{key}             read a circuit\n"
 		       "POST   /v1/circuits/{key}/success     record a success\n"

@@ -142,6 +142,14 @@ void api_note_transition(struct api *api, const struct http_request *rq, const s
 /* Names the labels of its metrics, and draws this daemon's number. */
 void api_decisions_init(struct api *api);
 
+/* Decides on the circuit that `to` names; api_note_decision is to be called in `answer`. Of
+ * *ask are set: answer, answers_errors. Refuses the request if the key is none. */
+void api_decide(struct api *api, struct http_request *rq, const struct target *to, struct ask *ask);
+
+/* Counts a decision of acquire, and logs the change of state that came with it. */
+void api_note_decision(struct api *api, const struct http_request *rq, const struct ask *ask,
+		       const struct store_result *result);
+
 api_handler_fn api_circuit; /* getState, reset */
 api_handler_fn api_success;
 api_handler_fn api_failure;
@@ -149,6 +157,7 @@ api_handler_fn api_transition;
 api_handler_fn api_acquire;
 api_handler_fn api_report;
 api_handler_fn api_override;
+api_handler_fn api_check;
 api_handler_fn api_circuits;
 api_handler_fn api_policies;
 api_handler_fn api_index;

@@ -4,6 +4,8 @@
 #ifndef BREAKERD_ROUTE_H
 #define BREAKERD_ROUTE_H
 
+#include <stdbool.h>
+
 /* The first is for what is no route (metrics.h asks for that). */
 #define API_ROUTES(X)                                                                              \
 	X(NONE, "none")                                                                            \
@@ -14,6 +16,10 @@
 	X(ACQUIRE, "/v1/circuits/{key}/acquire")                                                   \
 	X(REPORT, "/v1/circuits/{key}/report")                                                     \
 	X(OVERRIDE, "/v1/circuits/{key}/override")                                                 \
+	X(CHECK, "/v1/check/{key}")                                                                \
+	X(CHECK_401, "/v1/check-401/{key}")                                                        \
+	X(CHECK_429, "/v1/check-429/{key}")                                                        \
+	X(CHECK_503, "/v1/check-503/{key}")                                                        \
 	X(CIRCUITS, "/v1/circuits")                                                                \
 	X(POLICIES, "/v1/policies")                                                                \
 	X(HEALTHZ, "/healthz")                                                                     \
@@ -30,7 +36,13 @@ enum api_route {
 
 extern const char *const api_route_names[API_ROUTE_COUNT];
 
-/* The same; ROUTE_NONE's for what is none. Static. */
+/* True for the sub-requests of gateways: /v1/check and its kin. */
+static inline bool api_route_is_check(enum api_route route)
+{
+	return route >= ROUTE_CHECK && route <= ROUTE_CHECK_503;
+}
+
+/* The name of a route; ROUTE_NONE's for what is none. Static. */
 const char *api_route_name(unsigned route);
 
 #endif

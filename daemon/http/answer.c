@@ -57,15 +57,54 @@ void http_answer_forget(struct conn *c)
 	c->kept.response = NULL;
 }
 
-/* The kept response with another body in it. */
+/* Remembers the headers of the kept response; false if there is no room for them. */
+static bool keep_headers(struct kept_response *kept, const struct http_reply *reply)
+{
+	size_t used = 0;
+
+	if (reply->header_count > KEPT_HEADERS)
+		return false;
+	for (size_t i = 0; i < reply->header_count; i++) {
+		size_t size = strlen(reply->headers[i].value) + 1;
+
+		if (size > KEPT_VALUES - used)
+			return false;
+		kept->names[i] = reply->headers[i].name;
+		memcpy(kept->values + used, reply->headers[i].value, size);
+		used += size;
+	}
+	kept->header_count = reply->header_count;
+	return true;
+}
+
+static bool has_headers(const struct kept_response *kept, const struct http_reply *reply)
+{
+	const char *value = kept->values;
+
+	if (reply->header_count != kept->header_count)
+		return false;
+	for (size_t i = 0; i < kept->header_count; i++) {
+		size_t size = strlen(value) + 1;
+
+		if (reply->headers[i].name != kept->names[i] ||
+		    strcmp(reply->headers[i].value, value) != 0)
+			return false;
+		value += size;
+	}
+	return true;
+}
+
+/* The kept response with another body in it; NULL: there is none for such an answer. */
 static struct MHD_Response *response_kept(struct conn *c, const struct http_reply *reply,
 					  size_t len, time_t now)
 {
 	struct kept_response *kept = &c->kept;
 
 	if (!kept->response || kept->type != reply->content_type || kept->len != len ||
-	    kept->date_s != now) {
+	    kept->date_s != now || !has_headers(kept, reply)) {
 		http_answer_forget(c);
+		if (!keep_headers(kept, reply))
+			return NULL;
 		kept->response = response_new(kept->body, len, MHD_RESPMEM_PERSISTENT, reply,
 					      date_of(c->http, now), false);
 		kept->type = reply->content_type;
@@ -73,7 +112,8 @@ static struct MHD_Response *response_kept(struct conn *c, const struct http_repl
 		kept->date_s = now;
 	}
 	/* What was there has been sent: a connection has one request at a time. */
-	memcpy(kept->body, reply->body, len);
+	if (len)
+		memcpy(kept->body, reply->body, len);
 	return kept->response;
 }
 
@@ -81,13 +121,13 @@ bool http_answer_queue(struct conn *c, const struct http_reply *reply)
 {
 	size_t len = reply->content_type ? reply->len : 0;
 	bool ends = c->http->draining || c->rq.last;
-	struct MHD_Response *response;
+	struct MHD_Response *response = NULL;
 	time_t now = time(NULL);
 	bool ok;
 
-	if (len && len <= sizeof(c->kept.body) && !reply->header_count && !ends)
+	if (len <= sizeof(c->kept.body) && !ends)
 		response = response_kept(c, reply, len, now);
-	else
+	if (!response)
 		response = response_new(reply->body, len, MHD_RESPMEM_MUST_COPY, reply,
 					date_of(c->http, now), ends);
 	ok = response && MHD_queue_response(c->mhd, (unsigned)reply->status, response) == MHD_YES;

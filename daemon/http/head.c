@@ -94,6 +94,18 @@ static bool step(struct walk *w, const char *key, size_t key_len, const char *va
 	return true;
 }
 
+/* Headers that gateways set. A page of another origin can send none of them without a preflight
+ * (Fetch, "CORS-safelisted request-header"), which breakerd refuses. */
+static bool is_of_gateway(const char *key, size_t len)
+{
+	/* Nearly all headers end here. */
+	if ((key[0] | 0x20) != 'x' && (key[0] | 0x20) != 'b')
+		return false;
+	return NAME_IS(key, len, "X-Forwarded-For") || NAME_IS(key, len, "X-Forwarded-Uri") ||
+	       NAME_IS(key, len, "X-Original-Uri") || NAME_IS(key, len, "X-Request-Id") ||
+	       NAME_IS(key, len, "Breakerd-Gateway");
+}
+
 /* HTTP_FIELDS: none of those that are asked for. */
 static enum http_field field_of(const char *key, size_t len)
 {
@@ -105,6 +117,8 @@ static enum http_field field_of(const char *key, size_t len)
 		return HTTP_FIELD_SEC_FETCH_SITE;
 	if (NAME_IS(key, len, "Authorization"))
 		return HTTP_FIELD_AUTHORIZATION;
+	if (is_of_gateway(key, len))
+		return HTTP_FIELD_GATEWAY;
 	return HTTP_FIELDS;
 }
 

@@ -68,6 +68,9 @@ struct http_request {
 	void *data;
 };
 
+#define KEPT_HEADERS 4
+#define KEPT_VALUES  128
+
 /*
  * A small answer's response, kept for the next one on the connection: that is alike as a rule,
  * but for the bytes of its body, and to make a response costs as much as all else of one.
@@ -78,6 +81,11 @@ struct kept_response {
 	size_t len;
 	time_t date_s;
 	char body[256];
+	/* Its further headers: their names, which are constants, and their values, each with its
+	 * NUL. */
+	const char *names[KEPT_HEADERS];
+	size_t header_count;
+	char values[KEPT_VALUES];
 };
 
 struct conn {

@@ -24,7 +24,7 @@ import sys
 import tempfile
 
 import paths
-from keepalive import ACQUIRE, GET_STATE, RECORD_FAILURE, REPORT, send_requests
+from keepalive import ACQUIRE, CHECK, GET_STATE, RECORD_FAILURE, REPORT, send_requests
 from ports import free_port
 from wait import until
 
@@ -33,7 +33,7 @@ SLACK = 1.05
 BUDGET = os.path.join(paths.HERE, "budget.json")
 PLAIN_STORES = "glibc.cpu.x86_rep_stosb_threshold=1000000000"
 OPERATIONS = {"getState": GET_STATE, "recordFailure": RECORD_FAILURE,
-              "acquire": ACQUIRE, "report": REPORT}
+              "acquire": ACQUIRE, "report": REPORT, "check": CHECK}
 DECISIONS = 1.15  # acquire and report beside getState and recordFailure
 
 

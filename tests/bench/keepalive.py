@@ -8,6 +8,7 @@ GET_STATE = ("GET", SNAPSHOT)
 RECORD_FAILURE = ("POST", SNAPSHOT + "/failure")
 ACQUIRE = ("POST", SNAPSHOT + "/acquire")
 REPORT = ("POST", SNAPSHOT + "/report")
+CHECK = ("GET", "/v1/check/orders")
 # What a server that knows nothing of permits is sent: as long as one of a closed circuit.
 NO_PERMIT = "c0018bcfe56800.0123456789"
 
