@@ -7,6 +7,7 @@ import pytest
 from contract import path, problem, snapshot
 from decisions import acquire, fails, report
 from wait import until
+from wire import request_bytes
 
 # Openings that are over soon, and probes that have time.
 SOON = {"open_time": "50ms", "open_time_max": "50ms", "probe_timeout": "1m"}
@@ -167,6 +168,38 @@ def test_observed(start_on, store):
     decision = acquire(daemon, "k")
     assert (decision["allowed"], decision["reason"], decision["state"]) == (True, "observed", "open")
     assert report(daemon, "k", decision["permit"])["reason"] == "stale"
+
+
+# --- rates ---
+
+RATES = {"consecutive_failures": 0, "failure_rate": 50, "min_calls": 20, "window": "1h"}
+
+
+def run_of(client, key, outcomes):
+    """Reports these in turn ("f" failed); at which call it opened, or None."""
+    states = []
+    with client.wire() as wire:
+        for begin in range(0, len(outcomes), 200):
+            batch = outcomes[begin:begin + 200]
+            for one in batch:
+                body = {"outcome": "failure" if one == "f" else "success"}
+                wire.send(request_bytes("POST", path(key, "report"), body=body))
+            states += [wire.receive().json()["state"] for _ in batch]
+    return states.index("open") + 1 if "open" in states else None
+
+
+def test_one_failure_in_a_thousand_never_opens(start):
+    daemon = start(**{**RATES, "consecutive_failures": 5})
+    assert run_of(daemon, "k", ("s" * 500 + "f" + "s" * 499) * 10) is None
+    circuit = snapshot(daemon.get(path("k")))
+    assert (circuit["failureCount"], circuit["successCount"]) == (10, 9990)
+
+
+@pytest.mark.parametrize("outcomes,opens", [
+    ("f" * 100, 20), ("sf" * 50, 20), ("s" + "sf" * 49 + "s", None), ("s" * 30 + "f" * 29, None),
+    ("s" * 30 + "f" * 30, 60), ("f" * 19, None)])
+def test_rates(start, outcomes, opens):
+    assert run_of(start(**RATES), "k", outcomes) == opens
 
 
 # --- bodies ---
