@@ -1,7 +1,7 @@
 --[[
 The operations as Redis runs them: several circuits, several operations on each, one call.
 
-EVALSHA sha n KEYS[1] .. KEYS[n] ttl ops[1] .. ops[n]
+EVALSHA sha n KEYS[1] .. KEYS[n] ttl ops[1] .. ops[n] channel
 
   KEYS[i]  the whole Redis key of a circuit; each one once
   ttl      seconds, given to every circuit that is written
@@ -28,6 +28,15 @@ operations, is left alone), or a string such as
       successCount, lastFailureTime, lastStateChange; zeros where there was none
   with m only: the text of the member breakerd as it was read; - if there is none, or it is
       surely no sound one
+Each change is published on the channel, if one is given, when it has been written: one message for a key,
+a line feed between its three parts (circuit_script_read_message):
+  "1 BY WAS STATE failureCount successCount lastFailureTime lastStateChange": BY is the letter of what
+      led to the last change (t for A to L); WAS and STATE are digits, 3 for a circuit that is not there
+  the text of the member breakerd, - for none
+  the key
+A change is a transition (into the state that it has, too), a reset of what was there, an override set or
+ended. A server that forbids PUBLISH loses that alone.
+
 Whoever asked applies its operations to that by the rules of proto/breaker.h, and so knows the
 snapshot behind each of them; a reply for each would cost Redis more than the operations do.
 Behind a step the string says what there is now instead, 0 and the circuit, or 3.
@@ -676,7 +685,7 @@ local function decide(plus, ops, m)
 	end
 
 	for token in gmatch(ops, "[^;]+") do
-		local verb = string.byte(token)
+		local verb, before, there = string.byte(token), m.changed, m.exists
 		local changes = false
 		if verb == 112 then -- p
 			m.policy = token
@@ -702,8 +711,11 @@ local function decide(plus, ops, m)
 		else
 			operate(m, verb)
 		end
+		if m.changed ~= before and (there or m.state ~= "0") or verb == 100 or
+			changes and (verb == 111 or verb == 120) then
+			m.by = verb < 97 and "t" or string.char(verb)
+		end
 		if changes then
-			-- Changes of state are to be published here.
 			m.exists, m.effect, m.found = true, "SET", true
 			m.text = encode(m)
 		end
@@ -714,6 +726,7 @@ local match, pcall = string.match, redis.pcall
 local KEYS, ARGV = KEYS, ARGV
 -- The largest value that is read or written. A larger one would hold up Redis.
 local MAX = 65536
+local channel = ARGV[#KEYS + 2]
 local now, written
 local reply = {}
 
@@ -760,15 +773,18 @@ for i = 1, #KEYS do
 	end
 
 	local exists = stored == "0" or stored == "1"
+	local was, by = exists and state or "3", nil
 	local recorded = ops == "f" or ops == "s" -- once, as mostly
 	local first = not recorded and string.byte(ops)
 	if first == 119 then -- w
 		local afresh
+		local before = changed
 		effect, exists, state, failures, successes, failed, changed, afresh = fold(plus, ops, key,
 			ARGV[1], exists, state, failures, successes, failed, changed)
 		if afresh then
 			others = "}"
 		end
+		by = (effect == "DEL" or changed ~= before and (was ~= "3" or state ~= "0")) and "w"
 		if not exists then
 			state, failures, successes, failed, changed = "0", "0", "0", "0", "0"
 		end
@@ -806,6 +822,7 @@ for i = 1, #KEYS do
 		decide(plus, ops, m)
 		effect, exists, state, failures, successes, failed, changed = m.effect, m.exists, m.state,
 			m.failures, m.successes, m.failed, m.changed
+		by = m.by
 		if m.anew then
 			others, rest = "}", "}"
 		end
@@ -836,11 +853,11 @@ for i = 1, #KEYS do
 			if op == 100 then -- d
 				state, failures, successes, failed, changed, others = "0", "0", "0", "0", now, "}"
 				more_failures, more_successes = 0, 0
-				effect = "DEL"
+				effect, by = "DEL", "d"
 			elseif op ~= 103 then -- A to L, not g
 				local from = (op - 65) % 4
 				if from == 0 or from - 1 == tonumber(state) then
-					changed, effect = now, "SET"
+					changed, effect, by = now, "SET", "t"
 					if op < 69 then
 						state, failures, successes = "0", "0", "0"
 						more_failures, more_successes = 0, 0
@@ -895,6 +912,16 @@ for i = 1, #KEYS do
 		reply[i] = { err = words }
 	elseif result then
 		written = true
+		if by and channel and (effect == "SET" or was ~= "3") then
+			if effect ~= "SET" and not now then
+				local clock = pcall("TIME")
+				now = clock.err and "0" or clock[1] .. string.sub("00000" .. clock[2], -6, -4)
+			end
+			pcall("PUBLISH", channel, "1 " .. by .. " " .. was .. " " ..
+				(effect == "SET" and state or "3") .. " " .. failures .. " " .. successes ..
+				" " .. failed .. " " .. (effect == "SET" and changed or now) .. "\n" ..
+				(effect == "SET" and others ~= "}" and member or "-") .. "\n" .. key)
+		end
 	end
 end
 return reply

@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 char circuit_script_letter(const struct circuit_op *op)
 {
@@ -102,4 +103,51 @@ bool circuit_script_read(const char *text, size_t len, struct circuit_script_ans
 	a->stored = found == 3 ? CIRCUIT_STORED_SOUND : (enum circuit_stored)found;
 	a->circuit.state = (enum circuit_state)state;
 	return a->member || (end[-1] != ' ' && (text == end || text + 1 == end));
+}
+
+/* The next part of a message, up to the line feed. */
+static bool read_part(const char **p, const char *end, const char **part, size_t *len)
+{
+	const char *feed = memchr(*p, '\n', (size_t)(end - *p));
+
+	if (!feed)
+		return false;
+	*part = *p;
+	*len = (size_t)(feed - *p);
+	*p = feed + 1;
+	return true;
+}
+
+bool circuit_script_read_message(const char *text, size_t len, struct circuit_script_message *m)
+{
+	const char *end = text + len, *words, *words_end;
+	int64_t was, state;
+	size_t words_len;
+
+	if (!read_part(&text, end, &words, &words_len) ||
+	    !read_part(&text, end, &m->member, &m->member_len))
+		return false;
+	words_end = words + words_len;
+	if (words_len < 4 || memcmp(words, "1 ", 2) != 0 || !strchr("tdarowx", words[2]) ||
+	    words[3] != ' ')
+		return false;
+	m->by = words[2];
+	words += 4;
+	if (!read_number(&words, words_end, CIRCUIT_STATES, &was) ||
+	    !read_number(&words, words_end, CIRCUIT_STATES, &state) ||
+	    !read_number(&words, words_end, CIRCUIT_INT_MAX, &m->circuit.failure_count) ||
+	    !read_number(&words, words_end, CIRCUIT_INT_MAX, &m->circuit.success_count) ||
+	    !read_number(&words, words_end, CIRCUIT_INT_MAX, &m->circuit.last_failure_time) ||
+	    !read_number(&words, words_end, CIRCUIT_INT_MAX, &m->circuit.last_state_change) ||
+	    words != words_end)
+		return false;
+	m->existed = was < CIRCUIT_STATES;
+	m->was = m->existed ? (enum circuit_state)was : CIRCUIT_CLOSED;
+	m->exists = state < CIRCUIT_STATES;
+	m->circuit.state = m->exists ? (enum circuit_state)state : CIRCUIT_CLOSED;
+	if (m->member_len == 0 || m->member[0] == '-')
+		m->member = NULL;
+	m->key = text;
+	m->key_len = (size_t)(end - text);
+	return true;
 }

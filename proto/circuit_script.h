@@ -54,4 +54,21 @@ struct circuit_script_answer {
  */
 bool circuit_script_read(const char *text, size_t len, struct circuit_script_answer *answer);
 
+/* What the script has published. */
+struct circuit_script_message {
+	char by;                /* t transition, d reset, a acquire, r report, o override, x its
+				   end, w a step */
+	bool existed;           /* before */
+	enum circuit_state was; /* if so */
+	bool exists;            /* now */
+	struct circuit circuit; /* last_state_change: when, of a reset, too */
+	const char *member;     /* as in the answer */
+	size_t member_len;
+	const char *key; /* the whole Redis key */
+	size_t key_len;
+};
+
+/* Reads a message. False if it is none. */
+bool circuit_script_read_message(const char *text, size_t len, struct circuit_script_message *m);
+
 #endif

@@ -29,6 +29,8 @@
 #define KEEPALIVE_IDLE_S     5
 #define KEEPALIVE_INTERVAL_S 1
 #define KEEPALIVE_COUNT      3
+/* What the kernel has sent may stay unacknowledged for so long. */
+#define UNACKNOWLEDGED_MS 8000
 
 #define CHANNEL_MAX 512
 
@@ -285,7 +287,8 @@ static void on_connect(const redisAsyncContext *ac, int status)
 static void tune(int fd, bool tcp)
 {
 	int on = 1, idle = KEEPALIVE_IDLE_S, interval = KEEPALIVE_INTERVAL_S;
-	int count = KEEPALIVE_COUNT;
+	int count = KEEPALIVE_COUNT, unacknowledged = UNACKNOWLEDGED_MS;
+	struct linger drop = {.l_onoff = 1};
 
 	fcntl(fd, F_SETFD, FD_CLOEXEC);
 	if (!tcp)
@@ -295,6 +298,10 @@ static void tune(int fd, bool tcp)
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
+	/* A closed connection sends nothing any more (tcp(7), socket(7)): what was sent and not
+	 * acknowledged would otherwise arrive behind what the next connection carries. */
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &drop, sizeof(drop));
+	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacknowledged, sizeof(unacknowledged));
 }
 
 /* hiredis takes text. That of an address is not looked up anywhere. */

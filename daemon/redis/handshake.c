@@ -63,7 +63,8 @@ static void select_answer(struct redis_handshake *h, const redisReply *reply)
 		end_with_words(h, "the server refuses the database", reply->str);
 }
 
-/* The answers to CLIENT SETNAME and PING do not matter, but for errors of the whole link. */
+/* The answers to CLIENT SETNAME, CLIENT KILL and PING do not matter, but for errors of the whole
+ * link. */
 static void any_answer(struct redis_handshake *h, const redisReply *reply)
 {
 	(void)h;
@@ -127,6 +128,8 @@ static void info_answer(struct redis_handshake *h, const redisReply *reply)
 
 	if (reply->type != REDIS_REPLY_STRING)
 		return; /* forbidden, or a proxy that has no INFO */
+	info_value(reply->str, "run_id", h->server.session.run_id,
+		   sizeof(h->server.session.run_id));
 	info_value(reply->str, "redis_version", redis, sizeof(redis));
 	info_value(reply->str, "redis_mode", mode, sizeof(mode));
 	h->server.cluster = strcmp(mode, "cluster") == 0;
@@ -141,6 +144,13 @@ static void info_answer(struct redis_handshake *h, const redisReply *reply)
 	snprintf(why, sizeof(why), "the server is Redis %s; Redis %d.%d or later is needed", redis,
 		 OLDEST_MAJOR, OLDEST_MINOR);
 	end(h, why);
+}
+
+static void client_answer(struct redis_handshake *h, const redisReply *reply)
+{
+	if (reply->type == REDIS_REPLY_INTEGER)
+		snprintf(h->server.session.client, sizeof(h->server.session.client), "%lld",
+			 reply->integer);
 }
 
 static void script_answer(struct redis_handshake *h, const redisReply *reply)
@@ -188,6 +198,13 @@ static int select_send(struct redis_handshake *h)
 	return send_words(h, 2, argv);
 }
 
+static int kill_send(struct redis_handshake *h)
+{
+	const char *argv[] = {"CLIENT", "KILL", "ID", h->before->client};
+
+	return send_words(h, 4, argv);
+}
+
 static int script_send(struct redis_handshake *h)
 {
 	const char *argv[] = {"SCRIPT", "LOAD", h->script};
@@ -207,15 +224,19 @@ static const struct step {
 	{auth_send, {NULL}, auth_answer},
 	{select_send, {NULL}, select_answer},
 	{NULL, {"CLIENT", "SETNAME", CLIENT_NAME}, any_answer},
+	{NULL, {"CLIENT", "ID"}, client_answer},
 	{NULL, {"ROLE"}, role_answer},
 	{NULL, {"INFO", "server"}, info_answer},
 	{NULL, {"PING"}, any_answer},
 	{script_send, {NULL}, script_answer},
 	{NULL, {"TIME"}, time_answer},
+	{kill_send, {NULL}, any_answer},
 };
 #define STEPS (sizeof(steps) / sizeof(steps[0]))
-/* Sent alone, behind the others: their answers would stretch its round trip. */
-#define CLOCK_STEP (STEPS - 1)
+/* Sent behind the others' answers, which would stretch its round trip. */
+#define CLOCK_STEP (STEPS - 2)
+/* Sent with it, for INFO tells whether it is needed. */
+#define KILL_STEP (STEPS - 1)
 
 static bool step_needed(const struct redis_handshake *h, const struct step *step)
 {
@@ -223,10 +244,13 @@ static bool step_needed(const struct redis_handshake *h, const struct step *step
 		return h->target->user[0] || h->target->password[0];
 	if (step->send == select_send)
 		return h->target->db != 0;
+	if (step->send == kill_send)
+		return h->before && h->before->client[0] && h->before->run_id[0] &&
+		       strcmp(h->before->run_id, h->server.session.run_id) == 0;
 	return step->send != script_send || h->script;
 }
 
-static void ask_clock(struct redis_handshake *h);
+static void finish(struct redis_handshake *h);
 
 static void on_answer(void *arg, enum redis_outcome outcome, const redisReply *reply,
 		      const char *why)
@@ -248,10 +272,10 @@ static void on_answer(void *arg, enum redis_outcome outcome, const redisReply *r
 		steps[n].answer(h, reply);
 	if (h->asked || h->ended)
 		return;
-	if (n == CLOCK_STEP)
+	if (n >= CLOCK_STEP)
 		end(h, NULL);
 	else
-		ask_clock(h);
+		finish(h);
 }
 
 static int send_words(struct redis_handshake *h, int argc, const char **argv)
@@ -275,21 +299,29 @@ static int step_send(struct redis_handshake *h, const struct step *step)
 	return send_words(h, argc, argv);
 }
 
-static void ask_clock(struct redis_handshake *h)
+/* The second round trip. */
+static void finish(struct redis_handshake *h)
 {
 	h->clock_asked_ms = clock_ms();
-	h->asked = 1u << CLOCK_STEP;
-	if (step_send(h, &steps[CLOCK_STEP]) < 0)
-		end(h, "out of memory");
+	for (size_t n = CLOCK_STEP; n <= KILL_STEP; n++) {
+		if (!step_needed(h, &steps[n]))
+			continue;
+		if (step_send(h, &steps[n]) < 0) {
+			end(h, "out of memory");
+			return;
+		}
+		h->asked |= 1u << n;
+	}
 }
 
 int redis_handshake_begin(struct redis_handshake *handshake, struct redis_conn *conn,
 			  const struct redis_target *target, const char *script,
-			  redis_handshake_fn *done, void *arg)
+			  const struct redis_session *before, redis_handshake_fn *done, void *arg)
 {
 	*handshake = (struct redis_handshake){.conn = conn,
 					      .target = target,
 					      .script = script,
+					      .before = before,
 					      .done = done,
 					      .arg = arg,
 					      .server = {.name = "redis"}};

@@ -13,11 +13,18 @@
 struct redis_conn;
 struct redis_target;
 
+/* One connection to one run of a server; neither number is ever given again. */
+struct redis_session {
+	char run_id[48]; /* "" if the server would not say */
+	char client[24]; /* the number of the connection, in digits; "" likewise */
+};
+
 /* What the server said of itself. */
 struct redis_server {
 	char name[16];    /* "redis", "valkey" */
 	char version[32]; /* of that name; "" if the server would not say */
 	bool cluster;     /* redis_mode:cluster */
+	struct redis_session session;
 	char sha[41]; /* of the script; "" without a script, and if the server would not load it */
 	bool has_clock;
 	int64_t clock_offset_ms; /* its clock minus ours */
@@ -32,6 +39,7 @@ struct redis_handshake {
 	struct redis_conn *conn;
 	const struct redis_target *target;
 	const char *script; /* NULL: none */
+	const struct redis_session *before;
 	redis_handshake_fn *done;
 	void *arg;
 	struct redis_server server;
@@ -42,10 +50,13 @@ struct redis_handshake {
 
 /*
  * Begins on a connection that is up. The struct is the caller's, and must live as long as
- * the connection; target and script too. 0, or -1 when out of memory.
+ * the connection; target and script too, and `before`: the session that carried commands last, or
+ * NULL. If this is the same run of the same server, that one is ended there (CLIENT KILL), so that
+ * what was sent on it and is still on its way runs neither behind what this connection carries nor
+ * at all. 0, or -1 when out of memory.
  */
 int redis_handshake_begin(struct redis_handshake *handshake, struct redis_conn *conn,
 			  const struct redis_target *target, const char *script,
-			  redis_handshake_fn *done, void *arg);
+			  const struct redis_session *before, redis_handshake_fn *done, void *arg);
 
 #endif

@@ -57,6 +57,7 @@ struct redis_link {
 	size_t tried;   /* in this attempt */
 	struct redis_conn *conn;
 	struct redis_handshake handshake;
+	struct redis_session session; /* of the last connection that was ready */
 
 	unsigned missed;   /* deadlines in a row */
 	unsigned failures; /* attempts in a row, for the backoff and the log */
@@ -366,6 +367,7 @@ static void on_handshake(void *arg, const char *why)
 		link->clock_error_ms = server->clock_error_ms;
 	}
 	link->cluster = server->cluster;
+	link->session = server->session;
 	describe_server(link);
 	link->was_ready = true;
 	if (link->metrics)
@@ -380,7 +382,7 @@ static void on_up(void *arg)
 	link_enter(link, LINK_HANDSHAKE, NULL);
 	timer_arm(link->timer, link->options.handshake_timeout_ms);
 	if (redis_handshake_begin(&link->handshake, link->conn, &link->target, link->options.script,
-				  on_handshake, link) < 0)
+				  &link->session, on_handshake, link) < 0)
 		link_drop(link, "out of memory");
 }
 
@@ -588,6 +590,11 @@ int64_t redis_link_since_ms(const struct redis_link *link)
 const char *redis_link_server(const struct redis_link *link)
 {
 	return link->server;
+}
+
+const struct redis_address *redis_link_address(const struct redis_link *link)
+{
+	return &link->addresses.at[link->address];
 }
 
 bool redis_link_cluster(const struct redis_link *link)

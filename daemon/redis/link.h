@@ -78,6 +78,9 @@ int64_t redis_link_clock_offset_ms(const struct redis_link *link, int64_t *error
 
 enum redis_link_state redis_link_state(const struct redis_link *link);
 const char *redis_link_state_name(enum redis_link_state state);
+/* Of the server that is in use, while it is ready. */
+const struct redis_address *redis_link_address(const struct redis_link *link);
+
 /* Why it is not ready, or ""; no secret in it. Valid until the next state change. */
 const char *redis_link_reason(const struct redis_link *link);
 /* Since when it is ready, or is not: epoch milliseconds. */

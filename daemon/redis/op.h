@@ -26,7 +26,10 @@ TAILQ_HEAD(redis_op_queue, redis_op);
 struct redis_store {
 	struct store store;
 	struct redis_link *link;
-	struct metrics *metrics; /* may be NULL */
+	struct redis_target target;
+	struct redis_channel *channel;               /* changes of state made by any daemon */
+	char channel_name[REDIS_PREFIX_MAX + 9 + 1]; /* prefix and "cb:events" */
+	struct metrics *metrics;                     /* may be NULL */
 	struct log *log;
 	char ttl[12];
 	size_t ttl_len;

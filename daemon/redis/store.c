@@ -6,6 +6,7 @@
 
 #include "base/metrics.h"
 #include "proto/circuit_script.h"
+#include "redis/channel.h"
 #include "redis/list.h"
 #include "redis/op.h"
 #include "redis/target.h"
@@ -30,6 +31,7 @@ struct redis_circuit_op {
 	bool with_member; /* as in the request */
 	size_t key_len;
 	size_t script_len;
+	bool overtaken;          /* as in the result */
 	struct breaker *breaker; /* of a circuit with an override, while the time is asked for */
 	struct circuit circuit;  /* as that */
 	char key[]; /* prefix, "cb:" and the circuit's key; then, script_len bytes, what the
@@ -50,6 +52,7 @@ static void finish_circuit(struct redis_op *o, const struct circuit *c, bool abs
 	store_refuse(&result, STORE_OK, NULL);
 	result.circuit = *c;
 	result.absent = absent;
+	result.overtaken = circuit_op(o)->overtaken;
 	redis_op_finish(o, &result);
 }
 
@@ -61,6 +64,7 @@ static void finish_overridden(struct redis_circuit_op *q, int64_t now_ms)
 
 	store_refuse(&result, STORE_OK, NULL);
 	result.circuit = q->circuit;
+	result.overtaken = q->overtaken;
 	result.breaker = &b;
 	result.override = breaker_override_at(&b, now_ms);
 	result.now_ms = now_ms;
@@ -104,14 +108,20 @@ static void on_clock(void *arg, enum redis_outcome outcome, const redisReply *re
 	}
 }
 
-/* The circuit does not exist: its lastStateChange is Redis's now. */
+/*
+ * The circuit does not exist: its lastStateChange is Redis's now. A write that Redis runs between
+ * the read and TIME is answered first, and what was read is older than that. It is pending by now:
+ * one that comes later is sent behind TIME.
+ */
 static void wait_for_clock(struct redis_op *o)
 {
 	struct redis_store *r = redis_store(o->op.store);
+	struct redis_circuit_op *q = circuit_op(o);
 	const char *argv[] = {"TIME"};
 	size_t argvlen[] = {4};
 	struct store_result result;
 
+	q->overtaken = redis_writes_pending(r, q->key, q->key_len);
 	if (TAILQ_EMPTY(&r->clock_queue) &&
 	    redis_link_send(r->link, on_clock, r, 1, argv, argvlen) != 0) {
 		redis_store_away(r, &result);
@@ -284,13 +294,15 @@ static int send_script(struct redis_circuit_op *q)
 	struct redis_store *r = redis_store(q->base.op.store);
 	struct redis_script_words words = redis_script_words(r, q->whole);
 	const char *argv[] = {
-		words.command, words.script, "1", q->key, r->ttl, q->key + q->key_len,
+		words.command,       words.script,    "1", q->key, r->ttl,
+		q->key + q->key_len, r->channel_name,
 	};
 	size_t argvlen[] = {
-		words.command_len, words.script_len, 1, q->key_len, r->ttl_len, q->script_len,
+		words.command_len, words.script_len,        1, q->key_len, r->ttl_len,
+		q->script_len,     strlen(r->channel_name),
 	};
 
-	return redis_op_send(&q->base, 6, argv, argvlen);
+	return redis_op_send(&q->base, 7, argv, argvlen);
 }
 
 /* --- the driver */
@@ -404,6 +416,7 @@ static void redis_free(struct store *s)
 	struct redis_store *r = redis_store(s);
 
 	redis_link_free(r->link);
+	redis_channel_free(r->channel);
 	redis_writes_free(r->writes);
 	store_fini(s);
 	free(r);
@@ -421,9 +434,37 @@ static const struct store_driver redis_driver = {
 	.clock_offset_ms = redis_clock_offset_ms,
 };
 
+/* A daemon, this one too, has published a change. */
+static void on_message(void *arg, const char *text, size_t len)
+{
+	struct redis_store *r = arg;
+	struct circuit_script_message m;
+	struct store_event event = {0};
+	struct breaker b;
+
+	if (!r->store.on_event || !circuit_script_read_message(text, len, &m) ||
+	    m.key_len <= r->prefix_len || m.key_len > r->prefix_len + KEY_MAX ||
+	    memcmp(m.key, r->prefix, r->prefix_len) != 0)
+		return;
+	breaker_none(&b);
+	if (m.member)
+		breaker_member_decode(m.member, m.member_len, &b);
+	event.key = m.key + r->prefix_len;
+	event.key_len = m.key_len - r->prefix_len;
+	event.by = m.by;
+	event.existed = m.existed;
+	event.was = m.was;
+	event.exists = m.exists;
+	event.circuit = m.circuit;
+	event.breaker = &b;
+	r->store.on_event(r->store.on_event_arg, &event);
+}
+
 static void on_change(void *arg, bool ready)
 {
 	struct redis_store *r = arg;
+
+	redis_channel_follow(r->channel, ready ? redis_link_address(r->link) : NULL);
 
 	if (r->metrics)
 		r->metrics->store_up = ready;
@@ -454,6 +495,7 @@ struct store *store_redis_new(struct event_base *base, const struct redis_target
 		.on_change = on_change,
 		.on_news = on_news,
 	};
+	struct redis_channel_events channel_events = {.message = on_message};
 	struct redis_store *r;
 
 	if (strlen(prefix) > REDIS_PREFIX_MAX)
@@ -472,12 +514,19 @@ struct store *store_redis_new(struct event_base *base, const struct redis_target
 	r->writes = redis_writes_new(r);
 	if (!r->writes)
 		goto fail;
+	snprintf(r->channel_name, sizeof(r->channel_name), "%scb:events", prefix);
+	r->target = *target;
+	channel_events.arg = r;
+	r->channel = redis_channel_new(base, &r->target, r->channel_name, &channel_events, log);
+	if (!r->channel)
+		goto fail;
 	options.arg = r;
 	r->link = redis_link_new(base, target, &options, metrics, log);
 	if (!r->link)
 		goto fail;
 	return &r->store;
 fail:
+	redis_channel_free(r->channel);
 	redis_writes_free(r->writes);
 	store_fini(&r->store);
 	free(r);

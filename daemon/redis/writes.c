@@ -24,10 +24,11 @@
 /* A circuit with writes that wait or are under way. Its key is the whole Redis key. */
 struct write_queue {
 	struct keynode node;
-	TAILQ_ENTRY(write_queue) entry; /* while it is ready */
+	TAILQ_ENTRY(write_queue) entry; /* while it is ready or given up */
 	TAILQ_HEAD(write_list, redis_write) waiting;
 	bool ready;     /* in the list of those that wait for a call */
 	bool under_way; /* in a call */
+	bool given_up;  /* in the list of those whose waiting writes end in the next turn */
 };
 
 struct redis_write {
@@ -67,6 +68,7 @@ struct redis_call {
 struct redis_writes {
 	struct keytable circuits;
 	TAILQ_HEAD(queue_list, write_queue) ready;
+	struct queue_list given_up;
 	TAILQ_HEAD(call_list, redis_call) calls;
 	unsigned under_way; /* calls */
 	struct later *flush;
@@ -96,7 +98,7 @@ static struct write_queue *queue_get(struct redis_store *r, const char *key, siz
 /* To be called after each change: puts the circuit into the list, or removes it when empty. */
 static void queue_settle(struct redis_store *r, struct write_queue *q)
 {
-	if (q->under_way)
+	if (q->under_way || q->given_up)
 		return;
 	if (TAILQ_EMPTY(&q->waiting)) {
 		if (q->ready)
@@ -136,6 +138,36 @@ static void fail_waiting(struct redis_store *r, struct write_queue *q, const cha
 	}
 	q->under_way = under_way;
 	queue_settle(r, q);
+}
+
+/*
+ * One of the circuit's writes was answered as not handed over. Whoever asked may have done it
+ * elsewhere instead (store/fallback.c), so those that still wait must not reach Redis before
+ * that: they end in the same way, behind it.
+ */
+static void queue_give_up(struct redis_store *r, struct write_queue *q)
+{
+	if (q->given_up || TAILQ_EMPTY(&q->waiting)) {
+		queue_settle(r, q);
+		return;
+	}
+	if (q->ready)
+		TAILQ_REMOVE(&r->writes->ready, q, entry);
+	q->ready = false;
+	q->given_up = true;
+	TAILQ_INSERT_TAIL(&r->writes->given_up, q, entry);
+	later_run(r->writes->flush);
+}
+
+static void end_given_up(struct redis_store *r)
+{
+	struct write_queue *q;
+
+	while ((q = TAILQ_FIRST(&r->writes->given_up)) != NULL) {
+		TAILQ_REMOVE(&r->writes->given_up, q, entry);
+		q->given_up = false;
+		fail_waiting(r, q, "an operation that came before on this circuit was given up");
+	}
 }
 
 static struct redis_write *call_take(struct redis_call *call, size_t index)
@@ -228,6 +260,8 @@ static void call_fail(struct redis_call *call, enum store_status status, const c
 {
 	for (size_t i = 0; i < call->part_count; i++) {
 		part_fail(call, &call->parts[i], status, message);
+		if (status == STORE_UNAVAILABLE)
+			queue_give_up(call->r, call->parts[i].circuit);
 		part_end(call, &call->parts[i]);
 	}
 	call_free(call);
@@ -285,6 +319,7 @@ static void call_split(struct redis_call *call)
 
 		if (!single) {
 			part_fail(call, part, STORE_UNAVAILABLE, "out of memory");
+			queue_give_up(call->r, part->circuit);
 			part_end(call, part);
 			continue;
 		}
@@ -421,8 +456,8 @@ static void call_send(struct redis_call *call)
 {
 	struct redis_store *r = call->r;
 	struct redis_script_words words = redis_script_words(r, call->whole);
-	const char *argv[4 + 2 * CALL_CIRCUITS];
-	size_t lens[4 + 2 * CALL_CIRCUITS];
+	const char *argv[5 + 2 * CALL_CIRCUITS];
+	size_t lens[5 + 2 * CALL_CIRCUITS];
 	size_t n = call->part_count;
 	char keys[24];
 
@@ -444,7 +479,9 @@ static void call_send(struct redis_call *call)
 		call_fail(call, STORE_UNAVAILABLE, "out of memory");
 		return;
 	}
-	if (redis_link_send(r->link, on_call, call, (int)(4 + 2 * n), argv, lens) != 0) {
+	argv[4 + 2 * n] = r->channel_name;
+	lens[4 + 2 * n] = strlen(r->channel_name);
+	if (redis_link_send(r->link, on_call, call, (int)(5 + 2 * n), argv, lens) != 0) {
 		call_fail(call, STORE_UNAVAILABLE, redis_store_why(r));
 		return;
 	}
@@ -491,6 +528,7 @@ static void on_flush(void *arg)
 	size_t most = redis_link_cluster(r->link) ? 1 : CALL_CIRCUITS;
 	struct write_queue *q;
 
+	end_given_up(r);
 	while (!TAILQ_EMPTY(&r->writes->ready) && r->writes->under_way < CALLS_UNDER_WAY) {
 		struct redis_call *call = call_new(r, count_ready(r, most));
 
@@ -521,7 +559,10 @@ static void write_detach(struct redis_op *o, struct store_result *verdict)
 		return;
 	}
 	TAILQ_REMOVE(&write->circuit->waiting, write, entry);
-	queue_settle(r, write->circuit);
+	if (verdict->timed_out)
+		queue_give_up(r, write->circuit);
+	else
+		queue_settle(r, write->circuit); /* cancelled: nobody gets an answer */
 	store_drop_call(&write->what);
 	verdict->status = STORE_UNAVAILABLE;
 }
@@ -554,6 +595,11 @@ struct store_op *redis_writes_submit(struct redis_store *r, const struct store_r
 	return &write->base.op;
 }
 
+bool redis_writes_pending(struct redis_store *r, const char *full, size_t full_len)
+{
+	return keytable_find(&r->writes->circuits, full, full_len) != NULL;
+}
+
 void redis_writes_give_up(struct redis_store *r, const char *why)
 {
 	struct redis_call *call;
@@ -563,6 +609,7 @@ void redis_writes_give_up(struct redis_store *r, const char *why)
 		for (size_t i = 0; i < call->part_count; i++)
 			fail_waiting(r, call->parts[i].circuit, why);
 	}
+	end_given_up(r);
 	while ((q = TAILQ_FIRST(&r->writes->ready)) != NULL)
 		fail_waiting(r, q, why);
 }
@@ -574,6 +621,7 @@ struct redis_writes *redis_writes_new(struct redis_store *r)
 	if (!writes)
 		return NULL;
 	TAILQ_INIT(&writes->ready);
+	TAILQ_INIT(&writes->given_up);
 	TAILQ_INIT(&writes->calls);
 	writes->flush = later_new(r->store.base, on_flush, r);
 	if (writes->flush && keytable_init(&writes->circuits) == 0)

@@ -10,6 +10,9 @@
 struct store_op *redis_writes_submit(struct redis_store *r, const struct store_request *request,
 				     store_done_fn *done, void *arg, struct store_result *result);
 
+/* True while a write of this circuit, by its whole Redis key, waits or is under way. */
+bool redis_writes_pending(struct redis_store *r, const char *full, size_t full_len);
+
 /* The link is no longer ready: ends what was not handed over. */
 void redis_writes_give_up(struct redis_store *r, const char *why);
 

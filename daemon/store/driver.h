@@ -41,6 +41,19 @@ struct store_driver {
 	int64_t (*clock_offset_ms)(struct store *s, int64_t *error_ms);
 };
 
+/* A change: a transition, a reset, an override set or ended. */
+struct store_event {
+	const char *key;
+	size_t key_len;
+	char by; /* t transition, d reset, a acquire, r report, o override, x its end, w what was
+		    recorded without main */
+	bool existed;
+	enum circuit_state was;
+	bool exists;
+	struct circuit circuit; /* last_state_change: when, of a reset, too */
+	const struct breaker *breaker;
+};
+
 struct circuit_queues;
 TAILQ_HEAD(store_op_list, store_op);
 
@@ -57,6 +70,10 @@ struct store {
 	/* Told when the store comes and goes, if it can; NULL or set once by who holds it. */
 	void (*on_change)(void *arg, bool ready);
 	void *on_change_arg;
+	/* Told of each change of state in main, whoever made it; NULL or set once. Some may be
+	 * lost. */
+	void (*on_event)(void *arg, const struct store_event *event);
+	void *on_event_arg;
 	void (*watcher)(void *arg); /* store_watch */
 	void *watcher_arg;
 };

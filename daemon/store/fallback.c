@@ -178,7 +178,8 @@ static void settle(struct fallback_store *f, const struct store_request *request
 	switch (result->status) {
 	case STORE_OK:
 	case STORE_CONFLICT:
-		fallback_learn(f, request, asked_ms, result);
+		if (!result->overtaken)
+			fallback_learn(f, request, asked_ms, result);
 		break;
 	case STORE_UNAVAILABLE:
 		answer_as_step(f, request, result);
@@ -509,6 +510,14 @@ static void on_main_change(void *arg, bool ready)
 	}
 }
 
+static void on_main_event(void *arg, const struct store_event *event)
+{
+	struct fallback_store *f = arg;
+
+	if (f->ready)
+		seen_told(f, event);
+}
+
 static void on_main_news(void *arg)
 {
 	struct fallback_store *f = arg;
@@ -573,6 +582,7 @@ static void fallback_free(struct store *s)
 	struct fallback_store *f = fallback(s);
 
 	f->main->on_change = NULL;
+	f->main->on_event = NULL;
 	store_watch(f->main, NULL, NULL);
 	fold_back_end(f);
 	seen_fini(f);
@@ -621,6 +631,8 @@ struct store *store_fallback_new(struct event_base *base, struct store *main,
 	f->main = main;
 	main->on_change = on_main_change;
 	main->on_change_arg = f;
+	main->on_event = on_main_event;
+	main->on_event_arg = f;
 	store_watch(main, on_main_news, f);
 	fallback_reconfigure(&f->store);
 	return &f->store;

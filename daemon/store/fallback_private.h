@@ -128,6 +128,9 @@ bool seen_is_old(struct fallback_store *f, const struct store_request *request, 
 void seen_learn(struct fallback_store *f, const struct store_request *request, int64_t asked_ms,
 		const struct store_result *result);
 
+/* Somebody has changed a circuit. */
+void seen_told(struct fallback_store *f, const struct store_event *event);
+
 /* From now on nothing is known. */
 void seen_forget_all(struct fallback_store *f);
 

@@ -240,6 +240,8 @@ static void on_asked(void *arg, struct store_result *result)
 	const struct circuit *circuit = result->absent ? NULL : &result->circuit;
 
 	main_is_done(f, q);
+	if (result->status == STORE_OK && result->overtaken)
+		result->status = STORE_UNAVAILABLE; /* older than an answer: main is asked again */
 	switch (result->status) {
 	case STORE_OK:
 		if (q->in_doubt)

@@ -89,6 +89,8 @@ static void tick_arm(struct fallback_store *f)
 		timer_arm(f->seen.tick, due - clock_ms());
 }
 
+static void refresh(struct fallback_store *f, struct seen_circuit *e);
+
 static void on_refreshed(void *arg, struct store_result *result)
 {
 	struct seen_circuit *e = arg;
@@ -99,6 +101,11 @@ static void on_refreshed(void *arg, struct store_result *result)
 	f->seen.round_trip_ms -= (f->seen.round_trip_ms + 7) / 8;
 	if (took_ms > f->seen.round_trip_ms)
 		f->seen.round_trip_ms = took_ms;
+	if (e->stale_refresh) {
+		e->stale_refresh = false;
+		refresh(f, e);
+		return;
+	}
 	if (result->status == STORE_OK && f->ready) {
 		const struct store_request get = {
 			.key = keynode_key(&e->node),
@@ -139,6 +146,14 @@ static void refresh(struct fallback_store *f, struct seen_circuit *e)
 	e->refresh = store_submit(f->main, &get, on_refreshed, e, &result);
 	if (!e->refresh)
 		seen_drop_if_idle(f, e);
+}
+
+/* Nothing is known any more, until main says it. */
+static void refresh_now(struct fallback_store *f, struct seen_circuit *e)
+{
+	e->known_ms = SEEN_NEVER;
+	e->stale_refresh = e->refresh != NULL;
+	refresh(f, e);
 }
 
 /* Those that will be due soon are asked for with those that are. */
@@ -186,7 +201,7 @@ bool seen_is_old(struct fallback_store *f, const struct store_request *request, 
 {
 	struct seen_circuit *e = find(f, request->key, request->key_len);
 
-	if (!e || e->told_ms < asked_ms || circuit_verb_writes(request->op.verb))
+	if (!e || e->told_change_ms == 0 || e->told_ms < asked_ms)
 		return false;
 	if (!result->absent && result->circuit.last_state_change >= e->told_change_ms)
 		return false;
@@ -204,6 +219,7 @@ void seen_learn(struct fallback_store *f, const struct store_request *request, i
 		 * it is no answer any more. */
 		e = find(f, request->key, request->key_len);
 		if (e && (request->op.verb >= CIRCUIT_TRANSITION || result->absent == e->exists ||
+			  result->circuit.state != e->state ||
 			  result->circuit.last_state_change != e->change_ms))
 			forget(f, e);
 		return;
@@ -212,11 +228,42 @@ void seen_learn(struct fallback_store *f, const struct store_request *request, i
 	if (!e)
 		return;
 	e->exists = !result->absent;
+	e->state = result->circuit.state;
 	e->change_ms = result->circuit.last_state_change;
 	if (asked_ms > e->known_ms)
 		e->known_ms = asked_ms;
 	list_enter(f, e, SEEN_IN_FRESH);
 	tick_arm(f);
+}
+
+/* A message that is older than what is known says nothing. One of the same time may be this
+ * daemon's own, of which more is known by now; but an override leaves lastStateChange as it is. */
+void seen_told(struct fallback_store *f, const struct store_event *event)
+{
+	struct seen_circuit *e = find(f, event->key, event->key_len);
+	int64_t change_ms = event->circuit.last_state_change;
+
+	if (!e)
+		return;
+	if (event->by == 'o' || event->by == 'x') {
+		refresh_now(f, e);
+		return;
+	}
+	if (change_ms < e->change_ms || (change_ms == e->change_ms && event->exists == e->exists &&
+					 event->circuit.state == e->state))
+		return;
+	/* Two changes in one millisecond: which is the later one? */
+	if (change_ms == e->change_ms) {
+		refresh_now(f, e);
+		return;
+	}
+	e->told_change_ms = change_ms;
+	e->told_ms = clock_ms();
+	e->exists = event->exists;
+	e->state = event->circuit.state;
+	e->change_ms = change_ms;
+	fallback_seen(f, event->key, event->key_len, event->exists ? &event->circuit : NULL,
+		      event->breaker);
 }
 
 void seen_forget_all(struct fallback_store *f)

@@ -38,9 +38,11 @@ struct seen_circuit {
 	bool asked;               /* since the last refresh began */
 	int64_t known_ms;         /* main had it so then (monotonic), or later; SEEN_NEVER */
 	bool exists;              /* what is known: whether it is there, ... */
+	enum circuit_state state; /* ... its state ... */
 	int64_t change_ms;        /* ... and its lastStateChange */
 	struct store_op *refresh; /* main is asked for it */
 	int64_t refresh_ms;       /* since when */
+	bool stale_refresh;       /* something happened since: its answer says nothing */
 	/* The last change that a message told, and when it came (monotonic). An answer of main that
 	 * was asked for before and knows only an earlier change is older than the message. */
 	int64_t told_change_ms;

@@ -83,6 +83,7 @@ struct store_result {
 	bool timed_out;         /* the operation's deadline ended it */
 	bool degraded;          /* answered by the fallback while Redis is away */
 	bool absent;            /* a read of a circuit that does not exist */
+	bool overtaken;         /* a write of this circuit may have been answered since the read */
 	struct circuit circuit; /* STORE_OK (but for a reset and a listing), STORE_CONFLICT */
 	enum circuit_state was; /* the state before what was applied */
 	struct breaker_answer decision; /* STORE_OK of CIRCUIT_ACQUIRE and CIRCUIT_REPORT */

@@ -97,7 +97,8 @@ class Gate:
 class LossyGate(Gate):
     """A gate that loses steps to be folded. lose(how, times): of the next `times` pieces with
     steps "before" loses the piece, "after" only the answer, each with the connection; "hold" lets
-    the step through, "swallow" does not, and no answer comes ever again. `delay`: what the server says takes longer."""
+    the step through, "swallow" does not, and no answer comes ever again; "late" holds it back until
+    deliver(). `delay`: what the server says takes longer."""
 
     STEP = re.compile(rb"\r\nw \d")
 
@@ -106,11 +107,25 @@ class LossyGate(Gate):
         self.delay = delay
         self.lost = 0
         self._how, self._times = None, 0
+        self._release, self._delivered = threading.Event(), threading.Event()
         self._mute = set()  # connections that carry no answers any more
 
     def lose(self, how, times=1):
         self._how, self._times = how, times
         return self
+
+    def deliver(self):
+        """Sends what came too late."""
+        self._release.set()
+        assert self._delivered.wait(10)
+
+    def _deliver(self, data, far):
+        self._release.wait(60)
+        try:
+            far.sendall(data)
+        except OSError:
+            pass
+        self._delivered.set()
 
     def _passes(self, data, far, up):
         if not up:
@@ -120,6 +135,9 @@ class LossyGate(Gate):
             self._times -= 1
             self.lost += 1
             if self._how == "before":
+                return None
+            if self._how == "late":
+                self._deliver(data, far)
                 return None
             self._mute.add(far)
             return self._how != "swallow"

@@ -15,7 +15,18 @@ SOON = {"open_time": "50ms", "open_time_max": "50ms", "probe_timeout": "1m"}
 
 def wait_for_probe(client, key):
     """The first acquire behind the opening."""
-    return until(lambda: (d := acquire(client, key))["allowed"] and d, "the opening is over")
+    return until(lambda: (d := acquire(client, key))["reason"] == "probe" and d,
+                 "the opening is over")
+
+
+def next_millisecond(client):
+    """A change of state is told from the one before by its stamp."""
+
+    def now():
+        return snapshot(client.get(path("nobody")))["lastStateChange"]
+
+    before = now()
+    until(lambda: now() > before, "the store's clock goes on")
 
 
 def test_acquire_creates_nothing(daemon):
@@ -114,6 +125,7 @@ def test_a_late_report_is_as_if_it_had_not_come(daemon, case):
     act, reason = LATE[case]
     report(daemon, "k")
     permit = acquire(daemon, "k")["permit"]
+    next_millisecond(daemon)
     act(daemon, permit)
     before = snapshot(daemon.get(path("k")))
     said = report(daemon, "k", permit, "failure")
@@ -311,7 +323,7 @@ def test_the_member_is_behind_the_five_and_only_once_decided_on(redis_daemon, re
     assert "breakerd" not in json.loads(redis.call("GET", "stoma:cb:k"))
     redis.call("SET", "stoma:cb:k", '{"x":[],"state":"closed","failureCount":1,"successCount":0,'
                '"lastFailureTime":5,"lastStateChange":5}')
-    report(redis_daemon, "k")
+    report(redis_daemon, "k", outcome="failure")
     value = json.loads(redis.call("GET", "stoma:cb:k"))
     assert value["breakerd"].startswith("1 ") and value["x"] == []
     assert len(redis.call("KEYS", "*")) == 1
@@ -322,22 +334,25 @@ def test_a_member_that_is_not_understood_is_none_and_is_replaced(redis_daemon, r
     redis.call("SET", "stoma:cb:k", '{"state":"closed","failureCount":1,"successCount":0,'
                f'"lastFailureTime":5,"lastStateChange":5,"breakerd":{member}}}')
     assert acquire(redis_daemon, "k")["reason"] == "closed"
-    assert report(redis_daemon, "k")["counted"]
+    assert report(redis_daemon, "k", outcome="failure")["counted"]
     assert json.loads(redis.call("GET", "stoma:cb:k"))["breakerd"].startswith("1 ")
     assert redis_daemon.metric("breakerd_corrupt_entries_total") == 0
 
 
-def test_each_is_one_call(redis_daemon, redis):
+def test_each_is_one_call(start_on, redis):
+    """Where nothing is answered from memory."""
+    daemon = start_on("redis", max_staleness=0, report_interval=0)
+
     def calls():
         info = redis.call("INFO", "commandstats")
         info = info.decode() if isinstance(info, bytes) else info
         return sum(int(line.split("calls=")[1].split(",")[0]) for line in info.splitlines()
                    if line.startswith(("cmdstat_evalsha:", "cmdstat_eval:")))
 
-    report(redis_daemon, "k")
+    report(daemon, "k")
     before = calls()
     for _ in range(10):
-        report(redis_daemon, "k", acquire(redis_daemon, "k")["permit"])
+        report(daemon, "k", acquire(daemon, "k")["permit"])
     assert calls() - before == 20
 
 

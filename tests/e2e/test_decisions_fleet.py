@@ -94,7 +94,7 @@ def test_permits_are_good_at_every_daemon(fleet):
     permit = acquire(daemons[0], "k")["permit"]
     assert report(daemons[1], "k", permit, "failure")["counted"]
     fails(daemons[2], "k", 4)
-    probe = until(lambda: (d := acquire(daemons[0], "k"))["allowed"] and d, "it is over")
+    probe = until(lambda: (d := acquire(daemons[0], "k"))["reason"] == "probe" and d, "it is over")
     assert report(daemons[2], "k", permit)["reason"] == "stale"
     assert report(daemons[1], "k", probe["permit"])["state"] == "closed"
     assert report(daemons[2], "k", probe["permit"])["reason"] == "spent"
@@ -224,12 +224,13 @@ def test_a_window_of_the_time_without_redis_is_not_folded(gated, redis):
 def test_a_probe_across_the_absence(gated):
     daemon, gate = gated(open_time="10ms", open_time_max="10ms", probe_timeout="1m")
     fails(daemon, "k", 5)
-    probe = until(lambda: (d := acquire(daemon, "k"))["allowed"] and d, "it is over")["permit"]
+    probe = until(lambda: (d := acquire(daemon, "k"))["reason"] == "probe" and d,
+                  "it is over")["permit"]
     leave(daemon, gate)
     assert acquire(daemon, "k", degraded=True)["reason"] == "probing"
     assert report(daemon, "k", probe, degraded=True)["state"] == "closed"
     fails(daemon, "k", 5, degraded=True)
-    other = until(lambda: (d := acquire(daemon, "k", degraded=True))["allowed"] and d,
+    other = until(lambda: (d := acquire(daemon, "k", degraded=True))["reason"] == "probe" and d,
                   "it is over")["permit"]
     come_back(daemon, gate)
     before = snapshot(daemon.get(path("k")))

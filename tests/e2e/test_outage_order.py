@@ -106,6 +106,84 @@ def test_behind_a_lost_step(private_redis, start, how):
     gate.shut()
 
 
+@pytest.mark.parametrize("first", ["reset", "closed"])
+def test_what_waits_behind_an_operation_that_was_given_up(private_redis, start, first):
+    """Redis stands still with one write; a second one waits until it is given up and answered from
+    memory; a third waits behind that. Redis goes on before the third is given up, too."""
+    redis = private_redis()
+    daemon = start(store=redis.url, store_timeout=1000).wait_ready()
+    for _ in range(3):
+        assert act(daemon, "k", "failure").status == 200
+    answers = {}
+
+    def ask(operation):
+        answers[operation] = act(daemon.client(), "k", operation)
+
+    def begin(operation):
+        waiting = daemon.metric("breakerd_store_operations_in_flight")
+        thread = threading.Thread(target=ask, args=(operation,))
+        thread.start()
+        until(lambda: daemon.metric("breakerd_store_operations_in_flight") > waiting,
+              f"{operation} waits")
+        return thread
+
+    redis.freeze()
+    threads = [begin("success"), begin(first)]
+    due = time.monotonic() + 0.5  # so much later than `first` the third is given up
+    until(lambda: time.monotonic() >= due, "half of store_timeout is over")
+    threads.append(begin("failure"))
+    threads[1].join()
+    redis.thaw()
+    assert degraded(answers[first])
+    for thread in threads:
+        thread.join()
+    folded(daemon)
+    assert stored(redis, "k") == model(model(ABSENT, first), "failure")
+
+
+def test_a_step_that_is_late_on_its_way_is_not_taken_twice(private_redis, start):
+    """The link is given up and the step sent again; then the first one arrives."""
+    redis = private_redis()
+    gate = LossyGate(redis.address).open()
+    daemon = start(store=gate.url).wait_ready()
+    assert act(daemon, "k", "success").status == 200
+    gate.shut()
+    until(lambda: daemon.readyz() == "degraded", "the loss is noticed")
+    for _ in range(5):
+        assert degraded(act(daemon, "k", "success"))
+    gate.lose("late").open()
+    until(lambda: gate.lost == 1, "the step is on its way")
+    folded(daemon)
+    assert stored(redis, "k") == ("closed", 0, 6)
+    gate.deliver()
+    assert stored(redis, "k") == ("closed", 0, 6)
+    gate.shut()
+
+
+def test_a_read_that_a_write_overtook_is_not_what_was_seen_last(private_redis, start):
+    """The read of a circuit that does not exist, beside the write that makes it."""
+    redis = private_redis()
+    daemon = start(store=redis.url).wait_ready()
+    keys = [f"k{n}" for n in range(100)]
+    together = threading.Barrier(2)
+
+    def read():
+        client = daemon.client()
+        for key in keys:
+            together.wait()
+            assert act(client, key, "get").status == 200
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for key in keys:
+        together.wait()
+        assert act(daemon, key, "open").json()["state"] == "open"
+    reader.join()
+    redis.kill()
+    until(lambda: daemon.readyz() == "degraded", "the loss is noticed")
+    assert {act(daemon, key, "get").json()["state"] for key in keys} == {"open"}
+
+
 class Member:
     """A daemon behind a gate of its own. Of each of its circuits, all that Redis may hold."""
 

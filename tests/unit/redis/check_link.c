@@ -435,9 +435,10 @@ START_TEST(handshake_order)
 {
 	link_to_fake("us%20er:p%40ss@", "/5");
 	WAIT_FOR(ready());
-	ck_assert_str_eq(fake_redis_heard(fake),
-			 "AUTH us er p@ss|SELECT 5|CLIENT SETNAME breakerd|ROLE|INFO server|"
-			 "PING|SCRIPT LOAD return 1|TIME|");
+	ck_assert_str_eq(
+		fake_redis_heard(fake),
+		"AUTH us er p@ss|SELECT 5|CLIENT SETNAME breakerd|CLIENT ID|ROLE|INFO server|"
+		"PING|SCRIPT LOAD return 1|TIME|");
 	ck_assert_ptr_null(strstr(lines, "p@ss"));
 }
 END_TEST
