@@ -59,7 +59,8 @@ static void list_enter(struct fallback_store *f, struct seen_circuit *e, enum se
 
 void seen_drop_if_idle(struct fallback_store *f, struct seen_circuit *e)
 {
-	if (e->list != SEEN_IN_NONE || e->refresh || e->held_count > 0 || e->held_sending > 0)
+	if (e->list != SEEN_IN_NONE || e->refresh || e->held_count > 0 || e->held_sending > 0 ||
+	    e->in_use)
 		return;
 	keytable_remove(&f->seen.table, &e->node);
 }
@@ -106,14 +107,16 @@ static void on_refreshed(void *arg, struct store_result *result)
 		refresh(f, e);
 		return;
 	}
-	if (result->status == STORE_OK && f->ready) {
+	if (result->status == STORE_OK && !result->overtaken && f->ready) {
 		const struct store_request get = {
 			.key = keynode_key(&e->node),
 			.key_len = e->node.key_len,
 			.op = {.verb = CIRCUIT_GET_STATE},
 		};
 
+		e->in_use = true;
 		fallback_learn(f, &get, e->refresh_ms, result);
+		e->in_use = false;
 	}
 	if (e->list == SEEN_IN_NONE)
 		seen_drop_if_idle(f, e);

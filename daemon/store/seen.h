@@ -35,6 +35,7 @@ struct seen_circuit {
 	struct fallback_store *store;
 	TAILQ_ENTRY(seen_circuit) entry;
 	enum seen_list list;
+	bool in_use;              /* not to be removed now */
 	bool asked;               /* since the last refresh began */
 	int64_t known_ms;         /* main had it so then (monotonic), or later; SEEN_NEVER */
 	bool exists;              /* what is known: whether it is there, ... */
