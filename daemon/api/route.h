@@ -10,11 +10,11 @@
 #define API_ROUTES(X)                                                                              \
 	X(NONE, "none")                                                                            \
 	X(CIRCUIT, "/v1/circuits/{key}")                                                           \
+	X(ACQUIRE, "/v1/circuits/{key}/acquire")                                                   \
+	X(REPORT, "/v1/circuits/{key}/report")                                                     \
 	X(SUCCESS, "/v1/circuits/{key}/success")                                                   \
 	X(FAILURE, "/v1/circuits/{key}/failure")                                                   \
 	X(TRANSITION, "/v1/circuits/{key}/transition")                                             \
-	X(ACQUIRE, "/v1/circuits/{key}/acquire")                                                   \
-	X(REPORT, "/v1/circuits/{key}/report")                                                     \
 	X(OVERRIDE, "/v1/circuits/{key}/override")                                                 \
 	X(CHECK, "/v1/check/{key}")                                                                \
 	X(CHECK_401, "/v1/check-401/{key}")                                                        \
