@@ -913,13 +913,14 @@ for i = 1, #KEYS do
 	elseif result then
 		written = true
 		if by and channel and (effect == "SET" or was ~= "3") then
-			if effect ~= "SET" and not now then
+			local at = effect == "SET" and changed or now
+			if not at then
 				local clock = pcall("TIME")
-				now = clock.err and "0" or clock[1] .. string.sub("00000" .. clock[2], -6, -4)
+				at = clock.err and "0" or clock[1] .. string.sub("00000" .. clock[2], -6, -4)
 			end
 			pcall("PUBLISH", channel, "1 " .. by .. " " .. was .. " " ..
 				(effect == "SET" and state or "3") .. " " .. failures .. " " .. successes ..
-				" " .. failed .. " " .. (effect == "SET" and changed or now) .. "\n" ..
+				" " .. failed .. " " .. at .. "\n" ..
 				(effect == "SET" and others ~= "}" and member or "-") .. "\n" .. key)
 		end
 	end

@@ -1,0 +1,341 @@
+"""Answers from memory, successes that are held back, and the channel: section 11 of the contract,
+and the last paragraphs of section 7."""
+
+import json
+import queue
+import socket
+import statistics
+import threading
+import time
+
+import pytest
+
+from contract import path, snapshot
+from decisions import acquire, fails, report
+from gate import Gate
+from wait import until
+
+CHANNEL = "stoma:cb:events"
+
+
+class FarGate(Gate):
+    """A gate to a Redis that is so far away: what comes is passed on `delay` seconds later, each way
+    half of it, and any number of pieces may be on the way."""
+
+    def __init__(self, upstream, delay):
+        super().__init__(upstream)
+        self.delay = delay / 2
+
+    def _pump(self, one, other, up):
+        pieces = queue.SimpleQueue()
+
+        def deliver():
+            while (piece := pieces.get()) is not None:
+                due, data = piece
+                time.sleep(max(0.0, due - time.monotonic()))
+                try:
+                    other.sendall(data)
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=deliver, daemon=True)
+        thread.start()
+        try:
+            while data := one.recv(65536):
+                pieces.put((time.monotonic() + self.delay, data))
+        except OSError:
+            pass
+        pieces.put(None)
+        thread.join()
+        for s in (one, other):
+            try:
+                s.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+
+def metric(daemon, name):
+    text = daemon.get("/metrics").body.decode()
+    return float(next(line.split()[1] for line in text.splitlines()
+                      if line.startswith(f"breakerd_{name} ")))
+
+
+def commands(redis):
+    """How often each command was called, those of scripts included."""
+    with redis.client() as client:
+        text = client.call("INFO", "commandstats").decode()
+    return {line.split(":")[0][8:]: int(line.split("calls=")[1].split(",")[0])
+            for line in text.splitlines() if line.startswith("cmdstat_")}
+
+
+def spent(redis, before):
+    return {name: n - before.get(name, 0) for name, n in commands(redis).items()
+            if n > before.get(name, 0) and name != "info"}
+
+
+def far(start, redis, delay, **settings):
+    gate = FarGate(redis.address, delay).open()
+    settings.setdefault("store_timeout", 5000)
+    return gate, start(store=gate.url, **settings).wait_ready()
+
+
+@pytest.mark.parametrize("state", ["closed", "open"])
+def test_no_acquire_waits_for_a_redis_that_is_far_away(start, redis, state):
+    gate, daemon = far(start, redis, 0.020, max_staleness="1s")
+    try:
+        if state == "open":
+            fails(daemon, "k", 5)
+        acquire(daemon, "k")
+        before = metric(daemon, "cached_answers_total")
+        times = []
+        for _ in range(10000):
+            begun = time.perf_counter()
+            decision = acquire(daemon, "k")
+            times.append(time.perf_counter() - begun)
+            assert decision["allowed"] == (state == "closed")
+        assert metric(daemon, "cached_answers_total") - before == 10000
+        assert statistics.median(times) < 0.005
+    finally:
+        gate.shut()
+
+
+def test_with_max_staleness_0_each_acquire_asks_redis(start, private_redis):
+    redis = private_redis()
+    daemon = start(store=redis.url, max_staleness=0, store_timeout=5000).wait_ready()
+    before = commands(redis)
+    for _ in range(20):
+        acquire(daemon, "k")
+    assert spent(redis, before)["evalsha"] == 20
+
+
+def test_what_a_closed_circuit_costs_redis(start, private_redis):
+    redis = private_redis()
+    daemon = start(store=redis.url, store_timeout=5000).wait_ready()
+    permit = acquire(daemon, "k")["permit"]
+    before, begun, count = commands(redis), time.monotonic(), 0
+    while (seconds := time.monotonic() - begun) < 3:
+        acquire(daemon, "k")
+        assert report(daemon, "k", permit)["counted"]
+        count += 1
+    calls = spent(redis, before)
+    sent = calls.get("evalsha", 0) + calls.get("getrange", 0) - min(
+        calls.get("evalsha", 0), calls.get("getrange", 0))
+    # Independent of how many requests there were.
+    assert count > 300
+    assert sent / seconds < 30 and calls["evalsha"] / seconds < 30, (calls, seconds)
+    assert sum(calls.values()) / seconds < 60, (calls, seconds)
+    assert snapshot(daemon.get(path("k")))["successCount"] == count
+
+
+def told(one, other, rounds):
+    """How long it takes until `other` obeys transitions that `one` makes."""
+    times = []
+    for n in range(rounds):
+        acquire(other, "k")
+        state = "closed" if n % 2 else "open"
+        assert one.post(path("k", "transition"), {"to": state}).status == 200
+        begun = time.perf_counter()
+        while acquire(other, "k")["allowed"] != (state == "closed"):
+            assert time.perf_counter() - begun < 10
+        times.append(time.perf_counter() - begun)
+    return times
+
+
+def test_a_transition_reaches_other_daemons_at_once(start, redis):
+    # What is seen lasts so long that only the channel can tell.
+    one, other = [start(store=redis.url, max_staleness="10s", store_timeout=5000).wait_ready()
+                  for _ in range(2)]
+    listens(redis, 2)
+    assert statistics.median(told(one, other, 200)) < 0.010
+
+
+def listens(redis, count):
+    with redis.client() as client:
+        until(lambda: client.call("PUBSUB", "NUMSUB", CHANNEL)[1] >= count, "the daemons listen")
+
+
+def test_a_subscription_that_is_killed_again_and_again(start, private_redis):
+    redis = private_redis()
+    one, other = [start(store=redis.url, max_staleness="500ms", store_timeout=5000).wait_ready()
+                  for _ in range(2)]
+    over = threading.Event()
+
+    def kill():
+        with redis.client() as client:
+            while not over.wait(0.2):
+                client.call("CLIENT", "KILL", "TYPE", "pubsub")
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        # The time between two requests comes on top.
+        assert max(told(one, other, 40)) < 0.5 + 0.25
+    finally:
+        over.set()
+        killer.join()
+    listens(redis, 2)
+
+
+def test_a_server_that_forbids_the_channel_loses_that_alone(start, private_redis):
+    redis = private_redis()
+    with redis.client() as client:
+        client.call("ACL", "SETUSER", "plain", "on", ">p", "~*", "+@all", "resetchannels")
+    url = f"redis://plain:p@127.0.0.1:{redis.port}"
+    one, other = [start(store=url, max_staleness="200ms", store_timeout=5000).wait_ready()
+                  for _ in range(2)]
+    assert max(told(one, other, 6)) < 0.2 + 0.25
+    assert one.readyz() == "ready"
+    assert "events_away" in one.stderr()
+
+
+def test_what_is_published(start, redis):
+    daemon = start(store=redis.url, max_staleness=0, report_interval=0, store_timeout=5000).wait_ready()
+    with redis.client() as listener:
+        listener.call("SUBSCRIBE", CHANNEL)
+
+        def message():
+            kind, channel, text = listener.receive()
+            assert (kind, channel) == (b"message", CHANNEL.encode())
+            words, member, key = text.decode().split("\n")
+            assert key == "stoma:cb:k"
+            return words.split()[1:4], member
+
+        daemon.post(path("k", "success"))  # creates it: no change of state
+        acquire(daemon, "k")
+        report(daemon, "k")
+        daemon.post(path("k", "transition"), {"to": "open"})
+        assert message()[0] == ["t", "0", "1"]
+        assert daemon.post(path("k", "transition"), {"to": "closed", "from": "half-open"}).status == 409
+        daemon.post(path("k", "transition"), {"to": "closed"})
+        assert message()[0] == ["t", "1", "0"]
+        fails(daemon, "k", 5)
+        words, member = message()
+        assert words == ["r", "0", "1"] and member.startswith("1 1 ")
+        daemon.delete(path("k"))
+        assert message()[0] == ["d", "1", "3"]
+        daemon.delete(path("k"))  # there is nothing
+        daemon.request("PUT", path("k", "override"),
+                       body=json.dumps({"mode": "forced-open", "reason": "r"}))
+        assert message()[0][0] == "o"
+
+
+def test_successes_survive_stops(start, private_redis):
+    redis = private_redis()
+    keys = [f"k{n}" for n in range(10)]
+    counted = dict.fromkeys(keys, 0)
+    daemons = [None] * 3
+    for round_ in range(12):
+        n = round_ % 3
+        if daemons[n]:
+            daemons[n].stop()
+        daemons[n] = start(store=redis.url, report_interval="300ms", store_timeout=5000).wait_ready()
+        for daemon in filter(None, daemons):
+            for key in keys:
+                acquire(daemon, key)
+                for _ in range(20):
+                    counted[key] += report(daemon, key)["counted"]
+    for daemon in daemons:
+        daemon.stop()
+    with redis.client() as client:
+        stored = {key: json.loads(client.call("GET", f"stoma:cb:{key}"))["successCount"]
+                  for key in keys}
+    assert stored == counted
+
+
+def test_a_crash_loses_what_is_pending_at_most(start, private_redis):
+    redis = private_redis()
+    daemon = start(store=redis.url, report_interval="10s", max_staleness="10s",
+                   store_timeout=5000).wait_ready()
+    acquire(daemon, "k")
+    for _ in range(50):
+        report(daemon, "k")
+    daemon.get(path("k"))  # sends them
+    for _ in range(30):
+        report(daemon, "k")
+    assert metric(daemon, "reports_pending") == 30
+    daemon.process.kill()
+    daemon.process.wait()
+    daemon.ended = True
+    with redis.client() as client:
+        assert json.loads(client.call("GET", "stoma:cb:k"))["successCount"] == 50
+
+
+def test_a_success_that_opens_does_not_wait(start, redis):
+    daemon = start(store=redis.url, consecutive_failures=0, min_calls=20, failure_rate=50,
+                   report_interval="10s", max_staleness="10s", store_timeout=5000).wait_ready()
+    fails(daemon, "k", 10)
+    for _ in range(9):
+        assert report(daemon, "k") == {"counted": True, "was": "closed", "state": "closed"}
+    assert report(daemon, "k") == {"counted": True, "was": "closed", "state": "open"}
+    assert not acquire(daemon, "k")["allowed"]
+
+
+def test_getState_counts_what_is_held_back(start, redis):
+    daemon = start(store=redis.url, report_interval="10s", store_timeout=5000).wait_ready()
+    acquire(daemon, "k")
+    for n in range(1, 50):
+        report(daemon, "k")
+        assert snapshot(daemon.get(path("k")))["successCount"] == n
+
+
+def test_with_error_a_memory_does_not_answer_for_a_redis_that_is_away(start, redis):
+    gate = Gate(redis.address).open()
+    daemon = start(store=gate.url, on_store_failure="error", max_staleness="10s", report_interval="10s",
+                   store_timeout=5000).wait_ready()
+    acquire(daemon, "k")
+    acquire(daemon, "k")
+    for _ in range(20):
+        report(daemon, "k")
+    gate.shut()
+    until(lambda: daemon.readyz() == "unavailable", "Redis is away")
+    assert daemon.post(path("k", "acquire")).status == 503
+    assert daemon.post(path("k", "report"), {"outcome": "success"}).status == 503
+    gate.open()
+    until(lambda: daemon.readyz() == "ready", "Redis is back")
+    until(lambda: metric(daemon, "reports_pending") == 0, "what waited has gone")
+    assert snapshot(daemon.get(path("k")))["successCount"] == 20
+
+
+def test_what_was_held_back_when_redis_went_is_folded(start, redis):
+    gate = Gate(redis.address).open()
+    daemon = start(store=gate.url, max_staleness="10s", report_interval="10s", store_timeout=5000)
+    daemon.wait_ready()
+    acquire(daemon, "k")
+    for _ in range(20):
+        report(daemon, "k")
+    gate.shut()
+    until(lambda: daemon.readyz() == "degraded", "Redis is away")
+    for _ in range(5):
+        report(daemon, "k", degraded=True)
+    gate.open()
+    until(lambda: daemon.readyz() == "ready", "Redis is back")
+    until(lambda: metric(daemon, "folds_pending") == 0, "all is folded")
+    assert snapshot(daemon.get(path("k")))["successCount"] == 25
+
+
+def test_a_flush_shows_within_max_staleness(start, private_redis):
+    redis = private_redis()
+    daemon = start(store=redis.url, max_staleness="300ms", store_timeout=5000).wait_ready()
+    daemon.post(path("k", "transition"), {"to": "open"})
+    acquire(daemon, "k")
+    with redis.client() as client:
+        client.call("FLUSHALL")
+    begun = time.monotonic()
+    while not acquire(daemon, "k")["allowed"]:
+        pass
+    assert time.monotonic() - begun < 0.3 + 0.25
+
+
+def test_read_cache_answers_getState(start, private_redis):
+    redis = private_redis()
+    daemon = start(store=redis.url, read_cache="yes", max_staleness="10s", report_interval=0,
+                   store_timeout=5000).wait_ready()
+    listens(redis, 1)
+    acquire(daemon, "k")
+    before = commands(redis)
+    for _ in range(20):
+        snapshot(daemon.get(path("k")))
+    assert not {"get", "getrange", "evalsha"} & set(spent(redis, before))
+    for n in range(1, 20):
+        daemon.post(path("k", "failure"))
+        assert snapshot(daemon.get(path("k")))["failureCount"] == n
