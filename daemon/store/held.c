@@ -136,7 +136,7 @@ bool held_take(struct fallback_store *f, const struct store_request *request,
 		return false;
 	if (!add(f, e, &request->op, request->op.call->count))
 		return false;
-	e->asked = true;
+	e->asked_ms = clock_ms();
 	result->absent = false;
 	result->was = CIRCUIT_CLOSED;
 	result->decision.counted = request->op.call->count;

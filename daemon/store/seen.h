@@ -35,10 +35,10 @@ struct seen_circuit {
 	struct fallback_store *store;
 	TAILQ_ENTRY(seen_circuit) entry;
 	enum seen_list list;
-	bool in_use;              /* not to be removed now */
-	bool asked;               /* since the last refresh began */
-	int64_t known_ms;         /* main had it so then (monotonic), or later; SEEN_NEVER */
-	bool exists;              /* what is known: whether it is there, ... */
+	bool in_use;      /* not to be removed now */
+	int64_t asked_ms; /* when it was last asked for (monotonic), but for the first time */
+	int64_t known_ms; /* main had it so then (monotonic), or later; SEEN_NEVER */
+	bool exists;      /* what is known: whether it is there, ... */
 	enum circuit_state state; /* ... its state ... */
 	int64_t change_ms;        /* ... and its lastStateChange */
 	struct store_op *refresh; /* main is asked for it */

@@ -1,6 +1,7 @@
 /*
  * Answers from memory and successes that are held back, before a store that the test speaks for.
  */
+#include "base/clock.h"
 #include "base/metrics.h"
 #include "scripted_store.h"
 #include "store_contract.h"
@@ -367,6 +368,87 @@ START_TEST(with_read_cache_getState_is_from_memory_but_for_own_writes)
 }
 END_TEST
 
+static void tell(enum circuit_state state, int64_t change_ms)
+{
+	struct breaker member;
+	struct store_event event = {
+		.key = "k",
+		.key_len = 1,
+		.by = 't',
+		.existed = true,
+		.exists = true,
+		.circuit = {.state = state, .last_state_change = change_ms},
+		.breaker = &member,
+	};
+
+	breaker_none(&member);
+	scripted->store.on_event(scripted->store.on_event_arg, &event);
+}
+
+/* Just now, and later than whatever was before. */
+#define OPENED (clock_wall_ms() + 1)
+
+START_TEST(what_a_message_says_is_obeyed)
+{
+	acquire();
+	tell(CIRCUIT_OPEN, OPENED);
+	ck_assert(!acquire().decision.allowed);
+	ck_assert_str_eq(scripted->journal, "a:k");
+}
+END_TEST
+
+START_TEST(a_message_older_than_what_is_known_is_not)
+{
+	const int64_t now = OPENED;
+	struct circuit closed = {.state = CIRCUIT_CLOSED, .last_state_change = now};
+
+	store_memory_put(scripted->circuits, "k", 1, &closed);
+	acquire();
+	tell(CIRCUIT_OPEN, now - 1);
+	ck_assert(acquire().decision.allowed);
+	ck_assert_str_eq(scripted->journal, "a:k");
+}
+END_TEST
+
+START_TEST(two_changes_in_one_millisecond_are_asked_for)
+{
+	const int64_t now = OPENED;
+
+	acquire();
+	tell(CIRCUIT_OPEN, now);
+	tell(CIRCUIT_CLOSED, now);
+	ck_assert(acquire().decision.allowed);
+	ck_assert_uint_eq(journal_count("a:k"), 2);
+}
+END_TEST
+
+/* Main has answered the read before the change; the message overtakes the answer. */
+START_TEST(an_answer_older_than_a_message_is_not_obeyed)
+{
+	struct timeval moment = {.tv_usec = 100000};
+	struct circuit open = {.state = CIRCUIT_OPEN};
+
+	teardown();
+	open_with(400, 0);
+	acquire();
+	acquire();
+	scripted->mood = HOLD;
+	for (int i = 0; i < 100 && scripted->store.in_flight == 0; i++) {
+		event_base_loopexit(base, &moment);
+		event_base_dispatch(base);
+	}
+	ck_assert_uint_eq(scripted->store.in_flight, 1);
+	open.last_state_change = OPENED;
+	tell(CIRCUIT_OPEN, open.last_state_change);
+	scripted->mood = ANSWER;
+	scripted_release();
+	for (int i = 0; i < 100 && scripted->store.in_flight > 0; i++)
+		event_base_loop(base, EVLOOP_ONCE);
+	store_memory_put(scripted->circuits, "k", 1, &open);
+	ck_assert(!acquire().decision.allowed);
+}
+END_TEST
+
 static Suite *seen_suite(void)
 {
 	Suite *s = suite_create("seen");
@@ -389,6 +471,10 @@ static Suite *seen_suite(void)
 	tcase_add_test(t, a_store_that_refuses_answers_nothing_while_main_is_away);
 	tcase_add_test(t, a_store_that_refuses_says_what_it_may_have_lost);
 	tcase_add_test(t, with_read_cache_getState_is_from_memory_but_for_own_writes);
+	tcase_add_test(t, what_a_message_says_is_obeyed);
+	tcase_add_test(t, a_message_older_than_what_is_known_is_not);
+	tcase_add_test(t, two_changes_in_one_millisecond_are_asked_for);
+	tcase_add_test(t, an_answer_older_than_a_message_is_not_obeyed);
 	suite_add_tcase(s, t);
 	return s;
 }
