@@ -30,3 +30,7 @@ instructions: $(BUILD)/breakerd $(MINIMAL) ## instructions a request; fails if t
 instructions-renew: $(BUILD)/breakerd $(MINIMAL) ## record them as the new budget
 	@$(BENCH_ENV) $(PYTHON) tests/bench/instructions.py --renew
 
+
+.PHONY: scale
+scale: $(BUILD)/breakerd ## daemons on one Redis: what it does a second, how fast a trip reaches all; SCALE_ARGS
+	@$(BENCH_ENV) $(PYTHON) tests/bench/scale.py $(SCALE_ARGS)

@@ -1,0 +1,189 @@
+"""make scale: daemons on one Redis. What Redis does a second against the daemons, the circuits and the
+rate of requests, and how long a trip takes to reach all of them. Prints a table for docs/scale.md."""
+
+import argparse
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+BREAKERD = os.environ.get("BREAKERD", "build/breakerd")
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def until(condition, what):
+    end = time.monotonic() + 30
+    while not condition():
+        if time.monotonic() > end:
+            sys.exit(f"not within 30 s: {what}")
+        time.sleep(0.01)
+
+
+class Redis:
+    def __init__(self, directory):
+        self.port = free_port()
+        self.process = subprocess.Popen(
+            ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
+             "--dir", directory], stdout=subprocess.DEVNULL)
+        until(self.answers, "redis-server answers")
+
+    def answers(self):
+        try:
+            return self.info("server") != ""
+        except OSError:
+            return False
+
+    def info(self, section):
+        with socket.create_connection(("127.0.0.1", self.port)) as s, s.makefile("rwb") as f:
+            f.write(f"INFO {section}\r\n".encode())
+            f.flush()
+            return f.read(int(f.readline()[1:])).decode()
+
+    def processor_seconds(self):
+        """User and system time, of all its threads."""
+        with open(f"/proc/{self.process.pid}/stat", encoding="ascii") as f:
+            fields = f.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def commands(self):
+        """What daemons sent: commands of scripts are not counted, nor is this question."""
+        calls = {line.split(":")[0][8:]: int(line.split("calls=")[1].split(",")[0])
+                 for line in self.info("commandstats").splitlines() if line.startswith("cmdstat_")}
+        scripts = calls.get("evalsha", 0)
+        return scripts + max(0, calls.get("getrange", 0) - scripts)
+
+
+class Daemon:
+    def __init__(self, redis, settings):
+        self.port = free_port()
+        self.process = subprocess.Popen(
+            [BREAKERD, f"--listen=127.0.0.1:{self.port}",
+             f"--store=redis://127.0.0.1:{redis.port}", *settings], stderr=subprocess.DEVNULL)
+
+    def ready(self):
+        try:
+            return Client(self).get("/readyz").get("status") == "ready"
+        except OSError:
+            return False
+
+
+class Client:
+    """Asks and reads without http.client's cost: a request is one write, an answer one read."""
+
+    def __init__(self, daemon):
+        self.s = socket.create_connection(("127.0.0.1", daemon.port))
+        self.s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.host = f"127.0.0.1:{daemon.port}"
+
+    def ask(self, method, path, body=b""):
+        self.s.sendall(f"{method} {path} HTTP/1.1\r\nHost: {self.host}\r\n"
+                       f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        data = self.s.recv(65536)
+        while b"\r\n\r\n" not in data or not data.rstrip().endswith(b"}"):
+            data += self.s.recv(65536)
+        return json.loads(data.split(b"\r\n\r\n", 1)[1])
+
+    def get(self, path):
+        return self.ask("GET", path)
+
+    def acquire(self, key):
+        return self.ask("POST", f"/v1/circuits/{key}/acquire")
+
+    def success(self, key):
+        return self.ask("POST", f"/v1/circuits/{key}/report", b'{"outcome":"success"}')
+
+
+def load(daemons, circuits, rate, over, counts):
+    """acquire and a report of success in turns, on each daemon and circuit after the other; `rate`
+    requests a second in all, 0: as fast as it goes."""
+    clients = [Client(d) for d in daemons]
+    begun, n = time.monotonic(), 0
+    while not over.is_set():
+        client = clients[n // 2 % len(clients)]
+        key = f"c{n // 2 // len(clients) % circuits}"
+        if n % 2:
+            client.success(key)
+        else:
+            client.acquire(key)
+        n += 1
+        if rate and (wait := begun + n / rate - time.monotonic()) > 0:
+            time.sleep(wait)
+    counts.append(n)
+
+
+def measure(redis, daemons, circuits, rate, seconds):
+    over, counts = threading.Event(), []
+    thread = threading.Thread(target=load, args=(daemons, circuits, rate, over, counts))
+    thread.start()
+    time.sleep(1)
+    commands, processor, begun = redis.commands(), redis.processor_seconds(), time.monotonic()
+    time.sleep(seconds)
+    took = time.monotonic() - begun
+    commands = (redis.commands() - commands) / took
+    processor = (redis.processor_seconds() - processor) / took
+    over.set()
+    thread.join()
+    return counts[0] / (took + 1), commands, processor
+
+
+def trips(daemons, rounds):
+    """From the answer to the report that opens to the last daemon's first refusal, milliseconds."""
+    clients = [Client(d) for d in daemons]
+    times = []
+    for n in range(rounds):
+        key = f"trip{n}"
+        for client in clients:
+            client.acquire(key)
+        for _ in range(5):
+            clients[0].ask("POST", f"/v1/circuits/{key}/report", b'{"outcome":"failure"}')
+        begun = time.monotonic()
+        waiting = clients
+        while waiting:
+            waiting = [c for c in waiting if c.acquire(key)["allowed"]]
+        times.append((time.monotonic() - begun) * 1000)
+    return statistics.median(times), max(times)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--daemons", default="1,10,50")
+    parser.add_argument("--circuits", default="1,100")
+    parser.add_argument("--rates", default="100,1000,0")
+    parser.add_argument("--seconds", type=float, default=4)
+    args = parser.parse_args()
+    print("| daemons | circuits | requests/s | commands/s | a daemon and circuit | Redis, of a core |"
+          " a trip reaches all, median / longest |\n| --: | --: | --: | --: | --: | --: | --: |")
+    for count in map(int, args.daemons.split(",")):
+        with tempfile.TemporaryDirectory() as directory:
+            redis = Redis(directory)
+            daemons = [Daemon(redis, []) for _ in range(count)]
+            try:
+                for daemon in daemons:
+                    until(daemon.ready, "a daemon is ready")
+                reach = trips(daemons, 20)
+                for circuits in map(int, args.circuits.split(",")):
+                    for rate in map(int, args.rates.split(",")):
+                        got, commands, cpu = measure(redis, daemons, circuits, rate, args.seconds)
+                        print(f"| {count} | {circuits} | {got:.0f} | {commands:.0f} | "
+                              f"{commands / count / circuits:.1f} | {cpu * 100:.1f}% | "
+                              f"{reach[0]:.1f} / {reach[1]:.1f} ms |", flush=True)
+            finally:
+                for daemon in daemons:
+                    daemon.process.terminate()
+                for daemon in daemons:
+                    daemon.process.wait()
+                redis.process.kill()
+                redis.process.wait()
+
+
+main()
