@@ -83,6 +83,14 @@ static struct http_limits http_limits_of(const struct config *config)
 	};
 }
 
+static struct api_limits api_limits_of(const struct config *config)
+{
+	return (struct api_limits){
+		.max_streams = config->max_streams,
+		.max_circuits = config->max_circuits,
+	};
+}
+
 /* --- start ---------------------------------------------------------------------------- */
 
 static int start_failed(struct app *app, const char *words)
@@ -107,7 +115,8 @@ static int open_sockets(struct app *app)
 /* Each connection takes a descriptor, and the soft limit is often 1024. */
 static void raise_descriptor_limit(struct app *app)
 {
-	rlim_t wanted = (rlim_t)app->config->max_connections + OTHER_DESCRIPTORS;
+	rlim_t wanted =
+		(rlim_t)app->config->max_connections + app->config->max_streams + OTHER_DESCRIPTORS;
 	struct rlimit limit;
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted)
@@ -192,6 +201,7 @@ static int open_parts(struct app *app)
 {
 	struct http_limits limits = http_limits_of(app->config);
 	struct api_access access = sockets_access(&app->sockets, app->config);
+	struct api_limits api_limits = api_limits_of(app->config);
 
 	app->metrics = calloc(1, sizeof(*app->metrics));
 	if (!app->metrics)
@@ -203,7 +213,8 @@ static int open_parts(struct app *app)
 	if (open_store(app) != 0)
 		return -1;
 	app->systemd = systemd_new(app->base);
-	app->api = api_new(app->store, &access, &app->config->policies, app->metrics, &app->log);
+	app->api = api_new(app->base, app->store, &access, &app->config->policies, &api_limits,
+			   app->metrics, &app->log);
 	app->lag = loop_lag_new(app->base, &app->metrics->loop_lag);
 	if (!app->api || !app->systemd || !app->lag)
 		return start_failed(app, "out of memory");
@@ -280,11 +291,12 @@ static void apply(struct app *app, struct config *next)
 	struct store_limits store_limits = store_limits_of(next);
 	struct http_limits http_limits = http_limits_of(next);
 	struct api_access access = sockets_access(&app->sockets, next);
+	struct api_limits api_limits = api_limits_of(next);
 
 	app->log.level = next->log_level;
 	store_reconfigure(app->store, &store_limits);
 	http_reconfigure(app->http, &http_limits);
-	api_reconfigure(app->api, &access, &next->policies);
+	api_reconfigure(app->api, &access, &next->policies, &api_limits);
 	show_limits(app->metrics, next);
 }
 

@@ -3,6 +3,7 @@
 
 #include "api/access.h"
 #include "api/private.h"
+#include "api/watch.h"
 #include "store/count.h"
 
 #include <stdio.h>
@@ -38,6 +39,8 @@ static const struct route routes[API_ROUTE_COUNT] = {
 	[ROUTE_CHECK_401] = {false, ANY, api_check},
 	[ROUTE_CHECK_429] = {false, ANY, api_check},
 	[ROUTE_CHECK_503] = {false, ANY, api_check},
+	[ROUTE_CHANGES] = {true, GET, api_changes},
+	[ROUTE_EVENTS] = {false, GET, api_events},
 	[ROUTE_CIRCUITS] = {false, GET, api_circuits},
 	[ROUTE_POLICIES] = {false, GET, api_policies},
 	[ROUTE_HEALTHZ] = {false, GET, api_healthz},
@@ -174,8 +177,9 @@ void api_handle(void *arg, struct http_request *rq)
 			   "No such route; GET / lists them. A '/' inside a key is written %2F.");
 }
 
-struct api *api_new(struct store *store, const struct api_access *access,
-		    const struct policy_set *policies, struct metrics *metrics, struct log *log)
+struct api *api_new(struct event_base *base, struct store *store, const struct api_access *access,
+		    const struct policy_set *policies, const struct api_limits *limits,
+		    struct metrics *metrics, struct log *log)
 {
 	struct api *api = calloc(1, sizeof(*api));
 
@@ -190,12 +194,19 @@ struct api *api_new(struct store *store, const struct api_access *access,
 	api_decisions_init(api);
 	api->log = log;
 	TAILQ_INIT(&api->waiting);
+	api->max_streams = limits->max_streams;
+	if (api_events_init(api, base, limits->max_circuits) != 0) {
+		api_free(api);
+		return NULL;
+	}
 	return api;
 }
 
 void api_reconfigure(struct api *api, const struct api_access *access,
-		     const struct policy_set *policies)
+		     const struct policy_set *policies, const struct api_limits *limits)
 {
+	api->max_streams = limits->max_streams;
+	api_watch(api)->max = limits->max_circuits;
 	api->access = *access;
 	api->policies = policies;
 }
@@ -207,5 +218,8 @@ void api_abort(struct api *api)
 
 void api_free(struct api *api)
 {
+	if (!api)
+		return;
+	api_events_free(api);
 	free(api);
 }

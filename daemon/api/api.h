@@ -12,12 +12,19 @@
 
 struct api;
 
-/* NULL when out of memory. All but `access` must outlive it, `policies` until api_reconfigure. */
-struct api *api_new(struct store *store, const struct api_access *access,
-		    const struct policy_set *policies, struct metrics *metrics, struct log *log);
+struct api_limits {
+	unsigned max_streams; /* of events, at once */
+	size_t max_circuits;  /* of which is remembered what happened to them */
+};
+
+/* NULL when out of memory. All but `access` and `limits` must outlive it, `policies` until
+ * api_reconfigure. */
+struct api *api_new(struct event_base *base, struct store *store, const struct api_access *access,
+		    const struct policy_set *policies, const struct api_limits *limits,
+		    struct metrics *metrics, struct log *log);
 
 void api_reconfigure(struct api *api, const struct api_access *access,
-		     const struct policy_set *policies);
+		     const struct policy_set *policies, const struct api_limits *limits);
 
 /* An http_handler_fn; arg is the api. */
 void api_handle(void *api, struct http_request *request);

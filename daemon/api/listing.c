@@ -50,6 +50,22 @@ static const char *read_cursor(const char *value, size_t len, struct store_query
 	return NULL;
 }
 
+const char *api_read_state(struct store_query *query, const char *value, size_t len)
+{
+	query->has_state = circuit_state_parse(value, len, &query->state);
+	return query->has_state ? NULL : "`state` is one of closed, open, half-open.";
+}
+
+const char *api_read_prefix(struct store_query *query, const char *value, size_t len)
+{
+	if (len > 0 && key_check(value, len))
+		return "`prefix` is the beginning of a key: at most 1024 bytes of UTF-8 without "
+		       "control characters.";
+	memcpy(query->prefix, value, len);
+	query->prefix_len = len;
+	return NULL;
+}
+
 /* NULL, or what is wrong with the value. */
 static const char *read_parameter(void *arg, unsigned which, const char *value, size_t len)
 {
@@ -57,15 +73,9 @@ static const char *read_parameter(void *arg, unsigned which, const char *value, 
 
 	switch ((enum parameter)which) {
 	case PARAMETER_STATE:
-		query->has_state = circuit_state_parse(value, len, &query->state);
-		return query->has_state ? NULL : "`state` is one of closed, open, half-open.";
+		return api_read_state(query, value, len);
 	case PARAMETER_PREFIX:
-		if (len > 0 && key_check(value, len))
-			return "`prefix` is the beginning of a key: at most 1024 bytes of UTF-8 "
-			       "without control characters.";
-		memcpy(query->prefix, value, len);
-		query->prefix_len = len;
-		return NULL;
+		return api_read_prefix(query, value, len);
 	case PARAMETER_LIMIT:
 		return read_limit(value, len, &query->limit);
 	default:

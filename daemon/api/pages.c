@@ -114,6 +114,8 @@ static int write_index(const struct store_health *health, const struct store_pag
 		       "DELETE /v1/circuits/{key}             reset a circuit\n"
 		       "PUT    /v1/circuits/{key}/override    force it open or closed, "
 		       "for all gateways\n"
+		       "GET    /v1/circuits/{key}/changes     its last changes\n"
+		       "GET    /v1/events                     changes as they happen\n"
 		       "GET    /v1/circuits                   list: ?state= &prefix= "
 		       "&limit= &cursor=\n"
 		       "GET    /healthz                       the process lives\n"

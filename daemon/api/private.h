@@ -32,6 +32,8 @@ struct api {
 	struct log *log;
 	struct log_limit changes;    /* circuits may be many, and flap */
 	struct waiting_list waiting; /* for the store */
+	struct events *events;
+	unsigned max_streams;
 	/* decisions.c */
 	uint16_t reporter; /* this daemon's number, for min_reporters */
 	uint64_t random;   /* the generator's state */
@@ -137,6 +139,26 @@ void api_ask_abort(struct api *api);
 void api_note_transition(struct api *api, const struct http_request *rq, const struct ask *ask,
 			 const struct store_result *result, const char *why);
 
+/* --- listing.c ------------------------------------------------------------------------ */
+
+/* Read a value of `state` or `prefix` into the query. NULL, or what is wrong with it. */
+const char *api_read_state(struct store_query *query, const char *value, size_t len);
+const char *api_read_prefix(struct store_query *query, const char *value, size_t len);
+
+/* --- events.c ------------------------------------------------------------------------- */
+
+struct event_base;
+struct events;
+struct watch;
+
+/* 0, or -1 when out of memory; api_events_free then, too. */
+int api_events_init(struct api *api, struct event_base *base, size_t max_circuits);
+/* Behind the end of http. */
+void api_events_free(struct api *api);
+
+/* What is known of circuits that are not closed or overridden. */
+struct watch *api_watch(struct api *api);
+
 /* --- circuits.c, decisions.c, listing.c, policies.c, pages.c -------------------------- */
 
 /* Names the labels of its metrics, and draws this daemon's number. */
@@ -158,6 +180,8 @@ api_handler_fn api_acquire;
 api_handler_fn api_report;
 api_handler_fn api_override;
 api_handler_fn api_check;
+api_handler_fn api_changes;
+api_handler_fn api_events;
 api_handler_fn api_circuits;
 api_handler_fn api_policies;
 api_handler_fn api_index;

@@ -20,7 +20,9 @@
 	X(CHECK_401, "/v1/check-401/{key}")                                                        \
 	X(CHECK_429, "/v1/check-429/{key}")                                                        \
 	X(CHECK_503, "/v1/check-503/{key}")                                                        \
+	X(CHANGES, "/v1/circuits/{key}/changes")                                                   \
 	X(CIRCUITS, "/v1/circuits")                                                                \
+	X(EVENTS, "/v1/events")                                                                    \
 	X(POLICIES, "/v1/policies")                                                                \
 	X(HEALTHZ, "/healthz")                                                                     \
 	X(READYZ, "/readyz")                                                                       \

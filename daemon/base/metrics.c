@@ -158,15 +158,15 @@ static void emit_store(struct writer *w, const struct metrics *m)
 
 static void emit_circuits(struct writer *w, const struct metrics *m)
 {
-	/* Circuits in Redis are not counted. Zeros would be wrong, so there is no series. */
+	/* Closed circuits in Redis are not counted: zero would be wrong, so there is no series. */
 	bool embedded = m->redis_states.count == 0;
+	const int64_t *count = embedded ? m->circuits : m->watched;
 
-	if (embedded)
-		emit_head(w, "breakerd_circuits", "gauge",
-			  "Circuits in the embedded store, by state.");
-	for (unsigned s = 0; embedded && s < CIRCUIT_STATES; s++)
+	emit_head(w, "breakerd_circuits", "gauge",
+		  "Circuits by state; on Redis those that are not closed, of the whole prefix.");
+	for (unsigned s = embedded ? CIRCUIT_CLOSED : CIRCUIT_OPEN; s < CIRCUIT_STATES; s++)
 		emit(w, "breakerd_circuits{state=\"%s\"} %" PRId64 "\n",
-		     circuit_state_name((enum circuit_state)s), m->circuits[s]);
+		     circuit_state_name((enum circuit_state)s), count[s]);
 
 	emit_head(w, "breakerd_transitions_total", "counter",
 		  "Transitions made through this daemon.");
@@ -175,6 +175,17 @@ static void emit_circuits(struct writer *w, const struct metrics *m)
 			emit(w, "breakerd_transitions_total{from=\"%s\",to=\"%s\"} %" PRIu64 "\n",
 			     circuit_state_name((enum circuit_state)from),
 			     circuit_state_name((enum circuit_state)to), m->transitions[from][to]);
+}
+
+static void emit_operator(struct writer *w, const struct metrics *m)
+{
+	emit_head(w, "breakerd_overrides", "gauge", "Overrides that hold, as far as is known.");
+	emit(w, "breakerd_overrides{mode=\"forced-open\"} %" PRId64 "\n", m->overrides[0]);
+	emit(w, "breakerd_overrides{mode=\"forced-closed\"} %" PRId64 "\n", m->overrides[1]);
+	emit_head(w, "breakerd_events_total", "counter",
+		  "Events sent to streams, and streams that were ended for being too far behind.");
+	emit(w, "breakerd_events_total{result=\"sent\"} %" PRIu64 "\n", m->events_sent);
+	emit(w, "breakerd_events_total{result=\"lost\"} %" PRIu64 "\n", m->events_lost);
 }
 
 static void emit_decisions(struct writer *w, const struct metrics *m)
@@ -358,6 +369,7 @@ int metrics_write(const struct metrics *m, struct evbuffer *out)
 #undef X
 	emit_link(&w, m);
 	emit_circuits(&w, m);
+	emit_operator(&w, m);
 	emit_decisions(&w, m);
 	emit_store(&w, m);
 	emit_http(&w, m);

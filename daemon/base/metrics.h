@@ -71,7 +71,8 @@ struct evbuffer;
 	  "When state_file was last written, in Unix time; 0 if not since the start.")             \
 	X(http_connections, "http_connections", "Open HTTP connections.")                          \
 	X(http_connections_limit, "http_connections_limit", "The setting max_connections.")        \
-	X(http_requests_in_flight, "http_requests_in_flight", "HTTP requests not yet answered.")
+	X(http_requests_in_flight, "http_requests_in_flight", "HTTP requests not yet answered.")   \
+	X(event_streams, "event_streams", "Open streams of events (GET /v1/events).")
 
 /* The values of a label: 0 to count - 1. Static names; count 0 until their owner has set it. */
 struct metrics_label {
@@ -131,6 +132,9 @@ struct metrics {
 	struct metrics_label redis_reasons;
 	uint64_t redis_failures[METRICS_REDIS_FAILURES];
 
+	int64_t watched[CIRCUIT_STATES]; /* that are not closed or have an override, anywhere */
+	int64_t overrides[2];            /* forced open, forced closed */
+	uint64_t events_sent, events_lost;
 	int64_t circuits[CIRCUIT_STATES];                     /* of the embedded store */
 	uint64_t transitions[CIRCUIT_STATES][CIRCUIT_STATES]; /* from, to */
 

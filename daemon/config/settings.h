@@ -32,7 +32,7 @@ struct config_source {
 };
 
 /* How many settings there are. */
-#define CONFIG_SETTINGS 39
+#define CONFIG_SETTINGS 40
 
 /* The settings of a policy. */
 #define CONFIG_STATUSES_MAX 255
@@ -69,6 +69,7 @@ struct config {
 	int64_t report_interval_ms;
 	unsigned max_in_flight;
 	unsigned max_connections;
+	unsigned max_streams;
 	unsigned max_circuits;
 	unsigned max_head; /* bytes */
 	unsigned max_body; /* bytes */

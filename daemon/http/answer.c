@@ -50,6 +50,12 @@ static struct MHD_Response *response_new(const char *body, size_t len,
 	return response;
 }
 
+bool http_answer_add_headers(struct conn *c, struct MHD_Response *response,
+			     const struct http_reply *reply)
+{
+	return add_headers(response, reply, date_of(c->http, time(NULL)), false);
+}
+
 void http_answer_forget(struct conn *c)
 {
 	if (c->kept.response)

@@ -119,6 +119,8 @@ static enum http_field field_of(const char *key, size_t len)
 		return HTTP_FIELD_AUTHORIZATION;
 	if (is_of_gateway(key, len))
 		return HTTP_FIELD_GATEWAY;
+	if (NAME_IS(key, len, "Last-Event-ID"))
+		return HTTP_FIELD_LAST_EVENT_ID;
 	return HTTP_FIELDS;
 }
 

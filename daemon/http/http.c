@@ -115,6 +115,7 @@ struct http *http_new(struct event_base *base, const struct http_limits *limits,
 	http->metrics = metrics;
 	metrics->methods = (struct metrics_label){method_name, HTTP_METHODS};
 	http->log = log;
+	TAILQ_INIT(&http->streams);
 	if (http_sweep_init(http) < 0 || http_accept_init(http) < 0 || http_linger_init(http) < 0)
 		goto fail;
 	http->mhd = start_mhd(http);
@@ -140,6 +141,7 @@ void http_drain(struct http *http, void (*drained)(void *arg), void *arg)
 	http->drained = drained;
 	http->drained_arg = arg;
 	http_accept_close(http);
+	http_streams_wake(http);
 	http_pump_drain(http);
 }
 
@@ -150,6 +152,7 @@ void http_free(struct http *http)
 	assert(!http->handling);
 	http->drained = NULL;
 	http_accept_close(http);
+	http_streams_cut(http);
 	http_pump_stop(http);
 	if (http->mhd)
 		MHD_stop_daemon(http->mhd);

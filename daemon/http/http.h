@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 struct event_base;
 struct http;
@@ -96,6 +97,7 @@ enum http_field {
 	HTTP_FIELD_SEC_FETCH_SITE,
 	HTTP_FIELD_AUTHORIZATION,
 	HTTP_FIELD_GATEWAY, /* any of those that a web page cannot send without asking first */
+	HTTP_FIELD_LAST_EVENT_ID,
 	HTTP_FIELDS,
 };
 /* The value of a header's first line; NULL if absent. *count, unless NULL, gets how often it came.
@@ -135,5 +137,23 @@ struct http_reply {
  * connection is closed instead.
  */
 void http_reply(struct http_request *rq, const struct http_reply *reply);
+
+/*
+ * An answer without an end. `read` puts up to `max` bytes into buf and returns how many; 0: there
+ * is nothing now, and it is called again behind http_stream_wake. It is not called from inside
+ * any function of http. `gone` is called once, when the client has gone, the daemon stops or the
+ * stream was cut; the stream is gone then. Streams count for no limit of http's.
+ */
+struct http_stream;
+typedef ssize_t http_stream_read_fn(void *arg, char *buf, size_t max);
+
+/* Answers so, from inside the handler. The reply has no body. NULL, and `gone` does not come, when
+ * out of memory: the connection is closed then. */
+struct http_stream *http_reply_stream(struct http_request *rq, const struct http_reply *reply,
+				      http_stream_read_fn *read, void (*gone)(void *arg),
+				      void *arg);
+void http_stream_wake(struct http_stream *stream);
+/* Ends it at once, whatever was sent of it; `gone` comes from the loop. */
+void http_stream_cut(struct http_stream *stream);
 
 #endif

@@ -42,6 +42,7 @@ enum phase {
 	PHASE_HUNG_UP, /* no request, and none will come: ends at once */
 	PHASES_TIMED,
 	PHASE_HANDLER = PHASES_TIMED, /* the handler has the request; it has its own deadlines */
+	PHASE_STREAM,                 /* an answer without an end: stream.c */
 	PHASE_ENDING,                 /* shut down; libmicrohttpd is about to notice */
 };
 
@@ -99,7 +100,14 @@ struct conn {
 	bool lingers;      /* answered while it may still send: see linger.c */
 	int64_t since_ms;  /* when it came into its phase */
 	uint64_t progress;
-	TAILQ_ENTRY(conn) entry; /* in the list of its phase */
+	TAILQ_ENTRY(conn) entry; /* in the list of its phase, or of streams */
+	struct {
+		http_stream_read_fn *read; /* NULL: it is none */
+		void (*gone)(void *arg);
+		void *arg;
+		struct event *hang_up;
+		bool suspended, cut;
+	} stream;
 	struct http_request rq;
 	/* Kept from request to request. */
 	char *body;
@@ -155,9 +163,12 @@ struct http {
 	struct event *sweep;
 	int64_t sweep_ms; /* when the timer fires; 0: it is off */
 	unsigned connections;
-	unsigned requests;    /* under way, from their request line until they are sent */
-	unsigned handling;    /* with the handler */
-	unsigned unsuspended; /* of these, those that libmicrohttpd keeps looking after */
+	unsigned requests; /* under way, from their request line until they are sent */
+	unsigned handling; /* with the handler */
+	struct conn_list streams;
+	unsigned streams_awake; /* of these, those that are not suspended */
+	unsigned unsuspended;   /* of the requests with the handler, those that libmicrohttpd keeps
+				   looking after */
 
 	/* Behind the end of their connections: linger.c. */
 	TAILQ_HEAD(linger_list, leftover) lingering;
@@ -190,6 +201,10 @@ bool http_answer_queue(struct conn *c, const struct http_reply *reply);
  * False if it takes nothing. The connection has to end with it.
  */
 bool http_answer_send(struct conn *c, const struct http_reply *reply);
+
+/* The headers that every response has, and those of the reply. False when out of memory. */
+bool http_answer_add_headers(struct conn *c, struct MHD_Response *response,
+			     const struct http_reply *reply);
 
 /* The connection ends. */
 void http_answer_forget(struct conn *c);
@@ -227,6 +242,13 @@ int http_sweep_init(struct http *http);
 void http_sweep_now(struct http *http);
 /* Stops the timer: there are no connections. */
 void http_sweep_stop(struct http *http);
+
+/* stream.c */
+
+/* The stream has ended. */
+void http_stream_completed(struct conn *c);
+void http_streams_wake(struct http *http);
+void http_streams_cut(struct http *http);
 
 /* linger.c */
 

@@ -64,9 +64,9 @@ static void check_drained(struct http *http)
  */
 static bool may_get_on(struct http *http)
 {
-	return mhd_is_busy(http) &&
-	       (!http->unsuspended || !TAILQ_EMPTY(&http->phases[PHASE_READING]) ||
-		!TAILQ_EMPTY(&http->phases[PHASE_SENDING]));
+	return mhd_is_busy(http) && (!http->unsuspended || http->streams_awake ||
+				     !TAILQ_EMPTY(&http->phases[PHASE_READING]) ||
+				     !TAILQ_EMPTY(&http->phases[PHASE_SENDING]));
 }
 
 /* Runs libmicrohttpd until it waits for the network or for answers, or the budget is spent. */

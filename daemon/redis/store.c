@@ -434,6 +434,39 @@ static const struct store_driver redis_driver = {
 	.clock_offset_ms = redis_clock_offset_ms,
 };
 
+static enum store_by by_of(char letter)
+{
+	switch (letter) {
+	case 't':
+		return STORE_BY_TRANSITION;
+	case 'd':
+		return STORE_BY_RESET;
+	case 'a':
+		return STORE_BY_ACQUIRE;
+	case 'r':
+		return STORE_BY_REPORT;
+	case 'o':
+	case 'x':
+		return STORE_BY_OVERRIDE;
+	default:
+		return STORE_BY_ELSEWHERE;
+	}
+}
+
+static void tell(struct redis_store *r, const struct store_event *event)
+{
+	const struct breaker_override *o = &event->breaker->override;
+	const struct store_change change = {
+		.key = event->key,
+		.key_len = event->key_len,
+		.circuit = event->circuit,
+		.override = o->mode == BREAKER_NO_OVERRIDE ? NULL : o,
+		.by = by_of(event->by),
+	};
+
+	store_tell(&r->store, &change);
+}
+
 /* A daemon, this one too, has published a change. */
 static void on_message(void *arg, const char *text, size_t len)
 {
@@ -442,9 +475,8 @@ static void on_message(void *arg, const char *text, size_t len)
 	struct store_event event = {0};
 	struct breaker b;
 
-	if (!r->store.on_event || !circuit_script_read_message(text, len, &m) ||
-	    m.key_len <= r->prefix_len || m.key_len > r->prefix_len + KEY_MAX ||
-	    memcmp(m.key, r->prefix, r->prefix_len) != 0)
+	if (!circuit_script_read_message(text, len, &m) || m.key_len <= r->prefix_len ||
+	    m.key_len > r->prefix_len + KEY_MAX || memcmp(m.key, r->prefix, r->prefix_len) != 0)
 		return;
 	breaker_none(&b);
 	if (m.member)
@@ -457,7 +489,21 @@ static void on_message(void *arg, const char *text, size_t len)
 	event.exists = m.exists;
 	event.circuit = m.circuit;
 	event.breaker = &b;
-	r->store.on_event(r->store.on_event_arg, &event);
+	/* Anybody may publish there. */
+	if (key_check(event.key, event.key_len))
+		return;
+	if (r->store.on_event)
+		r->store.on_event(r->store.on_event_arg, &event);
+	tell(r, &event);
+}
+
+/* What was published before may have been missed. */
+static void on_channel(void *arg, bool stands)
+{
+	const struct store_change change = {.live = stands};
+	struct redis_store *r = arg;
+
+	store_tell(&r->store, &change);
 }
 
 static void on_change(void *arg, bool ready)
@@ -495,7 +541,7 @@ struct store *store_redis_new(struct event_base *base, const struct redis_target
 		.on_change = on_change,
 		.on_news = on_news,
 	};
-	struct redis_channel_events channel_events = {.message = on_message};
+	struct redis_channel_events channel_events = {.message = on_message, .change = on_channel};
 	struct redis_store *r;
 
 	if (strlen(prefix) > REDIS_PREFIX_MAX)

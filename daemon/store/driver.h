@@ -39,6 +39,8 @@ struct store_driver {
 	/* The store's clock less ours in milliseconds, as last measured, and by how much that
 	 * may be wrong. */
 	int64_t (*clock_offset_ms)(struct store *s, int64_t *error_ms);
+	/* store_follow was called; NULL: s->follow is all that is needed. */
+	void (*follow)(struct store *s);
 };
 
 /* A change: a transition, a reset, an override set or ended. */
@@ -76,6 +78,8 @@ struct store {
 	void *on_event_arg;
 	void (*watcher)(void *arg); /* store_watch */
 	void *watcher_arg;
+	store_follow_fn *follow; /* store_follow */
+	void *follow_arg;
 };
 
 /* The first member of each implementation's op, which malloc made and free ends. */
@@ -97,6 +101,9 @@ void store_fini(struct store *s);
 
 /* Tells the watcher, if there is one, that the store's health is news. */
 void store_changed(struct store *s);
+
+/* Tells the follower, if there is one. */
+void store_tell(struct store *s, const struct store_change *change);
 
 /* True if no further op may start: *result is then set to STORE_OVERLOADED. */
 bool store_overloaded(struct store *s, struct store_result *result);
@@ -164,9 +171,5 @@ struct store_page *store_page_new(size_t room);
  * memory. */
 bool store_page_add(struct store_page *page, const char *key, size_t key_len,
 		    const struct circuit *circuit, const struct breaker_override *override);
-
-/* True if the circuit fits the query. */
-bool store_query_matches(const struct store_query *query, const char *key, size_t key_len,
-			 enum circuit_state state);
 
 #endif

@@ -595,7 +595,20 @@ static void fallback_free(struct store *s)
 	free(f);
 }
 
+static void fallback_follow(struct store *s)
+{
+	store_follow(fallback(s)->main, s->follow, s->follow_arg);
+	store_follow(fallback(s)->local, s->follow, s->follow_arg);
+}
+
+static int64_t fallback_clock_offset_ms(struct store *s, int64_t *error_ms)
+{
+	return fallback(s)->main->driver->clock_offset_ms(fallback(s)->main, error_ms);
+}
+
 static const struct store_driver fallback_driver = {
+	.follow = fallback_follow,
+	.clock_offset_ms = fallback_clock_offset_ms,
 	.name = "fallback",
 	.submit = fallback_submit,
 	.list = fallback_list,

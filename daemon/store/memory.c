@@ -128,6 +128,33 @@ static const struct breaker_override *override_of(struct memory_store *m,
 	return breaker_override_at(&b, now_ms) ? &m->override : NULL;
 }
 
+/* The operation has changed the circuit, and the follower is to know. */
+static void tell(struct memory_store *m, const struct store_request *request,
+		 const struct store_result *result, const struct breaker_override *override)
+{
+	static const enum store_by by[CIRCUIT_VERBS] = {
+		[CIRCUIT_TRANSITION] = STORE_BY_TRANSITION,
+		[CIRCUIT_RESET] = STORE_BY_RESET,
+		[CIRCUIT_ACQUIRE] = STORE_BY_ACQUIRE,
+		[CIRCUIT_REPORT] = STORE_BY_REPORT,
+		[CIRCUIT_OVERRIDE] = STORE_BY_OVERRIDE,
+		[CIRCUIT_END_OVERRIDE] = STORE_BY_OVERRIDE,
+	};
+	char why[BREAKER_WHY_MAX] = "";
+	const struct store_change change = {
+		.key = request->key,
+		.key_len = request->key_len,
+		.circuit = result->circuit,
+		.override = override,
+		.by = by[request->op.verb],
+		.why = why,
+	};
+
+	if (request->op.verb == CIRCUIT_ACQUIRE || request->op.verb == CIRCUIT_REPORT)
+		breaker_why(why, &result->decision.move);
+	store_tell(&m->store, &change);
+}
+
 /* An operation that needs the circuit's member, on the circuit as it is stored: what it answers,
  * and what it makes of the member. */
 static enum circuit_effect run_decision(struct memory_store *m, const struct circuit_entry *entry,
@@ -212,6 +239,9 @@ static void decide(struct memory_store *m, const struct store_request *request,
 		m->override = b.override;
 		result->override = &m->override;
 	}
+	if (result->status == STORE_OK &&
+	    (result->was != result->circuit.state || request->op.verb >= CIRCUIT_OVERRIDE))
+		tell(m, request, result, result->override);
 }
 
 /* Stores what one of the five made. A transition changes the circuit's member, too. */
@@ -239,6 +269,7 @@ static struct store_op *memory_submit(struct store *s, const struct store_reques
 				      store_done_fn *done, void *arg, struct store_result *result)
 {
 	struct memory_store *m = memory(s);
+	const struct breaker_override *override;
 	struct circuit_entry *entry;
 	int64_t now;
 
@@ -266,11 +297,19 @@ static struct store_op *memory_submit(struct store *s, const struct store_reques
 		if (entry) {
 			circuit_table_remove(m->table, entry);
 			changed(m);
+			tell(m, request, result, NULL);
 		}
 		break;
 	case CIRCUIT_WRITTEN:
+		/* The entry may move. */
+		override = result->was != result->circuit.state && entry &&
+					   circuit_entry_is_held(entry)
+				   ? override_of(m, entry, store_now_ms(&m->clock))
+				   : NULL;
 		note_written(m, write_circuit(m, entry, request, &result->circuit, now), now,
 			     result);
+		if (result->was != result->circuit.state && result->status == STORE_OK)
+			tell(m, request, result, override);
 		break;
 	}
 	return NULL;

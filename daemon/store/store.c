@@ -308,3 +308,25 @@ bool store_query_matches(const struct store_query *query, const char *key, size_
 		return false;
 	return key_len >= query->prefix_len && memcmp(key, query->prefix, query->prefix_len) == 0;
 }
+
+void store_follow(struct store *s, store_follow_fn *fn, void *arg)
+{
+	s->follow = fn;
+	s->follow_arg = arg;
+	if (s->driver->follow)
+		s->driver->follow(s);
+}
+
+void store_tell(struct store *s, const struct store_change *change)
+{
+	if (s->follow)
+		s->follow(s->follow_arg, change);
+}
+
+int64_t store_clock_ms(struct store *s)
+{
+	int64_t error_ms;
+
+	return clock_wall_ms() +
+	       (s->driver->clock_offset_ms ? s->driver->clock_offset_ms(s, &error_ms) : 0);
+}

@@ -154,6 +154,44 @@ void store_reconfigure(struct store *s, const struct store_limits *limits);
 /* Sends what is held back at once; health says in `unsettled` when it has arrived. */
 void store_send_held(struct store *s);
 
+/* What changed a circuit. */
+enum store_by {
+	STORE_BY_REPORT,
+	STORE_BY_ACQUIRE,
+	STORE_BY_TRANSITION,
+	STORE_BY_RESET,
+	STORE_BY_OVERRIDE,
+	STORE_BY_ELSEWHERE, /* another program, or nobody knows */
+};
+
+/* The state of a circuit, or its override, is another one, or it was reset. */
+struct store_change {
+	/* NULL: nothing else is set but `live`: from now on all changes are told, but some may
+	 * have been missed before; or, false, some may be missed from now on. */
+	const char *key;
+	bool live;
+	size_t key_len;
+	struct circuit circuit; /* as it is now; a reset one is closed, with zeros */
+	const struct breaker_override *override; /* or NULL */
+	enum store_by by;
+	const char *why; /* the figures that led to it, or NULL */
+};
+
+/*
+ * Calls fn for changes of circuits, whichever daemon made them, in the order in which the store
+ * made them; from the loop or from inside a call. One may be told twice. What other programs
+ * change is told when it is read. One follower; NULL: none.
+ */
+typedef void store_follow_fn(void *arg, const struct store_change *change);
+void store_follow(struct store *s, store_follow_fn *fn, void *arg);
+
+/* The store's clock, as last measured: epoch milliseconds. */
+int64_t store_clock_ms(struct store *s);
+
+/* True if the circuit fits the query. */
+bool store_query_matches(const struct store_query *query, const char *key, size_t key_len,
+			 enum circuit_state state);
+
 /*
  * Tells the store by when store_free must be over (monotonic, clock_ms), whatever the disk
  * does meanwhile. A store that holds stores tells them in its own free.

@@ -113,7 +113,7 @@ class Document:
             raise Mismatch(f"the type {answer.type} is not documented: {answer!r}")
         if method == "HEAD":
             return
-        value = answer.body.decode("utf-8") if answer.type == "text/plain" else answer.json()
+        value = answer.body.decode("utf-8") if answer.type.startswith("text/") else answer.json()
         self.fits(value, content[answer.type]["schema"], "body")
 
     def fits(self, value, schema, where):

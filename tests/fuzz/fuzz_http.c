@@ -308,6 +308,7 @@ static void start(void)
 			   .probe_timeout_ms = 10},
 	};
 	static const struct policy_set policies = {&policy, 1};
+	static const struct api_limits api_limits = {.max_streams = 4, .max_circuits = 100};
 
 	signal(SIGPIPE, SIG_IGN);
 	fuzz.base = event_base_new();
@@ -315,13 +316,14 @@ static void start(void)
 	FUZZ_CHECK(fuzz.base && fuzz.metrics);
 	fuzz.store = store_memory_new(fuzz.base, &store_limits, clock, fuzz.metrics);
 	FUZZ_CHECK(fuzz.store);
-	fuzz.api = api_new(fuzz.store, &access, &policies, fuzz.metrics, &log);
+	fuzz.api =
+		api_new(fuzz.base, fuzz.store, &access, &policies, &api_limits, fuzz.metrics, &log);
 	FUZZ_CHECK(fuzz.api);
 	fuzz.http = http_new(fuzz.base, &limits, on_request, fuzz.api, fuzz.metrics, &log);
 	FUZZ_CHECK(fuzz.http);
 	open_listener();
 	http_reconfigure(fuzz.http, &limits);
-	api_reconfigure(fuzz.api, &access, &policies);
+	api_reconfigure(fuzz.api, &access, &policies, &api_limits);
 }
 
 static void on_drained(void *arg)

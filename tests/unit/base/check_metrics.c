@@ -171,7 +171,7 @@ START_TEST(a_link_to_redis_shows_itself_in_place_of_circuits)
 	m->redis_state = 1;
 	m->redis_failures[0] = 7;
 	scrape();
-	ck_assert_uint_eq(count("breakerd_circuits{"), 0);
+	ck_assert_uint_eq(count("breakerd_circuits{"), 2); /* not the closed ones */
 	ck_assert(value("breakerd_redis_link_state{state=\"ready\"}") == 0);
 	ck_assert(value("breakerd_redis_link_state{state=\"backoff\"}") == 1);
 	ck_assert(value("breakerd_redis_failures_total{reason=\"lookup\"}") == 7);

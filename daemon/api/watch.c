@@ -1,0 +1,400 @@
+#include "api/watch.h"
+
+#include "base/clock.h"
+#include "base/metrics.h"
+#include "base/timer.h"
+
+#include <event2/event.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* News of a page wait so long for the messages that tell the same, and who made it. */
+#define MESSAGES_MS 20
+/* A message that is older than what a listing has told comes so much later at most. */
+#define LATE_MS 1000
+/* When a listing failed, the next one begins so much later. */
+#define RETRY_MS  500
+#define LIST_PAGE 500
+
+const char *watch_by_name(unsigned by)
+{
+	static const char *const names[] = {
+		[STORE_BY_REPORT] = "report",         [STORE_BY_ACQUIRE] = "acquire",
+		[STORE_BY_TRANSITION] = "transition", [STORE_BY_RESET] = "reset",
+		[STORE_BY_OVERRIDE] = "override",     [STORE_BY_ELSEWHERE] = "elsewhere",
+	};
+
+	return names[by];
+}
+
+struct watched *watch_find(struct watch *w, const char *key, size_t len)
+{
+	return (struct watched *)keytable_find(&w->table, key, len);
+}
+
+/* --- entries ------------------------------------------------------------------------------- */
+
+static void count_active(struct watch *w, const struct watched *c, int by)
+{
+	struct metrics *m = w->metrics;
+
+	m->watched[c->circuit.state] += by;
+	if (c->override)
+		m->overrides[c->override->mode == BREAKER_FORCED_CLOSED] += by;
+}
+
+static void entry_free(struct watched *c)
+{
+	struct watch *w = c->watch;
+
+	if (c->active)
+		count_active(w, c, -1);
+	TAILQ_REMOVE(c->active ? &w->active : &w->past, c, entry);
+	w->change_count -= c->change_count;
+	for (unsigned i = 0; c->changes && i < WATCH_CHANGES; i++)
+		free(c->changes[i].why);
+	free(c->changes);
+	free(c->override);
+	if (c->end)
+		event_free(c->end);
+	keytable_remove(&w->table, &c->node);
+}
+
+/* Forgets the circuits that changed the longest ago, as far as they are closed. */
+static void make_room(struct watch *w, const struct watched *but)
+{
+	struct watched *c;
+
+	while ((w->table.count > w->max || w->change_count > w->max) &&
+	       (c = TAILQ_FIRST(&w->past)) != NULL && c != but)
+		entry_free(c);
+}
+
+static struct watched *entry_get(struct watch *w, const char *key, size_t len)
+{
+	struct watched *c = watch_find(w, key, len);
+
+	if (c)
+		return c;
+	if (w->table.count >= w->max && TAILQ_EMPTY(&w->past))
+		return NULL;
+	c = (struct watched *)keytable_add(&w->table, sizeof(*c), key, len);
+	if (!c)
+		return NULL;
+	c->watch = w;
+	TAILQ_INSERT_TAIL(&w->past, c, entry);
+	return c;
+}
+
+static void note_history(struct watched *c, enum circuit_state from, int64_t at_ms,
+			 enum store_by by, const char *why)
+{
+	struct watch_change *change;
+
+	if (!c->changes)
+		c->changes = calloc(WATCH_CHANGES, sizeof(*c->changes));
+	if (!c->changes)
+		return;
+	change = &c->changes[c->change_at];
+	c->change_at = (unsigned char)((c->change_at + 1) % WATCH_CHANGES);
+	if (c->change_count < WATCH_CHANGES) {
+		c->change_count++;
+		c->watch->change_count++;
+	}
+	free(change->why);
+	*change = (struct watch_change){.at_ms = at_ms,
+					.why = why && *why ? strdup(why) : NULL,
+					.from = (unsigned char)from,
+					.to = (unsigned char)c->circuit.state,
+					.by = (unsigned char)by};
+}
+
+static bool same_override(const struct breaker_override *a, const struct breaker_override *b)
+{
+	if (!a || !b)
+		return a == b;
+	return a->mode == b->mode && a->since_ms == b->since_ms && a->until_ms == b->until_ms &&
+	       a->reason_len == b->reason_len && memcmp(a->reason, b->reason, a->reason_len) == 0;
+}
+
+static void on_override_end(evutil_socket_t fd, short what, void *arg);
+
+/* The entry's override is from now on a copy of this one. False when out of memory. */
+static bool set_override(struct watched *c, const struct breaker_override *o)
+{
+	struct breaker_override *copy = NULL;
+
+	if (o) {
+		copy = malloc(sizeof(*copy));
+		if (!c->end)
+			c->end = evtimer_new(c->watch->base, on_override_end, c);
+		if (!copy || !c->end) {
+			free(copy);
+			return false;
+		}
+		*copy = *o;
+		timer_arm(c->end, o->until_ms - store_clock_ms(c->watch->store));
+	} else if (c->end) {
+		event_del(c->end);
+	}
+	free(c->override);
+	c->override = copy;
+	return true;
+}
+
+static void settle_list(struct watch *w, struct watched *c)
+{
+	bool active = c->circuit.state != CIRCUIT_CLOSED || c->override;
+
+	TAILQ_REMOVE(c->active ? &w->active : &w->past, c, entry);
+	c->active = active;
+	TAILQ_INSERT_TAIL(active ? &w->active : &w->past, c, entry);
+	if (active)
+		count_active(w, c, 1);
+}
+
+/* Notes what the store has; news go to `changed`. */
+static void note(struct watch *w, const struct store_change *change)
+{
+	struct watched *c = watch_find(w, change->key, change->key_len);
+	enum circuit_state before = c ? c->circuit.state : CIRCUIT_CLOSED;
+	enum circuit_state after = change->circuit.state;
+	bool news = before != after || change->by == STORE_BY_RESET ||
+		    !same_override(c ? c->override : NULL, change->override);
+
+	if (!news) {
+		if (c && c->active) {
+			c->circuit = change->circuit;
+			c->told_ms = clock_ms();
+		}
+		return;
+	}
+	c = entry_get(w, change->key, change->key_len);
+	if (!c)
+		return;
+	if (c->active)
+		count_active(w, c, -1);
+	c->circuit = change->circuit;
+	c->told_ms = clock_ms();
+	if (!same_override(c->override, change->override))
+		set_override(c, change->override);
+	if (after == CIRCUIT_CLOSED)
+		c->left_closed = 0;
+	else if (before == CIRCUIT_CLOSED)
+		c->left_closed = change->circuit.last_state_change;
+	settle_list(w, c);
+	if (before != after)
+		note_history(c, before, change->circuit.last_state_change, change->by, change->why);
+	w->changed(w->arg, c, before, change->by);
+	make_room(w, c);
+}
+
+static void on_override_end(evutil_socket_t fd, short what, void *arg)
+{
+	struct watched *c = arg;
+	struct store_change change = {
+		.key = keynode_key(&c->node),
+		.key_len = c->node.key_len,
+		.circuit = c->circuit,
+		.by = STORE_BY_OVERRIDE,
+	};
+	int64_t left = c->override ? c->override->until_ms - store_clock_ms(c->watch->store) : 0;
+
+	(void)fd;
+	(void)what;
+	if (left > 0)
+		timer_arm(c->end, left);
+	else
+		note(c->watch, &change);
+}
+
+/* --- listings ------------------------------------------------------------------------------ */
+
+static void note_item(struct watch *w, const struct store_item *item)
+{
+	struct watched *c = watch_find(w, item->key, item->key_len);
+	struct store_change change = {
+		.key = item->key,
+		.key_len = item->key_len,
+		.circuit = item->circuit,
+		.override = item->override,
+		.by = STORE_BY_ELSEWHERE,
+	};
+
+	/* What was told since the listing began is newer. */
+	if (c && c->told_ms >= w->list_began_ms)
+		return;
+	if (c || item->circuit.state != CIRCUIT_CLOSED || item->override)
+		note(w, &change);
+	c = watch_find(w, item->key, item->key_len);
+	if (c)
+		c->told_ms = c->listed_ms = clock_ms();
+}
+
+static bool is_news(struct watch *w, const struct store_item *item)
+{
+	const struct watched *c = watch_find(w, item->key, item->key_len);
+
+	if (!c)
+		return item->circuit.state != CIRCUIT_CLOSED || item->override;
+	return c->circuit.state != item->circuit.state ||
+	       !same_override(c->override, item->override);
+}
+
+/* Circuits that the listing has not shown are gone. */
+static void list_done(struct watch *w)
+{
+	struct watched *c, *next;
+
+	w->listing = false;
+	for (c = TAILQ_FIRST(&w->active); c; c = next) {
+		struct store_change change = {
+			.key = keynode_key(&c->node),
+			.key_len = c->node.key_len,
+			.by = STORE_BY_ELSEWHERE,
+		};
+
+		next = TAILQ_NEXT(c, entry);
+		change.circuit.last_state_change = store_clock_ms(w->store);
+		if (c->told_ms < w->list_began_ms)
+			note(w, &change);
+	}
+	if (w->list_again)
+		watch_list(w);
+	else
+		w->listed(w->arg);
+}
+
+static void take_page(struct watch *w)
+{
+	struct store_page *page = w->page;
+
+	w->page = NULL;
+	for (size_t i = 0; i < page->count; i++)
+		note_item(w, &page->items[i]);
+	memcpy(w->query.cursor, page->cursor, sizeof(w->query.cursor));
+	store_page_free(page);
+	if (w->query.cursor[0])
+		timer_arm(w->retry, 0);
+	else
+		list_done(w);
+}
+
+static void on_page(void *arg, struct store_result *result)
+{
+	struct watch *w = arg;
+
+	w->op = NULL;
+	if (result->status != STORE_OK) {
+		w->listing = false;
+		timer_arm(w->retry, RETRY_MS);
+		return;
+	}
+	w->page = result->page;
+	for (size_t i = 0; i < w->page->count; i++)
+		if (is_news(w, &w->page->items[i])) {
+			timer_arm(w->retry, MESSAGES_MS);
+			return;
+		}
+	take_page(w);
+}
+
+static void list_next(struct watch *w)
+{
+	struct store_result result;
+
+	w->op = store_list(w->store, &w->query, on_page, w, &result);
+	if (!w->op)
+		on_page(w, &result);
+}
+
+static void on_retry(evutil_socket_t fd, short what, void *arg)
+{
+	struct watch *w = arg;
+
+	(void)fd;
+	(void)what;
+	if (w->page)
+		take_page(w);
+	else if (w->listing)
+		list_next(w);
+	else
+		watch_list(w);
+}
+
+void watch_list(struct watch *w)
+{
+	if (w->listing) {
+		w->list_again = true;
+		return;
+	}
+	w->listing = true;
+	w->list_again = false;
+	w->list_began_ms = clock_ms() + 1;
+	w->query = (struct store_query){.limit = LIST_PAGE};
+	/* From the loop: a listing of the embedded store ends at once. */
+	timer_arm(w->retry, 1);
+}
+
+/* --- the whole ----------------------------------------------------------------------------- */
+
+/* True for a message of a change before the one that a listing has just shown. */
+static bool is_late(struct watch *w, const struct store_change *change)
+{
+	const struct watched *c = watch_find(w, change->key, change->key_len);
+
+	return c && c->listed_ms && clock_ms() - c->listed_ms < LATE_MS &&
+	       change->circuit.last_state_change < c->circuit.last_state_change;
+}
+
+static void on_store_change(void *arg, const struct store_change *change)
+{
+	struct watch *w = arg;
+
+	if (!change->key) {
+		w->live = change->live;
+		if (w->live)
+			watch_list(w);
+	} else if (!is_late(w, change)) {
+		note(w, change);
+	}
+}
+
+int watch_init(struct watch *w, struct event_base *base, struct store *store, size_t max,
+	       struct metrics *metrics)
+{
+	struct store_health health;
+
+	w->base = base;
+	w->store = store;
+	w->metrics = metrics;
+	w->max = max;
+	TAILQ_INIT(&w->active);
+	TAILQ_INIT(&w->past);
+	w->retry = evtimer_new(base, on_retry, w);
+	if (keytable_init(&w->table) != 0 || !w->retry)
+		return -1;
+	store_health(store, &health);
+	w->live = health.counts_circuits;
+	store_follow(store, on_store_change, w);
+	watch_list(w);
+	return 0;
+}
+
+void watch_fini(struct watch *w)
+{
+	struct watched *c;
+
+	if (w->store)
+		store_follow(w->store, NULL, NULL);
+	if (w->op)
+		store_cancel(w->op);
+	store_page_free(w->page);
+	if (w->retry)
+		event_free(w->retry);
+	if (!w->store)
+		return;
+	while ((c = TAILQ_FIRST(&w->active)) != NULL || (c = TAILQ_FIRST(&w->past)) != NULL)
+		entry_free(c);
+	keytable_fini(&w->table);
+}

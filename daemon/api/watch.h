@@ -1,0 +1,81 @@
+/*
+ * What is known of circuits that are not closed or have an override, and the last changes of each
+ * circuit. Fed by the store's changes (store_follow), by listings of the store when changes may
+ * have been missed, and by reads. Whatever is told twice is noted once.
+ */
+#ifndef BREAKERD_API_WATCH_H
+#define BREAKERD_API_WATCH_H
+
+#include "base/keytable.h"
+#include "store/store.h"
+
+#include <sys/queue.h>
+
+struct event_base;
+struct metrics;
+struct watch;
+
+#define WATCH_CHANGES 20
+
+struct watch_change {
+	int64_t at_ms;
+	char *why; /* or NULL */
+	unsigned char from, to, by;
+};
+
+/* A circuit of which something is known. */
+struct watched {
+	struct keynode node;
+	TAILQ_ENTRY(watched) entry; /* in `active`, or in `past` in the order of the last change */
+	struct watch *watch;
+	struct circuit circuit; /* closed and zeros if it is past */
+	struct breaker_override *override;
+	struct event *end;   /* of the override */
+	int64_t left_closed; /* when it left closed, epoch milliseconds; 0: it is closed */
+	int64_t told_ms;     /* monotonic: when something was last heard of it */
+	int64_t listed_ms;   /* the same, by a listing; 0: never */
+	bool active;
+	unsigned char change_count, change_at; /* a ring: change_at is the next place */
+	struct watch_change *changes;
+};
+TAILQ_HEAD(watched_list, watched);
+
+/* Something has changed: `before` is the state before it. Called once for each. */
+typedef void watch_fn(void *arg, const struct watched *w, enum circuit_state before,
+		      enum store_by by);
+
+struct watch {
+	struct event_base *base;
+	struct store *store;
+	struct metrics *metrics;
+	watch_fn *changed;
+	/* A listing of the store that had begun before is over: all that the store has is known. */
+	void (*listed)(void *arg);
+	void *arg;
+	size_t max;
+	struct keytable table;
+	struct watched_list active, past;
+	size_t change_count; /* of all circuits, at most max */
+	/* A listing. */
+	struct store_op *op;
+	struct store_page *page; /* read, and not taken yet */
+	struct store_query query;
+	int64_t list_began_ms;
+	bool listing, list_again;
+	bool live; /* the store tells of all changes */
+	struct event *retry;
+};
+
+int watch_init(struct watch *w, struct event_base *base, struct store *store, size_t max,
+	       struct metrics *metrics);
+void watch_fini(struct watch *w);
+
+/* Lists the store, from the beginning if it is being listed: then `listed` is called. */
+void watch_list(struct watch *w);
+
+/* NULL: nothing is known of it. */
+struct watched *watch_find(struct watch *w, const char *key, size_t len);
+
+const char *watch_by_name(unsigned by);
+
+#endif
