@@ -108,6 +108,22 @@ void circuit_fold_shift(struct circuit_fold *fold, int64_t by_ms)
 		shift(&fold->reset, by_ms);
 }
 
+static void clamp(int64_t *stamp, int64_t now_ms)
+{
+	if (*stamp - CIRCUIT_FOLD_APART_MS > now_ms)
+		*stamp = now_ms;
+}
+
+void circuit_fold_clamp(struct circuit_fold *fold, int64_t now_ms)
+{
+	if (fold->own_state_change)
+		clamp(&fold->last_state_change, now_ms);
+	if (fold->own_failure_time)
+		clamp(&fold->last_failure_time, now_ms);
+	clamp(&fold->created, now_ms);
+	clamp(&fold->reset, now_ms);
+}
+
 void circuit_fold_append(struct circuit_fold *fold, const struct circuit_fold *later)
 {
 	if (later->reset) {

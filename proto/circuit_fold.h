@@ -40,6 +40,11 @@ bool circuit_fold_empty(const struct circuit_fold *fold);
 /* Corrects the stamps made meanwhile, when a better offset to Redis's clock is known. */
 void circuit_fold_shift(struct circuit_fold *fold, int64_t by_ms);
 
+/* A stamp made meanwhile that is later than now becomes now: a clock was wrong, and an open circuit
+ * would stay open until then. Up to CIRCUIT_FOLD_APART_MS clocks differ without being wrong. */
+#define CIRCUIT_FOLD_APART_MS 1000
+void circuit_fold_clamp(struct circuit_fold *fold, int64_t now_ms);
+
 /* *fold becomes one step with the effect of first *fold, then *later. */
 void circuit_fold_append(struct circuit_fold *fold, const struct circuit_fold *later);
 

@@ -16,6 +16,13 @@ static inline int64_t clock_wall_ms(void)
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+/*
+ * The wall clock as it was when this was first called, carried on by a clock that nobody sets and
+ * that a suspended machine does not stop: for stamps that are corrected by a measured distance to
+ * another machine's clock. A step of the wall clock would count in these twice.
+ */
+int64_t clock_steady_ms(void);
+
 /* Monotonic, milliseconds. */
 static inline int64_t clock_ms(void)
 {

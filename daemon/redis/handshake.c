@@ -174,7 +174,7 @@ static void time_answer(struct redis_handshake *h, const redisReply *reply)
 	if (there_ms <= 0)
 		return;
 	h->server.has_clock = true;
-	h->server.clock_offset_ms = there_ms - (clock_wall_ms() - round_trip_ms / 2);
+	h->server.clock_offset_ms = there_ms - (clock_steady_ms() - round_trip_ms / 2);
 	h->server.clock_error_ms = round_trip_ms / 2 + 1;
 }
 

@@ -27,7 +27,7 @@ struct redis_server {
 	struct redis_session session;
 	char sha[41]; /* of the script; "" without a script, and if the server would not load it */
 	bool has_clock;
-	int64_t clock_offset_ms; /* its clock minus ours */
+	int64_t clock_offset_ms; /* its clock minus ours (clock_steady_ms) */
 	int64_t clock_error_ms;  /* ... and by how much that may be wrong */
 };
 

@@ -72,8 +72,8 @@ const char *redis_link_sha(const struct redis_link *link);
  */
 void redis_link_missed(struct redis_link *link);
 
-/* Redis's clock minus ours in milliseconds, as last measured, and by how much that may be
- * wrong: half a round trip. Both are 0 before the first. */
+/* Redis's clock minus ours (clock_steady_ms) in milliseconds, as last measured, and by how much
+ * that may be wrong: half a round trip. Both are 0 before the first. */
 int64_t redis_link_clock_offset_ms(const struct redis_link *link, int64_t *error_ms);
 
 enum redis_link_state redis_link_state(const struct redis_link *link);

@@ -298,7 +298,7 @@ static int64_t redis_now_ms(const struct redis_store *r)
 {
 	int64_t error_ms;
 
-	return clock_wall_ms() + redis_link_clock_offset_ms(r->link, &error_ms);
+	return clock_steady_ms() + redis_link_clock_offset_ms(r->link, &error_ms);
 }
 
 /* Adds what was found at a key to the page. False when out of memory. */

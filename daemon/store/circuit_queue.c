@@ -144,9 +144,11 @@ void circuit_queue_seen(struct circuit_queue *q, const struct circuit *circuit)
 	before_set(q, CIRCUIT_FOLD_SEEN, circuit);
 }
 
-void circuit_queue_send(struct circuit_queue *q, int64_t offset_ms, const struct circuit *before)
+void circuit_queue_send(struct circuit_queue *q, int64_t offset_ms, int64_t now_ms,
+			const struct circuit *before)
 {
 	restamp(&q->next, offset_ms);
+	circuit_fold_clamp(&q->next.fold, now_ms);
 	q->sent = q->next;
 	before_set(q, CIRCUIT_FOLD_ASKED, before);
 	/* What a step on its way brings is no state seen in main. */

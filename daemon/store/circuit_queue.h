@@ -124,9 +124,10 @@ void circuit_queue_note_decision(struct circuit_queue *q, const struct circuit_o
  * queue without steps. */
 void circuit_queue_seen(struct circuit_queue *q, const struct circuit *circuit);
 
-/* `next` becomes `sent`, with stamps by this offset; before it, main has *before (NULL: no
- * circuit). */
-void circuit_queue_send(struct circuit_queue *q, int64_t offset_ms, const struct circuit *before);
+/* `next` becomes `sent`, with stamps by this offset, none later than now_ms; before it, main has
+ * *before (NULL: no circuit). */
+void circuit_queue_send(struct circuit_queue *q, int64_t offset_ms, int64_t now_ms,
+			const struct circuit *before);
 
 /* Main has taken the step. Returns how many operations it was. */
 uint64_t circuit_queue_sent_taken(struct circuit_queue *q);

@@ -11,7 +11,7 @@
 #define UNKNOWN_MS INT32_MAX
 /* For the same reason a new stamp may come out earlier than one seen in main, and would not
  * stand there. Up to this much it is made one later; beyond, a clock is wrong: leave it. */
-#define CLOCKS_APART_MS 1000
+#define CLOCKS_APART_MS CIRCUIT_FOLD_APART_MS
 
 void clock_offset_init(struct clock_offset *o, const struct store_clock *clock)
 {
@@ -35,7 +35,8 @@ int64_t clock_offset_now(void *arg)
 {
 	struct clock_offset *o = arg;
 
-	o->stamp_ms = store_now_ms(&o->clock) + o->offset_ms;
+	o->stamp_ms =
+		(o->clock.now_ms ? store_now_ms(&o->clock) : clock_steady_ms()) + o->offset_ms;
 	if (o->after_ms >= o->stamp_ms && o->after_ms - o->stamp_ms <= CLOCKS_APART_MS)
 		o->stamp_ms = o->after_ms + 1;
 	return o->stamp_ms;

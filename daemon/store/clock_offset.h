@@ -1,5 +1,6 @@
 /*
- * Main's clock less ours, as the stamps that are made without main use it.
+ * Main's clock less ours, as the stamps that are made without main use it. Ours is clock_steady_ms,
+ * so that a step of this machine's wall clock moves no stamp.
  */
 #ifndef BREAKERD_CLOCK_OFFSET_H
 #define BREAKERD_CLOCK_OFFSET_H

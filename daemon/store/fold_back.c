@@ -204,7 +204,7 @@ static void send_step(struct fallback_store *f, struct circuit_queue *q,
 {
 	struct store_result result;
 
-	circuit_queue_send(q, f->clock.offset_ms, before);
+	circuit_queue_send(q, f->clock.offset_ms, clock_offset_now(&f->clock), before);
 	q->phase = QUEUE_SENT;
 	f->busy++;
 	q->op = f->main->driver->fold(f->main, keynode_key(&q->node), q->node.key_len,

@@ -1,10 +1,23 @@
 #include "store/state_steps.h"
 
+#include "base/clock.h"
+
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-#define STEP_NUMBERS 15
+#define STEP_NUMBERS    15
+#define SET_AT_LEAST_MS 25
+
+/* In the file, offsets are those of the wall clock: the next process has another steady one. The
+ * two differ once the wall clock was set; what is less is the time between reading them. */
+static int64_t steady_less_wall_ms(void)
+{
+	int64_t apart_ms = clock_steady_ms() - clock_wall_ms();
+
+	return llabs(apart_ms) < SET_AT_LEAST_MS ? 0 : apart_ms;
+}
 
 /* --- writing */
 
@@ -13,7 +26,7 @@ static size_t put_step(char *to, const struct queue_step *s)
 	const struct circuit_fold *f = &s->fold;
 	const int64_t numbers[STEP_NUMBERS] = {
 		(int64_t)s->operations,
-		s->offset_ms,
+		s->offset_ms + steady_less_wall_ms(),
 		f->failures,
 		f->successes,
 		f->zero_failures,
@@ -124,7 +137,7 @@ static bool take_step(const struct word *word, struct queue_step *s)
 		return false;
 	*s = (struct queue_step){
 		.operations = (uint64_t)n[0],
-		.offset_ms = n[1],
+		.offset_ms = n[1] - steady_less_wall_ms(),
 		.fold =
 			{
 				.failures = n[2],

@@ -408,6 +408,38 @@ def test_a_skewed_clock(private_redis, start, skew):
     gate.shut()
 
 
+@pytest.mark.skipif(not faketime(), reason="needs Debian's package libfaketime")
+@pytest.mark.skipif(SANITIZED, reason="faketime would stand before ASan")
+@pytest.mark.parametrize("steps", [("+7200", "+0"), ("+0", "+7200"), ("-7200", "+0")])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_clock_that_is_set_while_redis_is_away(private_redis, start, tmp_path, steps, known):
+    """Stamps made before are in Redis's time all the same, and none is later than its now."""
+    redis = private_redis()
+    clock = tmp_path / "clock"
+    clock.write_text(steps[0] + "\n")
+    env = {"LD_PRELOAD": faketime(), "FAKETIME_TIMESTAMP_FILE": str(clock),
+           "FAKETIME_NO_CACHE": "1", "DONT_FAKE_MONOTONIC": "1"}
+    gate = Gate(redis.address)
+    if known:
+        gate.open()
+    daemon = start(store=gate.url, env=env)
+    if known:
+        daemon.wait_ready()
+        gate.shut()
+        until(lambda: daemon.readyz() == "degraded", "the loss is noticed")
+    began = redis.client().now_ms()
+    record(daemon, failures=1)
+    move(daemon, "open")
+    clock.write_text(steps[1] + "\n")
+    gate.open()
+    daemon.wait_ready()
+    folded(daemon)
+    got, end = snapshot(daemon.get(path("k"))), redis.client().now_ms()
+    for stamp in (got["lastFailureTime"], got["lastStateChange"]):
+        assert began - APART * 1000 <= stamp <= end + APART * 1000, (stamp - began, got)
+    gate.shut()
+
+
 def test_a_key_of_another_type(site):
     """Cannot be folded, ever: it is said and left alone, and the others go on."""
     s = site()

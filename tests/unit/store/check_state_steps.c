@@ -134,7 +134,7 @@ START_TEST(a_step_in_doubt_and_what_came_since)
 	struct circuit_queue *q = queue_of("k", &c);
 
 	failures(q, 3);
-	circuit_queue_send(q, 7, &c);
+	circuit_queue_send(q, 7, INT64_MAX, &c);
 	circuit_queue_sent_unknown(q);
 	failures(q, 2);
 	again(false);
@@ -162,7 +162,7 @@ START_TEST(a_circuit_that_is_absent_later_proves_nothing)
 	struct circuit_queue *q = queue_of("k", NULL);
 
 	failures(q, 1);
-	circuit_queue_send(q, 7, NULL);
+	circuit_queue_send(q, 7, INT64_MAX, NULL);
 	circuit_queue_sent_unknown(q);
 	again(false);
 	q = circuit_queue_find(&queues, "k", 1);
