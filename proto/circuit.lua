@@ -26,8 +26,8 @@ operations, is left alone), or a string such as
   the time of the operations; 0 if none of them needed it
   the circuit as it was read: state (0 closed, 1 open, 2 half-open), failureCount,
       successCount, lastFailureTime, lastStateChange; zeros where there was none
-  with m only: the text of the member breakerd as it was read; - if there is none, or it is
-      surely no sound one
+  the text of the member breakerd as it was read, if there is one that may be sound; with m - if
+      there is none
 Each change is published on the channel, if one is given, when it has been written: one message for a key,
 a line feed between its three parts (circuit_script_read_message):
   "1 BY WAS STATE failureCount successCount lastFailureTime lastStateChange": BY is the letter of what
@@ -39,7 +39,7 @@ ended. A server that forbids PUBLISH loses that alone.
 
 Whoever asked applies its operations to that by the rules of proto/breaker.h, and so knows the
 snapshot behind each of them; a reply for each would cost Redis more than the operations do.
-Behind a step the string says what there is now instead, 0 and the circuit, or 3.
+Behind a step the string says what there is now instead, 0, the circuit and its member, or 3.
 
 An error that is not about one key's type or size, met before anything is written, is the whole
 call's error: nothing was done.
@@ -784,6 +784,9 @@ for i = 1, #KEYS do
 		if afresh then
 			others = "}"
 		end
+		if afresh or not exists then
+			member = nil
+		end
 		by = (effect == "DEL" or changed ~= before and (was ~= "3" or state ~= "0")) and "w"
 		if not exists then
 			state, failures, successes, failed, changed = "0", "0", "0", "0", "0"
@@ -802,14 +805,17 @@ for i = 1, #KEYS do
 	end
 	reply[i] = stored .. " " .. (now or "0") .. " " .. state .. " " .. failures .. " " ..
 		successes .. " " .. failed .. " " .. changed
+	if member and #member < 2048 and match(member, "^1 [%w .,:]*$") then
+		reply[i] = reply[i] .. " " .. member
+	elseif first == 109 then -- m
+		reply[i] = reply[i] .. " -"
+	end
 
 	if not exists then
 		changed = now
 	end
 	local decides = ops ~= "" and first == 109 -- m
 	if decides then
-		reply[i] = reply[i] .. " " ..
-			(member and #member < 2048 and match(member, "^1 [%w .,:]*$") or "-")
 		ops = string.sub(ops, 2)
 	elseif member and not recorded and match(ops, "[A-L]") then
 		-- A transition changes the member, too.

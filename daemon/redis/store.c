@@ -45,13 +45,16 @@ static struct redis_circuit_op *circuit_op(struct redis_op *o)
 	return (struct redis_circuit_op *)o;
 }
 
-static void finish_circuit(struct redis_op *o, const struct circuit *c, bool absent)
+/* `b`: its member. */
+static void finish_circuit(struct redis_op *o, const struct circuit *c, bool absent,
+			   const struct breaker *b)
 {
 	struct store_result result;
 
 	store_refuse(&result, STORE_OK, NULL);
 	result.circuit = *c;
 	result.absent = absent;
+	result.breaker = b;
 	result.overtaken = circuit_op(o)->overtaken;
 	redis_op_finish(o, &result);
 }
@@ -89,8 +92,11 @@ static void on_clock(void *arg, enum redis_outcome outcome, const redisReply *re
 	struct redis_store *r = arg;
 	struct redis_op *o;
 	struct circuit c;
+	struct breaker none;
 	int64_t now_ms = 0;
 	bool ok = outcome == REDIS_REPLY && read_time(reply, &now_ms);
+
+	breaker_none(&none);
 
 	/* A callback may cancel any of them, but none joins meanwhile. */
 	while ((o = TAILQ_FIRST(&r->clock_queue)) != NULL) {
@@ -99,7 +105,7 @@ static void on_clock(void *arg, enum redis_outcome outcome, const redisReply *re
 			finish_overridden(circuit_op(o), now_ms);
 		} else if (ok) {
 			circuit_absent(&c, now_ms);
-			finish_circuit(o, &c, true);
+			finish_circuit(o, &c, true, &none);
 		} else if (outcome == REDIS_REPLY) {
 			redis_op_fail_reply(o, reply);
 		} else {
@@ -170,22 +176,19 @@ static void release_breaker(struct redis_op *o)
 	free(circuit_op(o)->breaker);
 }
 
-/* True if there is an override in the member: then Redis is asked whether it holds. */
-static bool has_override(struct redis_circuit_op *q, const char *member, size_t len)
+/* The circuit has an override: Redis is asked for the time, which says whether it holds. */
+static void finish_by_clock(struct redis_circuit_op *q, const struct circuit *c,
+			    const struct breaker *b)
 {
-	struct breaker *b;
-
-	if (!member || !memmem(member, len, " o", 2))
-		return false;
-	b = malloc(sizeof(*b));
-	if (!b || !breaker_member_decode(member, len, b) ||
-	    b->override.mode == BREAKER_NO_OVERRIDE) {
-		free(b);
-		return false;
+	q->breaker = malloc(sizeof(*q->breaker));
+	if (!q->breaker) {
+		redis_op_fail(&q->base, STORE_ERROR, "out of memory");
+		return;
 	}
-	q->breaker = b;
+	*q->breaker = *b;
+	q->circuit = *c;
 	q->base.release = release_breaker;
-	return true;
+	wait_for_clock(&q->base);
 }
 
 /* One command and no more: this is asked again and again. What is wrong with a value is counted
@@ -220,6 +223,7 @@ static void on_get(struct redis_op *o, const redisReply *reply)
 	struct redis_circuit_op *q = circuit_op(o);
 	enum circuit_stored stored;
 	struct circuit c;
+	struct breaker b;
 	const char *member;
 	size_t member_len;
 
@@ -245,12 +249,15 @@ static void on_get(struct redis_op *o, const redisReply *reply)
 		redis_store_corrupt(r, q->key, q->key_len, stored);
 	if (stored == CIRCUIT_STORED_NONE) {
 		wait_for_clock(o);
-	} else if (has_override(q, member, member_len)) {
-		q->circuit = c;
-		wait_for_clock(o);
-	} else {
-		finish_circuit(o, &c, false);
+		return;
 	}
+	breaker_none(&b);
+	if (member)
+		breaker_member_decode(member, member_len, &b);
+	if (b.override.mode != BREAKER_NO_OVERRIDE)
+		finish_by_clock(q, &c, &b);
+	else
+		finish_circuit(o, &c, false, &b);
 }
 
 /* One byte more than the largest value that is read, if there is one. */
@@ -273,6 +280,7 @@ static void on_step(struct redis_op *o, const redisReply *reply)
 	struct redis_circuit_op *q = circuit_op(o);
 	struct circuit_script_answer a;
 	struct store_result result;
+	struct breaker b;
 
 	if (redis_script_again(r, reply, &q->whole)) {
 		if (send_script(q) != 0) {
@@ -283,10 +291,14 @@ static void on_step(struct redis_op *o, const redisReply *reply)
 	}
 	if (reply->type == REDIS_REPLY_ARRAY && reply->elements == 1)
 		reply = reply->element[0];
-	if (reply->type != REDIS_REPLY_STRING || !circuit_script_read(reply->str, reply->len, &a))
+	if (reply->type != REDIS_REPLY_STRING || !circuit_script_read(reply->str, reply->len, &a)) {
 		redis_op_fail_reply(o, reply);
-	else
-		finish_circuit(o, &a.circuit, !a.exists);
+		return;
+	}
+	breaker_none(&b);
+	if (a.member)
+		breaker_member_decode(a.member, a.member_len, &b);
+	finish_circuit(o, &a.circuit, !a.exists, &b);
 }
 
 static int send_script(struct redis_circuit_op *q)

@@ -229,9 +229,9 @@ static void part_answer(struct redis_call *call, const struct call_part *part,
 		}
 		result.absent = !exists;
 		result.circuit = c;
-		if (call->ops[i].what.call)
-			result.breaker = &b;
-		result.override = breaker_override_at(&b, answer->now_ms);
+		result.breaker = &b;
+		if (answer->now_ms > 0)
+			result.override = breaker_override_at(&b, answer->now_ms);
 		result.now_ms = answer->now_ms;
 		if (write)
 			redis_op_finish(&write->base, &result);

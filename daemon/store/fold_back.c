@@ -127,12 +127,15 @@ static void pass_on(struct fallback_store *f, struct circuit_queue *q)
 	}
 }
 
-/* No step is left: main has this circuit (NULL: none). */
-static void settle(struct fallback_store *f, struct circuit_queue *q, const struct circuit *circuit)
+/* No step is left: main has what the result says. */
+static void settle(struct fallback_store *f, struct circuit_queue *q,
+		   const struct store_result *result)
 {
+	const struct circuit *circuit = result->absent ? NULL : &result->circuit;
+
 	q->check = false;
 	circuit_queue_seen(q, circuit);
-	fallback_seen(f, keynode_key(&q->node), q->node.key_len, circuit, NULL);
+	fallback_seen(f, keynode_key(&q->node), q->node.key_len, circuit, result->breaker);
 	pass_on(f, q);
 }
 
@@ -180,7 +183,7 @@ static void on_folded(void *arg, struct store_result *result)
 		if (circuit_queue_has_steps(q))
 			send_step(f, q, circuit);
 		else
-			settle(f, q, circuit);
+			settle(f, q, result);
 		break;
 	case STORE_UNAVAILABLE:
 	case STORE_OVERLOADED:
@@ -249,7 +252,7 @@ static void on_asked(void *arg, struct store_result *result)
 		if (circuit_queue_has_steps(q))
 			send_step(f, q, circuit);
 		else
-			settle(f, q, circuit);
+			settle(f, q, result);
 		break;
 	case STORE_UNAVAILABLE:
 	case STORE_OVERLOADED:

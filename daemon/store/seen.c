@@ -242,7 +242,12 @@ void seen_learn(struct fallback_store *f, const struct store_request *request, i
 			forget(f, e);
 		return;
 	}
-	e = get(f, request);
+	/* What nobody asks memory for gets no entry. */
+	if (request->op.call ||
+	    (request->op.verb == CIRCUIT_GET_STATE && f->store.limits.read_cache))
+		e = get(f, request);
+	else
+		e = find(f, request->key, request->key_len);
 	if (!e)
 		return;
 	e->exists = !result->absent;

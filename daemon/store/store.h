@@ -87,7 +87,8 @@ struct store_result {
 	struct circuit circuit; /* STORE_OK (but for a reset and a listing), STORE_CONFLICT */
 	enum circuit_state was; /* the state before what was applied */
 	struct breaker_answer decision; /* STORE_OK of CIRCUIT_ACQUIRE and CIRCUIT_REPORT */
-	/* The circuit's member behind such an operation on Redis; else NULL. As `message`. */
+	/* The circuit's member, whenever a store that can be away has read it; else NULL. As
+	 * `message`. */
 	const struct breaker *breaker;
 	/* The override that holds (not for a listing): NULL, or as `message`. `circuit` is the
 	 * one underneath. */

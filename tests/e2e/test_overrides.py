@@ -185,3 +185,34 @@ def test_while_redis_is_away_none_is_set(start, private_redis, mode):
         assert daemon.get(path("k")).json()["state"] == "open"
         assert acquire(daemon, "k")["reason"] == "forced-open"
         assert json.loads(daemon.get(path("k", "override")).body)["mode"] == "forced-open"
+
+
+@pytest.mark.parametrize("what", ["get", "success", "failure", "transition", "override", "fold"])
+def test_what_another_daemon_did_to_it_is_remembered_once_it_was_read(start, private_redis, what):
+    server = private_redis()
+    # Nothing is remembered but for when Redis is away.
+    settings = dict(store=server.url, max_staleness=0, report_interval=0)
+    one, two = (start(**settings).wait_ready() for _ in range(2))
+    put(one, "ended")
+    assert two.request("DELETE", path("ended", "override")).status == 204
+    put(two, "set")
+    for key in ("ended", "set"):
+        if what == "get":
+            one.get(path(key))
+        elif what == "override":
+            one.get(path(key, "override"))
+        elif what == "fold":
+            server.freeze()
+            until(lambda: one.get(path("other")) and one.readyz() != "ready", "Redis is away")
+            one.post(path(key, "failure"))
+            server.thaw()
+            until(lambda: one.readyz() == "ready", "Redis is back")
+            until(lambda: one.metric("breakerd_folds_pending") == 0, "it has been folded in")
+        else:
+            one.post(path(key, what), {"to": "closed"} if what == "transition" else None)
+    server.kill()
+    until(lambda: one.readyz() != "ready", "Redis is away")
+    assert acquire(one, "ended")["reason"] == "closed"
+    assert acquire(one, "set")["reason"] == "forced-open"
+    assert one.get(path("ended", "override")).status == 404
+    assert one.get(path("set", "override")).status == 200
