@@ -134,9 +134,11 @@ bool held_take(struct fallback_store *f, const struct store_request *request,
 	    result->decision.counted != all.count || result->decision.was != CIRCUIT_CLOSED ||
 	    result->decision.state != CIRCUIT_CLOSED)
 		return false;
+	/* One alone belongs to the acquire before it, and makes no steady stream. */
+	if (e->held_count > 0)
+		e->asked_ms = clock_ms();
 	if (!add(f, e, &request->op, request->op.call->count))
 		return false;
-	e->asked_ms = clock_ms();
 	result->absent = false;
 	result->was = CIRCUIT_CLOSED;
 	result->decision.counted = request->op.call->count;
@@ -206,6 +208,8 @@ void held_on_timer(evutil_socket_t fd, short what, void *arg)
 	struct fallback_store *f = arg;
 	int64_t interval_ms = f->store.limits.report_interval_ms;
 	int64_t now = clock_ms();
+	/* What would be due soon goes in the same call of the script. */
+	int64_t since_ms = now - interval_ms / 2;
 	unsigned budget = SEND_BUDGET;
 	struct seen_circuit *e;
 
@@ -215,8 +219,10 @@ void held_on_timer(evutil_socket_t fd, short what, void *arg)
 		/* Main will come back, and then it is time enough. */
 		return;
 	}
-	while ((e = TAILQ_FIRST(&f->seen.held)) != NULL && e->held_ms + interval_ms <= now &&
-	       budget-- > 0) {
+	e = TAILQ_FIRST(&f->seen.held);
+	if (e && e->held_ms + interval_ms > now)
+		since_ms = INT64_MIN;
+	while ((e = TAILQ_FIRST(&f->seen.held)) != NULL && e->held_ms <= since_ms && budget-- > 0) {
 		held_send(f, e);
 		seen_drop_if_idle(f, e);
 	}

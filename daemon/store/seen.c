@@ -13,7 +13,7 @@
 /* Asked for again within so many times max_staleness is steadily. Those that are due within a
  * fourth of it are refreshed together, and so once a turn in the end: what a read costs Redis is
  * mostly the packet. */
-#define STEADILY 10
+#define STEADILY 5
 #define TOGETHER 4
 
 /* Circuits that are refreshed in one turn of the loop: some 0.3 ms. */
