@@ -42,6 +42,9 @@
 #define BREAKER_SLOT_REPORTERS 16
 #define BREAKER_REASON_MAX     200 /* bytes of an override's reason */
 
+/* How long an override may be meant to last: 30 days. */
+#define BREAKER_OVERRIDE_MAX_MS INT64_C(2592000000)
+
 /* How far the clocks that write to one store may be apart. */
 #define BREAKER_AHEAD_MAX_MS 60000
 

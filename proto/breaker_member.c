@@ -292,7 +292,8 @@ static bool take_override(struct scan *s, struct breaker_override *o)
 
 	if (!take_number(s, 1, BREAKER_FORCED_CLOSED, &mode) || mode == BREAKER_NO_OVERRIDE ||
 	    !take(s, '.') || !take_stamp(s, &o->since_ms) || !take(s, '.') ||
-	    !take_stamp(s, &o->until_ms) || !take(s, ':'))
+	    !take_stamp(s, &o->until_ms) || !take(s, ':') ||
+	    o->until_ms - o->since_ms > BREAKER_OVERRIDE_MAX_MS)
 		return false;
 	for (o->reason_len = 0; s->p < s->end; o->reason_len++) {
 		uint32_t byte;

@@ -18,8 +18,8 @@
  *                        hexadecimal digits each
  *   qSINCE:IDS           not half-open: the last half-open time and which probes were out at its
  *                        end
- *   oMODE.SINCE.UNTIL:REASON   an override: 1 forced open, 2 forced closed; the reason's bytes in
- *                        hexadecimal
+ *   oMODE.SINCE.UNTIL:REASON   an override: 1 forced open, 2 forced closed, for 30 days at most;
+ *                        the reason's bytes in hexadecimal
  */
 #ifndef BREAKERD_PROTO_BREAKER_MEMBER_H
 #define BREAKERD_PROTO_BREAKER_MEMBER_H

@@ -42,7 +42,7 @@ snapshot behind each of them; a reply for each would cost Redis more than the op
 Behind a step the string says what there is now instead, 0, the circuit and its member, or 3.
 
 An error that is not about one key's type or size, met before anything is written, is the whole
-call's error: nothing was done.
+call's error: nothing was done. An error of Lua's own, which names user_script, says nothing of that.
 
 proto/circuit.h and proto/breaker.h have the rules of the operations, proto/circuit_json.h and
 proto/breaker_member.h those of the stored value: what is said there is done here. Redis's own
@@ -328,7 +328,7 @@ local function decide(plus, ops, m)
 	local function decode_override(m, text, at)
 		local mode, since, till, why, pos = match(text, "^ o([12])%.(%d+)%.(%d+):([%da-f]*)()", at)
 		if not mode or not sound(since, 14) or not sound(till, 14) or #why % 2 ~= 0 or
-			#why > 400 then
+			#why > 400 or till - since > 2592000000 then
 			return nil
 		end
 		m.override = { mode = mode, till = tonumber(till), text = string.sub(text, at, pos - 1) }
@@ -675,6 +675,7 @@ local function decide(plus, ops, m)
 				return
 			end
 			tidy(m)
+			m.by = "t"
 			move(m, format("%d", math.floor((op - 65) / 4)))
 			if m.found then -- breaker_obey of proto/breaker.c
 				forget(m)
@@ -685,7 +686,8 @@ local function decide(plus, ops, m)
 	end
 
 	for token in gmatch(ops, "[^;]+") do
-		local verb, before, there = string.byte(token), m.changed, m.exists
+		local verb, there = string.byte(token), m.exists
+		local before, was = m.changed, m.state
 		local changes = false
 		if verb == 112 then -- p
 			m.policy = token
@@ -704,6 +706,8 @@ local function decide(plus, ops, m)
 			m.override = { mode = mode, till = till,
 				text = format(" o%s.%s.%.0f:%s", mode, m.now_text, till, why) }
 			changes = true
+		elseif verb == 107 then -- k: the caller wants to know of the override
+			tidy(m)
 		elseif verb == 120 then -- x
 			tidy(m)
 			changes = m.override ~= nil
@@ -711,7 +715,7 @@ local function decide(plus, ops, m)
 		else
 			operate(m, verb)
 		end
-		if m.changed ~= before and (there or m.state ~= "0") or verb == 100 or
+		if (m.changed ~= before or m.state ~= was) and (there or m.state ~= "0") or verb == 100 or
 			changes and (verb == 111 or verb == 120) then
 			m.by = verb < 97 and "t" or string.char(verb)
 		end
@@ -794,11 +798,13 @@ for i = 1, #KEYS do
 		stored, ops = exists and "0" or "3", ""
 	end
 
-	if not now and ops ~= "" and (not exists or ops == "f" or
-		not recorded and (match(ops, "[^gsd]") or match(ops, "d."))) then
+	-- It may have an override, or is no member: only decide reads all of it.
+	local held = member and match(member, " o[12]%.%d")
+	if not now and (held or ops ~= "" and (not exists or ops == "f" or
+		not recorded and (match(ops, "[^gsd]") or match(ops, "d.")))) then
 		local time = pcall("TIME")
 		if time.err then
-			failure, ops = time, ""
+			failure, ops, effect = time, "", nil
 		else
 			now = time[1] .. string.sub("00000" .. time[2], -6, -4)
 		end
@@ -891,11 +897,16 @@ for i = 1, #KEYS do
 			',"successCount":' .. successes .. ',"lastFailureTime":' .. failed ..
 			',"lastStateChange":' .. changed .. others
 		local ttl = ARGV[1]
-		-- The circuit lives as long as its override.
-		local till = others ~= "}" and member and match(member, " o[12]%.%d+%.(%d+):")
-		if till then
-			local time = now or pcall("TIME")[1] .. "000"
-			ttl = string.format("%.0f", math.max(ttl, math.ceil((till - time) / 1000)))
+		-- The circuit lives as long as its override, 30 days at most.
+		if others ~= "}" and member and match(member, " o[12]%.%d") then
+			local m = { exists = true, state = state, failures = failures,
+				successes = successes, changed = changed, member = member,
+				now = tonumber(now) }
+			decide(plus, "k", m)
+			if m.override then
+				local left = math.ceil((m.override.till - m.now) / 1000)
+				ttl = string.format("%.0f", math.max(ttl, math.min(left, 2592000)))
+			end
 		end
 		if #after > MAX then
 			failure = { err = "TOOLARGE the value would become larger than 64 KiB" }

@@ -7,7 +7,7 @@
 #include <time.h>
 
 #define SECONDS_DEFAULT 3600
-#define SECONDS_MAX     2592000
+#define SECONDS_MAX     ((int)(BREAKER_OVERRIDE_MAX_MS / 1000))
 #define EXAMPLE         "for example {\"mode\":\"forced-open\",\"reason\":\"bad deploy\",\"seconds\":600}"
 
 static const char *const members[] = {"mode", "reason", "seconds"};

@@ -100,6 +100,13 @@ bool redis_script_again(struct redis_store *r, const redisReply *reply, bool *wh
 	return true;
 }
 
+bool redis_script_broke(const redisReply *reply)
+{
+	/* Whoever kills a script can do so only before its first write. */
+	return reply->type == REDIS_REPLY_ERROR && strstr(reply->str, "user_script:") &&
+	       !strstr(reply->str, "Script killed");
+}
+
 struct redis_script_words redis_script_words(const struct redis_store *r, bool whole)
 {
 	const char *sha = redis_link_sha(r->link);

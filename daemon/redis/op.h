@@ -88,6 +88,9 @@ struct redis_script_words redis_script_words(const struct redis_store *r, bool w
  * not run, and goes again with the whole script. Sets *whole, and is true only once. */
 bool redis_script_again(struct redis_store *r, const redisReply *reply, bool *whole);
 
+/* True if the reply is an error of Lua's own, amid the script: what it did before stays done. */
+bool redis_script_broke(const redisReply *reply);
+
 /* NULL, with *result set, if the link is down or max_in_flight reached; else the store. */
 struct redis_store *redis_store_open(struct store *s, struct store_result *result);
 

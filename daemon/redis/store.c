@@ -289,6 +289,10 @@ static void on_step(struct redis_op *o, const redisReply *reply)
 		}
 		return;
 	}
+	if (redis_script_broke(reply)) {
+		redis_op_fail(o, STORE_UNKNOWN, reply->str);
+		return;
+	}
 	if (reply->type == REDIS_REPLY_ARRAY && reply->elements == 1)
 		reply = reply->element[0];
 	if (reply->type != REDIS_REPLY_STRING || !circuit_script_read(reply->str, reply->len, &a)) {

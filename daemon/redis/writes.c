@@ -335,6 +335,8 @@ static void call_error(struct redis_call *call, const redisReply *reply)
 {
 	if (redis_script_again(call->r, reply, &call->whole))
 		call_send(call);
+	else if (redis_script_broke(reply))
+		call_fail(call, STORE_UNKNOWN, reply->str);
 	else if (call->part_count > 1)
 		call_split(call);
 	else

@@ -45,6 +45,7 @@ struct fake_redis {
 	bool six;
 	int port;
 	unsigned accepted;
+	unsigned calls; /* of a script */
 	char heard[4096];
 };
 
@@ -116,6 +117,8 @@ static void answer(struct peer *peer, const redisReply *command)
 	struct evbuffer *out = bufferevent_get_output(peer->bev);
 
 	hear(peer->fake, command);
+	if (strncasecmp(command->element[0]->str, "EVAL", 4) == 0)
+		peer->fake->calls++;
 	if (rule->then == FAKE_HOLD)
 		peer->holds = true;
 	if (rule->then == FAKE_DRIP)
@@ -337,4 +340,9 @@ size_t fake_redis_open(const struct fake_redis *fake)
 const char *fake_redis_heard(const struct fake_redis *fake)
 {
 	return fake->heard;
+}
+
+unsigned fake_redis_calls(const struct fake_redis *fake)
+{
+	return fake->calls;
 }

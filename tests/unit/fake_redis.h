@@ -47,6 +47,8 @@ void fake_redis_start(struct fake_redis *fake);
 
 unsigned fake_redis_accepted(const struct fake_redis *fake);
 size_t fake_redis_open(const struct fake_redis *fake);
+/* How often a script was called, by any connection. */
+unsigned fake_redis_calls(const struct fake_redis *fake);
 /* The commands of the last connection so far, their words: "AUTH x|PING|...". */
 const char *fake_redis_heard(const struct fake_redis *fake);
 

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define KEY     "stoma:cb:k"
 #define OLD_TTL 1000
@@ -406,6 +407,98 @@ START_TEST(no_permission_says_so)
 }
 END_TEST
 
+/* --- the time to live of a circuit with an override --- */
+
+static void store_member(const char *member)
+{
+	char value[512];
+	int len = snprintf(value, sizeof(value),
+			   "{\"state\":\"closed\",\"failureCount\":0,\"successCount\":0,"
+			   "\"lastFailureTime\":0,\"lastStateChange\":5,\"breakerd\":\"%s\"}",
+			   member);
+
+	store(value, (size_t)len);
+}
+
+static int64_t ttl_behind(const char *ops)
+{
+	redisReply *reply = redis_reply(redis, "EVALSHA %s 1 " KEY " " TTL " %s", sha, ops);
+
+	ck_assert_msg(reply->type == REDIS_REPLY_ARRAY &&
+			      reply->element[0]->type == REDIS_REPLY_STRING,
+		      "%s: %s", ops, reply->str ? reply->str : reply->element[0]->str);
+	freeReplyObject(reply);
+	return redis_integer(redis, "TTL " KEY);
+}
+
+static const char *const writing[] = {"s",   "f",   "ss",
+				      "sf",  "E",   "I",
+				      "m;s", "m;E", "w 1 0 0 0 1 3 0 5 0"};
+
+START_TEST(a_circuit_lives_as_long_as_its_override)
+{
+	int64_t now = (int64_t)time(NULL) * 1000;
+	char member[128];
+
+	for (size_t i = 0; i < sizeof(writing) / sizeof(writing[0]); i++) {
+		int64_t left;
+
+		snprintf(member, sizeof(member), "1 0 5 0 0 0 0 o1.%" PRId64 ".%" PRId64 ":61", now,
+			 now + 200000000);
+		store_member(member);
+		left = ttl_behind(writing[i]);
+		ck_assert_msg(left > 199000 && left <= 200001, "%s: %" PRId64, writing[i], left);
+		/* It is over, or begins later than any clock is. */
+		store_member("1 0 5 0 0 0 0 o1.1700000000000.1700000060000:61");
+		ck_assert_int_le(ttl_behind(writing[i]), atoi(TTL));
+		store_member("1 0 5 0 0 0 0 o1.99999999000000.99999999999999:61");
+		ck_assert_int_le(ttl_behind(writing[i]), 2592000);
+	}
+}
+END_TEST
+
+START_TEST(a_member_that_is_none_of_ours_has_no_override)
+{
+	static const char *const members[] = {
+		"2 whatever o1.5.9999999999999999999999:",
+		"2 whatever o1.1700000000000.9999999999999:61",
+		"1 0 5 0 0 0 0 o1.5.9999999999999999999999:61",
+		"1 0 5 0 0 0 0 o1.5.99999999999999:61",
+		"1 0 5 0 0 0 0 o1.5.9999999999999:6",
+		"o1.5.9999999999999:61 o1.5.9999999999999:61",
+	};
+
+	for (size_t n = 0; n < sizeof(members) / sizeof(members[0]); n++) {
+		for (size_t i = 0; i < sizeof(writing) / sizeof(writing[0]); i++) {
+			store_member(members[n]);
+			ck_assert_msg(ttl_behind(writing[i]) <= atoi(TTL), "%s: %s", members[n],
+				      writing[i]);
+		}
+	}
+}
+END_TEST
+
+/* A circuit with an override needs the time; that it is refused is no other circuit's matter. */
+START_TEST(no_permission_for_the_time_amid_a_call)
+{
+	redisReply *reply;
+
+	store_member("1 0 5 0 0 0 0 o1.1700000000000.1700000060000:61");
+	redis_run(redis, "SET plain {}");
+	redis_run(redis, "ACL SETUSER default -time");
+	reply = redis_reply(redis, "EVALSHA %s 2 plain " KEY " " TTL " s s", sha);
+	ck_assert_msg(reply->type == REDIS_REPLY_ARRAY, "%s", reply->str);
+	ck_assert_int_eq(reply->element[0]->type, REDIS_REPLY_STRING);
+	ck_assert_int_eq(reply->element[1]->type, REDIS_REPLY_ERROR);
+	ck_assert_msg(!strstr(reply->element[1]->str, "user_script"), "%s", reply->element[1]->str);
+	freeReplyObject(reply);
+	reply = redis_reply(redis, "EVALSHA %s 1 " KEY " " TTL " %s", sha, "w 1 0 0 0 1 3 0 5 0");
+	ck_assert_int_eq(reply->type, REDIS_REPLY_ERROR);
+	freeReplyObject(reply);
+	ck_assert_int_le(redis_integer(redis, "TTL " KEY), OLD_TTL);
+}
+END_TEST
+
 /* --- Lua and C read the same --- */
 
 struct text {
@@ -765,6 +858,9 @@ int main(void)
 	tcase_add_test(t, a_full_server_says_so);
 	tcase_add_test(t, a_replica_says_so);
 	tcase_add_test(t, no_permission_says_so);
+	tcase_add_test(t, a_circuit_lives_as_long_as_its_override);
+	tcase_add_test(t, a_member_that_is_none_of_ours_has_no_override);
+	tcase_add_test(t, no_permission_for_the_time_amid_a_call);
 	tcase_add_test(t, lua_reads_as_c_does);
 	suite_add_tcase(s, t);
 	return suite_run(s);

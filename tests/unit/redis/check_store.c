@@ -357,6 +357,43 @@ START_TEST(a_script_refused_whole_is_an_error)
 }
 END_TEST
 
+/* An error of Lua's own may have come behind writes: nothing of the call is sent again. */
+START_TEST(an_error_amid_the_script_leaves_all_unknown)
+{
+	static const char *const errors[] = {
+		"-ERR Error running script (call to f_" FAKE_SHA "): @user_script:854: "
+		"user_script:854: attempt to concatenate field '?' (a nil value)\r\n",
+		"-ERR user_script:854: attempt to concatenate field '?' (a nil value) "
+		"script: " FAKE_SHA ", on @user_script:854.\r\n",
+	};
+	const struct circuit_fold fold = {.failures = 1, .writes = true};
+	struct fake_redis *fake = fake_redis_new(base);
+	struct store_result refusal;
+	struct answer a[3];
+	char url[64];
+
+	fake_redis_on(fake, "EVALSHA", errors[_i], FAKE_STAY);
+	snprintf(url, sizeof(url), "redis://127.0.0.1:%d", fake_redis_port(fake));
+	open_store(url, "stoma:", store_test_limits());
+	wait_for(STORE_READY);
+	submit(&a[0], "k", OP_FAILURE);
+	submit(&a[1], "l", OP_FAILURE);
+	wait_for_all();
+	memset(&a[2], 0, sizeof(a[2]));
+	a[2].op = store->driver->fold(store, "k", 1, &fold, on_answer, &a[2], &refusal);
+	ck_assert_ptr_nonnull(a[2].op);
+	waiting++;
+	wait_for_all();
+	for (size_t i = 0; i < 3; i++) {
+		ck_assert_uint_eq(a[i].count, 1);
+		ck_assert_int_eq(a[i].result.status, STORE_UNKNOWN);
+		ck_assert_msg(strstr(a[i].message, "user_script:854") != NULL, "%s", a[i].message);
+	}
+	ck_assert_uint_eq(fake_redis_calls(fake), 2);
+	fake_redis_free(fake);
+}
+END_TEST
+
 START_TEST(another_type_is_an_error_and_stays)
 {
 	const struct circuit_op ops[] = {OP_GET, OP_SUCCESS, OP_FAILURE, OP_TO(CIRCUIT_OPEN),
@@ -1030,6 +1067,7 @@ static TCase *cases(void)
 	tcase_add_test(t, every_transition_reaches_the_script);
 	tcase_add_test(t, a_forgotten_script_is_sent_again);
 	tcase_add_test(t, a_script_refused_whole_is_an_error);
+	tcase_add_loop_test(t, an_error_amid_the_script_leaves_all_unknown, 0, 2);
 	tcase_add_test(t, another_type_is_an_error_and_stays);
 	tcase_add_test(t, a_corrupt_value_reads_as_no_circuit);
 	tcase_add_test(t, absent_reads_share_the_clock);

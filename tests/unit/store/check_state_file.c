@@ -641,6 +641,7 @@ START_TEST(the_longest_line_is_read)
 	for (unsigned i = 0; i < b.probe_count; i++)
 		b.probes[i] = (struct breaker_probe){.id = i, .deadline_ms = 1700000000000};
 	b.override = (struct breaker_override){.mode = BREAKER_FORCED_OPEN,
+					       .since_ms = 1699999000000,
 					       .until_ms = 1700000000000,
 					       .reason_len = BREAKER_REASON_MAX};
 	memset(b.override.reason, 'r', BREAKER_REASON_MAX);
