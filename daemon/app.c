@@ -1,6 +1,7 @@
 #include "app.h"
 
 #include "api/api.h"
+#include "api/report_lines.h"
 #include "base/clock.h"
 #include "base/loop_lag.h"
 #include "base/metrics.h"
@@ -46,6 +47,7 @@ struct app {
 	struct loop_lag *lag;
 	struct store *store;
 	struct api *api;
+	struct report_lines *report_lines; /* NULL: no report_listen */
 	struct http *http;
 	struct systemd *systemd;
 	struct sockets sockets;
@@ -197,6 +199,26 @@ static void on_request(void *arg, struct http_request *rq)
 	api_handle(app->api, rq);
 }
 
+static int open_report_lines(struct app *app)
+{
+	struct sockets *s = &app->sockets;
+
+	if (s->report_count == 0)
+		return 0;
+	app->report_lines = report_lines_new(app->base, app->api);
+	if (!app->report_lines)
+		return start_failed(app, "out of memory");
+	for (size_t i = 0; i < s->report_count; i++) {
+		if (report_lines_listen(app->report_lines, s->report_fd[i]) != 0)
+			return start_failed(app, "out of memory");
+		s->report_fd[i] = -1;
+	}
+	for (size_t i = 0; i < s->report_addresses.count; i++)
+		log_info(&app->log, "reading_reports", "addr=%s",
+			 log_quote_text(s->report_addresses.items[i]).text);
+	return 0;
+}
+
 static int open_parts(struct app *app)
 {
 	struct http_limits limits = http_limits_of(app->config);
@@ -219,6 +241,8 @@ static int open_parts(struct app *app)
 	if (!app->api || !app->systemd || !app->lag)
 		return start_failed(app, "out of memory");
 	store_watch(app->store, on_store_changed, app);
+	if (open_report_lines(app) != 0)
+		return -1;
 	app->http = http_new(app->base, &limits, on_request, app, app->metrics, &app->log);
 	if (!app->http)
 		return start_failed(app, "the HTTP server cannot be set up");
@@ -238,10 +262,15 @@ static void on_drained(void *arg)
 {
 	struct app *app = arg;
 	struct store_health health;
+	bool waits;
 
+	if (app->report_lines)
+		report_lines_finish(app->report_lines);
 	store_send_held(app->store);
 	store_health(app->store, &health);
-	if ((health.unsettled == 0 && health.held == 0) || timer_arm(app->settle, SETTLE_MS) != 0)
+	waits = health.unsettled > 0 || health.held > 0 ||
+		(app->report_lines && report_lines_busy(app->report_lines));
+	if (!waits || timer_arm(app->settle, SETTLE_MS) != 0)
 		event_base_loopexit(app->base, NULL);
 }
 
@@ -368,6 +397,7 @@ static void app_close(struct app *app)
 		event_free(app->settle);
 	if (app->api)
 		api_abort(app->api);
+	report_lines_free(app->report_lines);
 	if (app->http)
 		http_free(app->http);
 	api_free(app->api);

@@ -23,6 +23,25 @@ static int open_address(struct sockets *s, const struct config *config, const ch
 	return 0;
 }
 
+/* report_listen: never handed over by systemd. */
+static int open_reports(struct sockets *s, const struct config *config, struct listen_error *error)
+{
+	for (size_t i = 0; i < config->report_listen.count; i++) {
+		const char *address = config->report_listen.items[i];
+		int count = listen_open_datagrams(address, config->socket_mode,
+						  s->report_fd + s->report_count,
+						  LISTEN_MAX - s->report_count, error);
+		char *copy = count > 0 ? strdup(address) : NULL;
+
+		if (count < 0)
+			return -1;
+		s->report_count += (size_t)count;
+		if (copy)
+			s->report_addresses.items[s->report_addresses.count++] = copy;
+	}
+	return 0;
+}
+
 int sockets_open(struct sockets *s, const struct config *config, struct listen_error *error)
 {
 	int inherited = listen_inherit(s->fd, LISTEN_MAX, error);
@@ -34,6 +53,8 @@ int sockets_open(struct sockets *s, const struct config *config, struct listen_e
 		if (open_address(s, config, config->listen.items[i], error) != 0)
 			return -1;
 	}
+	if (open_reports(s, config, error) != 0)
+		return -1;
 	for (size_t i = 0; i < s->count; i++) {
 		listen_name(s->fd[i], s->name[i], sizeof(s->name[i]));
 		if (!listen_is_local(s->fd[i]))
@@ -96,14 +117,24 @@ struct api_access sockets_access(struct sockets *s, const struct config *config)
 	return access;
 }
 
+static void unlink_all(struct config_list *addresses)
+{
+	for (size_t i = 0; i < addresses->count; i++) {
+		listen_unlink(addresses->items[i]);
+		free(addresses->items[i]);
+	}
+}
+
 void sockets_close(struct sockets *s)
 {
 	for (size_t i = 0; i < s->count; i++) {
 		if (s->fd[i] >= 0)
 			close(s->fd[i]);
 	}
-	for (size_t i = 0; i < s->files.count; i++) {
-		listen_unlink(s->files.items[i]);
-		free(s->files.items[i]);
+	for (size_t i = 0; i < s->report_count; i++) {
+		if (s->report_fd[i] >= 0)
+			close(s->report_fd[i]);
 	}
+	unlink_all(&s->files);
+	unlink_all(&s->report_addresses);
 }

@@ -16,8 +16,11 @@ struct sockets {
 	int fd[LISTEN_MAX]; /* -1: handed on to http */
 	size_t count;
 	char name[LISTEN_MAX][160];
-	const char *remote;       /* a socket that other hosts can reach, or NULL */
-	struct config_list files; /* unix sockets that we made: removed at the end */
+	const char *remote;        /* a socket that other hosts can reach, or NULL */
+	struct config_list files;  /* unix sockets that we made: removed at the end */
+	int report_fd[LISTEN_MAX]; /* for report_listen; -1: handed on */
+	size_t report_count;
+	struct config_list report_addresses;
 	const char *hosts[SOCKETS_HOSTS_MAX];
 	char host_names[LISTEN_MAX][160];
 };

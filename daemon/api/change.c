@@ -13,5 +13,6 @@ void api_note_transition(struct api *api, const struct http_request *rq, const s
 	log_info(api->log, "state_change", "key=%s from=%s to=%s by=%s%s%s",
 		 log_quote(ask->store.key, ask->store.key_len).text,
 		 circuit_state_name(result->was), circuit_state_name(result->circuit.state),
-		 http_request_peer(rq), why ? " why=" : "", why ? log_quote_text(why).text : "");
+		 rq ? http_request_peer(rq) : "report_listen", why ? " why=" : "",
+		 why ? log_quote_text(why).text : "");
 }

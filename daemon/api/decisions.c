@@ -81,6 +81,16 @@ void api_note_decision(struct api *api, const struct http_request *rq, const str
 	note_change(api, rq, ask, result);
 }
 
+void api_note_report(struct api *api, const struct http_request *rq, const struct ask *ask,
+		     const struct store_result *result)
+{
+	const struct breaker_answer *a = &result->decision;
+	enum breaker_reason reason = a->counted ? BREAKER_COUNTED : a->reason;
+
+	api->metrics->reports[ask->outcome][reason - BREAKER_COUNTED]++;
+	note_change(api, rq, ask, result);
+}
+
 static char *put(char *to, const char *text)
 {
 	size_t len = strlen(text);
@@ -168,13 +178,10 @@ static void answer_acquire(struct api *api, struct http_request *rq, const struc
 static void answer_report(struct api *api, struct http_request *rq, const struct ask *ask,
 			  const struct store_result *result, uint64_t now_ns)
 {
-	const struct breaker_answer *a = &result->decision;
-	enum breaker_reason reason = a->counted ? BREAKER_COUNTED : a->reason;
 	char body[BODY_MAX];
 
-	api->metrics->reports[ask->outcome][reason - BREAKER_COUNTED]++;
-	note_change(api, rq, ask, result);
-	reply(rq, ask, result, body, write_reported(body, a), now_ns);
+	api_note_report(api, rq, ask, result);
+	reply(rq, ask, result, body, write_reported(body, &result->decision), now_ns);
 }
 
 /* --- requests ------------------------------------------------------------------------------- */

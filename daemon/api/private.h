@@ -134,8 +134,8 @@ void api_ask_abort(struct api *api);
 
 /* --- change.c ------------------------------------------------------------------------- */
 
-/* Counts a transition that was applied, and logs it if the state is another one now. `why`: what
- * led to it; NULL: the client wanted it. */
+/* rq is NULL for a line of a log. Counts a transition that was applied, and logs it if the state is
+ * another one now. `why`: what led to it; NULL: the client wanted it. */
 void api_note_transition(struct api *api, const struct http_request *rq, const struct ask *ask,
 			 const struct store_result *result, const char *why);
 
@@ -167,6 +167,11 @@ void api_decisions_init(struct api *api);
 /* Decides on the circuit that `to` names; api_note_decision is to be called in `answer`. Of
  * *ask are set: answer, answers_errors. Refuses the request if the key is none. */
 void api_decide(struct api *api, struct http_request *rq, const struct target *to, struct ask *ask);
+
+/* Counts a report, and logs the change of state that came with it. rq is NULL for a line of a log.
+ */
+void api_note_report(struct api *api, const struct http_request *rq, const struct ask *ask,
+		     const struct store_result *result);
 
 /* Counts a decision of acquire, and logs the change of state that came with it. */
 void api_note_decision(struct api *api, const struct http_request *rq, const struct ask *ask,

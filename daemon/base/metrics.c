@@ -206,6 +206,17 @@ static void emit_decisions(struct writer *w, const struct metrics *m)
 			     m->reports[o][r]);
 }
 
+static void emit_report_lines(struct writer *w, const struct metrics *m)
+{
+	if (m->report_line_results.count == 0)
+		return;
+	emit_head(w, "breakerd_report_lines_total", "counter",
+		  "Lines of access logs read at report_listen, by what became of them.");
+	for (unsigned r = 0; r < m->report_line_results.count; r++)
+		emit(w, "breakerd_report_lines_total{result=\"%s\"} %" PRIu64 "\n",
+		     m->report_line_results.name(r), m->report_lines[r]);
+}
+
 static void emit_http(struct writer *w, const struct metrics *m)
 {
 	emit_head(w, "breakerd_http_requests_total", "counter", "HTTP requests answered.");
@@ -371,6 +382,7 @@ int metrics_write(const struct metrics *m, struct evbuffer *out)
 	emit_circuits(&w, m);
 	emit_operator(&w, m);
 	emit_decisions(&w, m);
+	emit_report_lines(&w, m);
 	emit_store(&w, m);
 	emit_http(&w, m);
 	emit_process_stat(&w);

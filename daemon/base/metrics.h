@@ -90,6 +90,7 @@ struct metrics_label {
 #define METRICS_DECISIONS      8
 #define METRICS_OUTCOMES       4
 #define METRICS_REPORTS        8
+#define METRICS_LINES          4
 
 /* Upper bounds in microseconds stand in metrics.c; the last bucket is +Inf. */
 #define METRICS_BUCKETS 18
@@ -148,6 +149,8 @@ struct metrics {
 	struct metrics_label report_outcomes;
 	struct metrics_label report_results;
 	uint64_t reports[METRICS_OUTCOMES][METRICS_REPORTS];
+	struct metrics_label report_line_results; /* count 0: no report_listen */
+	uint64_t report_lines[METRICS_LINES];
 
 	struct metrics_label routes;  /* value 0: a path that is no route */
 	struct metrics_label methods; /* the last value: any other method */

@@ -78,6 +78,20 @@ bool check_listen(const char *text, char out[CONFIG_VALUE_MAX + 1], char *why, s
 	return true;
 }
 
+bool check_report_listen(const char *text, char out[CONFIG_VALUE_MAX + 1], char *why, size_t size)
+{
+	struct listen_error error;
+	bool local;
+
+	if (!check_listen(text, out, why, size))
+		return false;
+	if (listen_parse(text, &local, &error) && local)
+		return true;
+	return check_refuse(why, size,
+			    "whoever can send a line can trip circuits; only unix:/path and "
+			    "loopback addresses will do");
+}
+
 static bool host_name(const char *text)
 {
 	size_t label = 0, len = strlen(text);

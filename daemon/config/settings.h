@@ -32,7 +32,7 @@ struct config_source {
 };
 
 /* How many settings there are. */
-#define CONFIG_SETTINGS 40
+#define CONFIG_SETTINGS 41
 
 /* The settings of a policy. */
 #define CONFIG_STATUSES_MAX 255
@@ -58,6 +58,7 @@ struct config {
 	char *config_file;
 	struct config_list listen;
 	mode_t socket_mode;
+	struct config_list report_listen;
 	char *store;
 	char *redis_password_file;
 	char *prefix;

@@ -21,6 +21,7 @@
 
 /* An address taken apart. */
 struct target {
+	int type; /* SOCK_STREAM or SOCK_DGRAM */
 	bool is_unix;
 	bool numeric; /* host is an IP address */
 	char host[256];
@@ -257,14 +258,15 @@ static int open_unix(const char *address, const struct target *t, mode_t mode,
 
 	if (!clear_unix(address, t, error))
 		return -1;
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	fd = socket(AF_UNIX, t->type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		goto fail;
 	/* Never wider than asked for, not for a moment. */
 	mask = umask(0177);
 	bound = bind(fd, (const struct sockaddr *)&t->un, sizeof(t->un)) == 0;
 	umask(mask);
-	if (!bound || chmod(path, mode) < 0 || listen(fd, SOMAXCONN) < 0)
+	if (!bound || chmod(path, mode) < 0 ||
+	    (t->type == SOCK_STREAM && listen(fd, SOMAXCONN) < 0))
 		goto fail;
 	return fd;
 fail:
@@ -286,16 +288,18 @@ fail:
 static int open_inet(const struct addrinfo *ai)
 {
 	int one = 1, saved;
-	int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	bool stream = ai->ai_socktype == SOCK_STREAM;
+	int fd = socket(ai->ai_family, ai->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
 	if (fd < 0)
 		return -1;
-	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0)
+	/* For datagrams it would let two processes have one address. */
+	if (stream && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0)
 		goto fail;
 	if (ai->ai_family == AF_INET6 &&
 	    setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one)) < 0)
 		goto fail;
-	if (bind(fd, ai->ai_addr, ai->ai_addrlen) < 0 || listen(fd, SOMAXCONN) < 0)
+	if (bind(fd, ai->ai_addr, ai->ai_addrlen) < 0 || (stream && listen(fd, SOMAXCONN) < 0))
 		goto fail;
 	return fd;
 fail:
@@ -377,15 +381,17 @@ fail:
 	return -1;
 }
 
-int listen_open(const char *address, mode_t mode, int *fds, size_t room, struct listen_error *error)
+static int open_address(const char *address, int type, mode_t mode, int *fds, size_t room,
+			struct listen_error *error)
 {
-	struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+	struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = type};
 	struct addrinfo *list = NULL;
 	struct target t;
 	int rc;
 
 	if (!parse(address, &t, error))
 		return -1;
+	t.type = type;
 	if (room == 0) {
 		fail(error, "%.255s: more than %d sockets to listen on", address, LISTEN_MAX);
 		return -1;
@@ -404,6 +410,23 @@ int listen_open(const char *address, mode_t mode, int *fds, size_t room, struct 
 	rc = open_all(address, &t, list, fds, room, error);
 	freeaddrinfo(list);
 	return rc;
+}
+
+int listen_open(const char *address, mode_t mode, int *fds, size_t room, struct listen_error *error)
+{
+	return open_address(address, SOCK_STREAM, mode, fds, room, error);
+}
+
+int listen_open_datagrams(const char *address, mode_t mode, int *fds, size_t room,
+			  struct listen_error *error)
+{
+	/* A burst waits here; the kernel takes what it allows (net.core.rmem_max). */
+	int size = 4 * 1024 * 1024;
+	int count = open_address(address, SOCK_DGRAM, mode, fds, room, error);
+
+	for (int i = 0; i < count; i++)
+		setsockopt(fds[i], SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
+	return count;
 }
 
 void listen_unlink(const char *address)

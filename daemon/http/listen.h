@@ -30,6 +30,10 @@ bool listen_parse(const char *address, bool *local, struct listen_error *error);
 int listen_open(const char *address, mode_t mode, int *fds, size_t room,
 		struct listen_error *error);
 
+/* The same with sockets for datagrams, which are not listened on but read. */
+int listen_open_datagrams(const char *address, mode_t mode, int *fds, size_t room,
+			  struct listen_error *error);
+
 /* Removes the socket file of a "unix:/path" address, if this process made it. */
 void listen_unlink(const char *address);
 

@@ -1,0 +1,58 @@
+/*
+ * Lines of access logs: proto/report_line.c. What is read is a report in its bounds; and no text
+ * that is written behind a line takes the place of what the line says.
+ */
+#include "fuzz.h"
+#include "proto/report_line.h"
+
+#include <string.h>
+
+static void check_read(const struct report_line *line)
+{
+	struct policy policy = {.slow_time_ms = 100};
+	struct breaker_call call = {.policy = &policy};
+
+	FUZZ_CHECK(!key_check(line->key, line->key_len));
+	FUZZ_CHECK(line->status == REPORT_LINE_NO_STATUS || line->status == 0 ||
+		   (line->status >= POLICY_STATUS_MIN && line->status <= POLICY_STATUS_MAX));
+	FUZZ_CHECK(line->permit_len <= sizeof(line->permit));
+	if (!report_line_judge(line, &call))
+		FUZZ_CHECK(call.outcome < BREAKER_OUTCOMES);
+}
+
+/* The line with a word in front that ends in a blank: the user's text is data. */
+static void check_appended(const uint8_t *data, size_t size)
+{
+	static const char head[] = "circuit=mine status=200 permit=- time=1 ua=";
+	char *text = malloc(sizeof(head) - 1 + size);
+	struct report_line line;
+
+	FUZZ_CHECK(text);
+	memcpy(text, head, sizeof(head) - 1);
+	if (size)
+		memcpy(text + sizeof(head) - 1, data, size);
+	if (!report_line_read(text, sizeof(head) - 1 + size, &line)) {
+		FUZZ_CHECK(line.key_len == 4 && memcmp(line.key, "mine", 4) == 0);
+		FUZZ_CHECK(line.status == 200 && line.permit_len == 0 && line.time_ms == 1000);
+	}
+	free(text);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	char *text;
+	struct report_line line;
+
+	if (size > REPORT_LINE_MAX)
+		return 0;
+	/* Ends where the memory ends. */
+	text = malloc(size ? size : 1);
+	FUZZ_CHECK(text);
+	if (size)
+		memcpy(text, data, size);
+	if (!report_line_read(text, size, &line))
+		check_read(&line);
+	free(text);
+	check_appended(data, size);
+	return 0;
+}
