@@ -49,23 +49,23 @@ static const struct route routes[API_ROUTE_COUNT] = {
 	[ROUTE_INDEX] = {false, GET, api_index},
 };
 
-/* strcmp is a call through a table; here the second byte decides, as a rule. */
-static bool is_same(const char *a, const char *b)
-{
-	while (*a && *a == *b) {
-		a++;
-		b++;
-	}
-	return *a == *b;
-}
-
-/* `path`: of a keyed route the tail behind the key. ROUTE_NONE: there is none. */
+/* `path`: of a keyed route the tail behind the key. ROUTE_NONE: there is none. Length and second
+ * byte spare most comparisons. */
 static enum api_route find_route(bool keyed, const char *path)
 {
+	static const unsigned char lengths[API_ROUTE_COUNT] = {
+#define X(id, label) sizeof(label) - 1,
+		API_ROUTES(X)
+#undef X
+	};
 	size_t skip = keyed ? strlen(KEYED) : 0;
+	size_t len = strlen(path);
 
+	if (len == 0)
+		return keyed ? ROUTE_CIRCUIT : ROUTE_NONE;
 	for (unsigned r = ROUTE_NONE + 1; r < API_ROUTE_COUNT; r++)
-		if (routes[r].keyed == keyed && is_same(api_route_names[r] + skip, path))
+		if (lengths[r] == skip + len && api_route_names[r][skip + 1] == path[1] &&
+		    routes[r].keyed == keyed && memcmp(api_route_names[r] + skip, path, len) == 0)
 			return (enum api_route)r;
 	return ROUTE_NONE;
 }
