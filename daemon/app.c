@@ -477,6 +477,7 @@ int app_run(int argc, char *argv[], char *envp[])
 	status = config_load(&app->input, &app->log, &action, &app->config, &error);
 	app->started = app->config;
 	app->input.reload = true; /* from now on */
+	app->input.runs_in_memory = app->config && !app->config->store_is_redis;
 	if (action == CONFIG_HELP)
 		config_print_help(stdout);
 	else if (action == CONFIG_VERSION)

@@ -280,6 +280,7 @@ enum config_status config_load(const struct config_input *input, struct log *log
 	if (!c)
 		return CONFIG_INVALID;
 	c->again = input->reload;
+	c->runs_in_memory = input->runs_in_memory;
 	if (!take_all(c, input->argc, input->argv, input->envp, error) || !read_store(c, error) ||
 	    !read_token(c, error) || !check_addresses(c, error) || !policies_finish(c, error)) {
 		config_free(c);

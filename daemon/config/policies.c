@@ -163,7 +163,15 @@ static bool check_open_time(const struct subject *p)
 
 static bool check_reporters(const struct subject *p)
 {
-	if (p->policy->policy.min_reporters <= 1 || p->config->store_is_redis)
+	if (p->policy->policy.min_reporters <= 1)
+		return true;
+	/* The policies hold at once, another store only after a restart. */
+	if (p->config->store_is_redis && p->config->runs_in_memory)
+		return blame(
+			p, "min_reporters",
+			"until a restart the store is memory, as at the start, with one daemon, "
+			"so that nothing would ever open; restart, or set it to 1 until then");
+	if (p->config->store_is_redis)
 		return true;
 	/* Inherited: the policy outside of sections is told, which was looked at before. */
 	return blame(p, "min_reporters",

@@ -88,7 +88,8 @@ struct config {
 
 	struct config_source sources[CONFIG_SETTINGS]; /* in the order of the table */
 
-	bool again; /* read on SIGHUP */
+	bool again;          /* read on SIGHUP */
+	bool runs_in_memory; /* then: as in struct config_input */
 
 	/* Derived while reading. */
 	struct policy_set policies; /* the sections, then "default" */
@@ -120,6 +121,8 @@ struct config_input {
 	/* On SIGHUP. Files are read without waiting, and must be regular: a pipe that was read
 	 * at the start would now seem to be empty, and a token so be gone. */
 	bool reload;
+	/* On SIGHUP: the store that runs is memory, whatever the settings say from now on. */
+	bool runs_in_memory;
 };
 
 /* One line without a newline: what is wrong, where, and what would be right. No secrets. */

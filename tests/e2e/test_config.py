@@ -426,6 +426,19 @@ def test_hangup_keeps_connections_and_circuits(start, conf):
         expect(wire.ask("GET", path("a")), failureCount=1)
 
 
+@pytest.mark.parametrize("section", ["", "[policy a]\nkeys = *\n"], ids=["default", "section"])
+def test_hangup_checks_policies_against_the_store_that_runs(start, conf, section):
+    """store needs a restart, a policy does not: two reporters would never come to one daemon."""
+    daemon = start(config=conf("store = memory\nconsecutive_failures = 3\n"))
+    conf(f"store = redis://127.0.0.1:1\nconsecutive_failures = 3\n{section}min_reporters = 2\n")
+    daemon.hangup()
+    until(lambda: refusals(daemon) + reloads(daemon) == 1, "it is read")
+    states = [daemon.post(path("a", "report"), {"outcome": "failure"}).json()["state"]
+              for _ in range(3)]
+    assert states == ["closed", "closed", "open"]
+    assert "min_reporters" in daemon.stderr() and "restart" in daemon.stderr()
+
+
 def test_hangup_says_what_needs_a_restart(start, conf):
     daemon = start(config=conf("prefix = a:\n"))
     conf("prefix = b:\nttl = 5\n")
