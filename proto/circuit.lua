@@ -791,7 +791,8 @@ for i = 1, #KEYS do
 		if afresh or not exists then
 			member = nil
 		end
-		by = (effect == "DEL" or changed ~= before and (was ~= "3" or state ~= "0")) and "w"
+		by = (effect == "DEL" or (changed ~= before or state ~= was) and
+			(was ~= "3" or state ~= "0")) and "w"
 		if not exists then
 			state, failures, successes, failed, changed = "0", "0", "0", "0", "0"
 		end
