@@ -25,6 +25,32 @@ void circuit_queues_clear(struct circuit_queues *all)
 	}
 }
 
+void circuit_queues_fold(struct circuit_queues *all)
+{
+	all->folding = true;
+	all->mark++;
+}
+
+static size_t mark_list(const struct queue_list_head *list, size_t most)
+{
+	struct circuit_queue *q;
+
+	TAILQ_FOREACH (q, list, entry) {
+		if (circuit_queue_is_marked(q))
+			continue;
+		if (most == 0)
+			break;
+		q->mark = q->all->mark;
+		most--;
+	}
+	return most;
+}
+
+void circuit_queues_mark(struct circuit_queues *all, size_t most)
+{
+	mark_list(&all->refused, mark_list(&all->ready, most));
+}
+
 struct circuit_queue *circuit_queue_find(struct circuit_queues *all, const char *key, size_t len)
 {
 	if (all->table.count == 0)
@@ -58,6 +84,7 @@ struct circuit_queue *circuit_queue_get(struct circuit_queues *all, const char *
 	if (!q)
 		return NULL;
 	q->all = all;
+	q->mark = all->folding ? all->mark : 0;
 	TAILQ_INIT(&q->ops);
 	step_begin(&q->next, seen);
 	before_set(q, seen ? CIRCUIT_FOLD_SEEN : CIRCUIT_FOLD_UNASKED, seen);

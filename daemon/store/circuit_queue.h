@@ -58,6 +58,7 @@ struct circuit_queue {
 	struct store_op *op; /* main's, while it asks or has the step */
 	bool in_doubt;       /* sent was handed over, and no answer came */
 	bool check;          /* an operation is in doubt: main is to be asked for the circuit */
+	uint64_t mark;       /* circuit_queue_is_marked */
 	struct queue_step sent;
 	struct queue_before before;
 	struct queue_step next;
@@ -72,12 +73,26 @@ struct circuit_queues {
 	struct queue_list_head refused; /* as that, but main refused the last try */
 	size_t refused_count;
 	uint64_t changes; /* of the steps, for whoever keeps them in a file */
-	bool folding;     /* steps are being handed over: what is written of them may be old */
+	bool folding;     /* steps are being handed over */
+	uint64_t mark;    /* of this folding; another one begins with nothing marked */
 };
 
 /* 0, or -1 when out of memory. fini frees the queues, and is allowed then too. */
 int circuit_queues_init(struct circuit_queues *all);
 void circuit_queues_fini(struct circuit_queues *all);
+
+/* Steps are handed over from now on. What is made from now on is marked. */
+void circuit_queues_fold(struct circuit_queues *all);
+
+/* Marked: its steps may be handed over at any time, so that those in the file are in doubt. What is
+ * not marked is in the file exactly as it is to be folded. */
+static inline bool circuit_queue_is_marked(const struct circuit_queue *q)
+{
+	return q->all->folding && q->mark == q->all->mark;
+}
+
+/* Marks up to `most` of the queues that wait and are not, those first that come first. */
+void circuit_queues_mark(struct circuit_queues *all, size_t most);
 
 /* Removes all queues. They have no ops, and main nothing of them. */
 void circuit_queues_clear(struct circuit_queues *all);

@@ -35,7 +35,7 @@ struct fallback_store {
 	unsigned busy;       /* queues that main has something of */
 	size_t retries;      /* of the refused queues, those that may be tried again now */
 	bool folding;        /* an absence of main left queues, and some are still there */
-	bool held;           /* nothing goes to main before the file says that it may have */
+	bool held;           /* nothing more goes to main before the file says that it may have */
 	struct event *hold;  /* that takes too long */
 	uint64_t told;       /* queues.changes that the file's keeper knows of */
 	struct event *turn;  /* hands over more steps */

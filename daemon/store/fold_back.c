@@ -18,6 +18,9 @@
 #define FOLD_LOG_EACH_MS 15000
 /* How long the file may take to say that steps are being handed over, before they are. */
 #define HOLD_MS 2000
+/* So much of what waits is marked at once, but FOLDS_IN_FLIGHT circuits at least: a crash leaves
+ * no more in doubt, and the file is written only so often. */
+#define MARK_PART 8
 /* Operations of one queue that are passed on in one turn of the loop. */
 #define PASS_ON_BUDGET 256
 
@@ -167,6 +170,16 @@ static void refused(struct fallback_store *f, struct circuit_queue *q, const cha
 	go_on(f);
 }
 
+/*
+ * A step that the file has is folded once, whatever becomes of this process: before it is handed
+ * over, its circuit is marked in the file, and a next start takes what is marked as in doubt. The
+ * circuits are marked in parts, as their turn comes: what is not marked is not in doubt.
+ */
+static bool needs_mark(const struct fallback_store *f, const struct circuit_queue *q)
+{
+	return store_memory_keeps(f->local) && !circuit_queue_is_marked(q);
+}
+
 static void send_step(struct fallback_store *f, struct circuit_queue *q,
 		      const struct circuit *before);
 
@@ -207,6 +220,10 @@ static void send_step(struct fallback_store *f, struct circuit_queue *q,
 {
 	struct store_result result;
 
+	if (needs_mark(f, q)) { /* main went and came while it was asked */
+		wait_for_turn(f, q, 0);
+		return;
+	}
 	circuit_queue_send(q, f->clock.offset_ms, clock_offset_now(&f->clock), before);
 	q->phase = QUEUE_SENT;
 	f->busy++;
@@ -285,6 +302,42 @@ static void ask(struct fallback_store *f, struct circuit_queue *q)
 	wait_for_turn(f, q, FOLD_PAUSE_MS);
 }
 
+/* --- marks ---------------------------------------------------------------------------------- */
+
+static void on_saved(void *arg)
+{
+	struct fallback_store *f = arg;
+
+	if (!f->held)
+		return;
+	f->held = false;
+	evtimer_del(f->hold);
+	go_on(f);
+}
+
+static void mark_more(struct fallback_store *f)
+{
+	size_t part = circuit_queues_count(&f->queues) / MARK_PART;
+
+	circuit_queues_mark(&f->queues, part > FOLDS_IN_FLIGHT ? part : FOLDS_IN_FLIGHT);
+	f->held = true;
+	timer_arm(f->hold, HOLD_MS);
+	store_memory_save(f->local, on_saved, f);
+}
+
+/* A disk that hangs is no reason to keep from Redis what it should have: all counts as marked. */
+static void on_hold_over(evutil_socket_t fd, short what, void *arg)
+{
+	struct fallback_store *f = arg;
+
+	(void)fd;
+	(void)what;
+	log_warning(f->log, "fold_unsaved",
+		    "hint=\"state_file cannot be written in time; a crash now could fold twice\"");
+	circuit_queues_mark(&f->queues, SIZE_MAX);
+	on_saved(f);
+}
+
 /* --- all queues --------------------------------------------------------------------------- */
 
 static struct circuit_queue *next_in_turn(struct fallback_store *f)
@@ -309,7 +362,10 @@ static void on_turn(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	while (f->ready && !f->held && most-- > 0 && f->busy < FOLDS_IN_FLIGHT &&
 	       (q = next_in_turn(f)) != NULL) {
-		if (circuit_queue_has_steps(q) || q->check)
+		if (needs_mark(f, q)) {
+			f->retries += q->list == QUEUE_IN_REFUSED;
+			mark_more(f);
+		} else if (circuit_queue_has_steps(q) || q->check)
 			ask(f, q);
 		else
 			pass_on(f, q);
@@ -336,40 +392,14 @@ void fold_back_later(struct fallback_store *f, struct circuit_queue *q)
 
 void fold_back_now(struct fallback_store *f, struct circuit_queue *q)
 {
-	if (!f->ready || f->held || q->phase != QUEUE_WAITS)
+	if (!f->ready || q->phase != QUEUE_WAITS)
 		return;
-	if (circuit_queue_has_steps(q) || q->check)
+	if (needs_mark(f, q))
+		wait_for_turn(f, q, 0); /* among the first: somebody waits */
+	else if (f->held)
+		return;
+	else if (circuit_queue_has_steps(q) || q->check)
 		ask(f, q);
-}
-
-/* --- the file ------------------------------------------------------------------------------ */
-
-/*
- * A step that the file has is folded once, whatever becomes of this process: before the first
- * one is handed over, the file says that they may have been, and a next start then takes each
- * of them as one in doubt.
- */
-static void on_saved(void *arg)
-{
-	struct fallback_store *f = arg;
-
-	if (!f->held)
-		return;
-	f->held = false;
-	evtimer_del(f->hold);
-	go_on(f);
-}
-
-/* A disk that hangs is no reason to keep from Redis what it should have. */
-static void on_hold_over(evutil_socket_t fd, short what, void *arg)
-{
-	struct fallback_store *f = arg;
-
-	(void)fd;
-	(void)what;
-	log_warning(f->log, "fold_unsaved",
-		    "hint=\"state_file cannot be written in time; a crash now could fold twice\"");
-	on_saved(f);
 }
 
 void fold_back_restored(struct fallback_store *f)
@@ -388,17 +418,11 @@ void fold_back_begin(struct fallback_store *f)
 {
 	f->retries = f->queues.refused_count;
 	f->folding = circuit_queues_count(&f->queues) > 0;
-	f->queues.folding = true;
+	circuit_queues_fold(&f->queues);
 	if (!f->folding)
 		return;
 	log_info(f->log, "folding", "circuits=%zu", circuit_queues_count(&f->queues));
-	if (store_memory_keeps(f->local)) {
-		f->held = true;
-		timer_arm(f->hold, HOLD_MS);
-		store_memory_save(f->local, on_saved, f);
-	} else {
-		go_on(f);
-	}
+	go_on(f);
 }
 
 void fold_back_stop(struct fallback_store *f)

@@ -21,8 +21,10 @@
 #define MAGIC   "breakerd-state "
 #define HEADER  MAGIC "1\n"
 #define HEADER2 MAGIC "2\n" /* with steps */
-#define FOLDING "folding\n"
-#define STEP    "step "
+#define FOLDING "folding\n" /* of earlier versions: each line is as one with IN_DOUBT */
+/* Of one length. */
+#define STEP     "step "
+#define IN_DOUBT "fold "
 
 /* Any line: word, stamp, key with each byte escaped, snapshot or steps, spaces, newline. */
 #define VALUE_MAX                                                                                  \
@@ -160,7 +162,8 @@ static int put_queue(struct stream *s, struct circuit_table *t, const struct cir
 
 	if (!to)
 		return -1;
-	to += sprintf(to, STEP "%" PRId64 " ", wall_ms < 0 ? 0 : wall_ms);
+	to += sprintf(to, "%s%" PRId64 " ", circuit_queue_is_marked(q) ? IN_DOUBT : STEP,
+		      wall_ms < 0 ? 0 : wall_ms);
 	to = put_key(to, key, q->node.key_len);
 	to += state_steps_encode(to, q, e ? circuit_entry_get(e) : NULL);
 	*to++ = '\n';
@@ -173,8 +176,6 @@ static int put_queues(struct stream *s, struct circuit_table *t, struct circuit_
 		      const struct state_moment *now)
 {
 	put_words(s, HEADER2);
-	if (queues->folding)
-		put_words(s, FOLDING);
 	for (size_t i = 0; i < queues->table.slot_count; i++) {
 		struct circuit_queue *q = (struct circuit_queue *)keytable_slot(&queues->table, i);
 
@@ -313,6 +314,7 @@ struct line {
 	unsigned char member[PACKED_BREAKER_MAX]; /* of the circuit */
 	size_t member_len;
 	bool has_steps;
+	bool in_doubt; /* the steps */
 	struct state_steps steps;
 };
 
@@ -351,7 +353,9 @@ static bool parse_line(const char *text, size_t len, struct line *line)
 	long key_len;
 
 	line->member_len = 0;
-	line->has_steps = len > strlen(STEP) && memcmp(text, STEP, strlen(STEP)) == 0;
+	line->in_doubt = len > strlen(IN_DOUBT) && memcmp(text, IN_DOUBT, strlen(IN_DOUBT)) == 0;
+	line->has_steps =
+		line->in_doubt || (len > strlen(STEP) && memcmp(text, STEP, strlen(STEP)) == 0);
 	key = take_stamp(text + (line->has_steps ? strlen(STEP) : 0), end, &line->wall_ms);
 	space = key ? memchr(key, ' ', (size_t)(end - key)) : NULL;
 
@@ -412,7 +416,7 @@ static enum circuit_table_status restore_any(struct restore *r, const struct lin
 		q = circuit_queue_get(r->queues, line->key, line->key_len, NULL, SIZE_MAX);
 		if (!q)
 			return TABLE_NO_MEMORY;
-		state_steps_restore(q, &line->steps, r->folding);
+		state_steps_restore(q, &line->steps, r->folding || line->in_doubt);
 		circuit_queue_wait(q, QUEUE_IN_READY);
 	}
 	return line->steps.exists ? restore_line(r, line) : TABLE_OK;

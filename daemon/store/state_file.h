@@ -14,13 +14,14 @@
  *included, with the key (k0, k1) = (checksum of the lines before, 0), which is 0 for the first.
  *
  * On Redis it keeps no circuits but what waits to be folded into Redis (state_steps.h). Its
- * first line then has version 2; the second may be "folding": steps may have been handed over
- * since the file was written. Each circuit with steps is a line
+ * first line then has version 2. Each circuit with steps is a line
  *
  *	step 1700000000000 /api/users <steps>
  *
- * with when it was written here. It is all or nothing: a file in which anything is wrong gives no
- *circuit at all, since a damaged one cannot tell which of its lines are true.
+ * with when it was written here; "fold" instead of "step": they may have been handed over since the
+ * file was written. A second line "folding", of earlier versions, says that of all. It is all or
+ *nothing: a file in which anything is wrong gives no circuit at all, since a damaged one cannot
+ *tell which of its lines are true.
  */
 #ifndef BREAKERD_STATE_FILE_H
 #define BREAKERD_STATE_FILE_H

@@ -36,8 +36,8 @@ struct state_steps {
 bool state_steps_decode(const char *text, size_t len, struct state_steps *out);
 
 /*
- * Fills q, which is new, with what was read. `folding`: steps may have been handed over since
- * they were written, so that all of them are in doubt.
+ * Fills q, which is new, with what was read. `folding`: its steps may have been handed over
+ * since they were written, so that all of them are in doubt.
  */
 void state_steps_restore(struct circuit_queue *q, const struct state_steps *steps, bool folding);
 

@@ -82,7 +82,7 @@ def test_a_stop_while_redis_is_away(private_redis, start, state, how):
     # Once: what follows has nothing to fold, however this one ends.
     saves = daemon.metric("breakerd_state_saves_total")
     saved(daemon, saves)
-    until(lambda: b"step" not in open(state, "rb").read(), "the file has no steps any more")
+    until(lambda: b"\nend 0 " in open(state, "rb").read(), "the file has no steps any more")
     end(daemon, "SIGKILL")
     daemon = start(store=gate.url, state_file=state).wait_ready()
     assert daemon.metric("breakerd_folds_pending") == 0
@@ -117,6 +117,36 @@ def test_a_stop_amid_the_folding(private_redis, start, state, taken, how):
     assert stored(redis)["successCount"] == 1
     assert daemon.metric("breakerd_folded_operations_lost_total") == 0
     assert daemon.metric("breakerd_folded_operations_total") == 7
+    gate.shut()
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_a_crash_as_the_folding_begins(private_redis, start, state, others):
+    """A daemon that never saw the circuits is killed with the first steps on their way. Only of these it
+    cannot be told whether Redis has them; all the others are folded, once."""
+    redis = private_redis()
+    gate = LossyGate(redis.address)
+    keys = [f"k{n}" for n in range(300)]
+    daemon = start(store=gate.url, state_file=state)
+    for key in keys:
+        assert daemon.post(path(key, "failure")).status == 200
+        if others:
+            redis.call("SET", f"stoma:cb:{key}", '{"state":"closed","failureCount":4,"successCount":0,'
+                                                 '"lastFailureTime":5,"lastStateChange":6}')
+    daemon.stop()
+    gate.lose("swallow", len(keys)).open()
+    daemon = start(store=gate.url, state_file=state)
+    until(lambda: gate.lost > 0, "the first steps are on their way")
+    end(daemon, "SIGKILL")
+    gate.shut()
+    gate.lose("hold", 0).open()
+    daemon = start(store=gate.url, state_file=state).wait_ready()
+    folded(daemon)
+    counts = [(stored(redis, key) or {"failureCount": 0})["failureCount"] for key in keys]
+    once = 5 if others else 1
+    assert set(counts) <= {once - 1, once}
+    assert counts.count(once) >= len(keys) - 64
+    assert daemon.metric("breakerd_folded_operations_lost_total") == counts.count(once - 1)
     gate.shut()
 
 

@@ -69,7 +69,10 @@ static struct state_file_report again(bool folding)
 {
 	struct state_file_report report;
 
-	queues.folding = folding;
+	if (folding) {
+		circuit_queues_fold(&queues);
+		circuit_queues_mark(&queues, SIZE_MAX);
+	}
 	ck_assert_int_eq(state_file_write(path, table, &queues, &now), 0);
 	close_all();
 	open_all();
@@ -119,12 +122,36 @@ START_TEST(what_may_have_been_handed_over_is_in_doubt)
 	struct circuit_queue *q = queue_of("k", &c);
 
 	failures(q, 3);
+	circuit_queue_wait(q, QUEUE_IN_READY);
 	again(true);
 	q = circuit_queue_find(&queues, "k", 1);
 	ck_assert(q->in_doubt);
 	expect_step(&q->sent, 3, 3);
 	expect_step(&q->next, 0, 0);
 	ck_assert(circuit_queue_has_steps(q));
+}
+END_TEST
+
+/* Of those that wait only some were marked; what is made amid the folding is so by itself. */
+START_TEST(what_is_not_marked_is_not_in_doubt)
+{
+	static const char *const keys[] = {"first", "second", "third"};
+	struct circuit_queue *q;
+
+	for (size_t i = 0; i < 2; i++) {
+		q = queue_of(keys[i], NULL);
+		failures(q, 3);
+		circuit_queue_wait(q, QUEUE_IN_READY);
+	}
+	circuit_queues_fold(&queues);
+	circuit_queues_mark(&queues, 1);
+	failures(queue_of(keys[2], NULL), 3);
+	again(false);
+	for (size_t i = 0; i < 3; i++) {
+		q = circuit_queue_find(&queues, keys[i], strlen(keys[i]));
+		ck_assert(q->in_doubt == (i != 1));
+		expect_step(q->in_doubt ? &q->sent : &q->next, 3, 3);
+	}
 }
 END_TEST
 
@@ -250,6 +277,7 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, what_waits_waits_again);
 	tcase_add_test(tc, what_may_have_been_handed_over_is_in_doubt);
+	tcase_add_test(tc, what_is_not_marked_is_not_in_doubt);
 	tcase_add_test(tc, a_step_in_doubt_and_what_came_since);
 	tcase_add_test(tc, a_circuit_that_is_absent_later_proves_nothing);
 	tcase_add_test(tc, nothing_that_waits_is_nothing);
