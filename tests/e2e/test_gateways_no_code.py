@@ -1,4 +1,4 @@
-"""nginx as a gateway without code, with the files in docs/gateways: /v1/check decides, the access
+"""nginx and HAProxy as gateways without code, with the files in docs/gateways: /v1/check decides, the access
 log reports."""
 
 import os
@@ -56,6 +56,22 @@ class Server(test_gateways.Server):
             """)
         return [program("nginx"), "-e", f"{self.directory}/log", "-c", conf]
 
+    def haproxy(self, upstream_port, breakerd_port, timeout):
+        lua = self.write("breakerd.lua", changed(text_of("haproxy", "breakerd.lua"), {
+            '"abns@breakerd"': f'"abns@breakerd-{self.port}"',
+        }))
+        conf = self.write("haproxy.cfg", changed(text_of("haproxy", "haproxy.cfg"), {
+            "/etc/haproxy/breakerd.lua": f"{lua}\n    nbthread 2",
+            "bind :8080": f"bind 127.0.0.1:{self.port}",
+            "log /run/breakerd/report.sock": f"log {self.reports}",
+            "orders1 127.0.0.1:9000": f"orders1 127.0.0.1:{upstream_port}",
+            "breakerd 127.0.0.1:8747": f"breakerd 127.0.0.1:{breakerd_port}",
+            "bind abns@breakerd": f"bind abns@breakerd-{self.port}",
+            "timeout connect 100ms": f"timeout connect {timeout}ms",
+            "timeout server 300ms": f"timeout server {timeout}ms",
+        }))
+        return [program("haproxy"), "-db", "-f", conf]
+
     def get(self, route="/", headers=None):
         client = Client(("127.0.0.1", self.port), "gateway.example")
         try:
@@ -87,7 +103,7 @@ def gateway(directory, upstream, start_on):
         server.stop()
 
 
-@pytest.fixture(params=["nginx"])
+@pytest.fixture(params=["nginx", "haproxy"])
 def name(request):
     return request.param
 
@@ -96,16 +112,21 @@ def used(daemon):
     return daemon.metric("breakerd_report_lines_total", result="used")
 
 
+def failures(daemon):
+    return daemon.metric("breakerd_reports_total", outcome="failure", result="counted")
+
+
 def state(daemon):
     return snapshot(daemon.get(path("orders")))["state"]
 
 
 def trip(server, upstream, daemon):
+    """Reports of what came before may still be on their way."""
     upstream.status = 500
-    before = used(daemon)
+    before = failures(daemon)
     for n in range(FAILURES):
         assert server.get().status == 500
-        until(lambda n=n: used(daemon) == before + n + 1, "it is reported")
+        until(lambda n=n: failures(daemon) == before + n + 1, "it is reported")
     assert state(daemon) == "open"
     upstream.status = 200
 
@@ -114,6 +135,7 @@ def test_an_upstream_fails_is_left_alone_and_recovers(name, gateway, upstream):
     server, daemon = gateway(name, open_time="3s", open_time_max="3s")
     answer = server.get("/some/where?x=1")
     assert (answer.status, answer.body) == (200, b"from the upstream\n")
+    until(lambda: used(daemon) == 1, "it is reported")
     trip(server, upstream, daemon)
     hits = upstream.hits
     refused = [server.get() for _ in range(10)]
@@ -228,8 +250,27 @@ def test_a_client_that_leaves_gives_its_probe_back(name, gateway, upstream):
         client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         until(lambda: upstream.hits == hits + 1, "the probe is out")
         assert server.get().status == 503
+    if name == "haproxy":  # it waits for the upstream's answer all the same
+        upstream.release()
+        until(lambda: state(daemon) == "closed", "the answer is reported")
+        return
     until(lambda: daemon.metric("breakerd_reports_total", outcome="ignored", result="ignored") == 1,
           "it is reported")
     upstream.release()
     assert server.get().status == 200
     until(lambda: state(daemon) == "closed", "the second probe is reported")
+
+
+def test_what_is_no_request_is_no_report(name, gateway, upstream):
+    """What one server takes for a request another one does not: as many are reported as got through."""
+    server, daemon = gateway(name)
+    for garbage in (b"", b"GET\r\n\r\n", b"circuit=orders status=500\r\n\r\n", b"GET / HTTP/1.1\r\nHost: \0\r\n\r\n"):
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(garbage)
+            client.shutdown(socket.SHUT_WR)
+            while client.recv(4096):
+                pass
+    upstream.status = 500
+    assert server.get().status == 500
+    until(lambda: failures(daemon) == 1, "the request is reported")
+    assert used(daemon) == upstream.hits
