@@ -60,6 +60,23 @@ const struct breaker_override *breaker_override_at(const struct breaker *b, int6
 	return &b->override;
 }
 
+int64_t breaker_matters_until(const struct breaker *b, int64_t now_ms)
+{
+	int64_t last = b->since_ms;
+
+	if (b->state == CIRCUIT_HALF_OPEN) {
+		for (unsigned i = 0; i < b->probe_count; i++)
+			if (b->probes[i].deadline_ms > last)
+				last = b->probes[i].deadline_ms;
+	}
+	if (last > now_ms + BREAKER_PROBE_TIMEOUT_MAX_MS)
+		last = now_ms + BREAKER_PROBE_TIMEOUT_MAX_MS;
+	last += b->state == CIRCUIT_OPEN ? 2 * b->open_ms : b->open_ms;
+	if (b->override.mode != BREAKER_NO_OVERRIDE && b->override.until_ms > last)
+		last = b->override.until_ms;
+	return last;
+}
+
 static void drop_ended(struct breaker *b, int64_t now_ms)
 {
 	if (b->override.mode != BREAKER_NO_OVERRIDE && b->override.until_ms <= now_ms)

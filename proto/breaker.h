@@ -45,6 +45,9 @@
 /* How long an override may be meant to last: 30 days. */
 #define BREAKER_OVERRIDE_MAX_MS INT64_C(2592000000)
 
+/* The longest probe_timeout. */
+#define BREAKER_PROBE_TIMEOUT_MAX_MS 3600000
+
 /* How far the clocks that write to one store may be apart. */
 #define BREAKER_AHEAD_MAX_MS 60000
 
@@ -225,6 +228,14 @@ void breaker_obey(const struct circuit *c, struct breaker *b, int64_t now_ms);
 /* What CIRCUIT_ACQUIRE answers on a closed or absent circuit without an override, whatever the
  * rest of its member says: a store need not unpack that. */
 void breaker_acquire_closed(const struct circuit *c, bool exists, struct breaker_answer *answer);
+
+/*
+ * From when on the member has no say any more, and the circuit need not be kept for it: when the
+ * opening is over and as much time again has passed (a new opening in that time is a longer one),
+ * when the probes that are out are lost, when the override ends. A stamp that is further ahead
+ * than any probe can be counts as that.
+ */
+int64_t breaker_matters_until(const struct breaker *b, int64_t now_ms);
 
 /* The override that holds at now_ms; NULL: none. */
 const struct breaker_override *breaker_override_at(const struct breaker *b, int64_t now_ms);

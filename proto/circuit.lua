@@ -213,8 +213,8 @@ local function fold(plus, words, key, ttl, exists, state, failures, successes, f
 		local left, time = redis.pcall("PTTL", key), redis.pcall("TIME")
 		if type(left) ~= "number" or time.err then
 			return math.huge -- nobody may tell us: as if just now, which removes nothing
-		elseif left < 0 then
-			return 0
+		elseif left < 0 or left > ttl * 1000 then
+			return 0 -- it has another one: only the stamps tell
 		end
 		return time[1] * 1000 + (time[2] - time[2] % 1000) / 1000 - (ttl * 1000 - left)
 	end
@@ -726,6 +726,32 @@ local function decide(plus, ops, m)
 	end
 end
 
+-- For how many seconds a circuit lives that is written with this member: at least until the member
+-- has no say any more (breaker_matters_until of proto/breaker.c).
+local function lifetime(ttl, member, now)
+	local match = string.match
+	local state, since, open_ms = match(member, "^1 ([012]) (%d+) [01] %d+ (%d+) %d+")
+	if not state or #since > 16 or #open_ms > 9 then
+		return ttl
+	end
+	local lasts, last = tonumber(open_ms) * (state == "1" and 2 or 1), tonumber(since)
+	local first, hex = match(member, "^[%w .,:]- h%d+%.(%d+):([%da-f]*)")
+	if first and #first <= 14 and state == "2" then
+		for later in string.gmatch(hex, "......(......)") do
+			last = math.max(last, first + tonumber(later, 16))
+		end
+	elseif lasts <= ttl * 1000 then
+		return ttl
+	end
+	if not now then
+		local time = redis.pcall("TIME")
+		now = time.err and 0 or time[1] * 1000
+	end
+	-- A stamp far ahead is of another clock: the longest probe_timeout is an hour.
+	last = math.min(last, now + 3600000)
+	return string.format("%.0f", math.max(ttl, math.ceil((last + lasts - now) / 1000)))
+end
+
 local match, pcall = string.match, redis.pcall
 local KEYS, ARGV = KEYS, ARGV
 -- The largest value that is read or written. A larger one would hold up Redis.
@@ -898,6 +924,9 @@ for i = 1, #KEYS do
 			',"successCount":' .. successes .. ',"lastFailureTime":' .. failed ..
 			',"lastStateChange":' .. changed .. others
 		local ttl = ARGV[1]
+		if others ~= "}" and member then
+			ttl = lifetime(ttl, member, now)
+		end
 		-- The circuit lives as long as its override, 30 days at most.
 		if others ~= "}" and member and match(member, " o[12]%.%d") then
 			local m = { exists = true, state = state, failures = failures,

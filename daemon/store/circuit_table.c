@@ -65,13 +65,16 @@ static void gauge(struct circuit_table *t, enum circuit_state state, int by)
 		t->metrics->circuits[state] += by;
 }
 
-/* A circuit lives as long as its override. */
+/* A circuit lives as long as its override, its opening and what else its member has a say in. */
 static bool holds(const struct circuit_entry *e)
 {
 	const struct member *member = member_of(e);
+	int64_t now_ms;
 
-	return member && member->held &&
-	       packed_breaker_override_until(member->bytes, member->len) > clock_wall_ms();
+	if (!member)
+		return false;
+	now_ms = clock_wall_ms();
+	return packed_breaker_matters_until(member->bytes, member->len, now_ms) > now_ms;
 }
 
 static bool is_old(const struct circuit_table *t, const struct circuit_entry *e, int64_t now)

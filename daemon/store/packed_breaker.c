@@ -217,12 +217,12 @@ bool packed_breaker_has_override(const unsigned char *buf, size_t len)
 	return head.override != BREAKER_NO_OVERRIDE;
 }
 
-int64_t packed_breaker_override_until(const unsigned char *buf, size_t len)
+int64_t packed_breaker_matters_until(const unsigned char *buf, size_t len, int64_t now_ms)
 {
 	struct breaker b;
 
-	if (!packed_breaker_has_override(buf, len))
+	if (len == 0)
 		return 0;
 	packed_breaker_read(buf, len, &b);
-	return b.override.until_ms;
+	return breaker_matters_until(&b, now_ms);
 }

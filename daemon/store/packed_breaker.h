@@ -18,8 +18,8 @@ size_t packed_breaker_write(unsigned char buf[PACKED_BREAKER_MAX], const struct 
 /* Reads what packed_breaker_write has written; of length 0, no member. */
 void packed_breaker_read(const unsigned char *buf, size_t len, struct breaker *b);
 
-/* When its override ends, epoch milliseconds; 0: it has none. */
-int64_t packed_breaker_override_until(const unsigned char *buf, size_t len);
+/* breaker_matters_until; 0: there is no member. */
+int64_t packed_breaker_matters_until(const unsigned char *buf, size_t len, int64_t now_ms);
 
 /* True if it has an override, which may be over. */
 bool packed_breaker_has_override(const unsigned char *buf, size_t len);

@@ -392,7 +392,8 @@ static enum circuit_table_status restore_line(struct restore *r, const struct li
 	int64_t written = r->now->table_ms - (age > 0 ? age : 0);
 
 	r->circuits++;
-	if (age >= r->ttl_ms) {
+	if (age >= r->ttl_ms && packed_breaker_matters_until(line->member, line->member_len,
+							     r->now->wall_ms) <= r->now->wall_ms) {
 		r->report->expired++;
 		return TABLE_OK;
 	}

@@ -377,3 +377,29 @@ def test_windows_and_permits_outlive_a_restart(start, directory):
     assert acquire(daemon, "probing")["reason"] == "probing"
     assert report(daemon, "probing", probe)["state"] == "closed"
     assert report(daemon, "run", permit, "failure")["state"] == "open"
+
+
+def test_an_opening_a_probe_and_the_growth_outlive_the_time_to_live(start_on, store):
+    daemon = start_on(store, ttl=1, consecutive_failures=1, open_time="2s", open_time_max="1m",
+                      probe_timeout="20s")
+    assert fails(daemon, "k", 1)["state"] == "open"
+    daemon.post(path("k", "success"))
+    decision = until(lambda: (d := acquire(daemon, "k"))["reason"] != "open" and d,
+                     "the opening is over")
+    assert decision["reason"] == "probe"
+    daemon.post(path("other", "failure"))
+    until(lambda: daemon.get("/v1/circuits?prefix=other").json()["circuits"] == [],
+          "a time to live is over")
+    assert acquire(daemon, "k")["reason"] == "probing"
+    assert report(daemon, "k", decision["permit"], "failure")["state"] == "open"
+    assert acquire(daemon, "k")["retryAfterMs"] > 2000
+
+
+def test_time_to_live_in_redis_is_as_long_as_the_opening(start_on, redis):
+    daemon = start_on("redis", ttl=60, consecutive_failures=1, open_time="1d", open_time_max="7d")
+    fails(daemon, "k", 1)
+    for verb in ("failure", "success"):
+        assert 172700 < redis.call("TTL", "stoma:cb:k") <= 172800
+        daemon.post(path("k", verb))
+    daemon.post(path("k", "transition"), {"to": "closed"})
+    assert redis.call("TTL", "stoma:cb:k") <= 60

@@ -216,3 +216,33 @@ def test_what_another_daemon_did_to_it_is_remembered_once_it_was_read(start, pri
     assert acquire(one, "set")["reason"] == "forced-open"
     assert one.get(path("ended", "override")).status == 404
     assert one.get(path("set", "override")).status == 200
+
+
+def test_a_reset_while_redis_is_away_is_folded_in_whatever_the_override(start, private_redis):
+    server = private_redis()
+    daemon = start(store=server.url, ttl=60).wait_ready()
+    for key, seconds in (("none", 0), ("short", 30), ("long", 3600)):
+        daemon.post(path(key, "failure"))
+        if seconds:
+            put(daemon, key, seconds=seconds)
+    server.freeze()
+    until(lambda: daemon.get(path("other")) and daemon.readyz() != "ready", "Redis is away")
+    for key in ("none", "short", "long"):
+        assert daemon.request("DELETE", path(key)).status == 204
+    server.thaw()
+    until(lambda: daemon.readyz() == "ready", "Redis is back")
+    until(lambda: daemon.metric("breakerd_folds_pending") == 0, "the resets are folded in")
+    assert server.call("KEYS", "*") == []
+
+
+def test_state_file_keeps_an_override_that_is_longer_than_the_ttl(start, directory):
+    file = directory + "/state"
+    daemon = start(state_file=file, ttl=1)
+    override = put(daemon, "k", seconds=1000).json()
+    daemon.post(path("gone", "failure"))
+    daemon.stop()
+    stopped = time.monotonic()
+    until(lambda: time.monotonic() > stopped + 1.1, "the time to live is over")
+    again = start(state_file=file, ttl=1)
+    assert again.get(path("k", "override")).json() == override
+    assert [c["key"] for c in again.get("/v1/circuits").json()["circuits"]] == ["k"]
