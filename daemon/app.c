@@ -295,6 +295,7 @@ static void on_drain_over(evutil_socket_t fd, short what, void *arg)
 		    "reason=\"requests or steps to be folded were still in flight\"");
 	app->aborted = true;
 	api_abort(app->api);
+	http_cut_deferred(app->http);
 	timer_arm(app->drain, LAST_WORDS_MS);
 }
 

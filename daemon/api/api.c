@@ -25,6 +25,7 @@ struct route {
 	bool keyed;       /* its name begins with KEYED */
 	unsigned methods; /* bits 1 << enum http_method */
 	api_handler_fn *handle;
+	bool costly; /* its answer may take a millisecond or more */
 };
 
 static const struct route routes[API_ROUTE_COUNT] = {
@@ -41,12 +42,12 @@ static const struct route routes[API_ROUTE_COUNT] = {
 	[ROUTE_CHECK_503] = {false, ANY, api_check},
 	[ROUTE_CHANGES] = {true, GET, api_changes},
 	[ROUTE_EVENTS] = {false, GET, api_events},
-	[ROUTE_CIRCUITS] = {false, GET, api_circuits},
-	[ROUTE_POLICIES] = {false, GET, api_policies},
+	[ROUTE_CIRCUITS] = {false, GET, api_circuits, true},
+	[ROUTE_POLICIES] = {false, GET, api_policies, true},
 	[ROUTE_HEALTHZ] = {false, GET, api_healthz},
 	[ROUTE_READYZ] = {false, GET, api_readyz},
-	[ROUTE_METRICS] = {false, GET, api_metrics},
-	[ROUTE_INDEX] = {false, GET, api_index},
+	[ROUTE_METRICS] = {false, GET, api_metrics, true},
+	[ROUTE_INDEX] = {false, GET, api_index, true},
 };
 
 /* `path`: of a keyed route the tail behind the key. ROUTE_NONE: there is none. Length and second
@@ -170,6 +171,8 @@ void api_handle(void *arg, struct http_request *rq)
 	/* The body of a check is the end user's, who must not turn a decision into an error. */
 	if (too_large && !api_route_is_check(to.route))
 		refuse_body(api, rq, to.route);
+	else if (route->costly && http_request_defer(rq))
+		return;
 	else if (route->handle)
 		route->handle(api, rq, &to);
 	else

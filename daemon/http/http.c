@@ -116,6 +116,7 @@ struct http *http_new(struct event_base *base, const struct http_limits *limits,
 	metrics->methods = (struct metrics_label){method_name, HTTP_METHODS};
 	http->log = log;
 	TAILQ_INIT(&http->streams);
+	http_defer_init(http);
 	if (http_sweep_init(http) < 0 || http_accept_init(http) < 0 || http_linger_init(http) < 0)
 		goto fail;
 	http->mhd = start_mhd(http);
@@ -149,6 +150,7 @@ void http_free(struct http *http)
 {
 	if (!http)
 		return;
+	http_cut_deferred(http);
 	assert(!http->handling);
 	http->drained = NULL;
 	http_accept_close(http);

@@ -62,6 +62,9 @@ void http_reconfigure(struct http *http, const struct http_limits *limits);
  */
 void http_drain(struct http *http, void (*drained)(void *arg), void *arg);
 
+/* Answers what waits for a later turn of the loop with 503: the drain has lasted too long. */
+void http_cut_deferred(struct http *http);
+
 /*
  * Closes everything. No request may be pending with the handler (the caller has cancelled
  * or answered them all): libmicrohttpd ends the process otherwise.
@@ -90,6 +93,11 @@ const char *http_request_path(const struct http_request *rq);
 bool http_request_authority(const struct http_request *rq, char *out, size_t size);
 /* The query as sent, behind the '?'; NULL when there is none. */
 const char *http_request_query(const struct http_request *rq);
+/*
+ * For the handler, about a request that takes long to answer. True: the time for such requests in
+ * this turn of the loop is spent; return without an answer, the handler is called for it again.
+ */
+bool http_request_defer(struct http_request *rq);
 /* The headers that somebody asks for. */
 enum http_field {
 	HTTP_FIELD_HOST,

@@ -1,8 +1,8 @@
 /*
  * What the files of http share; nobody else includes this. Each uses those above it:
  * conn.c: connections and their time-outs; linger.c: connections that end with an answer amid a
- * body; answer.c: responses; pump.c: runs libmicrohttpd;
- * request.c: requests; accept.c: listeners; http.c: start and stop.
+ * body; answer.c: responses; pump.c: runs libmicrohttpd; defer.c: requests that wait for a later
+ * turn; request.c: requests; accept.c: listeners; http.c: start and stop.
  */
 #ifndef BREAKERD_HTTP_PRIVATE_H
 #define BREAKERD_HTTP_PRIVATE_H
@@ -51,6 +51,8 @@ struct http_request {
 	bool begun;     /* the handler of libmicrohttpd has been called for it */
 	bool waits;     /* the handler has returned without an answer */
 	bool suspended; /* the connection is */
+	bool deferred;  /* waits for a later turn (defer.c) */
+	bool costly;    /* its time is counted */
 	bool orphaned;  /* the connection has ended, but http_reply is still to come */
 	unsigned polls; /* in vain, of libmicrohttpd for the answer */
 	bool answered;  /* http_reply was called */
@@ -152,6 +154,11 @@ struct http {
 	uint64_t steps;         /* of all requests: changes of phase, pieces of body */
 	bool cookies_come;      /* somebody has sent some */
 	unsigned blind_turns;   /* in a row in which it was busy and made no step */
+
+	/* defer.c */
+	struct conn_list deferred, deferred_costly;
+	uint64_t turn_ns;   /* when the first request of this turn had arrived; 0: none has */
+	uint64_t costly_ns; /* spent on costly requests in this turn */
 
 	TAILQ_HEAD(listener_list, listener) listeners;
 	struct event *unpause;
@@ -287,7 +294,25 @@ void http_pump_stop(struct http *http);
 /* Behind the end of libmicrohttpd. */
 void http_pump_free(struct http *http);
 
+/* defer.c */
+
+void http_defer_init(struct http *http);
+void http_defer_begin_turn(struct http *http);
+/* Gives a request that has arrived to the handler, or sets rq.deferred. */
+void http_defer_or_handle(struct conn *c);
+/* True if requests wait for a later turn. */
+bool http_defer_waiting(const struct http *http);
+/* Serves those that wait, for a turn's time, and schedules the next turn if some are left. */
+void http_defer_serve(struct http *http);
+
 /* request.c: what libmicrohttpd calls */
+
+/* Lets libmicrohttpd go on with a request that was just answered. Behind MHD_queue_response: that
+ * saves a call of the handler. */
+void http_request_go_on(struct conn *c);
+
+/* Answers a deferred request, which the handler is not shown, with `overloaded`. */
+void http_refuse_deferred(struct conn *c, const char *detail);
 
 void *http_on_request_line(void *arg, const char *target, struct MHD_Connection *mhd);
 enum MHD_Result http_on_request(void *arg, struct MHD_Connection *mhd, const char *url,

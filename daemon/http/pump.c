@@ -78,12 +78,14 @@ static void pump(void *arg)
 	unsigned rounds = 0;
 	bool again;
 
+	http_defer_begin_turn(http);
 	do {
 		before = http->steps;
 		MHD_run(http->mhd);
 		again = may_get_on(http);
 	} while (again && http->steps != before && http->steps - begin < TURN_STEPS &&
-		 ++rounds < TURN_ROUNDS);
+		 !http_defer_waiting(http) && ++rounds < TURN_ROUNDS);
+	http_defer_serve(http);
 	if (!again || http->steps != begin)
 		http->blind_turns = 0;
 	if (again && http->blind_turns < BLIND_TURNS) {

@@ -174,23 +174,44 @@ static enum MHD_Result refuse(struct http_request *rq, const struct http_reply *
 	return rq->queued ? MHD_YES : MHD_NO;
 }
 
+/* Encodes a problem document as an answer; false when out of memory. The body is to be freed. */
+static bool problem_reply(const struct http_request *rq, enum problem problem, const char *detail,
+			  struct http_reply *reply)
+{
+	bool writes = rq->method != HTTP_GET && rq->method != HTTP_HEAD;
+
+	*reply = (struct http_reply){.status = problem_status(problem),
+				     .content_type = "application/problem+json"};
+	reply->body =
+		problem_encode(problem, detail, writes ? PROBLEM_APPLIED_NO : PROBLEM_APPLIED_NONE,
+			       NULL, &reply->len);
+	return reply->body;
+}
+
 static enum MHD_Result refuse_problem(struct http_request *rq, enum problem problem,
 				      const char *detail)
 {
-	bool writes = rq->method != HTTP_GET && rq->method != HTTP_HEAD;
-	struct http_reply reply = {.status = problem_status(problem),
-				   .content_type = "application/problem+json"};
-	char *body =
-		problem_encode(problem, detail, writes ? PROBLEM_APPLIED_NO : PROBLEM_APPLIED_NONE,
-			       NULL, &reply.len);
+	struct http_reply reply;
 	enum MHD_Result result;
 
-	if (!body)
+	if (!problem_reply(rq, problem, detail, &reply))
 		return MHD_NO;
-	reply.body = body;
 	result = refuse(rq, &reply);
-	free(body);
+	free((void *)(uintptr_t)reply.body);
 	return result;
+}
+
+void http_refuse_deferred(struct conn *c, const char *detail)
+{
+	static const struct http_header retry = {"Retry-After", "1"};
+	struct http_reply reply, none = {.status = 503};
+
+	if (!problem_reply(&c->rq, PROBLEM_OVERLOADED, detail, &reply))
+		reply = none;
+	reply.headers = &retry;
+	reply.header_count = 1;
+	http_reply(&c->rq, &reply);
+	free((void *)(uintptr_t)reply.body);
 }
 
 /* True if the head is over max_head, or leaves libmicrohttpd no memory for an answer. */
@@ -247,6 +268,13 @@ void http_on_refusal(struct http *http, int status)
 	shutdown(c->fd, SHUT_WR);
 }
 
+static void suspend_request(struct conn *c)
+{
+	c->rq.suspended = true;
+	c->http->unsuspended--;
+	MHD_suspend_connection(c->mhd);
+}
+
 /* Gives the request to the handler. */
 static enum MHD_Result hand_over(struct conn *c)
 {
@@ -257,19 +285,14 @@ static enum MHD_Result hand_over(struct conn *c)
 	http_conn_enter(c, PHASE_HANDLER);
 	http->handling++;
 	http->metrics->http_requests_in_flight++;
-	http->handler(http->arg, rq);
+	http_defer_or_handle(c);
 	if (rq->answered)
 		return rq->queued ? MHD_YES : MHD_NO;
 	rq->waits = true;
 	http->unsuspended++;
+	if (rq->deferred)
+		suspend_request(c);
 	return MHD_YES;
-}
-
-static void suspend_request(struct conn *c)
-{
-	c->rq.suspended = true;
-	c->http->unsuspended--;
-	MHD_suspend_connection(c->mhd);
 }
 
 /*
@@ -285,7 +308,7 @@ static enum MHD_Result hand_over_too_large(struct conn *c)
 	c->rq.last = true;
 	c->lingers = true;
 	result = hand_over(c);
-	if (c->rq.waits)
+	if (c->rq.waits && !c->rq.suspended)
 		suspend_request(c);
 	return result;
 }
@@ -469,6 +492,16 @@ static void orphan_free(struct conn *c)
 		http_conn_free(c);
 }
 
+void http_request_go_on(struct conn *c)
+{
+	if (c->rq.suspended)
+		MHD_resume_connection(c->mhd);
+	else if (c->rq.waits)
+		c->http->unsuspended--;
+	if (c->rq.waits)
+		http_schedule_pump(c->http);
+}
+
 void http_reply(struct http_request *rq, const struct http_reply *reply)
 {
 	struct conn *c = http_conn_of(rq);
@@ -492,11 +525,5 @@ void http_reply(struct http_request *rq, const struct http_reply *reply)
 	if (!rq->queued && !(rq->direct && http_answer_send(c, reply)) &&
 	    log_allows(http->log, &http->failed_replies, LOG_LEVEL_ERROR, "http_reply_failed"))
 		log_error(http->log, "http_reply_failed", "peer=%s", http_request_peer(rq));
-	/* Now that there is a response: that saves a call of the handler. */
-	if (rq->suspended)
-		MHD_resume_connection(c->mhd);
-	else if (rq->waits)
-		http->unsuspended--;
-	if (rq->waits)
-		http_schedule_pump(http);
+	http_request_go_on(c);
 }

@@ -113,6 +113,7 @@ struct http_stream *http_reply_stream(struct http_request *rq, const struct http
 		     MHD_queue_response(c->mhd, (unsigned)reply->status, response) == MHD_YES;
 	if (response)
 		MHD_destroy_response(response);
+	http_request_go_on(c);
 	if (rq->queued) {
 		stream_begin(c);
 		return (struct http_stream *)(void *)c;
