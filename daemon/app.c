@@ -66,7 +66,7 @@ static struct store_limits store_limits_of(const struct config *config)
 	return (struct store_limits){
 		.timeout_ms = (unsigned)config->store_timeout_ms,
 		.max_in_flight = config->max_in_flight,
-		.ttl_s = (unsigned)(config->ttl_ms / 1000),
+		.ttl_ms = config->ttl_ms,
 		.max_circuits = config->max_circuits,
 		.max_staleness_ms = (unsigned)config->max_staleness_ms,
 		.read_cache = config->read_cache,
@@ -80,8 +80,8 @@ static struct http_limits http_limits_of(const struct config *config)
 		.max_connections = config->max_connections,
 		.max_head = config->max_head,
 		.max_body = config->max_body,
-		.idle_timeout_s = (unsigned)(config->idle_timeout_ms / 1000),
-		.request_timeout_s = (unsigned)(config->request_timeout_ms / 1000),
+		.idle_timeout_ms = (unsigned)config->idle_timeout_ms,
+		.request_timeout_ms = (unsigned)config->request_timeout_ms,
 	};
 }
 

@@ -4,7 +4,7 @@ The operations as Redis runs them: several circuits, several operations on each,
 EVALSHA sha n KEYS[1] .. KEYS[n] ttl ops[1] .. ops[n] channel
 
   KEYS[i]  the whole Redis key of a circuit; each one once
-  ttl      seconds, given to every circuit that is written
+  ttl      milliseconds, given to every circuit that is written
   ops[i]   what to do to KEYS[i], in order, a letter an operation, at least one:
              g  getState     s  recordSuccess     f  recordFailure     d  reset
              A B C D         transition to closed    | from any state, and only from
@@ -216,7 +216,7 @@ local function fold(plus, words, key, ttl, exists, state, failures, successes, f
 		elseif left < 0 or left > ttl * 1000 then
 			return 0 -- it has another one: only the stamps tell
 		end
-		return time[1] * 1000 + (time[2] - time[2] % 1000) / 1000 - (ttl * 1000 - left)
+		return time[1] * 1000 + (time[2] - time[2] % 1000) / 1000 - (ttl - left)
 	end
 
 	local more_failures, more_successes, zero_failures, zero_successes, writes, to, change,
@@ -934,14 +934,14 @@ for i = 1, #KEYS do
 				now = tonumber(now) }
 			decide(plus, "k", m)
 			if m.override then
-				local left = math.ceil((m.override.till - m.now) / 1000)
-				ttl = string.format("%.0f", math.max(ttl, math.min(left, 2592000)))
+				local left = math.min(m.override.till - m.now, 2592000000)
+				ttl = string.format("%.0f", math.max(ttl, left))
 			end
 		end
 		if #after > MAX then
 			failure = { err = "TOOLARGE the value would become larger than 64 KiB" }
 		else
-			result = pcall("SET", key, after, "EX", ttl)
+			result = pcall("SET", key, after, "PX", ttl)
 			failure = result.err and result
 		end
 	elseif effect and value then

@@ -166,10 +166,8 @@ static bool set_time(void *base, const struct config_setting *s, const char *tex
 				    size);
 	if (n < (int64_t)s->min * s->ms || n > (int64_t)s->max * s->ms)
 		return refuse_range(s, "out of range", why, size);
-	if (!whole || n % s->ms != 0)
-		return refuse_range(s,
-				    s->ms == 1 ? "finer than a millisecond" : "finer than a second",
-				    why, size);
+	if (!whole)
+		return refuse_range(s, "finer than a millisecond", why, size);
 	*(int64_t *)field(base, s) = n;
 	return true;
 }
@@ -343,7 +341,7 @@ bool value_set(void *base, const struct config_setting *s, unsigned line, const 
 
 static void put_time(const struct config_setting *s, int64_t ms, char *out, size_t size)
 {
-	if (s->unit)
+	if (s->unit && ms % s->ms == 0)
 		snprintf(out, size, "%" PRId64, ms / s->ms);
 	else
 		value_put_time(ms, out, size);

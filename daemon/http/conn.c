@@ -48,8 +48,8 @@ struct conn *http_conn_new(struct http *http, int fd, const struct sockaddr_stor
 static int64_t phase_limit_ms(const struct http *http, enum phase phase)
 {
 	/* At least 1, or a sweep would find no end. */
-	int64_t idle = (int64_t)http->limits.idle_timeout_s * 1000 + 1;
-	int64_t request = (int64_t)http->limits.request_timeout_s * 1000 + 1;
+	int64_t idle = (int64_t)http->limits.idle_timeout_ms + 1;
+	int64_t request = (int64_t)http->limits.request_timeout_ms + 1;
 
 	if (phase == PHASE_READING)
 		return request;

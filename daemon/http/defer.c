@@ -80,7 +80,7 @@ void http_defer_or_handle(struct conn *c)
 static uint64_t serve(struct http *http, struct conn_list *queue, uint64_t now_ns)
 {
 	struct conn *c = TAILQ_FIRST(queue);
-	uint64_t most_ns = (uint64_t)http->limits.request_timeout_s * 1000000000;
+	uint64_t most_ns = (uint64_t)http->limits.request_timeout_ms * 1000000;
 
 	TAILQ_REMOVE(queue, c, entry);
 	c->rq.deferred = false;

@@ -35,8 +35,8 @@ struct http_limits {
 	unsigned max_connections; /* beyond, an idle one makes room for a new one, or that waits */
 	size_t max_head;          /* bytes, request line and headers; only http_new reads it */
 	size_t max_body; /* bytes; a longer one ends the connection, with the handler's answer */
-	unsigned idle_timeout_s;    /* a connection without a request */
-	unsigned request_timeout_s; /* a request on its way in, first byte to last */
+	unsigned idle_timeout_ms;    /* a connection without a request */
+	unsigned request_timeout_ms; /* a request on its way in, first byte to last */
 };
 
 typedef void http_handler_fn(void *arg, struct http_request *request);

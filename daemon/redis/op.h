@@ -31,7 +31,7 @@ struct redis_store {
 	char channel_name[REDIS_PREFIX_MAX + 9 + 1]; /* prefix and "cb:events" */
 	struct metrics *metrics;                     /* may be NULL */
 	struct log *log;
-	char ttl[12];
+	char ttl[20]; /* milliseconds */
 	size_t ttl_len;
 	char prefix[REDIS_PREFIX_MAX + 3 + 1]; /* with its "cb:" */
 	size_t prefix_len;

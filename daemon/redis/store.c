@@ -14,6 +14,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -424,7 +425,7 @@ static void redis_reconfigure(struct store *s)
 {
 	struct redis_store *r = redis_store(s);
 
-	r->ttl_len = snprintf(r->ttl, sizeof(r->ttl), "%u", s->limits.ttl_s);
+	r->ttl_len = snprintf(r->ttl, sizeof(r->ttl), "%" PRId64, s->limits.ttl_ms);
 }
 
 static void redis_free(struct store *s)

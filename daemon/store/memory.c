@@ -110,7 +110,7 @@ static void note_written(struct memory_store *m, enum circuit_table_status statu
 	if (circuit_table_count(m->table) > m->store.limits.max_circuits)
 		expiry_arm(m, now, now); /* it may just have been closed */
 	else if (!evtimer_pending(m->expiry, NULL))
-		expiry_arm(m, now, now + (int64_t)m->store.limits.ttl_s * 1000);
+		expiry_arm(m, now, now + m->store.limits.ttl_ms);
 }
 
 /* The override that holds, kept until the next one is asked for; or NULL. */
@@ -329,7 +329,7 @@ void store_memory_put(struct store *s, const char *key, size_t key_len,
 	}
 	circuit_table_write(m->table, entry, key, key_len, circuit, now);
 	if (!evtimer_pending(m->expiry, NULL))
-		expiry_arm(m, now, now + (int64_t)s->limits.ttl_s * 1000);
+		expiry_arm(m, now, now + s->limits.ttl_ms);
 }
 
 void store_memory_put_breaker(struct store *s, const char *key, size_t key_len,
@@ -343,7 +343,7 @@ void store_memory_put_breaker(struct store *s, const char *key, size_t key_len,
 
 	circuit_table_write_member(m->table, entry, key, key_len, circuit, packed, len, now);
 	if (!evtimer_pending(m->expiry, NULL))
-		expiry_arm(m, now, now + (int64_t)s->limits.ttl_s * 1000);
+		expiry_arm(m, now, now + s->limits.ttl_ms);
 }
 
 /* Looks at LIST_STEP slots at most. True when the page is done, with its cursor. */
@@ -495,7 +495,7 @@ static void memory_reconfigure(struct store *s)
 {
 	struct memory_store *m = memory(s);
 
-	circuit_table_limit(m->table, s->limits.max_circuits, (int64_t)s->limits.ttl_s * 1000);
+	circuit_table_limit(m->table, s->limits.max_circuits, s->limits.ttl_ms);
 	expire_step(m);
 }
 
@@ -534,7 +534,7 @@ struct store *store_memory_new(struct event_base *base, const struct store_limit
 	m->metrics = metrics;
 	m->started_ms = store_now_ms(&clock);
 	m->expiry = evtimer_new(base, on_expiry, m);
-	m->table = circuit_table_new(limits->max_circuits, (int64_t)limits->ttl_s * 1000, metrics);
+	m->table = circuit_table_new(limits->max_circuits, limits->ttl_ms, metrics);
 	if (!m->expiry || !m->table)
 		goto fail;
 	return &m->store;
@@ -549,7 +549,7 @@ int store_memory_keep_steps(struct store *s, struct circuit_queues *queues, cons
 	struct memory_store *m = memory(s);
 	struct state_keeper_options options = {
 		.path = path,
-		.ttl_ms = (int64_t)s->limits.ttl_s * 1000,
+		.ttl_ms = s->limits.ttl_ms,
 		.queues = queues,
 	};
 	int64_t now;

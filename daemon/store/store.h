@@ -142,7 +142,7 @@ void store_watch(struct store *s, void (*changed)(void *arg), void *arg);
 struct store_limits {
 	unsigned timeout_ms;    /* of one operation */
 	unsigned max_in_flight; /* operations waiting for an answer */
-	unsigned ttl_s;         /* time to live of a circuit, renewed by each write */
+	int64_t ttl_ms;         /* time to live of a circuit, renewed by each write */
 	size_t max_circuits;    /* embedded store */
 	/* On Redis; all 0: each operation asks Redis. */
 	unsigned max_staleness_ms;   /* what was known so long ago still answers acquire ... */

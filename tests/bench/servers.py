@@ -232,7 +232,7 @@ class Webdis(OnRedis):
             sha = self.redis.call("SCRIPT", "LOAD", f.read()).decode()
 
         def record(member):
-            return ["GET", f"/EVALSHA/{sha}/1/stoma:cb:", f"/{TTL}/{member}"]
+            return ["GET", f"/EVALSHA/{sha}/1/stoma:cb:", f"/{TTL}000/{member}"]
 
         read = ["GET", "/GET/stoma:cb:", ""]
         self.requests = {"read": read, "write": record("failureCount"),

@@ -81,6 +81,12 @@ def test_ttl_is_a_setting(redis, start, client):
     assert 1 <= client.call("TTL", KEY) <= 7
 
 
+def test_times_may_be_fractions(redis, start, client):
+    daemon = start(store=redis.url, ttl="7.5s", idle_timeout="1.5", request_timeout="1.5s").wait_ready()
+    daemon.post(path("a", "failure"))
+    assert 7000 < client.call("PTTL", KEY) <= 7500
+
+
 def test_a_value_without_time_to_live_gets_one(daemon, client):
     client.call("SET", KEY, '{"state":"closed"}')
     snapshot(daemon.get(path("a")))

@@ -281,14 +281,14 @@ static void start(void)
 	static const char *const hosts[] = {"localhost", "127.0.0.1"};
 	const struct store_limits store_limits = {.timeout_ms = 250,
 						  .max_in_flight = 100,
-						  .ttl_s = 60,
+						  .ttl_ms = 60000,
 						  .max_circuits = 16};
 	const struct store_clock clock = {.now_ms = fixed_clock, .monotonic_ms = fixed_clock};
 	const struct http_limits limits = {.max_connections = 8,
 					   .max_head = MAX_HEAD,
 					   .max_body = MAX_BODY,
-					   .idle_timeout_s = 60,
-					   .request_timeout_s = 60};
+					   .idle_timeout_ms = 60000,
+					   .request_timeout_ms = 60000};
 	const struct api_access access = {.token = "t0ken",
 					  .allowed_hosts = hosts,
 					  .allowed_host_count = 2,

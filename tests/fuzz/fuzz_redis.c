@@ -379,7 +379,9 @@ static void end(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	const struct store_limits limits = {.timeout_ms = 250, .max_in_flight = 1000, .ttl_s = 60};
+	const struct store_limits limits = {.timeout_ms = 250,
+					    .max_in_flight = 1000,
+					    .ttl_ms = 60000};
 	struct fuzz_text script = {size ? (const char *)data : "", size};
 	struct fuzz_text letters;
 	struct redis_target target;

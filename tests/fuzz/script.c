@@ -24,8 +24,8 @@ static int on_set(lua_State *l)
 	const char *value = luaL_checklstring(l, 3, &script.set_len);
 
 	FUZZ_CHECK(strcmp(luaL_checkstring(l, 2), "k") == 0);
-	FUZZ_CHECK(strcmp(luaL_checkstring(l, 4), "EX") == 0);
-	FUZZ_CHECK(luaL_checkint(l, 5) == TTL_S);
+	FUZZ_CHECK(strcmp(luaL_checkstring(l, 4), "PX") == 0);
+	FUZZ_CHECK(luaL_checknumber(l, 5) == TTL_S * 1000.0);
 	FUZZ_CHECK(!script.set && !script.deleted);
 	/* The final memory ends with the value. */
 	script.set = malloc(script.set_len);
@@ -109,7 +109,7 @@ void script_eval(struct fuzz_text value, const char *ops, struct circuit_script_
 	script.deleted = false;
 	script.value = value;
 	lua_createtable(lua, 2, 0);
-	lua_pushliteral(lua, "86400");
+	lua_pushliteral(lua, "86400000");
 	lua_rawseti(lua, -2, 1);
 	lua_pushstring(lua, ops);
 	lua_rawseti(lua, -2, 2);

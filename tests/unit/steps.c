@@ -379,8 +379,9 @@ static bool run_lua(struct steps *steps, const struct batch *batch, const char *
 	struct world w;
 
 	snprintf(usec, sizeof(usec), "%d000", (int)(steps->now_ms % 1000));
-	redisAppendCommand(steps->redis, "EVALSHA %s 1 " REDIS_KEY " 86400 %s %lld %s", steps->sha,
-			   script_ops(steps, batch), (long long)(steps->now_ms / 1000), usec);
+	redisAppendCommand(steps->redis, "EVALSHA %s 1 " REDIS_KEY " 86400000 %s %lld %s",
+			   steps->sha, script_ops(steps, batch), (long long)(steps->now_ms / 1000),
+			   usec);
 	redisAppendCommand(steps->redis, "GET " REDIS_KEY);
 	if (redisGetReply(steps->redis, (void **)&reply) != REDIS_OK ||
 	    redisGetReply(steps->redis, (void **)&stored) != REDIS_OK)

@@ -91,7 +91,7 @@ struct store_limits store_test_limits(void)
 	return (struct store_limits){
 		.timeout_ms = 5000,
 		.max_in_flight = 100,
-		.ttl_s = 3600,
+		.ttl_ms = 3600000,
 		.max_circuits = 1000,
 	};
 }

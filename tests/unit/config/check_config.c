@@ -301,7 +301,7 @@ static const struct {
 	{"store_timeout", "1.00000000001ms", "finer than a millisecond"},
 	{"store_timeout", "1.1m", "out of range"},
 	{"store_timeout", "9007199254740993d", "out of range"},
-	{"ttl", "1.5s", "finer than a second"},
+	{"ttl", "1.0005s", "finer than a millisecond"},
 	{"ttl", "999ms", "out of range, 1 to 315360000 seconds"},
 	{"max_body", "+500", "not a whole number, 64 to 16777216 bytes"},
 	{"max_body", "500s", "not a whole number"},
@@ -443,6 +443,11 @@ START_TEST(times_take_units)
 	ck_assert_int_eq(config->idle_timeout_ms, 120000);
 	ck_assert_int_eq(config->request_timeout_ms, 2000);
 	ck_assert_has(printed(config), "\nidle_timeout = 120\n");
+	ck_assert_load("--ttl=1.5s", "--idle-timeout=1.25", "--request-timeout=2.001s");
+	ck_assert_int_eq(config->ttl_ms, 1500);
+	ck_assert_int_eq(config->idle_timeout_ms, 1250);
+	ck_assert_int_eq(config->request_timeout_ms, 2001);
+	ck_assert_has(printed(config), "\nidle_timeout = 1250ms\n");
 	ck_assert_load("--ttl=0.5d", "--window=1.5s", "--open-time=3600000", "--open-time-max=1h",
 		       "--slow-time=0");
 	ck_assert_int_eq(config->ttl_ms, 43200000);

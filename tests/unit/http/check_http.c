@@ -152,8 +152,8 @@ static void setup(void)
 	limits = (struct http_limits){.max_connections = 100,
 				      .max_head = 16384,
 				      .max_body = 1000,
-				      .idle_timeout_s = 60,
-				      .request_timeout_s = 10};
+				      .idle_timeout_ms = 60000,
+				      .request_timeout_ms = 10000};
 	http = http_new(base, &limits, on_request, NULL, metrics, NULL);
 	ck_assert_ptr_nonnull(http);
 	listen_on("127.0.0.1:0");
@@ -199,8 +199,8 @@ static void on_drained(void *arg)
 
 static void use_timeouts(unsigned idle_s, unsigned request_s)
 {
-	limits.idle_timeout_s = idle_s;
-	limits.request_timeout_s = request_s;
+	limits.idle_timeout_ms = idle_s * 1000;
+	limits.request_timeout_ms = request_s * 1000;
 	http_reconfigure(http, &limits);
 }
 

@@ -37,7 +37,7 @@ static void teardown(void)
 
 static redisReply *run(const char *step)
 {
-	redisReply *reply = redis_reply(redis, "EVAL %s 1 k %d %s", circuit_lua, TTL, step);
+	redisReply *reply = redis_reply(redis, "EVAL %s 1 k %d %s", circuit_lua, TTL * 1000, step);
 
 	ck_assert_msg(reply->type == REDIS_REPLY_ARRAY, "%s", reply->str);
 	return reply;

@@ -16,7 +16,8 @@
 
 #define KEY     "stoma:cb:k"
 #define OLD_TTL 1000
-#define TTL     "5000"
+#define TTL_S   5000
+#define TTL     "5000000"
 #define NOTHING 3 /* beside enum circuit_stored */
 
 extern const char circuit_lua[];
@@ -141,7 +142,7 @@ static void check_stored(const struct circuit_case *row, int64_t now)
 static void check_ttl(const struct circuit_case *row)
 {
 	int64_t ttl = redis_integer(redis, "TTL " KEY);
-	int64_t most = row->effect == CIRCUIT_WRITTEN ? atoi(TTL) : OLD_TTL;
+	int64_t most = row->effect == CIRCUIT_WRITTEN ? TTL_S : OLD_TTL;
 
 	if (row->effect == CIRCUIT_REMOVED || (row->effect != CIRCUIT_WRITTEN && !row->before))
 		ck_assert_msg(ttl == -2, "%s: it is still there", row->name);
@@ -450,7 +451,7 @@ START_TEST(a_circuit_lives_as_long_as_its_override)
 		ck_assert_msg(left > 199000 && left <= 200001, "%s: %" PRId64, writing[i], left);
 		/* It is over, or begins later than any clock is. */
 		store_member("1 0 5 0 0 0 0 o1.1700000000000.1700000060000:61");
-		ck_assert_int_le(ttl_behind(writing[i]), atoi(TTL));
+		ck_assert_int_le(ttl_behind(writing[i]), TTL_S);
 		store_member("1 0 5 0 0 0 0 o1.99999999000000.99999999999999:61");
 		ck_assert_int_le(ttl_behind(writing[i]), 2592000);
 	}
@@ -471,7 +472,7 @@ START_TEST(a_member_that_is_none_of_ours_has_no_override)
 	for (size_t n = 0; n < sizeof(members) / sizeof(members[0]); n++) {
 		for (size_t i = 0; i < sizeof(writing) / sizeof(writing[0]); i++) {
 			store_member(members[n]);
-			ck_assert_msg(ttl_behind(writing[i]) <= atoi(TTL), "%s: %s", members[n],
+			ck_assert_msg(ttl_behind(writing[i]) <= TTL_S, "%s: %s", members[n],
 				      writing[i]);
 		}
 	}

@@ -260,7 +260,7 @@ START_TEST(writes_renew_the_time_to_live)
 	open_ready("stoma:");
 	do_ok("k", OP_FAILURE);
 	ck_assert_int_gt(redis_integer(redis, "TTL stoma:cb:k"), 3500);
-	limits.ttl_s = 70;
+	limits.ttl_ms = 70000;
 	store_reconfigure(store, &limits);
 	do_ok("k", OP_GET);
 	store_do(base, store, "k", OP_FROM_TO(CIRCUIT_OPEN, CIRCUIT_CLOSED), STORE_CONFLICT);

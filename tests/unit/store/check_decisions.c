@@ -73,7 +73,7 @@ static void setup(void)
 {
 	struct store_limits limits = store_test_limits();
 
-	limits.ttl_s = 1000000;
+	limits.ttl_ms = 1000000000;
 	now = START;
 	base = event_base_new();
 	store = store_memory_new(base, &limits,

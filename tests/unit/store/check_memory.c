@@ -42,7 +42,7 @@ static void open_with(size_t max_circuits)
 	struct store_limits limits = store_test_limits();
 
 	limits.max_circuits = max_circuits;
-	limits.ttl_s = 10;
+	limits.ttl_ms = 10000;
 	store = store_memory_new(base, &limits,
 				 (struct store_clock){.now_ms = fake_clock,
 						      .monotonic_ms = fake_clock,
