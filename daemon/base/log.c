@@ -231,12 +231,12 @@ bool log_budget_take(struct log_budget *budget, unsigned lines, unsigned each_ms
 	return true;
 }
 
-bool log_allows(struct log *log, struct log_limit *limit, enum log_level level, const char *token)
+static bool allows(struct log *log, struct log_limit *limit, enum log_level level,
+		   const char *token, unsigned lines, unsigned each_ms)
 {
 	if (!log || level > log->level)
 		return false;
-	if (!log_budget_take(&limit->budget, LOG_LIMIT_LINES, LOG_LIMIT_EACH_MS) &&
-	    log->level < LOG_LEVEL_DEBUG) {
+	if (!log_budget_take(&limit->budget, lines, each_ms) && log->level < LOG_LEVEL_DEBUG) {
 		limit->held_back++;
 		if (log->suppressed)
 			++*log->suppressed;
@@ -247,6 +247,17 @@ bool log_allows(struct log *log, struct log_limit *limit, enum log_level level, 
 			  limit->held_back);
 	limit->held_back = 0;
 	return true;
+}
+
+bool log_allows(struct log *log, struct log_limit *limit, enum log_level level, const char *token)
+{
+	return allows(log, limit, level, token, LOG_LIMIT_LINES, LOG_LIMIT_EACH_MS);
+}
+
+bool log_allows_one(struct log *log, struct log_limit *limit, enum log_level level,
+		    const char *token, unsigned each_ms)
+{
+	return allows(log, limit, level, token, 1, each_ms);
 }
 
 /* The length of the UTF-8 sequence at p, or 0 if there is none. */

@@ -98,6 +98,9 @@ struct log_limit {
  * line that may, how many were held back. Everything is written at debug.
  */
 bool log_allows(struct log *log, struct log_limit *limit, enum log_level level, const char *token);
+/* The same for a kind of which one line in each_ms is enough. */
+bool log_allows_one(struct log *log, struct log_limit *limit, enum log_level level,
+		    const char *token, unsigned each_ms);
 
 /*
  * Text from outside made safe for a line: in double quotes, with \" \\ and \xNN for

@@ -45,7 +45,7 @@ struct redis_channel {
 	struct event *deferred; /* a timer of zero: frees the connection that failed */
 	unsigned pause_ms;      /* the bound of the next */
 	uint64_t random;
-	struct log_budget log_budget;
+	struct log_limit away_lines;
 	char name[];
 };
 
@@ -63,7 +63,8 @@ static void fail(struct redis_channel *channel, const char *why)
 {
 	if (channel->state == CHANNEL_PAUSES || channel->state == CHANNEL_IDLE)
 		return;
-	if (log_budget_take(&channel->log_budget, 1, LOG_EACH_MS))
+	if (log_allows_one(channel->log, &channel->away_lines, LOG_LEVEL_WARNING, "events_away",
+			   LOG_EACH_MS))
 		log_warning(channel->log, "events_away", "channel=%s reason=%s",
 			    log_quote(channel->name, strlen(channel->name)).text,
 			    log_quote(why, strlen(why)).text);

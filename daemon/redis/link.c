@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/log_state.h"
 #include "base/metrics.h"
 #include "base/timer.h"
 #include "redis/conn.h"
@@ -68,17 +69,11 @@ struct redis_link {
 	bool cluster;
 
 	int64_t away_since_ms; /* monotonic */
-	int64_t logged_ms;     /* monotonic, the last line on being away */
-	struct log_budget log_budget;
-	bool log_owes_ready; /* the line on being ready was held back */
+	int64_t logged_ms;     /* monotonic, the last word on being away */
+	struct log_state news;
 };
 
 /* --- what is written to the log --- */
-
-static bool log_affords(struct redis_link *link)
-{
-	return log_budget_take(&link->log_budget, LOG_LINES, LOG_LINE_EACH_MS);
-}
 
 static struct log_text quoted(const char *text)
 {
@@ -89,12 +84,9 @@ static void log_ready(struct redis_link *link, enum redis_link_state was)
 {
 	int64_t away_ms = clock_ms() - link->away_since_ms;
 
-	link->log_owes_ready = !log_affords(link);
-	if (link->log_owes_ready)
-		return;
-	log_info(link->log, "redis_ready", "server=%s away_ms=%lld after=%s attempts=%u",
-		 quoted(link->server).text, (long long)away_ms, redis_link_state_name(was),
-		 link->failures + 1);
+	log_state_say(&link->news, LOG_LEVEL_INFO, "redis_ready",
+		      "server=%s away_ms=%lld after=%s attempts=%u", quoted(link->server).text,
+		      (long long)away_ms, redis_link_state_name(was), link->failures + 1);
 }
 
 /* A line for a new reason at once; for the same reason again, one each LOG_AGAIN_MS. */
@@ -104,12 +96,11 @@ static void log_away(struct redis_link *link, enum redis_link_state was, bool ot
 
 	if (!other_reason && now - link->logged_ms < LOG_AGAIN_MS)
 		return;
-	if (!log_affords(link))
-		return;
 	link->logged_ms = now;
-	log_warning(link->log, link->state == LINK_SUSPECT ? "redis_suspect" : "redis_away",
-		    "reason=%s was=%s failures=%u", quoted(link->reason).text,
-		    redis_link_state_name(was), link->failures);
+	log_state_say(&link->news, LOG_LEVEL_WARNING,
+		      link->state == LINK_SUSPECT ? "redis_suspect" : "redis_away",
+		      "reason=%s was=%s failures=%u", quoted(link->reason).text,
+		      redis_link_state_name(was), link->failures);
 }
 
 /* --- the state --- */
@@ -487,11 +478,6 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 		break;
 	case LINK_READY:
 		link->failures = 0;
-		/* Log the rate-limited "ready" now, so that "away" is not the last line. */
-		if (link->log_owes_ready)
-			log_ready(link, LINK_READY);
-		if (link->log_owes_ready)
-			timer_arm(link->timer, LOG_LINE_EACH_MS);
 		break;
 	}
 }
@@ -548,6 +534,7 @@ struct redis_link *redis_link_new(struct event_base *base, const struct redis_ta
 	if (target->kind == REDIS_SENTINEL)
 		link->sentinel = redis_sentinel_new(base, &link->target, &events);
 	if (!link->timer || !link->watchdog || !link->deferred ||
+	    log_state_init(&link->news, base, log, "redis_link", LOG_LINES, LOG_LINE_EACH_MS) < 0 ||
 	    (target->kind == REDIS_SENTINEL && !link->sentinel)) {
 		redis_link_free(link);
 		return NULL;
@@ -612,6 +599,7 @@ void redis_link_free(struct redis_link *link)
 		event_free(link->watchdog);
 	if (link->deferred)
 		event_free(link->deferred);
+	log_state_fini(&link->news);
 	redis_lookup_free(link->lookup);
 	redis_sentinel_free(link->sentinel);
 	/* Callbacks that come now may send: the link takes nothing in this state. */

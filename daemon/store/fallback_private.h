@@ -40,7 +40,7 @@ struct fallback_store {
 	uint64_t told;       /* queues.changes that the file's keeper knows of */
 	struct event *turn;  /* hands over more steps */
 	struct event *retry; /* refused queues may be tried again */
-	struct log_budget log_budgets[FOLD_LINES];
+	struct log_limit log_limits[FOLD_LINES];
 	struct metrics *metrics;
 	struct log *log;
 };

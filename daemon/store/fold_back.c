@@ -40,12 +40,14 @@ static void add_timer(struct event *timer, unsigned ms)
 static void log_step(struct fallback_store *f, enum fold_line line, const struct circuit_queue *q,
 		     const char *reason)
 {
-	if (!log_budget_take(&f->log_budgets[line], 1, FOLD_LOG_EACH_MS))
+	const char *token = line == FOLD_LOST ? "fold_lost" : "fold_refused";
+
+	if (!log_allows_one(f->log, &f->log_limits[line], LOG_LEVEL_WARNING, token,
+			    FOLD_LOG_EACH_MS))
 		return;
 	if (!reason)
 		reason = "";
-	log_warning(f->log, line == FOLD_LOST ? "fold_lost" : "fold_refused",
-		    "key=%s reason=%s waiting=%zu lost=%" PRIu64,
+	log_warning(f->log, token, "key=%s reason=%s waiting=%zu lost=%" PRIu64,
 		    log_quote(keynode_key(&q->node), q->node.key_len).text,
 		    log_quote(reason, strlen(reason)).text, circuit_queues_count(&f->queues),
 		    f->metrics ? f->metrics->folds_lost : 0);

@@ -243,7 +243,8 @@ static void note_change(struct fallback_store *f, struct seen_circuit *e,
 		return;
 	if (f->metrics)
 		f->metrics->transitions[answer->was][answer->state]++;
-	if (!log_budget_take(&f->log_budgets[HELD_CHANGED], 1, LOG_EACH_MS))
+	if (!log_allows_one(f->log, &f->log_limits[HELD_CHANGED], LOG_LEVEL_INFO, "state_change",
+			    LOG_EACH_MS))
 		return;
 	breaker_why(why, &answer->move);
 	log_info(f->log, "state_change", "key=%s from=%s to=%s by=reports why=%s",
@@ -257,7 +258,8 @@ static void note_lost(struct fallback_store *f, struct seen_circuit *e, uint32_t
 {
 	if (f->metrics)
 		f->metrics->reports_lost += count;
-	if (!log_budget_take(&f->log_budgets[HELD_LOST], 1, LOG_EACH_MS))
+	if (!log_allows_one(f->log, &f->log_limits[HELD_LOST], LOG_LEVEL_WARNING, "reports_lost",
+			    LOG_EACH_MS))
 		return;
 	log_warning(f->log, "reports_lost", "key=%s count=%" PRIu32 " reason=%s",
 		    log_quote(keynode_key(&e->node), e->node.key_len).text, count,

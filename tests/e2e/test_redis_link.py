@@ -4,11 +4,13 @@ Redis that fails in the middle of work has tests of its own; here nothing may ha
 """
 
 import os
+import re
 import time
 
 import pytest
 
 from contract import expect, path, problem
+from gate import Gate
 from ports import free_port
 from wait import until
 from wire import Wire, request_bytes
@@ -168,6 +170,33 @@ def test_a_redis_that_starts_later(private_redis, start):
     until(lambda: refused(daemon), "it says why")
     redis.start()
     works(daemon)
+
+
+def test_the_log_on_a_link_that_comes_and_goes(private_redis, start):
+    """A handful of lines; what is left out is counted, in the log and in the metric, and the last line is
+    true."""
+    redis = private_redis()
+    gate = Gate(redis.address).open()
+    daemon = start(store=gate.url).wait_ready()
+    for _ in range(6):
+        gate.shut()
+        until(lambda: daemon.readyz() == "degraded", "the loss is noticed", step=0.001)
+        gate.open()
+        daemon.wait_ready()
+    losses = daemon.metric("breakerd_redis_disconnects_total")
+    assert losses >= 6
+    left_out = daemon.metric("breakerd_log_lines_suppressed_total")
+    daemon.stop()
+    text = daemon.stderr()
+    lines = re.findall(r" (redis_(?:ready|away|suspect) .*)", text)
+    assert left_out > 0
+    assert sum(map(int, re.findall(r"suppressed kind=redis_link lines=(\d+)", text))) == left_out
+    # Each loss has a line or more, and each return has one.
+    assert len(lines) + left_out >= 2 * losses + 1
+    assert len(lines) <= 9
+    assert lines[-1].startswith("redis_ready ")
+    assert int(re.search(r"away_ms=(\d+)", lines[-1])[1]) < 5000
+    gate.shut()
 
 
 def test_no_answer_in_time(private_redis, start):
