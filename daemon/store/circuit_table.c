@@ -29,6 +29,11 @@ struct member {
 #define MEMBER_STEP  16
 #define MEMBER_SLACK 256
 
+/* Overrides end by themselves. How many are looked at when room is needed, and how often some are
+ * anyway. */
+#define HELD_LOOKS   256
+#define HELD_LOOK_MS 1000
+
 TAILQ_HEAD(entry_list, circuit_entry);
 
 struct circuit_table {
@@ -38,6 +43,7 @@ struct circuit_table {
 	/* Each in the order of writing, so that the first is the next to expire. */
 	struct entry_list closed;
 	struct entry_list tripped;
+	struct entry_list held; /* closed, with an override; the next to be looked at first */
 	struct metrics *metrics;
 };
 
@@ -55,8 +61,9 @@ bool circuit_entry_is_held(const struct circuit_entry *e)
 
 static struct entry_list *list_of(struct circuit_table *t, const struct circuit_entry *e)
 {
-	return e->circuit.state == CIRCUIT_CLOSED && !circuit_entry_is_held(e) ? &t->closed
-									       : &t->tripped;
+	if (e->circuit.state != CIRCUIT_CLOSED)
+		return &t->tripped;
+	return circuit_entry_is_held(e) ? &t->held : &t->closed;
 }
 
 static void gauge(struct circuit_table *t, enum circuit_state state, int by)
@@ -103,6 +110,7 @@ struct circuit_table *circuit_table_new(size_t max, int64_t ttl_ms, struct metri
 	t->metrics = metrics;
 	TAILQ_INIT(&t->closed);
 	TAILQ_INIT(&t->tripped);
+	TAILQ_INIT(&t->held);
 	circuit_table_limit(t, max, ttl_ms);
 	if (keytable_init(&t->keys) != 0) {
 		circuit_table_free(t);
@@ -160,11 +168,66 @@ static void renew(struct circuit_table *t, struct circuit_entry *e, int64_t now)
 	TAILQ_INSERT_TAIL(list_of(t, e), e, entry);
 }
 
+/* --- overrides that are over ---------------------------------------------------------------- */
+
+static bool override_is_over(const struct circuit_entry *e, int64_t now_ms)
+{
+	const struct member *member = member_of(e);
+	struct breaker b;
+
+	packed_breaker_read(member->bytes, member->len, &b);
+	return breaker_override_at(&b, now_ms) == NULL;
+}
+
+/* It makes room from now on. Among the others it stands where it was written, if that costs
+ * nothing; else as if it had been written with the last of them. */
+static void release(struct circuit_table *t, struct circuit_entry *e)
+{
+	const struct circuit_entry *first = TAILQ_FIRST(&t->closed);
+	const struct circuit_entry *last = TAILQ_LAST(&t->closed, entry_list);
+
+	TAILQ_REMOVE(&t->held, e, entry);
+	member_of(e)->held = 0;
+	if (!first || e->written <= first->written) {
+		TAILQ_INSERT_HEAD(&t->closed, e, entry);
+		return;
+	}
+	if (e->written < last->written)
+		e->written = last->written;
+	TAILQ_INSERT_TAIL(&t->closed, e, entry);
+}
+
+/* Looks at some of those that have an override, the next time at others. */
+static void release_over(struct circuit_table *t, unsigned most)
+{
+	const struct circuit_entry *kept = NULL;
+	struct circuit_entry *e;
+	int64_t now_ms;
+
+	if (TAILQ_EMPTY(&t->held))
+		return;
+	now_ms = clock_wall_ms();
+	while (most-- > 0 && (e = TAILQ_FIRST(&t->held)) != NULL && e != kept) {
+		if (override_is_over(e, now_ms)) {
+			release(t, e);
+			continue;
+		}
+		TAILQ_REMOVE(&t->held, e, entry);
+		TAILQ_INSERT_TAIL(&t->held, e, entry);
+		kept = kept ? kept : e;
+	}
+}
+
+/* --- making room ---------------------------------------------------------------------------- */
+
 int64_t circuit_table_expire(struct circuit_table *t, int64_t now, unsigned most)
 {
 	struct entry_list *lists[] = {&t->closed, &t->tripped};
 	int64_t next = -1;
 
+	release_over(t, most);
+	if (!TAILQ_EMPTY(&t->held))
+		next = now + HELD_LOOK_MS;
 	for (size_t i = 0; i < 2; i++) {
 		struct circuit_entry *e;
 
@@ -204,6 +267,8 @@ static bool make_room(struct circuit_table *t, int64_t now)
 	if (before < t->max)
 		return true;
 	circuit_table_expire(t, now, 2);
+	if (TAILQ_EMPTY(&t->closed))
+		release_over(t, HELD_LOOKS);
 	for (int i = 0; i < 2 && t->keys.count >= t->max && !TAILQ_EMPTY(&t->closed); i++)
 		evict(t);
 	return t->keys.count < before;
@@ -337,6 +402,7 @@ void circuit_walk_begin(struct circuit_walk *walk, const struct circuit_table *t
 {
 	walk->closed = TAILQ_FIRST(&t->closed);
 	walk->tripped = TAILQ_FIRST(&t->tripped);
+	walk->held = TAILQ_FIRST(&t->held);
 }
 
 struct circuit_entry *circuit_walk_next(struct circuit_walk *walk)
@@ -344,8 +410,11 @@ struct circuit_entry *circuit_walk_next(struct circuit_walk *walk)
 	struct circuit_entry *c = walk->closed, *t = walk->tripped;
 	struct circuit_entry **from =
 		!t || (c && c->written <= t->written) ? &walk->closed : &walk->tripped;
-	struct circuit_entry *next = *from;
+	struct circuit_entry *next;
 
+	if (!c && !t)
+		from = &walk->held;
+	next = *from;
 	if (next)
 		*from = TAILQ_NEXT(next, entry);
 	return next;

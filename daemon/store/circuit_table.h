@@ -62,7 +62,7 @@ const struct circuit *circuit_entry_get(const struct circuit_entry *entry);
 const char *circuit_entry_key(const struct circuit_entry *entry, size_t *len);
 /* The member, and its length, 0: none. */
 const unsigned char *circuit_entry_member(const struct circuit_entry *entry, size_t *len);
-/* True if its member has an override, which may be over: while it holds, the circuit neither
+/* True if its member has an override, which may just be over: while it holds, the circuit neither
  * expires nor makes room for another. */
 bool circuit_entry_is_held(const struct circuit_entry *entry);
 int64_t circuit_entry_written(const struct circuit_entry *entry); /* monotonic milliseconds */
@@ -83,10 +83,11 @@ struct circuit_entry *circuit_table_slot(struct circuit_table *t, size_t slot, i
 
 /*
  * All circuits in the order of their last write, the oldest first, also those whose time
- * is over. While a walk goes on nothing may be written or removed.
+ * is over; then closed ones with an override, in any order. While a walk goes on nothing may be
+ * written or removed.
  */
 struct circuit_walk {
-	struct circuit_entry *closed, *tripped; /* the next of each; the walk's own */
+	struct circuit_entry *closed, *tripped, *held; /* the next of each; the walk's own */
 };
 void circuit_walk_begin(struct circuit_walk *walk, const struct circuit_table *t);
 struct circuit_entry *circuit_walk_next(struct circuit_walk *walk); /* NULL: the end */

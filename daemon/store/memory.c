@@ -234,6 +234,8 @@ static void decide(struct memory_store *m, const struct store_request *request,
 							request->key_len, &result->circuit, packed,
 							len, now),
 			     now, result);
+		if (request->op.verb == CIRCUIT_OVERRIDE)
+			expiry_arm(m, now, now); /* its end is looked for */
 	}
 	if (b.override.mode != BREAKER_NO_OVERRIDE) {
 		m->override = b.override;

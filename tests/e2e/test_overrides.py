@@ -246,3 +246,16 @@ def test_state_file_keeps_an_override_that_is_longer_than_the_ttl(start, directo
     again = start(state_file=file, ttl=1)
     assert again.get(path("k", "override")).json() == override
     assert [c["key"] for c in again.get("/v1/circuits").json()["circuits"]] == ["k"]
+
+
+def test_a_closed_circuit_whose_override_is_over_makes_room(start):
+    daemon = start(max_circuits=3)
+    for key in ("a", "b"):
+        assert put(daemon, key, seconds=1).status == 200
+    assert put(daemon, "lasts", seconds=1000).status == 200
+    problem(daemon.post(path("c", "failure")), "store_full", applied="no")
+    until(lambda: daemon.get(path("b", "override")).status == 404, "they are over")
+    for key in ("c", "d"):
+        expect(daemon.post(path(key, "failure")), failureCount=1)
+    keys = {c["key"] for c in daemon.get("/v1/circuits").json()["circuits"]}
+    assert keys == {"c", "d", "lasts"}
