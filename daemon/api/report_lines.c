@@ -35,12 +35,14 @@ struct pending {
 	char key[KEY_MAX];
 };
 
+TAILQ_HEAD(pending_list, pending);
+
 struct report_lines {
 	struct event_base *base;
 	struct api *api;
 	struct line_socket sockets[SOCKETS_MAX];
 	size_t socket_count;
-	TAILQ_HEAD(, pending) pending;
+	struct pending_list pending;
 	unsigned pending_count;
 	bool paused;
 	struct log_limit unusable;
