@@ -82,6 +82,7 @@ static struct http_limits http_limits_of(const struct config *config)
 		.max_body = config->max_body,
 		.idle_timeout_ms = (unsigned)config->idle_timeout_ms,
 		.request_timeout_ms = (unsigned)config->request_timeout_ms,
+		.max_unsent = config->max_unsent,
 	};
 }
 

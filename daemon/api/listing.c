@@ -120,6 +120,8 @@ static int write_page(const struct store_page *page, struct evbuffer *out)
 	return evbuffer_add_printf(out, "],\"cursor\":null}\n") < 0 ? -1 : 0;
 }
 
+#define MUCH_UNSENT "Clients have still to take answers of max_unsent bytes. Try again in a second."
+
 static void answer_page(struct api *api, struct http_request *rq, const struct ask *ask,
 			const struct store_result *result, uint64_t now_ns)
 {
@@ -135,7 +137,9 @@ static void answer_page(struct api *api, struct http_request *rq, const struct a
 	struct evbuffer *out = evbuffer_new();
 
 	(void)api;
-	if (!out || write_page(result->page, out) != 0) {
+	if (http_is_sending_much(rq)) {
+		api_refuse(rq, ask->route, PROBLEM_OVERLOADED, MUCH_UNSENT);
+	} else if (!out || write_page(result->page, out) != 0) {
 		api_refuse(rq, ask->route, PROBLEM_OVERLOADED, NO_MEMORY);
 	} else {
 		reply.len = evbuffer_get_length(out);
@@ -160,6 +164,8 @@ void api_circuits(struct api *api, struct http_request *rq, const struct target 
 		api_refuse(rq, to->route, PROBLEM_OVERLOADED, NO_MEMORY);
 	else if (!query_decode(http_request_query(rq), query, why, sizeof(why)))
 		api_refuse(rq, to->route, PROBLEM_INVALID_QUERY, why);
+	else if (http_is_sending_much(rq))
+		api_refuse(rq, to->route, PROBLEM_OVERLOADED, MUCH_UNSENT);
 	else
 		api_ask(api, rq, &ask, query);
 	free(query);

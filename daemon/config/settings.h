@@ -32,7 +32,7 @@ struct config_source {
 };
 
 /* How many settings there are. */
-#define CONFIG_SETTINGS 41
+#define CONFIG_SETTINGS 42
 
 /* The settings of a policy. */
 #define CONFIG_STATUSES_MAX 255
@@ -72,8 +72,9 @@ struct config {
 	unsigned max_connections;
 	unsigned max_streams;
 	unsigned max_circuits;
-	unsigned max_head; /* bytes */
-	unsigned max_body; /* bytes */
+	unsigned max_head;   /* bytes */
+	unsigned max_body;   /* bytes */
+	unsigned max_unsent; /* bytes */
 	int64_t idle_timeout_ms;
 	int64_t request_timeout_ms;
 	char *state_file;

@@ -5,6 +5,9 @@
 #include <string.h>
 #include <sys/uio.h>
 
+/* Longer answers are counted; the others are bounded by max_connections. */
+#define LONG_ANSWER ((size_t)65536)
+
 /* RFC 9110, section 5.6.7; made once a second. */
 static const char *date_of(struct http *http, time_t now)
 {
@@ -139,7 +142,24 @@ bool http_answer_queue(struct conn *c, const struct http_reply *reply)
 	ok = response && MHD_queue_response(c->mhd, (unsigned)reply->status, response) == MHD_YES;
 	if (response && response != c->kept.response)
 		MHD_destroy_response(response);
+	if (ok && len > LONG_ANSWER) {
+		c->unsent = len;
+		c->http->unsent += len;
+	}
 	return ok;
+}
+
+void http_answer_sent(struct conn *c)
+{
+	c->http->unsent -= c->unsent;
+	c->unsent = 0;
+}
+
+bool http_is_sending_much(const struct http_request *rq)
+{
+	const struct http *http = http_conn_of(rq)->http;
+
+	return http->unsent >= http->limits.max_unsent;
 }
 
 /* The head of an answer after which the connection ends; its length, or 0 if it does not fit. */

@@ -37,6 +37,7 @@ struct http_limits {
 	size_t max_body; /* bytes; a longer one ends the connection, with the handler's answer */
 	unsigned idle_timeout_ms;    /* a connection without a request */
 	unsigned request_timeout_ms; /* a request on its way in, first byte to last */
+	size_t max_unsent;           /* bytes of long answers, see http_is_sending_much */
 };
 
 typedef void http_handler_fn(void *arg, struct http_request *request);
@@ -98,6 +99,9 @@ const char *http_request_query(const struct http_request *rq);
  * this turn of the loop is spent; return without an answer, the handler is called for it again.
  */
 bool http_request_defer(struct http_request *rq);
+/* True if long answers (over 64 KiB) of max_unsent bytes together are not taken yet: a further one
+ * is not for now. */
+bool http_is_sending_much(const struct http_request *rq);
 /* The headers that somebody asks for. */
 enum http_field {
 	HTTP_FIELD_HOST,

@@ -99,6 +99,7 @@ struct conn {
 	enum phase phase;
 	uint64_t requests; /* done */
 	bool hung_up;      /* the client sends no more */
+	size_t unsent;     /* bytes of its answer in http->unsent */
 	bool lingers;      /* answered while it may still send: see linger.c */
 	int64_t since_ms;  /* when it came into its phase */
 	uint64_t progress;
@@ -170,6 +171,7 @@ struct http {
 	struct event *sweep;
 	int64_t sweep_ms; /* when the timer fires; 0: it is off */
 	unsigned connections;
+	size_t unsent;     /* bytes of long answers that are not all sent */
 	unsigned requests; /* under way, from their request line until they are sent */
 	unsigned handling; /* with the handler */
 	struct conn_list streams;
@@ -212,6 +214,9 @@ bool http_answer_send(struct conn *c, const struct http_reply *reply);
 /* The headers that every response has, and those of the reply. False when out of memory. */
 bool http_answer_add_headers(struct conn *c, struct MHD_Response *response,
 			     const struct http_reply *reply);
+
+/* The answer is sent, or nobody takes it. */
+void http_answer_sent(struct conn *c);
 
 /* The connection ends. */
 void http_answer_forget(struct conn *c);

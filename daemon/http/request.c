@@ -137,6 +137,8 @@ void http_on_completed(void *arg, struct MHD_Connection *mhd, void **context,
 	if (!c)
 		return;
 	*context = NULL;
+	if (c->unsent)
+		http_answer_sent(c);
 	if (c->stream.read)
 		http_stream_completed(c);
 	if (c->phase == PHASE_HANDLER) {

@@ -29,6 +29,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Listings under way at once; further ones wait in order. One takes Redis, and the one connection,
+ * some milliseconds a step, which every other operation waits for. */
+#define LISTS_MAX  4
 #define SCAN_COUNT 500
 #define READ_MOST  256
 /* A glob may need two bytes for each one. */
@@ -45,6 +48,7 @@ struct redis_list {
 	struct store_query query;
 	struct store_page *page;
 	int64_t stop_ms; /* monotonic: a page that is not full by then is short */
+	bool running;    /* one of LISTS_MAX */
 
 	uint64_t start;     /* of the step */
 	uint64_t at;        /* the step has been scanned up to here */
@@ -74,7 +78,12 @@ static struct redis_list *list_op(struct redis_op *o)
 static void list_release(struct redis_op *o)
 {
 	struct redis_list *l = list_op(o);
+	struct redis_store *r = redis_store(o->op.store);
 
+	if (l->running) {
+		r->lists_running--;
+		later_run(r->lists_next);
+	}
 	store_page_free(l->page);
 	free(l->found);
 	free(l->arena);
@@ -466,6 +475,54 @@ static void scan(struct redis_list *l)
 
 /* --- the beginning */
 
+static void detach_waiting(struct redis_op *o, struct store_result *verdict)
+{
+	TAILQ_REMOVE(&redis_store(o->op.store)->lists_queue, o, clock_entry);
+	list_release(o);
+	verdict->status = STORE_OVERLOADED;
+	verdict->message = "other listings are under way";
+}
+
+static void on_lists_next(void *arg)
+{
+	struct redis_store *r = arg;
+	struct redis_op *o;
+
+	while (r->lists_running < LISTS_MAX && (o = TAILQ_FIRST(&r->lists_queue)) != NULL) {
+		struct redis_list *l = list_op(o);
+		int64_t now = clock_ms();
+
+		TAILQ_REMOVE(&r->lists_queue, o, clock_entry);
+		o->detach = NULL;
+		l->running = true;
+		r->lists_running++;
+		l->stop_ms = now + (o->op.deadline_ms - now) / 2;
+		scan(l);
+	}
+}
+
+int redis_lists_init(struct redis_store *r, struct event_base *base)
+{
+	TAILQ_INIT(&r->lists_queue);
+	r->lists_next = later_new(base, on_lists_next, r);
+	return r->lists_next ? 0 : -1;
+}
+
+/* Begins now, or stands in the queue. 0, or -1: there is no link. */
+static int begin_or_wait(struct redis_store *r, struct redis_list *l)
+{
+	if (r->lists_running >= LISTS_MAX) {
+		l->base.detach = detach_waiting;
+		TAILQ_INSERT_TAIL(&r->lists_queue, &l->base, clock_entry);
+		return 0;
+	}
+	if (send_scan(l) != 0)
+		return -1;
+	l->running = true;
+	r->lists_running++;
+	return 0;
+}
+
 static void pattern_add(struct redis_list *l, const char *text, size_t len)
 {
 	for (size_t i = 0; i < len; i++) {
@@ -484,6 +541,7 @@ struct store_op *redis_store_list(struct store *s, const struct store_query *que
 	if (!l)
 		return store_refuse(result, STORE_ERROR, "out of memory");
 	l->base.op.store = s;
+	l->base.lists = true;
 	l->base.release = list_release;
 	l->query = *query;
 	l->count = SCAN_COUNT;
@@ -503,7 +561,7 @@ struct store_op *redis_store_list(struct store *s, const struct store_query *que
 		store_refuse(result, STORE_ERROR, "out of memory");
 		goto fail;
 	}
-	if (send_scan(l) != 0) {
+	if (begin_or_wait(r, l) != 0) {
 		redis_store_away(r, result);
 		goto fail;
 	}

@@ -6,6 +6,9 @@
 
 #include "redis/op.h"
 
+/* Makes what listings need of the store; -1 when out of memory. */
+int redis_lists_init(struct redis_store *r, struct event_base *base);
+
 /* The driver's `list`. */
 struct store_op *redis_store_list(struct store *s, const struct store_query *query,
 				  store_done_fn *done, void *arg, struct store_result *result);

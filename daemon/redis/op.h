@@ -5,6 +5,7 @@
 #ifndef BREAKERD_REDIS_OP_H
 #define BREAKERD_REDIS_OP_H
 
+#include "base/later.h"
 #include "base/log.h"
 #include "base/siphash.h"
 #include "proto/circuit_json.h"
@@ -37,6 +38,9 @@ struct redis_store {
 	size_t prefix_len;
 	struct redis_op_queue clock_queue; /* reads that wait for the TIME that is under way */
 	struct redis_writes *writes;       /* those on their way */
+	unsigned lists_running;            /* listings, see list.c */
+	struct redis_op_queue lists_queue; /* those that wait for one of these to end */
+	struct later *lists_next;
 	struct siphash_key hash_key;
 	struct log_limit corrupt_lines;
 	uint64_t corrupt_seen[CORRUPT_REMEMBERED];
@@ -49,6 +53,7 @@ struct redis_op {
 	struct redis_command *command;
 	TAILQ_ENTRY(redis_op) clock_entry; /* in the queue while command is NULL */
 	bool writes;
+	bool lists; /* its missed deadline says nothing of the link */
 	/* The answer to the command, REDIS_REPLY; sends the next one, or finishes the op. */
 	void (*on_reply)(struct redis_op *o, const redisReply *reply);
 	void (*release)(struct redis_op *o); /* frees what the op owns; may be NULL */

@@ -399,6 +399,7 @@ static void redis_detach(struct store_op *op, struct store_result *verdict)
 {
 	struct redis_op *o = (struct redis_op *)op;
 	struct redis_store *r = redis_store(op->store);
+	bool lists = o->lists;
 
 	if (o->detach) {
 		o->detach(o, verdict);
@@ -406,7 +407,7 @@ static void redis_detach(struct store_op *op, struct store_result *verdict)
 		redis_op_forget(o);
 		verdict->status = o->writes ? STORE_UNKNOWN : STORE_TIMEOUT;
 	}
-	if (verdict->timed_out)
+	if (verdict->timed_out && !lists)
 		redis_link_missed(r->link);
 }
 
@@ -435,6 +436,7 @@ static void redis_free(struct store *s)
 	redis_link_free(r->link);
 	redis_channel_free(r->channel);
 	redis_writes_free(r->writes);
+	later_free(r->lists_next);
 	store_fini(s);
 	free(r);
 }
@@ -572,6 +574,8 @@ struct store *store_redis_new(struct event_base *base, const struct redis_target
 	r->log = log;
 	r->prefix_len = snprintf(r->prefix, sizeof(r->prefix), "%scb:", prefix);
 	TAILQ_INIT(&r->clock_queue);
+	if (redis_lists_init(r, base) != 0)
+		goto fail;
 	siphash_key_init(&r->hash_key);
 	redis_reconfigure(&r->store);
 	r->writes = redis_writes_new(r);
@@ -589,6 +593,7 @@ struct store *store_redis_new(struct event_base *base, const struct redis_target
 		goto fail;
 	return &r->store;
 fail:
+	later_free(r->lists_next);
 	redis_channel_free(r->channel);
 	redis_writes_free(r->writes);
 	store_fini(&r->store);

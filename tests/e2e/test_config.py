@@ -23,6 +23,7 @@ DEFAULTS = {
     "max_circuits": "1000000",
     "max_head": "8192",
     "max_body": "65536",
+    "max_unsent": "67108864",
     "idle_timeout": "60",
     "request_timeout": "10",
     "log_level": "info",
@@ -144,7 +145,7 @@ def test_print_config_round_trip(conf):
     args = ["--listen=127.0.0.1:1234", "--listen=unix:/tmp/b;c.sock", "--socket-mode=0600",
             "--store=redis://somebody@example.org:6380/5", "--ttl=77",
             "--store-timeout=99", "--on-store-failure=error", "--prefix=my#1 = \"x\":", "--max-in-flight=5",
-            "--max-connections=6", "--max-circuits=7", "--max-body=88", "--idle-timeout=9",
+            "--max-connections=6", "--max-circuits=7", "--max-body=88", "--max-unsent=2000000", "--idle-timeout=9",
             "--request-timeout=3", "--allowed-hosts=a.example,b.example",
             "--log-level=debug"]
     _, text = printed(*args)

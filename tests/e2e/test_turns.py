@@ -8,6 +8,7 @@ import pytest
 
 from contract import path, snapshot
 from flood import queued_seconds
+from wait import until
 from wire import request_bytes
 
 MANY = 900
@@ -79,5 +80,49 @@ def test_a_signal_is_heard_at_once(start):
     took = time.monotonic() - began
     print(f"exit after {took:.1f} s")
     assert took < 5
+    for wire in wires:
+        wire.close()
+
+
+def test_memory_of_answers_that_nobody_takes(start, directory):
+    """Beyond max_unsent a listing is refused, until what waits is taken or its client is gone."""
+    daemon = start(listen=f"unix:{directory}/s", max_unsent=4 * 1024 * 1024)
+    fill(daemon)
+    wires = [daemon.wire() for _ in range(60)]
+    for wire in wires:
+        wire.send(LISTING * 4)
+    until(lambda: daemon.get("/v1/circuits?limit=1000").status == 503, "it is full")
+    memory = daemon.metric("process_resident_memory_bytes")
+    print(f"{memory / 2**20:.0f} MB")
+    assert memory < 32 * 2**20
+    answer = daemon.get("/v1/circuits?limit=1000")
+    assert answer.json()["code"] == "overloaded" and answer.header("Retry-After")
+    for wire in wires:
+        wire.close()
+    until(lambda: daemon.get("/v1/circuits?limit=1000").status == 200, "there is room again")
+
+
+def test_listings_on_redis_leave_room_for_others(start, private_redis):
+    """So many listings at once take Redis in turns: no other operation misses its time, and the link
+    is not taken for lost."""
+    redis = private_redis()
+    value = b'{"state":"closed","failureCount":1,"successCount":0,"lastFailureTime":0,"lastStateChange":1}'
+    with redis.client() as client:
+        for i in range(0, 100000, 1000):
+            client.call("MSET", *sum(([f"stoma:cb:{n:06d}", value] for n in range(i, i + 1000)), []))
+    daemon = start(store=redis.url, on_store_failure="error")
+    daemon.wait_ready()
+    wires = [daemon.wire() for _ in range(400)]
+    for wire in wires:
+        wire.send(request_bytes("GET", "/v1/circuits?limit=1000&state=open") * 5)
+    slowest = 0
+    with daemon.wire() as steady:
+        for _ in range(100):
+            began = time.monotonic()
+            snapshot(steady.ask("POST", path("k", "success")))
+            slowest = max(slowest, time.monotonic() - began)
+    print(f"slowest answer {1000 * slowest:.1f} ms")
+    assert {wire.receive().status for wire in wires} <= {200, 503, 504}
+    assert "redis_suspect" not in daemon.stderr()
     for wire in wires:
         wire.close()
