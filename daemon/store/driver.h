@@ -67,6 +67,8 @@ struct store {
 	struct store_limits limits;
 	int64_t end_ms; /* store_end_by, for the driver's free; 0: not told */
 	unsigned in_flight;
+	unsigned background;      /* of those, the ones that nobody waits for: max_in_flight is not
+				     theirs */
 	struct store_op_list ops; /* in the order of their deadlines */
 	struct event *deadline;   /* of the first of them */
 	/* Told when the store comes and goes, if it can; NULL or set once by who holds it. */

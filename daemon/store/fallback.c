@@ -228,8 +228,10 @@ static void timed_leave(struct fallback_store *f, struct fallback_op *o)
 static void op_finish(struct fallback_store *f, struct fallback_op *o, struct store_result *result)
 {
 	timed_leave(f, o);
-	if (o->held)
+	if (o->held) {
+		f->store.background--;
 		held_ended(f, o->held, &o->what, result);
+	}
 	store_drop_call(&o->what);
 	store_op_finish(&o->op, result);
 }
@@ -344,6 +346,13 @@ static void queue_enter(struct fallback_store *f, struct circuit_queue *q, struc
 	fold_back_now(f, q);
 }
 
+static void start(struct fallback_store *f, struct fallback_op *o, store_done_fn *done, void *arg)
+{
+	store_op_start_open(&f->store, &o->op, done, arg);
+	if (o->held)
+		f->store.background++;
+}
+
 /* Takes o, just made, to main or into the circuit's queue. As store_submit. */
 static struct store_op *submit(struct fallback_store *f, struct fallback_op *o, store_done_fn *done,
 			       void *arg, struct store_result *result)
@@ -352,12 +361,12 @@ static struct store_op *submit(struct fallback_store *f, struct fallback_op *o, 
 	struct store_request request = request_of(o);
 
 	if (q) {
-		store_op_start_open(&f->store, &o->op, done, arg);
+		start(f, o, done, arg);
 		queue_enter(f, q, o);
 		return &o->op;
 	}
 	if (!submit_to_main(f, o, &request, result)) {
-		store_op_start_open(&f->store, &o->op, done, arg);
+		start(f, o, done, arg);
 		return &o->op;
 	}
 	settle(f, &request, o->asked_ms, result);
@@ -539,10 +548,12 @@ static void fallback_detach(struct store_op *op, struct store_result *verdict)
 		verdict->status = STORE_UNAVAILABLE;
 	}
 	timed_leave(fallback(op->store), o);
-	if (o->held) /* the end of the store */
+	if (o->held) { /* the end of the store */
+		op->store->background--;
 		held_ended(fallback(op->store), o->held, &o->what,
 			   &(struct store_result){.status = STORE_UNKNOWN,
 						  .message = "stopped before Redis had them"});
+	}
 	store_drop_call(&o->what);
 	free(o->query);
 }
@@ -560,15 +571,15 @@ static void fallback_health(struct store *s, struct store_health *health)
 		health->unsettled = circuit_queues_count(&f->queues) - f->queues.refused_count;
 }
 
-/* How many requests wait is bounded here. Main has room for the steps besides: those in
- * the background, and one ahead of each request. */
+/* How many requests wait is bounded here. Main has room for the rest besides: the steps in the
+ * background, and one ahead of each request; successes that were held back; and refreshes. */
 static void fallback_reconfigure(struct store *s)
 {
 	struct fallback_store *f = fallback(s);
 	struct store_limits limits = s->limits;
 
 	store_reconfigure(f->local, &limits);
-	limits.max_in_flight = 2 * limits.max_in_flight + FOLDS_IN_FLIGHT;
+	limits.max_in_flight = 2 * limits.max_in_flight + FOLDS_IN_FLIGHT + 2 * BACKGROUND_MAX;
 	store_reconfigure(f->main, &limits);
 }
 

@@ -13,6 +13,11 @@
 /* Queues that main is busy with at once: enough to keep the link busy, little beside live
  * traffic. Those in which operations wait come on top, one for each such operation at most. */
 #define FOLDS_IN_FLIGHT 64
+/* Operations under way that send successes, and as many that refresh. With so many, the next ones
+ * wait until some have ended: Redis is slow, and clients come first. */
+#define BACKGROUND_MAX 1024
+#define BACKGROUND_MS  2 /* before it is looked again */
+
 /* After main surely did not take a step, or did not answer, before the next try. */
 #define FOLD_PAUSE_MS 20
 

@@ -222,12 +222,15 @@ void held_on_timer(evutil_socket_t fd, short what, void *arg)
 	e = TAILQ_FIRST(&f->seen.held);
 	if (e && e->held_ms + interval_ms > now)
 		since_ms = INT64_MIN;
-	while ((e = TAILQ_FIRST(&f->seen.held)) != NULL && e->held_ms <= since_ms && budget-- > 0) {
+	while ((e = TAILQ_FIRST(&f->seen.held)) != NULL && e->held_ms <= since_ms &&
+	       f->store.background < BACKGROUND_MAX && budget-- > 0) {
 		held_send(f, e);
 		seen_drop_if_idle(f, e);
 	}
 	e = TAILQ_FIRST(&f->seen.held);
-	if (e)
+	if (e && f->store.background >= BACKGROUND_MAX)
+		timer_start(f, BACKGROUND_MS);
+	else if (e)
 		timer_start(f, e->held_ms + interval_ms - now > 0 ? e->held_ms + interval_ms - now
 								  : 1);
 }

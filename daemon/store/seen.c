@@ -99,6 +99,8 @@ static void tick_arm(struct fallback_store *f)
 		return;
 	if (fresh)
 		due = fresh->known_ms + refresh_age_ms(f);
+	if (fresh && f->seen.refreshing >= BACKGROUND_MAX && due < clock_ms() + BACKGROUND_MS)
+		due = clock_ms() + BACKGROUND_MS;
 	if (aging && aging->known_ms + interest_ms(f) < due)
 		due = aging->known_ms + interest_ms(f);
 	if (due != INT64_MAX)
@@ -114,6 +116,7 @@ static void on_refreshed(void *arg, struct store_result *result)
 	int64_t took_ms = clock_ms() - e->refresh_ms;
 
 	e->refresh = NULL;
+	f->seen.refreshing--;
 	f->seen.round_trip_ms -= (f->seen.round_trip_ms + 7) / 8;
 	if (took_ms > f->seen.round_trip_ms)
 		f->seen.round_trip_ms = took_ms;
@@ -160,7 +163,9 @@ static void refresh(struct fallback_store *f, struct seen_circuit *e)
 	}
 	e->refresh_ms = clock_ms();
 	e->refresh = store_submit(f->main, &get, on_refreshed, e, &result);
-	if (!e->refresh)
+	if (e->refresh)
+		f->seen.refreshing++;
+	else
 		seen_drop_if_idle(f, e);
 }
 
@@ -184,7 +189,8 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	while ((e = TAILQ_FIRST(&f->seen.fresh)) != NULL && e->known_ms <= soon && budget-- > 0) {
+	while ((e = TAILQ_FIRST(&f->seen.fresh)) != NULL && e->known_ms <= soon &&
+	       f->seen.refreshing < BACKGROUND_MAX && budget-- > 0) {
 		if (e->asked_ms != SEEN_NEVER && now - e->asked_ms < STEADILY * staleness_ms)
 			refresh(f, e);
 		else

@@ -69,7 +69,8 @@ struct seen {
 	struct event *send;         /* the first in held is due */
 	int64_t round_trip_ms;      /* the longest of late */
 	uint64_t random;
-	uint64_t pending; /* successes held back or on their way */
+	unsigned refreshing; /* circuits that main is asked for */
+	uint64_t pending;    /* successes held back or on their way */
 };
 
 #endif

@@ -169,6 +169,7 @@ int store_init(struct store *s, const struct store_driver *driver, struct event_
 	s->base = base;
 	s->limits = *limits;
 	s->in_flight = 0;
+	s->background = 0;
 	TAILQ_INIT(&s->ops);
 	s->deadline = evtimer_new(base, on_deadline, s);
 	return s->deadline ? 0 : -1;
@@ -193,7 +194,7 @@ struct store_op *store_refuse(struct store_result *result, enum store_status sta
 
 bool store_overloaded(struct store *s, struct store_result *result)
 {
-	if (s->in_flight < s->limits.max_in_flight)
+	if (s->in_flight - s->background < s->limits.max_in_flight)
 		return false;
 	store_refuse(result, STORE_OVERLOADED, "max_in_flight operations are waiting");
 	return true;

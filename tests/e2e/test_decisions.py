@@ -403,3 +403,23 @@ def test_time_to_live_in_redis_is_as_long_as_the_opening(start_on, redis):
         daemon.post(path("k", verb))
     daemon.post(path("k", "transition"), {"to": "closed"})
     assert redis.call("TTL", "stoma:cb:k") <= 60
+
+
+def test_successes_sent_in_the_background_take_no_request_s_place(start, private_redis):
+    server = private_redis()
+    daemon = start(store=server.url, max_in_flight=2, max_staleness="10s", report_interval="100ms",
+                   store_timeout=400).wait_ready()
+    for n in range(50):
+        report(daemon, f"k{n}", acquire(daemon, f"k{n}")["permit"])
+        report(daemon, f"k{n}", acquire(daemon, f"k{n}")["permit"])
+    server.freeze()
+    for n in range(50):
+        report(daemon, f"k{n}", acquire(daemon, f"k{n}")["permit"])
+    try:
+        answers = []
+        until(lambda: answers.append(daemon.post(path("other", "success")).status)
+              or daemon.readyz() != "ready", "Redis is away")
+        assert set(answers) == {200}
+    finally:
+        server.thaw()
+    until(lambda: daemon.metric("breakerd_reports_pending") == 0, "they have been sent")
