@@ -213,7 +213,7 @@ local function fold(plus, words, key, ttl, exists, state, failures, successes, f
 		local left, time = redis.pcall("PTTL", key), redis.pcall("TIME")
 		if type(left) ~= "number" or time.err then
 			return math.huge -- nobody may tell us: as if just now, which removes nothing
-		elseif left < 0 or left > ttl * 1000 then
+		elseif left < 0 or left > tonumber(ttl) then
 			return 0 -- it has another one: only the stamps tell
 		end
 		return time[1] * 1000 + (time[2] - time[2] % 1000) / 1000 - (ttl - left)
@@ -726,7 +726,7 @@ local function decide(plus, ops, m)
 	end
 end
 
--- For how many seconds a circuit lives that is written with this member: at least until the member
+-- For how many milliseconds a circuit lives that is written with this member: at least until the member
 -- has no say any more (breaker_matters_until of proto/breaker.c).
 local function lifetime(ttl, member, now)
 	local match = string.match
@@ -740,7 +740,7 @@ local function lifetime(ttl, member, now)
 		for later in string.gmatch(hex, "......(......)") do
 			last = math.max(last, first + tonumber(later, 16))
 		end
-	elseif lasts <= ttl * 1000 then
+	elseif lasts <= tonumber(ttl) then
 		return ttl
 	end
 	if not now then
@@ -749,7 +749,7 @@ local function lifetime(ttl, member, now)
 	end
 	-- A stamp far ahead is of another clock: the longest probe_timeout is an hour.
 	last = math.min(last, now + 3600000)
-	return string.format("%.0f", math.max(ttl, math.ceil((last + lasts - now) / 1000)))
+	return string.format("%.0f", math.max(ttl, last + lasts - now))
 end
 
 local match, pcall = string.match, redis.pcall
