@@ -16,6 +16,9 @@
 #define PAUSE_MS 100
 /* A connection idle for less is one in use: who waits for an answer often asks again. */
 #define IDLE_MS 500
+/* If all are in use, the one makes room that has been idle for longest, and at least for this: less
+ * cannot be told from a request on its way (conn.c). */
+#define BUSY_MS 100
 
 static bool is_full(const struct http *http)
 {
@@ -89,7 +92,8 @@ static void make_room(struct http *http)
 		http->metrics->http_connections_displaced++;
 		return;
 	}
-	if (http_conn_displace(http, IDLE_MS))
+	if (!http_conn_end_left(http) &&
+	    (http_conn_displace(http, IDLE_MS) || http_conn_displace(http, BUSY_MS)))
 		http->metrics->http_connections_displaced++;
 	pause_listeners(http);
 }

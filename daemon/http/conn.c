@@ -13,6 +13,9 @@
 #define CONN_MAGIC 0x636f6e6eu
 /* Connections looked at in search of one that is idle. */
 #define DISPLACE_LOOKS 1000
+/* Connections that clients have left are looked for once in so long, and only among those for which
+ * nothing has come for so long: libmicrohttpd then has read all that there was. */
+#define LEFT_MS 100
 
 struct conn *http_conn_of(const struct http_request *rq)
 {
@@ -194,6 +197,29 @@ static bool conn_is_idle(const struct conn *c)
 	int waiting = 0;
 
 	return ioctl(c->fd, FIONREAD, &waiting) == 0 && waiting == 0 && !conn_has_begun(c);
+}
+
+bool http_conn_end_left(struct http *http)
+{
+	static const enum phase phases[] = {PHASE_READING, PHASE_FRESH, PHASE_IDLE};
+	int64_t now = http_coarse_ms(), before = now - LEFT_MS;
+	struct conn *c, *next;
+	bool any = false;
+
+	if (now - http->left_ms < LEFT_MS)
+		return false;
+	http->left_ms = now;
+	for (size_t i = 0; i < sizeof(phases) / sizeof(phases[0]); i++) {
+		for (c = TAILQ_FIRST(&http->phases[phases[i]]); c && c->since_ms <= before;
+		     c = next) {
+			next = TAILQ_NEXT(c, entry);
+			if (!http_conn_has_hung_up(c))
+				continue;
+			conn_end(c, "left");
+			any = true;
+		}
+	}
+	return any;
 }
 
 bool http_conn_displace(struct http *http, int64_t idle_ms)

@@ -169,6 +169,7 @@ struct http {
 
 	struct conn_list phases[PHASES_TIMED];
 	struct event *sweep;
+	int64_t left_ms;  /* when connections that clients have left were looked for */
 	int64_t sweep_ms; /* when the timer fires; 0: it is off */
 	unsigned connections;
 	size_t unsent;     /* bytes of long answers that are not all sent */
@@ -247,6 +248,12 @@ bool http_conn_has_hung_up(const struct conn *c);
  * False if there is none.
  */
 bool http_conn_displace(struct http *http, int64_t idle_ms);
+
+/*
+ * Ends the connections whose clients have left amid a request or before it, which libmicrohttpd
+ * does not notice if the end came together with the last bytes. True if there were any.
+ */
+bool http_conn_end_left(struct http *http);
 
 /* Makes the timer `sweep`; -1 when out of memory. */
 int http_sweep_init(struct http *http);

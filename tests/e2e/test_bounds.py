@@ -120,6 +120,43 @@ def test_idle_connections_lock_nobody_out(start, directory, kind, workers):
         wire.close()
 
 
+def test_connections_in_use_make_room_too(start):
+    """When all ask several times in a second, the one that has been idle for longest makes room."""
+    daemon = start(max_connections=20)
+    wires = [daemon.wire() for _ in range(20)]
+    with daemon.wire() as late:
+        late.send(GET)
+        began = time.monotonic()
+        while not wire_has_answer(late):
+            assert time.monotonic() - began < 3, "it is never let in"
+            for wire in list(wires):
+                try:
+                    snapshot(wire.ask("GET", path("a")))
+                except (Closed, OSError):
+                    wires.remove(wire)
+            # What is tested is a rhythm: each is idle for less than half a second.
+            time.sleep(0.25)
+        snapshot(late.receive())
+    assert len(wires) >= 15
+    for wire in wires:
+        wire.close()
+
+
+@pytest.mark.parametrize("part", ["head", "body"])
+def test_clients_that_have_left_make_room(start, part):
+    """Amid a request, too: their connections are no use to anybody."""
+    daemon = start(max_connections=20, request_timeout=60, idle_timeout=60)
+    request = request_bytes("POST", path("a", "failure"), body=b"x" * 10)
+    wires = [daemon.wire() for _ in range(20)]
+    for wire in wires:
+        wire.send(request[:30 if part == "head" else -1])
+        wire.close()
+    began = time.monotonic()
+    with daemon.wire() as late:
+        snapshot(late.ask("GET", path("a")))
+    assert time.monotonic() - began < 2
+
+
 def wire_has_answer(wire):
     return bool(select.select([wire.sock], [], [], 0.01)[0])
 
