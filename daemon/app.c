@@ -8,6 +8,7 @@
 #include "base/systemd.h"
 #include "base/timer.h"
 #include "config/config.h"
+#include "descriptors.h"
 #include "redis/store.h"
 #include "sockets.h"
 #include "status.h"
@@ -19,7 +20,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 /* A stop ends within 5 s. Requests in flight get DRAIN_MS, the answers to those that are cut off
@@ -30,7 +30,7 @@
 /* How often a stop checks whether everything is folded into Redis. */
 #define SETTLE_MS 10
 
-/* Descriptors for all but connections: listeners, epoll, Redis, DNS, log. */
+/* Descriptors for all but connections, before it is known how many they are. */
 #define OTHER_DESCRIPTORS 64
 
 #define TEXT_(x)        #x
@@ -54,6 +54,8 @@ struct app {
 	struct event *signals[3];
 	struct event *drain;
 	struct event *settle;
+	unsigned other_descriptors;    /* that were open before the first connection */
+	struct descriptor_share share; /* of connections, as far as descriptors go */
 	bool stopping;
 	int64_t end_ms; /* when the stop must be over; monotonic */
 	bool aborted;
@@ -74,10 +76,10 @@ static struct store_limits store_limits_of(const struct config *config)
 	};
 }
 
-static struct http_limits http_limits_of(const struct config *config)
+static struct http_limits http_limits_of(const struct app *app, const struct config *config)
 {
 	return (struct http_limits){
-		.max_connections = config->max_connections,
+		.max_connections = app->share.max_connections,
 		.max_head = config->max_head,
 		.max_body = config->max_body,
 		.idle_timeout_ms = (unsigned)config->idle_timeout_ms,
@@ -86,10 +88,10 @@ static struct http_limits http_limits_of(const struct config *config)
 	};
 }
 
-static struct api_limits api_limits_of(const struct config *config)
+static struct api_limits api_limits_of(const struct app *app, const struct config *config)
 {
 	return (struct api_limits){
-		.max_streams = config->max_streams,
+		.max_streams = app->share.max_streams,
 		.max_circuits = config->max_circuits,
 	};
 }
@@ -113,23 +115,6 @@ static int open_sockets(struct app *app)
 	if (!sockets_allow(&app->sockets, app->config, &refusal))
 		return start_failed(app, refusal.text);
 	return 0;
-}
-
-/* Each connection takes a descriptor, and the soft limit is often 1024. */
-static void raise_descriptor_limit(struct app *app)
-{
-	rlim_t wanted =
-		(rlim_t)app->config->max_connections + app->config->max_streams + OTHER_DESCRIPTORS;
-	struct rlimit limit;
-
-	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted)
-		return;
-	limit.rlim_cur = limit.rlim_max < wanted ? limit.rlim_max : wanted;
-	if (setrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < wanted)
-		log_warning(&app->log, "few_descriptors",
-			    "limit=%llu wanted=%llu hint=\"raise the limit on open files or lower "
-			    "max_connections\"",
-			    (unsigned long long)limit.rlim_cur, (unsigned long long)wanted);
 }
 
 static struct store *new_store(struct app *app)
@@ -185,11 +170,11 @@ static void on_store_changed(void *arg)
 	show_store(arg);
 }
 
-static void show_limits(struct metrics *metrics, const struct config *config)
+static void show_limits(const struct app *app, const struct config *config)
 {
-	metrics->store_in_flight_limit = config->max_in_flight;
-	metrics->circuits_limit = config->max_circuits;
-	metrics->http_connections_limit = config->max_connections;
+	app->metrics->store_in_flight_limit = config->max_in_flight;
+	app->metrics->circuits_limit = config->max_circuits;
+	app->metrics->http_connections_limit = app->share.max_connections;
 }
 
 static void on_request(void *arg, struct http_request *rq)
@@ -222,9 +207,9 @@ static int open_report_lines(struct app *app)
 
 static int open_parts(struct app *app)
 {
-	struct http_limits limits = http_limits_of(app->config);
+	struct http_limits limits;
 	struct api_access access = sockets_access(&app->sockets, app->config);
-	struct api_limits api_limits = api_limits_of(app->config);
+	struct api_limits api_limits;
 
 	app->metrics = calloc(1, sizeof(*app->metrics));
 	if (!app->metrics)
@@ -232,10 +217,16 @@ static int open_parts(struct app *app)
 	app->log.suppressed = &app->metrics->log_lines_suppressed;
 	app->metrics->microhttpd_version = MHD_get_version();
 	app->metrics->hiredis_version = HIREDIS_VERSION;
-	show_limits(app->metrics, app->config);
 	if (open_store(app) != 0)
 		return -1;
 	app->systemd = systemd_new(app->base);
+	app->other_descriptors = descriptors_open();
+	if (!descriptors_share(app->config, app->other_descriptors, &app->log, &app->share))
+		return start_failed(app, "the limit on open files leaves none for connections: "
+					 "raise it (LimitNOFILE, ulimit -n)");
+	limits = http_limits_of(app, app->config);
+	api_limits = api_limits_of(app, app->config);
+	show_limits(app, app->config);
 	app->api = api_new(app->base, app->store, &access, &app->config->policies, &api_limits,
 			   app->metrics, &app->log);
 	app->lag = loop_lag_new(app->base, &app->metrics->loop_lag);
@@ -320,15 +311,15 @@ static void on_stop_signal(evutil_socket_t signo, short what, void *arg)
 static void apply(struct app *app, struct config *next)
 {
 	struct store_limits store_limits = store_limits_of(next);
-	struct http_limits http_limits = http_limits_of(next);
+	struct http_limits http_limits = http_limits_of(app, next);
 	struct api_access access = sockets_access(&app->sockets, next);
-	struct api_limits api_limits = api_limits_of(next);
+	struct api_limits api_limits = api_limits_of(app, next);
 
 	app->log.level = next->log_level;
 	store_reconfigure(app->store, &store_limits);
 	http_reconfigure(app->http, &http_limits);
 	api_reconfigure(app->api, &access, &next->policies, &api_limits);
-	show_limits(app->metrics, next);
+	show_limits(app, next);
 }
 
 static void on_reload_signal(evutil_socket_t fd, short what, void *arg)
@@ -353,6 +344,10 @@ static void on_reload_signal(evutil_socket_t fd, short what, void *arg)
 		return;
 	}
 	config_needs_restart(app->started, next, names, sizeof(names));
+	descriptors_raise(next, OTHER_DESCRIPTORS);
+	if (!descriptors_share(next, app->other_descriptors, &app->log, &app->share))
+		log_warning(&app->log, "few_descriptors", "max_connections=%u",
+			    app->share.max_connections);
 	apply(app, next);
 	if (app->config != app->started)
 		config_free(app->config);
@@ -361,7 +356,6 @@ static void on_reload_signal(evutil_socket_t fd, short what, void *arg)
 		log_warning(&app->log, "restart_needed", "settings=\"%s\"", names);
 	log_info(&app->log, "reloaded", "file=%s",
 		 next->config_file[0] ? next->config_file : "none");
-	raise_descriptor_limit(app);
 	systemd_reloaded(app->systemd, false);
 }
 
@@ -430,7 +424,7 @@ static int serve(struct app *app)
 	/* Writing to a client that has gone must not end the process (signal(7)). */
 	signal(SIGPIPE, SIG_IGN);
 	app->log.level = app->config->log_level;
-	raise_descriptor_limit(app);
+	descriptors_raise(app->config, OTHER_DESCRIPTORS);
 	/* Signals before sockets: who sees the socket may send a signal. */
 	if (open_signals(app) != 0 || open_sockets(app) != 0 || open_parts(app) != 0)
 		return EXIT_FAILURE;

@@ -70,7 +70,8 @@ struct evbuffer;
 	X(state_last_save, "state_last_save_timestamp_seconds",                                    \
 	  "When state_file was last written, in Unix time; 0 if not since the start.")             \
 	X(http_connections, "http_connections", "Open HTTP connections.")                          \
-	X(http_connections_limit, "http_connections_limit", "The setting max_connections.")        \
+	X(http_connections_limit, "http_connections_limit",                                        \
+	  "At most so many: max_connections, or fewer where descriptors are too few.")             \
 	X(http_requests_in_flight, "http_requests_in_flight", "HTTP requests not yet answered.")   \
 	X(event_streams, "event_streams", "Open streams of events (GET /v1/events).")
 

@@ -1,6 +1,6 @@
 /*
- * Listeners. At max_connections a new connection is let in when the one that has been idle for
- * longest has made room for it; one amid a request never does.
+ * Listeners. At max_connections, and without descriptors, a new connection is let in when the one
+ * that has been idle for longest has made room for it; one amid a request never does.
  */
 #include "http/private.h"
 
@@ -70,6 +70,19 @@ void http_accept_resume(struct http *http)
 	http_accept_update(http);
 }
 
+/* Ends a connection to make room for a new one, which is taken when libmicrohttpd has let go of it.
+ * Idle for idle_ms at least. True if there is room now. */
+static bool make_room(struct http *http, int64_t idle_ms)
+{
+	/* A connection that lingers only waits for its client to leave. */
+	bool dropped = http_linger_drop(http);
+
+	if (dropped || (!http_conn_end_left(http) &&
+			(http_conn_displace(http, IDLE_MS) || http_conn_displace(http, idle_ms))))
+		http->metrics->http_connections_displaced++;
+	return dropped;
+}
+
 /* Accepting has failed for a reason that will not go away at once. */
 static void accept_failed(struct http *http, const struct listener *l, int why)
 {
@@ -80,21 +93,8 @@ static void accept_failed(struct http *http, const struct listener *l, int why)
 		log_warning(http->log, "http_accept_failed", "listener=%s error=%s", l->name,
 			    log_quote_text(strerror(why)).text);
 	}
-	pause_listeners(http);
-}
-
-/* Ends a connection to make room for a new one, which is taken when libmicrohttpd has let go of it.
- */
-static void make_room(struct http *http)
-{
-	/* A connection that lingers only waits for its client to leave. */
-	if (http_linger_drop(http)) {
-		http->metrics->http_connections_displaced++;
-		return;
-	}
-	if (!http_conn_end_left(http) &&
-	    (http_conn_displace(http, IDLE_MS) || http_conn_displace(http, BUSY_MS)))
-		http->metrics->http_connections_displaced++;
+	if (why == EMFILE || why == ENFILE)
+		make_room(http, IDLE_MS);
 	pause_listeners(http);
 }
 
@@ -129,7 +129,8 @@ static void on_acceptable(evutil_socket_t fd, short what, void *arg)
 		int client;
 
 		if (is_full(http)) {
-			make_room(http);
+			if (!make_room(http, BUSY_MS))
+				pause_listeners(http);
 			break;
 		}
 		memset(&ss, 0, sizeof(ss));

@@ -46,7 +46,8 @@ def run(*args, env=None, timeout=20, under=()):
 class Breakerd(Methods):
     """A running daemon. `settings` become flags; without `listen` it gets a free port."""
 
-    def __init__(self, directory, args=(), env=None, **settings):
+    def __init__(self, directory, args=(), env=None, under=(), **settings):
+        self.under = under  # a command that runs it
         self.args = [str(a) for a in args]
         self.env = env
         self.settings = settings
@@ -77,7 +78,7 @@ class Breakerd(Methods):
     def _try(self, settings, stderr):
         with open(self.stderr_path, "wb") as log:
             self.process = subprocess.Popen(
-                [BINARY, *self.args, *flags(settings)], stdin=subprocess.DEVNULL,
+                [*self.under, BINARY, *self.args, *flags(settings)], stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL, stderr=log if stderr is None else stderr,
                 env=environment(self.env))
         return until(lambda: self.process.poll() is not None or self._listens(),

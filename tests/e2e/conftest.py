@@ -69,8 +69,8 @@ def start(directory, request):
     """start(*args, env=None, **settings) starts a daemon; all of them must stop cleanly."""
     daemons = []
 
-    def start_one(*args, env=None, **settings):
-        daemon = Breakerd(directory, args, env, **settings)
+    def start_one(*args, env=None, under=(), **settings):
+        daemon = Breakerd(directory, args, env, under, **settings)
         daemons.append(daemon)
         return daemon.start()
 

@@ -3,12 +3,14 @@ bounds of bodies are in test_errors.py, those of keys in test_keys.py, operation
 test_redis_link.py."""
 
 import os
+import re
 import resource
 import select
 import time
 
 import pytest
 
+from breakerd import run
 from chaos import process_seconds
 from contract import expect, path, snapshot
 from flood import Slow
@@ -261,6 +263,51 @@ def test_no_descriptors_left(start, private_redis, kind):
         daemon.wait_ready()
     with daemon.wire() as wire:
         expect(wire.ask("POST", path("a", "failure")), failureCount=1)
+
+
+def test_fewer_descriptors_than_connections(start, private_redis):
+    """There are as many connections as the limit leaves, which is said; the idle ones make room as at
+    max_connections, and there is always a descriptor for Redis."""
+    redis = private_redis()
+    daemon = start(store=redis.url, under=("prlimit", "--nofile=40:40")).wait_ready()
+    most = int(re.search(r"few_descriptors limit=40 .*max_connections=(\d+)", daemon.stderr())[1])
+    assert 4 < most < 30
+    wires = [daemon.wire() for _ in range(50)]
+    redis.kill()
+    redis.start()
+    until(lambda: daemon.readyz() == "ready", "the link is back beside idle clients")
+    with daemon.wire() as wire:
+        expect(wire.ask("POST", path("a", "failure")), failureCount=1)
+    for wire in wires:
+        wire.close()
+    assert daemon.metric("breakerd_http_connections_limit") == most
+    assert daemon.metric("breakerd_http_connections_displaced_total") > 0
+    assert "open files" not in daemon.stderr().replace("limit on open files", "")
+    daemon.hangup()
+    until(lambda: daemon.stderr().count("few_descriptors") == 2, "a reload says it, too")
+    assert daemon.metric("breakerd_http_connections_limit") == most
+
+
+def test_no_descriptor_for_a_connection(start):
+    done = run("--listen=127.0.0.1:0", under=("prlimit", "--nofile=16:16"))
+    assert done.returncode == 1
+    assert "the limit on open files leaves none for connections" in done.stderr
+
+
+def test_without_descriptors_the_idle_make_room(start):
+    daemon = start()
+    idle = [daemon.wire() for _ in range(4)]
+    for wire in idle:
+        snapshot(wire.ask("GET", path("a")))
+    limits = out_of_descriptors(daemon)
+    idle += [daemon.wire() for _ in range(4)]
+    until(lambda: "http_accept_failed" in daemon.stderr(), "there are none")
+    with daemon.wire() as last:
+        last.send(GET)
+        snapshot(last.receive())
+    resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, limits)
+    for wire in idle:
+        wire.close()
 
 
 HEADS = {
