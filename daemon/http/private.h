@@ -27,7 +27,7 @@
 #if MHD_VERSION >= 0x01000000 /* its records are longer */
 #define HEAD_ROOM ((size_t)4096)
 #else
-#define HEAD_ROOM ((size_t)1696)
+#define HEAD_ROOM ((size_t)2048)
 #endif
 
 /*

@@ -21,11 +21,7 @@
  */
 #define POLLS_MAX 16
 /* What libmicrohttpd keeps of each header beside its text, and what an answer's head may need. */
-#if MHD_VERSION >= 0x01000000
 #define HEAD_RECORD ((size_t)64)
-#else
-#define HEAD_RECORD ((size_t)48)
-#endif
 #define ANSWER_ROOM ((size_t)512)
 /* Pieces that a body may come in, and one more for each 16 bytes of max_body: a chunk of one byte
  * may have an extension of kilobytes. */

@@ -17,8 +17,9 @@
 
 /* Connect, handshake and subscription together. */
 #define BEGIN_MS 2000
-/* How often the server is asked for a sign of life, and how long it has for it. */
-#define ASK_MS 1000
+/* How often the server is asked for a sign of life, and how long it has for it. TCP's keepalive
+ * finds a host that is gone before that; an idle daemon is woken seldom. */
+#define ASK_MS 10000
 /* The pause is anything up to a bound, which doubles from the first to the last. */
 #define PAUSE_MIN_MS 20
 #define PAUSE_MAX_MS 10000

@@ -1,5 +1,6 @@
 """Who is let in: token, Host, Origin."""
 
+import math
 import os
 import re
 import shutil
@@ -149,13 +150,21 @@ def wire_to(address):
 @pytest.mark.skipif(shutil.which("valgrind") is None and not os.environ.get("ALL_CLIENTS"),
                     reason="no valgrind on this machine")
 def test_the_token_s_comparison_does_not_tell_how_far_it_came(directory):
-    """Not one instruction depends on where the token that was sent differs."""
+    """Not one instruction depends on where the token that was sent differs. Where strings come to lie
+    in memory differs from run to run, and with it a few instructions of libc's: of a few runs the
+    cheapest counts."""
     token = "0123456789abcdef" * 4
     with open(f"{directory}/token", "w", encoding="ascii") as file:
         file.write(token)
     wrong = {"first": "x" + token[1:], "middle": token[:32] + "x" + token[33:],
              "last": token[:-1] + "x", "each": "x" * len(token)}
-    counts = {name: instructions_of_access(directory, name, given) for name, given in wrong.items()}
+    counts = {}
+    for _ in range(8):
+        for name, given in wrong.items():
+            counts[name] = min(instructions_of_access(directory, name, given),
+                               counts.get(name, math.inf))
+        if len(set(counts.values())) == 1:
+            break
     print(counts)
     assert len(set(counts.values())) == 1 and counts["first"] > 100 * len(token), counts
 

@@ -264,7 +264,8 @@ def test_unknown_variable_is_only_warned_of(start):
 
 
 def test_check_config_warns_as_a_start_does():
-    done = run("--check-config", "--store=redis://h", "--state-file=/x", env={"BREAKERD_X": "y"})
+    done = run("--check-config", "--store=redis://h", "--state-file=/x",
+               "--on-store-failure=error", env={"BREAKERD_X": "y"})
     assert (done.returncode, done.stdout) == (0, "")
     assert "BREAKERD_X" in done.stderr and "state_file" in done.stderr
 
