@@ -331,7 +331,7 @@ void watch_list(struct watch *w)
 	w->listing = true;
 	w->list_again = false;
 	w->list_began_ms = clock_ms() + 1;
-	w->query = (struct store_query){.limit = LIST_PAGE};
+	w->query = (struct store_query){.limit = LIST_PAGE, .background = true};
 	/* From the loop: a listing of the embedded store ends at once. */
 	timer_arm(w->retry, 1);
 }

@@ -91,6 +91,7 @@ struct store_op {
 	store_done_fn *done;
 	void *arg;
 	int64_t deadline_ms; /* monotonic */
+	bool background;     /* store_op_background */
 	TAILQ_ENTRY(store_op) entry;
 };
 
@@ -115,6 +116,9 @@ void store_op_start(struct store *s, struct store_op *op, store_done_fn *done, v
 
 /* As that, for an op that something else is sure to end. */
 void store_op_start_open(struct store *s, struct store_op *op, store_done_fn *done, void *arg);
+
+/* No client waits for op, which is under way: it takes nothing from max_in_flight. */
+void store_op_background(struct store_op *op);
 
 /* Ends op with its answer: calls back, frees it. The driver has dropped its pointers. */
 void store_op_finish(struct store_op *op, struct store_result *result);

@@ -228,10 +228,8 @@ static void timed_leave(struct fallback_store *f, struct fallback_op *o)
 static void op_finish(struct fallback_store *f, struct fallback_op *o, struct store_result *result)
 {
 	timed_leave(f, o);
-	if (o->held) {
-		f->store.background--;
+	if (o->held)
 		held_ended(f, o->held, &o->what, result);
-	}
 	store_drop_call(&o->what);
 	store_op_finish(&o->op, result);
 }
@@ -350,7 +348,7 @@ static void start(struct fallback_store *f, struct fallback_op *o, store_done_fn
 {
 	store_op_start_open(&f->store, &o->op, done, arg);
 	if (o->held)
-		f->store.background++;
+		store_op_background(&o->op);
 }
 
 /* Takes o, just made, to main or into the circuit's queue. As store_submit. */
@@ -466,7 +464,7 @@ static struct store_op *fallback_list(struct store *s, const struct store_query 
 		return store_refuse(result, STORE_ERROR, "out of memory");
 	}
 	*o->query = *query;
-	if (ready && store_overloaded(s, result)) {
+	if (ready && !query->background && store_overloaded(s, result)) {
 		free(o->query);
 		free(o);
 		return NULL;
@@ -479,6 +477,8 @@ static struct store_op *fallback_list(struct store *s, const struct store_query 
 		o->inner = store_list(f->local, query, on_local_listed, o, result);
 	if (o->inner) {
 		store_op_start_open(s, &o->op, done, arg);
+		if (query->background)
+			store_op_background(&o->op);
 		return &o->op;
 	}
 	result->degraded = !ready;
@@ -548,12 +548,10 @@ static void fallback_detach(struct store_op *op, struct store_result *verdict)
 		verdict->status = STORE_UNAVAILABLE;
 	}
 	timed_leave(fallback(op->store), o);
-	if (o->held) { /* the end of the store */
-		op->store->background--;
+	if (o->held) /* the end of the store */
 		held_ended(fallback(op->store), o->held, &o->what,
 			   &(struct store_result){.status = STORE_UNKNOWN,
 						  .message = "stopped before Redis had them"});
-	}
 	store_drop_call(&o->what);
 	free(o->query);
 }

@@ -455,7 +455,7 @@ static struct store_op *memory_list(struct store *s, const struct store_query *q
 
 	if (!cursor_read(query->cursor, &slot))
 		return store_refuse(result, STORE_BAD_CURSOR, "the cursor is none of ours");
-	if (store_overloaded(s, result))
+	if (!query->background && store_overloaded(s, result))
 		return NULL;
 	page = store_page_new(query->limit);
 	if (!page)

@@ -116,6 +116,7 @@ static void op_remove(struct store_op *op)
 
 	TAILQ_REMOVE(&s->ops, op, entry);
 	s->in_flight--;
+	s->background -= op->background;
 	op->magic = 0;
 }
 
@@ -210,6 +211,7 @@ static void op_start(struct store *s, struct store_op *op, store_done_fn *done, 
 	op->done = done;
 	op->arg = arg;
 	op->deadline_ms = deadline_ms;
+	op->background = false;
 	s->in_flight++;
 	/* At the end, but for open ops and the moments after store_timeout was made shorter. */
 	TAILQ_FOREACH_REVERSE(before, &s->ops, store_op_list, entry)
@@ -234,6 +236,12 @@ void store_op_start(struct store *s, struct store_op *op, store_done_fn *done, v
 void store_op_start_open(struct store *s, struct store_op *op, store_done_fn *done, void *arg)
 {
 	op_start(s, op, done, arg, INT64_MAX);
+}
+
+void store_op_background(struct store_op *op)
+{
+	op->background = true;
+	op->store->background++;
 }
 
 void store_op_finish(struct store_op *op, struct store_result *result)

@@ -57,6 +57,7 @@ struct store_query {
 	char prefix[KEY_MAX]; /* only keys that begin so */
 	size_t prefix_len;
 	unsigned limit;                /* 1 to 1000 */
+	bool background;               /* no client waits: max_in_flight is not for it */
 	char cursor[STORE_CURSOR_MAX]; /* "" to begin */
 };
 
