@@ -148,8 +148,9 @@ static void on_changed(void *arg, const struct watched *c, enum circuit_state be
 
 	if (!text) {
 		/* Nothing is left out silently. */
-		TAILQ_FOREACH (s, &e->streams, entry)
+		TAILQ_FOREACH (s, &e->streams, entry) {
 			stream_cut(s);
+		}
 		return;
 	}
 	ring_drop(e, e->next);

@@ -155,13 +155,6 @@ void http_answer_sent(struct conn *c)
 	c->unsent = 0;
 }
 
-bool http_is_sending_much(const struct http_request *rq)
-{
-	const struct http *http = http_conn_of(rq)->http;
-
-	return http->unsent >= http->limits.max_unsent;
-}
-
 /* The head of an answer after which the connection ends; its length, or 0 if it does not fit. */
 static size_t write_head(struct conn *c, const struct http_reply *reply, char *out, size_t size)
 {

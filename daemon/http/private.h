@@ -1,8 +1,9 @@
 /*
  * What the files of http share; nobody else includes this. Each uses those above it:
  * conn.c: connections and their time-outs; linger.c: connections that end with an answer amid a
- * body; answer.c: responses; pump.c: runs libmicrohttpd; defer.c: requests that wait for a later
- * turn; request.c: requests; accept.c: listeners; http.c: start and stop.
+ * body; answer.c: responses; handler.c: what the handler asks and answers; refuse.c: answers
+ * without it; defer.c: requests that wait for a later turn; pump.c: runs libmicrohttpd; accept.c:
+ * listeners; stream.c: answers without an end; request.c: requests; http.c: start and stop.
  */
 #ifndef BREAKERD_HTTP_PRIVATE_H
 #define BREAKERD_HTTP_PRIVATE_H
@@ -12,6 +13,7 @@
 #include "base/metrics.h"
 #include "http/head.h"
 #include "http/http.h"
+#include "proto/problem.h"
 
 #include <event2/event.h>
 #include <microhttpd.h>
@@ -201,6 +203,12 @@ static inline int64_t http_coarse_ms(void)
 	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
+/* Runs libmicrohttpd in the next turn of the loop, once (pump.c). */
+static inline void http_schedule_pump(struct http *http)
+{
+	later_run(http->pump);
+}
+
 /* answer.c */
 
 /* Hands the answer to libmicrohttpd; false when it cannot take it. */
@@ -262,6 +270,25 @@ void http_sweep_now(struct http *http);
 /* Stops the timer: there are no connections. */
 void http_sweep_stop(struct http *http);
 
+/* handler.c */
+
+enum http_method http_parse_method(const char *method);
+
+/* Lets libmicrohttpd go on with a request that was just answered. Behind MHD_queue_response: that
+ * saves a call of the handler. */
+void http_request_go_on(struct conn *c);
+
+/* refuse.c */
+
+/* Answers a request that the handler is not shown; the connection ends with it. */
+enum MHD_Result http_refuse(struct http_request *rq, const struct http_reply *reply);
+/* The same, with a problem document. */
+enum MHD_Result http_refuse_problem(struct http_request *rq, enum problem problem,
+				    const char *detail);
+
+/* Answers a deferred request, which the handler is not shown, with `overloaded`. */
+void http_refuse_deferred(struct conn *c, const char *detail);
+
 /* stream.c */
 
 /* The stream has ended. */
@@ -295,8 +322,6 @@ void http_accept_close(struct http *http);
 
 /* Makes its events; -1 when out of memory. */
 int http_pump_init(struct http *http);
-/* Runs libmicrohttpd in the next turn of the loop, once. */
-void http_schedule_pump(struct http *http);
 /* No connection is left: stops the timer. */
 void http_pump_rest(struct http *http);
 /* From now on looks whether all requests are done, and calls drained. */
@@ -318,13 +343,6 @@ bool http_defer_waiting(const struct http *http);
 void http_defer_serve(struct http *http);
 
 /* request.c: what libmicrohttpd calls */
-
-/* Lets libmicrohttpd go on with a request that was just answered. Behind MHD_queue_response: that
- * saves a call of the handler. */
-void http_request_go_on(struct conn *c);
-
-/* Answers a deferred request, which the handler is not shown, with `overloaded`. */
-void http_refuse_deferred(struct conn *c, const char *detail);
 
 void *http_on_request_line(void *arg, const char *target, struct MHD_Connection *mhd);
 enum MHD_Result http_on_request(void *arg, struct MHD_Connection *mhd, const char *url,

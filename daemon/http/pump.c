@@ -6,7 +6,7 @@
  * waiting. libmicrohttpd may also say that it is ready although nothing can move: 0.9.75 does with
  * a chunk-size line that fills its buffer, and with every request that waits for its answer
  * unsuspended. Then it is polled, a few times in a second's hundredth, until the deadline of that
- * connection ends it (timeouts.c).
+ * connection ends it (conn.c).
  */
 #include "http/private.h"
 
@@ -32,11 +32,6 @@ static bool mhd_is_busy(struct http *http)
 	MHD_UNSIGNED_LONG_LONG ms;
 
 	return MHD_get_timeout(http->mhd, &ms) == MHD_YES && ms == 0;
-}
-
-void http_schedule_pump(struct http *http)
-{
-	later_run(http->pump);
 }
 
 /* True while a request may well be on its way that no descriptor has announced yet. */

@@ -1,17 +1,13 @@
 /*
- * A request: what libmicrohttpd tells of it, step by step, until the handler has it; and what the
- * handler asks and answers.
+ * A request: what libmicrohttpd tells of it, step by step, until the handler has it, and its end.
  */
 #include "base/clock.h"
 #include "http/head.h"
 #include "http/private.h"
 #include "proto/problem.h"
 
-#include <assert.h>
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 /*
  * A connection whose request waits for its answer is suspended only when libmicrohttpd has
@@ -28,25 +24,6 @@
 #define PIECES_MAX 256
 /* A body's memory up to this is kept for the connection's next request. */
 #define BODY_KEEP ((size_t)4096)
-
-static const char *const method_names[] = {
-	[HTTP_GET] = "GET",     [HTTP_HEAD] = "HEAD",     [HTTP_POST] = "POST",
-	[HTTP_PUT] = "PUT",     [HTTP_DELETE] = "DELETE", [HTTP_OPTIONS] = "OPTIONS",
-	[HTTP_OTHER] = "other",
-};
-
-const char *http_method_name(enum http_method method)
-{
-	return method_names[(unsigned)method < HTTP_METHODS ? method : HTTP_OTHER];
-}
-
-static enum http_method parse_method(const char *method)
-{
-	for (unsigned m = 0; m < HTTP_OTHER; m++)
-		if (method[0] == method_names[m][0] && strcmp(method, method_names[m]) == 0)
-			return (enum http_method)m;
-	return HTTP_OTHER;
-}
 
 /* Makes room for need bytes in *buf, doubling it, up to max. */
 static bool grow(char **buf, size_t *size, size_t need, size_t max)
@@ -158,60 +135,6 @@ void http_on_completed(void *arg, struct MHD_Connection *mhd, void **context,
 		http_conn_enter(c, c->hung_up ? PHASE_HUNG_UP : PHASE_FRESH);
 }
 
-/* Answers a request that the handler is not shown; the connection ends with it. */
-static enum MHD_Result refuse(struct http_request *rq, const struct http_reply *reply)
-{
-	struct conn *c = http_conn_of(rq);
-
-	rq->last = true;
-	c->lingers = true;
-	rq->arrived_ns = clock_ns();
-	c->http->handling++;
-	c->http->metrics->http_requests_in_flight++;
-	http_reply(rq, reply);
-	return rq->queued ? MHD_YES : MHD_NO;
-}
-
-/* Encodes a problem document as an answer; false when out of memory. The body is to be freed. */
-static bool problem_reply(const struct http_request *rq, enum problem problem, const char *detail,
-			  struct http_reply *reply)
-{
-	bool writes = rq->method != HTTP_GET && rq->method != HTTP_HEAD;
-
-	*reply = (struct http_reply){.status = problem_status(problem),
-				     .content_type = "application/problem+json"};
-	reply->body =
-		problem_encode(problem, detail, writes ? PROBLEM_APPLIED_NO : PROBLEM_APPLIED_NONE,
-			       NULL, &reply->len);
-	return reply->body;
-}
-
-static enum MHD_Result refuse_problem(struct http_request *rq, enum problem problem,
-				      const char *detail)
-{
-	struct http_reply reply;
-	enum MHD_Result result;
-
-	if (!problem_reply(rq, problem, detail, &reply))
-		return MHD_NO;
-	result = refuse(rq, &reply);
-	free((void *)(uintptr_t)reply.body);
-	return result;
-}
-
-void http_refuse_deferred(struct conn *c, const char *detail)
-{
-	static const struct http_header retry = {"Retry-After", "1"};
-	struct http_reply reply, none = {.status = 503};
-
-	if (!problem_reply(&c->rq, PROBLEM_OVERLOADED, detail, &reply))
-		reply = none;
-	reply.headers = &retry;
-	reply.header_count = 1;
-	http_reply(&c->rq, &reply);
-	free((void *)(uintptr_t)reply.body);
-}
-
 /* True if the head is over max_head, or leaves libmicrohttpd no memory for an answer. */
 static bool head_is_too_long(const struct conn *c)
 {
@@ -233,7 +156,7 @@ static enum MHD_Result refuse_head(struct http_request *rq)
 	};
 
 	rq->direct = true;
-	return refuse(rq, &reply);
+	return http_refuse(rq, &reply);
 }
 
 /* The request whose head libmicrohttpd has just read, before the handler's first call; or NULL. */
@@ -258,9 +181,9 @@ void http_on_refusal(struct http *http, int status)
 		refuse_head(&c->rq);
 	} else {
 		c->rq.direct = true;
-		refuse_problem(&c->rq,
-			       status == 413 ? PROBLEM_BODY_TOO_LARGE : PROBLEM_INVALID_BODY,
-			       length);
+		http_refuse_problem(&c->rq,
+				    status == 413 ? PROBLEM_BODY_TOO_LARGE : PROBLEM_INVALID_BODY,
+				    length);
 	}
 	/* What libmicrohttpd would send behind it fails, and it closes the connection. */
 	shutdown(c->fd, SHUT_WR);
@@ -325,17 +248,17 @@ static enum MHD_Result on_begin(struct conn *c, const char *url, const char *met
 	if (!rq->target)
 		return MHD_NO;
 	rq->begun = true;
-	rq->method = parse_method(method);
+	rq->method = http_parse_method(method);
 	rq->target = url;
 	if (head_is_too_long(c))
 		return refuse_head(rq);
 	wrong = http_head_check(c->mhd, &line, &rq->head);
 	if (wrong)
-		return refuse_problem(rq, PROBLEM_INVALID_BODY, wrong);
+		return http_refuse_problem(rq, PROBLEM_INVALID_BODY, wrong);
 	if (rq->head.has_cookies)
 		c->http->cookies_come = true;
 	if (rq->broken_target)
-		return refuse_problem(
+		return http_refuse_problem(
 			rq, PROBLEM_INVALID_KEY,
 			"There is a space or a control character in the request target; "
 			"percent-encode it.");
@@ -394,134 +317,4 @@ enum MHD_Result http_on_request(void *arg, struct MHD_Connection *mhd, const cha
 		return result;
 	}
 	return hand_over(c);
-}
-
-/* The request, as the handler sees it. */
-
-enum http_method http_request_method(const struct http_request *rq)
-{
-	return rq->method;
-}
-
-/* RFC 9112, section 3.2.2: the absolute form is for any server to understand. Returns what
- * follows the scheme, or NULL for another form. */
-static const char *behind_scheme(const char *target)
-{
-	if (strncasecmp(target, "http://", 7) == 0)
-		return target + 7;
-	if (strncasecmp(target, "https://", 8) == 0)
-		return target + 8;
-	return NULL;
-}
-
-const char *http_request_path(const struct http_request *rq)
-{
-	const char *authority = behind_scheme(rq->target), *slash;
-
-	if (!authority)
-		return rq->target;
-	slash = strchr(authority, '/');
-	return slash ? slash : "/";
-}
-
-bool http_request_authority(const struct http_request *rq, char *out, size_t size)
-{
-	const char *authority = behind_scheme(rq->target);
-	size_t len = authority ? strcspn(authority, "/") : 0;
-
-	if (!authority)
-		return false;
-	if (len >= size)
-		len = 0;
-	memcpy(out, authority, len);
-	out[len] = '\0';
-	return true;
-}
-
-const char *http_request_query(const struct http_request *rq)
-{
-	return rq->query;
-}
-
-const char *http_request_header(const struct http_request *rq, enum http_field field,
-				unsigned *count)
-{
-	if (count)
-		*count = rq->head.fields[field].count;
-	return rq->head.fields[field].value;
-}
-
-const char *http_request_body(const struct http_request *rq, size_t *len, bool *too_large)
-{
-	*len = rq->body_len;
-	*too_large = rq->too_large;
-	return rq->body_len ? http_conn_of(rq)->body : "";
-}
-
-uint64_t http_request_arrived_ns(const struct http_request *rq)
-{
-	return rq->arrived_ns;
-}
-
-void **http_request_data(struct http_request *rq)
-{
-	return &rq->data;
-}
-
-/* The answer. */
-
-static void log_reply(struct conn *c, const struct http_reply *reply, uint64_t ns)
-{
-	const char *path = http_request_path(&c->rq);
-
-	log_debug(c->http->log, "http_request",
-		  "method=%s path=%s status=%d us=%" PRIu64 " peer=%s",
-		  http_method_name(c->rq.method), log_quote(path, strlen(path)).text, reply->status,
-		  ns / 1000, http_request_peer(&c->rq));
-}
-
-/* Nobody takes the answer any more. */
-static void orphan_free(struct conn *c)
-{
-	c->http->requests--;
-	http_schedule_pump(c->http); /* a drain may wait for this one */
-	c->rq.orphaned = false;
-	if (!c->mhd)
-		http_conn_free(c);
-}
-
-void http_request_go_on(struct conn *c)
-{
-	if (c->rq.suspended)
-		MHD_resume_connection(c->mhd);
-	else if (c->rq.waits)
-		c->http->unsuspended--;
-	if (c->rq.waits)
-		http_schedule_pump(c->http);
-}
-
-void http_reply(struct http_request *rq, const struct http_reply *reply)
-{
-	struct conn *c = http_conn_of(rq);
-	struct http *http = c->http;
-	uint64_t ns = (reply->now_ns ? reply->now_ns : clock_ns()) - rq->arrived_ns;
-
-	assert(!rq->answered);
-	rq->answered = true;
-	metrics_request(http->metrics, (unsigned)reply->route, rq->method, reply->status, ns);
-	http->handling--;
-	http->metrics->http_requests_in_flight--;
-	if (http->log && http->log->level >= LOG_LEVEL_DEBUG)
-		log_reply(c, reply, ns);
-	if (rq->orphaned) {
-		orphan_free(c);
-		return;
-	}
-	http_conn_enter(c, PHASE_SENDING);
-	c->progress = 0;
-	rq->queued = !rq->direct && http_answer_queue(c, reply);
-	if (!rq->queued && !(rq->direct && http_answer_send(c, reply)) &&
-	    log_allows(http->log, &http->failed_replies, LOG_LEVEL_ERROR, "http_reply_failed"))
-		log_error(http->log, "http_reply_failed", "peer=%s", http_request_peer(rq));
-	http_request_go_on(c);
 }

@@ -143,14 +143,16 @@ void http_streams_wake(struct http *http)
 {
 	struct conn *c;
 
-	TAILQ_FOREACH (c, &http->streams, entry)
+	TAILQ_FOREACH (c, &http->streams, entry) {
 		http_stream_wake((struct http_stream *)(void *)c);
+	}
 }
 
 void http_streams_cut(struct http *http)
 {
 	struct conn *c;
 
-	TAILQ_FOREACH (c, &http->streams, entry)
+	TAILQ_FOREACH (c, &http->streams, entry) {
 		http_stream_cut((struct http_stream *)(void *)c);
+	}
 }

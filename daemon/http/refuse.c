@@ -1,0 +1,60 @@
+/*
+ * Answers to requests that the handler is not shown.
+ */
+#include "base/clock.h"
+#include "http/private.h"
+
+#include <stdlib.h>
+
+enum MHD_Result http_refuse(struct http_request *rq, const struct http_reply *reply)
+{
+	struct conn *c = http_conn_of(rq);
+
+	rq->last = true;
+	c->lingers = true;
+	rq->arrived_ns = clock_ns();
+	c->http->handling++;
+	c->http->metrics->http_requests_in_flight++;
+	http_reply(rq, reply);
+	return rq->queued ? MHD_YES : MHD_NO;
+}
+
+/* Encodes a problem document as an answer; false when out of memory. The body is to be freed. */
+static bool problem_reply(const struct http_request *rq, enum problem problem, const char *detail,
+			  struct http_reply *reply)
+{
+	bool writes = rq->method != HTTP_GET && rq->method != HTTP_HEAD;
+
+	*reply = (struct http_reply){.status = problem_status(problem),
+				     .content_type = "application/problem+json"};
+	reply->body =
+		problem_encode(problem, detail, writes ? PROBLEM_APPLIED_NO : PROBLEM_APPLIED_NONE,
+			       NULL, &reply->len);
+	return reply->body;
+}
+
+enum MHD_Result http_refuse_problem(struct http_request *rq, enum problem problem,
+				    const char *detail)
+{
+	struct http_reply reply;
+	enum MHD_Result result;
+
+	if (!problem_reply(rq, problem, detail, &reply))
+		return MHD_NO;
+	result = http_refuse(rq, &reply);
+	free((void *)(uintptr_t)reply.body);
+	return result;
+}
+
+void http_refuse_deferred(struct conn *c, const char *detail)
+{
+	static const struct http_header retry = {"Retry-After", "1"};
+	struct http_reply reply, none = {.status = 503};
+
+	if (!problem_reply(&c->rq, PROBLEM_OVERLOADED, detail, &reply))
+		reply = none;
+	reply.headers = &retry;
+	reply.header_count = 1;
+	http_reply(&c->rq, &reply);
+	free((void *)(uintptr_t)reply.body);
+}
