@@ -46,15 +46,14 @@ int sockets_open(struct sockets *s, const struct config *config, struct listen_e
 {
 	int inherited = listen_inherit(s->fd, LISTEN_MAX, error);
 
-	if (inherited < 0)
+	/* First: where HTTP is answered, reports are taken. */
+	if (inherited < 0 || open_reports(s, config, error) != 0)
 		return -1;
 	s->count = (size_t)inherited;
 	for (size_t i = 0; inherited == 0 && i < config->listen.count; i++) {
 		if (open_address(s, config, config->listen.items[i], error) != 0)
 			return -1;
 	}
-	if (open_reports(s, config, error) != 0)
-		return -1;
 	for (size_t i = 0; i < s->count; i++) {
 		listen_name(s->fd[i], s->name[i], sizeof(s->name[i]));
 		if (!listen_is_local(s->fd[i]))

@@ -66,6 +66,11 @@ def kill_clients(redis, times, daemons, deadline):
             assert client.call("CLIENT", "ID") == own
 
 
+def channels(redis):
+    """How many daemons have subscribed."""
+    return redis.call("PUBSUB", "NUMSUB", "stoma:cb:events")[1]
+
+
 @pytest.mark.slow
 def test_reconnecting_leaves_nothing_behind(private_redis, start):
     """Neither descriptors nor memory grow with the number of reconnects; nor is a line
@@ -79,9 +84,11 @@ def test_reconnecting_leaves_nothing_behind(private_redis, start):
     began = time.monotonic()
     kill_clients(redis, warm, daemons, 20)
     until(lambda: all(d.metric("breakerd_store_up") for d in daemons), "it is back")
+    until(lambda: channels(redis) == count, "each listens to the channel")
     before = [(descriptors(d), resident_kib(d)) for d in daemons]
     kill_clients(redis, times - warm, daemons, 20)
     until(lambda: all(d.metric("breakerd_store_up") for d in daemons), "it is back")
+    until(lambda: channels(redis) == count, "each listens to the channel again", 20)
     took = time.monotonic() - began
     connects = sum(d.metric("breakerd_redis_connects_total") for d in daemons)
     after = [(descriptors(d), resident_kib(d)) for d in daemons]

@@ -131,7 +131,7 @@ def test_stop(start, number):
 
 def test_stop_finishes_what_is_in_flight(private_redis, start):
     redis = private_redis()
-    daemon = start(store=redis.url, store_timeout=4000).wait_ready()
+    daemon = start(store=redis.url, store_timeout=20000).wait_ready()
     redis.freeze()
     wires = [daemon.wire() for _ in range(5)]
     for wire in wires:
@@ -217,11 +217,12 @@ def test_restart_on_the_same_port(start):
 
 
 def test_connection_limit_is_left_again(start):
-    """At the limit new connections wait; when one goes they are served."""
+    """At the limit, with none idle, new connections wait; when one goes they are served."""
     daemon = start(max_connections=5)
     wires = [daemon.wire() for _ in range(5)]
     for wire in wires:
         assert wire.ask("GET", "/healthz").status == 200
+        wire.send(b"POST /v1/circuits/a/failure HTTP/1.1\r\nHost: localhost\r\n")
     waiting = daemon.wire()
     waiting.send(request_bytes("GET", "/healthz"))
     waiting.sock.settimeout(0.2)

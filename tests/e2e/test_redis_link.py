@@ -57,9 +57,13 @@ def test_a_name_for_the_host(redis, start):
 
 
 def test_connection_name(redis, redis_daemon):
+    """The link's and the channel's."""
     del redis_daemon
-    clients = redis.call("CLIENT", "LIST").decode()
-    assert clients.count("name=breakerd") == 1, clients
+
+    def names():
+        return redis.call("CLIENT", "LIST").decode().count("name=breakerd")
+
+    until(lambda: names() == 2, "both have their name")
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
