@@ -561,7 +561,7 @@ static void fallback_health(struct store *s, struct store_health *health)
 	struct fallback_store *f = fallback(s);
 
 	store_health(f->main, health);
-	health->in_flight = s->in_flight;
+	health->in_flight = s->in_flight - s->background;
 	if (health->condition == STORE_AWAY && !f->refuses)
 		health->condition = STORE_DEGRADED;
 	health->held = f->ready ? f->seen.pending : 0;

@@ -25,7 +25,7 @@ void store_health(struct store *s, struct store_health *health)
 {
 	memset(health, 0, sizeof(*health));
 	health->store = s->driver->name;
-	health->in_flight = s->in_flight;
+	health->in_flight = s->in_flight - s->background;
 	s->driver->health(s, health);
 }
 
