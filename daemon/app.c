@@ -13,6 +13,7 @@
 #include "sockets.h"
 #include "status.h"
 
+#include <assert.h>
 #include <event2/event.h>
 #include <hiredis/hiredis.h>
 #include <microhttpd.h>
@@ -419,8 +420,10 @@ static void app_close(struct app *app)
 
 static int serve(struct app *app)
 {
-	const char *store = app->config->store_is_redis ? "redis" : "memory";
+	const char *store;
 
+	assert(app->config); /* CONFIG_RUN and CONFIG_OK */
+	store = app->config->store_is_redis ? "redis" : "memory";
 	/* Writing to a client that has gone must not end the process (signal(7)). */
 	signal(SIGPIPE, SIG_IGN);
 	app->log.level = app->config->log_level;

@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 /* A set of HTTP statuses, 100 to 599; bit (status - 100). */
 #define POLICY_STATUS_MIN 100
@@ -44,6 +45,30 @@ static inline bool policy_statuses_have(const struct policy_statuses *set, unsig
 
 	return status >= POLICY_STATUS_MIN && status <= POLICY_STATUS_MAX &&
 	       (set->bits[bit / 64] >> (bit % 64) & 1);
+}
+
+static inline bool policy_statuses_equal(const struct policy_statuses *a,
+					 const struct policy_statuses *b)
+{
+	return memcmp(a->bits, b->bits, sizeof(a->bits)) == 0;
+}
+
+/* By member: memcmp would compare what lies between them, too. */
+static inline bool policy_equal(const struct policy *a, const struct policy *b)
+{
+	return a == b ||
+	       (a->consecutive_failures == b->consecutive_failures &&
+		a->failure_rate == b->failure_rate && a->slow_time_ms == b->slow_time_ms &&
+		a->slow_rate == b->slow_rate && a->window_ms == b->window_ms &&
+		a->min_calls == b->min_calls && a->min_reporters == b->min_reporters &&
+		a->open_time_ms == b->open_time_ms &&
+		a->open_growth_milli == b->open_growth_milli &&
+		a->open_time_max_ms == b->open_time_max_ms && a->probes == b->probes &&
+		a->probe_successes == b->probe_successes &&
+		a->probe_timeout_ms == b->probe_timeout_ms &&
+		policy_statuses_equal(&a->failure_status, &b->failure_status) &&
+		policy_statuses_equal(&a->ignore_status, &b->ignore_status) &&
+		a->enforce == b->enforce);
 }
 
 #endif

@@ -5,6 +5,7 @@
  */
 #include "redis/values.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -139,10 +140,12 @@ static void on_reply(void *arg, enum redis_outcome outcome, const redisReply *re
 static struct redis_values *values_new(struct redis_store *r, const struct redis_value_key *keys,
 				       size_t count)
 {
-	struct redis_values *v = calloc(1, sizeof(*v) + count * sizeof(v->items[0]));
+	struct redis_values *v;
 	size_t room = 1; /* malloc(0) may give NULL */
 	char *p;
 
+	assert(count > 0);
+	v = calloc(1, sizeof(*v) + count * sizeof(v->items[0]));
 	if (!v)
 		return NULL;
 	for (size_t i = 0; i < count; i++)

@@ -402,7 +402,7 @@ static bool write_tokens(struct redis_call *call, const struct call_part *part, 
 		const struct circuit_op *what = &call->ops[i].what;
 
 		if (what->call && what->call->policy &&
-		    (!policy || memcmp(policy, what->call->policy, sizeof(*policy)))) {
+		    (!policy || !policy_equal(policy, what->call->policy))) {
 			policy = what->call->policy;
 			token[0] = ';';
 			ok = evbuffer_add(call->tokens, token,

@@ -55,7 +55,7 @@ static void delist(struct fallback_store *f, struct seen_circuit *e)
 static bool same(const struct breaker_call *a, const struct breaker_call *b)
 {
 	return a->permit.kind == b->permit.kind && a->permit.since_ms == b->permit.since_ms &&
-	       a->reporter == b->reporter && memcmp(a->policy, b->policy, sizeof(*a->policy)) == 0;
+	       a->reporter == b->reporter && policy_equal(a->policy, b->policy);
 }
 
 static struct circuit_op *place_of(struct seen_circuit *e, const struct breaker_call *call)
