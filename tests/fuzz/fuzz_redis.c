@@ -239,7 +239,7 @@ static void handshake(const struct redis_target *target)
 	char text[512];
 	int len =
 		snprintf(text, sizeof(text),
-			 "%s%s+OK\r\n*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"
+			 "%s%s+OK\r\n:7\r\n*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"
 			 "%s+PONG\r\n$40\r\n0123456789012345678901234567890123456789\r\n"
 			 "*2\r\n$10\r\n1700000000\r\n$6\r\n123456\r\n",
 			 target->password[0] ? "+OK\r\n" : "", target->db ? "+OK\r\n" : "",
