@@ -6,6 +6,7 @@ FUZZ_SECONDS ?= 60
 FUZZ = CC=clang CFLAGS='-O1 -g -fno-omit-frame-pointer'
 
 # fuzz_redis.c takes this over.
+$(BUILD)/fuzz_http: private LDFLAGS += -Wl,--wrap=http_request_is_unix
 $(BUILD)/fuzz_redis: private LDFLAGS += -Wl,--wrap=redis_lookup_new
 
 $(BUILD)/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/tests/fuzz/fuzz.o $(BUILD)/tests/fuzz/script.o \

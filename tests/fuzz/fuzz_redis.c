@@ -8,10 +8,10 @@
  * sentinel, p a password, d a database, c a cluster, n nobody who listens. Behind it come parts
  * that begin with a line:
  *
- *   ~<letters>   operations: g s f o c h d as in operations[], k changes the key, w a step to
- *                be folded in, l a listing; H stands for a good handshake's answers, M for
- *                a sentinel's good one, X closes the connection; a digit takes that connection;
- *                T makes what follows the next listing's cursor
+ *   ~<letters>   operations: a r g s f o c h d as in operations[], m as g with the member, k
+ * changes the key, w a step to be folded in, l a listing; H stands for a good handshake's answers,
+ * M for a sentinel's good one, X closes the connection; a digit takes that connection; T makes what
+ * follows the next listing's cursor
  *
  * and then bytes, which are sent.
  */
@@ -173,10 +173,27 @@ static void on_done(void *arg, struct store_result *result)
 	}
 }
 
+static const struct policy policy = {.consecutive_failures = 5,
+				     .failure_rate = 50,
+				     .slow_rate = 100,
+				     .window_ms = 30000,
+				     .min_calls = 20,
+				     .min_reporters = 1,
+				     .open_time_ms = 30000,
+				     .open_growth_milli = 2000,
+				     .open_time_max_ms = 300000,
+				     .probes = 1,
+				     .probe_successes = 1,
+				     .probe_timeout_ms = 30000,
+				     .enforce = true};
+static const struct breaker_call call = {.policy = &policy, .count = 1, .outcome = BREAKER_FAILURE};
+
 static const struct {
 	char letter;
 	struct circuit_op op;
 } operations[] = {
+	{'a', {.verb = CIRCUIT_ACQUIRE, .call = &call}},
+	{'r', {.verb = CIRCUIT_REPORT, .call = &call}},
 	{'g', {.verb = CIRCUIT_GET_STATE}},
 	{'s', {.verb = CIRCUIT_RECORD_SUCCESS}},
 	{'f', {.verb = CIRCUIT_RECORD_FAILURE}},
@@ -203,7 +220,9 @@ static void submit(char letter)
 		w->op = fuzz.store->driver->fold(fuzz.store, &fuzz.key, 1, &fold, on_done, w,
 						 &result);
 	} else {
-		struct store_request request = {.key = &fuzz.key, .key_len = 1};
+		struct store_request request = {.key = &fuzz.key,
+						.key_len = 1,
+						.with_member = letter == 'm'};
 
 		for (size_t i = 0; i < sizeof(operations) / sizeof(operations[0]); i++)
 			if (operations[i].letter == letter)
@@ -264,6 +283,12 @@ static void direct(char letter, const struct redis_target *target)
 	static const char sentinel[] = "*2\r\n$9\r\n127.0.0.1\r\n$4\r\n6379\r\n";
 
 	switch (letter) {
+	case 'C':
+		for (int ms = 0; ms < 100 && fuzz.peer_count < 2; ms++) {
+			usleep(1000);
+			turn();
+		}
+		break;
 	case 'H':
 		handshake(target);
 		break;
