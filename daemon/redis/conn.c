@@ -427,7 +427,7 @@ static char *put_count(char *p, char type, size_t n)
  * redisFormatSdsCommandArgv takes six times as long: a tenth of what a read costs us. */
 static size_t format(struct redis_conn *conn, int argc, const char **argv, const size_t *argvlen)
 {
-	size_t size = COUNT_MAX;
+	size_t size = COUNT_MAX + 1;
 	char *p;
 
 	for (int i = 0; i < argc; i++)
@@ -447,6 +447,7 @@ static size_t format(struct redis_conn *conn, int argc, const char **argv, const
 		*p++ = '\r';
 		*p++ = '\n';
 	}
+	*p = '\0'; /* hiredis looks for '$' with strchr(3) */
 	return (size_t)(p - conn->out);
 }
 
