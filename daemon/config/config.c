@@ -305,6 +305,7 @@ void config_free(struct config *config)
 		return;
 	policies_free(config);
 	value_clear(&config->listen);
+	value_clear(&config->report_listen);
 	value_clear(&config->allowed_hosts);
 	free(config->config_file);
 	free_secret(config->store);
