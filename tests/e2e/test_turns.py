@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from chaos import SANITIZED
 from contract import path, snapshot
 from flood import queued_seconds
 from wait import until
@@ -94,7 +95,7 @@ def test_memory_of_answers_that_nobody_takes(start, directory):
     until(lambda: daemon.get("/v1/circuits?limit=1000").status == 503, "it is full")
     memory = daemon.metric("process_resident_memory_bytes")
     print(f"{memory / 2**20:.0f} MB")
-    assert memory < 32 * 2**20
+    assert memory < 32 * 2**20 or SANITIZED  # which has memory of its own
     answer = daemon.get("/v1/circuits?limit=1000")
     assert answer.json()["code"] == "overloaded" and answer.header("Retry-After")
     for wire in wires:
