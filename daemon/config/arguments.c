@@ -80,7 +80,7 @@ static void blame_word(const char *word, struct config_error *error)
 		return;
 	if (dashes == 0 || dashes == strlen(word)) {
 		snprintf(error->text, sizeof(error->text), "%s: unexpected; see breakerd --help",
-			 strchr(word, '@') ? "an argument" : log_quote(word, strlen(word)).text);
+			 strchr(word, '@') ? "an argument" : log_quote_text(word).text);
 		return;
 	}
 	if (nearest_option(word + dashes, len - dashes, flag)) {

@@ -112,7 +112,7 @@ static void log_reply(struct conn *c, const struct http_reply *reply, uint64_t n
 
 	log_debug(c->http->log, "http_request",
 		  "method=%s path=%s status=%d us=%" PRIu64 " peer=%s",
-		  http_method_name(c->rq.method), log_quote(path, strlen(path)).text, reply->status,
+		  http_method_name(c->rq.method), log_quote_text(path).text, reply->status,
 		  ns / 1000, http_request_peer(&c->rq));
 }
 

@@ -67,8 +67,7 @@ static void fail(struct redis_channel *channel, const char *why)
 	if (log_allows_one(channel->log, &channel->away_lines, LOG_LEVEL_WARNING, "events_away",
 			   LOG_EACH_MS))
 		log_warning(channel->log, "events_away", "channel=%s reason=%s",
-			    log_quote(channel->name, strlen(channel->name)).text,
-			    log_quote(why, strlen(why)).text);
+			    log_quote_text(channel->name).text, log_quote_text(why).text);
 	if (channel->conn)
 		redis_conn_shut(channel->conn);
 	event_del(channel->timer);

@@ -75,18 +75,14 @@ struct redis_link {
 
 /* --- what is written to the log --- */
 
-static struct log_text quoted(const char *text)
-{
-	return log_quote(text, strlen(text));
-}
-
 static void log_ready(struct redis_link *link, enum redis_link_state was)
 {
 	int64_t away_ms = clock_ms() - link->away_since_ms;
 
 	log_state_say(&link->news, LOG_LEVEL_INFO, "redis_ready",
-		      "server=%s away_ms=%lld after=%s attempts=%u", quoted(link->server).text,
-		      (long long)away_ms, redis_link_state_name(was), link->failures + 1);
+		      "server=%s away_ms=%lld after=%s attempts=%u",
+		      log_quote_text(link->server).text, (long long)away_ms,
+		      redis_link_state_name(was), link->failures + 1);
 }
 
 /* A line for a new reason at once; for the same reason again, one each LOG_AGAIN_MS. */
@@ -99,7 +95,7 @@ static void log_away(struct redis_link *link, enum redis_link_state was, bool ot
 	link->logged_ms = now;
 	log_state_say(&link->news, LOG_LEVEL_WARNING,
 		      link->state == LINK_SUSPECT ? "redis_suspect" : "redis_away",
-		      "reason=%s was=%s failures=%u", quoted(link->reason).text,
+		      "reason=%s was=%s failures=%u", log_quote_text(link->reason).text,
 		      redis_link_state_name(was), link->failures);
 }
 
@@ -149,7 +145,7 @@ static void link_enter(struct redis_link *link, enum redis_link_state state, con
 	if (reason && reason != link->reason)
 		snprintf(link->reason, sizeof(link->reason), "%s", reason);
 	log_debug(link->log, "redis_link", "from=%s to=%s reason=%s", redis_link_state_name(was),
-		  redis_link_state_name(state), quoted(link->reason).text);
+		  redis_link_state_name(state), log_quote_text(link->reason).text);
 	if (ready)
 		log_ready(link, was);
 	else if (state == LINK_BACKOFF || state == LINK_SUSPECT)

@@ -49,7 +49,7 @@ static void log_step(struct fallback_store *f, enum fold_line line, const struct
 		reason = "";
 	log_warning(f->log, token, "key=%s reason=%s waiting=%zu lost=%" PRIu64,
 		    log_quote(keynode_key(&q->node), q->node.key_len).text,
-		    log_quote(reason, strlen(reason)).text, circuit_queues_count(&f->queues),
+		    log_quote_text(reason).text, circuit_queues_count(&f->queues),
 		    f->metrics ? f->metrics->folds_lost : 0);
 }
 

@@ -89,9 +89,8 @@ static void save_failed(struct state_keeper *k, const char *reason)
 	if (k->warned_ms && now - k->warned_ms < WARN_EVERY_MS)
 		return;
 	k->warned_ms = now;
-	log_warning(k->log, "state_save_failed", "file=%s reason=%s",
-		    log_quote(k->path, strlen(k->path)).text,
-		    log_quote(reason, strlen(reason)).text);
+	log_warning(k->log, "state_save_failed", "file=%s reason=%s", log_quote_text(k->path).text,
+		    log_quote_text(reason).text);
 }
 
 static void save_succeeded(struct state_keeper *k)
@@ -102,7 +101,7 @@ static void save_succeeded(struct state_keeper *k)
 		k->metrics->state_last_save = store_now_ms(&k->clock) / 1000;
 	}
 	log_write(k->log, k->warned_ms ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG, "state_saved",
-		  "file=%s took_ms=%lld", log_quote(k->path, strlen(k->path)).text,
+		  "file=%s took_ms=%lld", log_quote_text(k->path).text,
 		  (long long)(clock_ms() - k->started_ms));
 	k->warned_ms = 0;
 }
@@ -384,8 +383,8 @@ static int keep_aside(struct state_keeper *k, const char *damage, char *why, siz
 	}
 	log_warning(k->log, "state_damaged",
 		    "file=%s reason=%s kept_as=%s hint=\"starting without circuits\"",
-		    log_quote(k->path, strlen(k->path)).text,
-		    log_quote(damage, strlen(damage)).text, log_quote(name, strlen(name)).text);
+		    log_quote_text(k->path).text, log_quote_text(damage).text,
+		    log_quote_text(name).text);
 	return 0;
 }
 
