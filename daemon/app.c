@@ -7,6 +7,7 @@
 #include "base/metrics.h"
 #include "base/systemd.h"
 #include "base/timer.h"
+#include "check_ready.h"
 #include "config/config.h"
 #include "descriptors.h"
 #include "redis/store.h"
@@ -206,6 +207,29 @@ static int open_report_lines(struct app *app)
 	return 0;
 }
 
+static int listen_on(struct app *app, int *fd, const char *name, enum access_purpose purpose)
+{
+	if (http_listen(app->http, *fd, name, (unsigned char)purpose) != 0)
+		return start_failed(app, "out of memory");
+	*fd = -1;
+	log_info(&app->log, "listening", "addr=%s%s", name,
+		 purpose == ACCESS_METRICS ? " for=metrics" : "");
+	return 0;
+}
+
+static int listen_on_all(struct app *app)
+{
+	struct sockets *s = &app->sockets;
+
+	for (size_t i = 0; i < s->metrics_count; i++)
+		if (listen_on(app, &s->metrics_fd[i], s->metrics_name[i], ACCESS_METRICS) != 0)
+			return -1;
+	for (size_t i = 0; i < s->count; i++)
+		if (listen_on(app, &s->fd[i], s->name[i], ACCESS_ALL) != 0)
+			return -1;
+	return 0;
+}
+
 static int open_parts(struct app *app)
 {
 	struct http_limits limits;
@@ -239,13 +263,7 @@ static int open_parts(struct app *app)
 	app->http = http_new(app->base, &limits, on_request, app, app->metrics, &app->log);
 	if (!app->http)
 		return start_failed(app, "the HTTP server cannot be set up");
-	for (size_t i = 0; i < app->sockets.count; i++) {
-		if (http_listen(app->http, app->sockets.fd[i], app->sockets.name[i]) != 0)
-			return start_failed(app, "out of memory");
-		app->sockets.fd[i] = -1;
-		log_info(&app->log, "listening", "addr=%s", app->sockets.name[i]);
-	}
-	return 0;
+	return listen_on_all(app);
 }
 
 /* --- signals -------------------------------------------------------------------------- */
@@ -485,6 +503,8 @@ int app_run(int argc, char *argv[], char *envp[])
 		exit_status = complain(&error, status);
 	else if (action == CONFIG_PRINT)
 		config_print(app->config, stdout);
+	else if (action == CONFIG_CHECK_READY)
+		exit_status = check_ready(app->config);
 	else if (action == CONFIG_RUN)
 		exit_status = serve(app);
 	served = action == CONFIG_RUN && status == CONFIG_OK && exit_status == EXIT_SUCCESS;

@@ -42,12 +42,30 @@ static int open_reports(struct sockets *s, const struct config *config, struct l
 	return 0;
 }
 
+/* Never handed over by systemd either. */
+static int open_metrics(struct sockets *s, const struct config *config, struct listen_error *error)
+{
+	for (size_t i = 0; i < config->metrics_listen.count; i++) {
+		int count = listen_open(config->metrics_listen.items[i], config->socket_mode,
+					s->metrics_fd + s->metrics_count,
+					LISTEN_MAX - s->metrics_count, error);
+
+		if (count < 0)
+			return -1;
+		s->metrics_count += (size_t)count;
+	}
+	for (size_t i = 0; i < s->metrics_count; i++)
+		listen_name(s->metrics_fd[i], s->metrics_name[i], sizeof(s->metrics_name[i]));
+	return 0;
+}
+
 int sockets_open(struct sockets *s, const struct config *config, struct listen_error *error)
 {
 	int inherited = listen_inherit(s->fd, LISTEN_MAX, error);
 
-	/* First: where HTTP is answered, reports are taken. */
-	if (inherited < 0 || open_reports(s, config, error) != 0)
+	/* First: where HTTP is answered, reports are taken and metrics given. */
+	if (inherited < 0 || open_reports(s, config, error) != 0 ||
+	    open_metrics(s, config, error) != 0)
 		return -1;
 	s->count = (size_t)inherited;
 	for (size_t i = 0; inherited == 0 && i < config->listen.count; i++) {
@@ -133,6 +151,10 @@ void sockets_close(struct sockets *s)
 	for (size_t i = 0; i < s->report_count; i++) {
 		if (s->report_fd[i] >= 0)
 			close(s->report_fd[i]);
+	}
+	for (size_t i = 0; i < s->metrics_count; i++) {
+		if (s->metrics_fd[i] >= 0)
+			close(s->metrics_fd[i]);
 	}
 	unlink_all(&s->files);
 	unlink_all(&s->report_addresses);

@@ -1,6 +1,7 @@
 /*
  * The sockets that are listened on, opened by us or by systemd, and what follows from them
- * whatever `listen` says later: the names that Host may have, and whether a token is needed.
+ * whatever `listen` says later: the names that Host may have, and whether a token is needed. Those
+ * of metrics_listen ask for neither.
  */
 #ifndef BREAKERD_SOCKETS_H
 #define BREAKERD_SOCKETS_H
@@ -21,6 +22,9 @@ struct sockets {
 	int report_fd[LISTEN_MAX]; /* for report_listen; -1: handed on */
 	size_t report_count;
 	struct config_list report_addresses;
+	int metrics_fd[LISTEN_MAX]; /* for metrics_listen; -1: handed on */
+	size_t metrics_count;
+	char metrics_name[LISTEN_MAX][160];
 	const char *hosts[SOCKETS_HOSTS_MAX];
 	char host_names[LISTEN_MAX][160];
 };

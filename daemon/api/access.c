@@ -92,6 +92,13 @@ static bool token_given(const struct http_request *rq, const char *token)
 
 #define AUTHORITY_MAX 256
 
+/* What says nothing of circuits, and all that a listener for metrics has. */
+static bool is_for_anybody(const struct http_request *rq, enum api_route route)
+{
+	return route == ROUTE_HEALTHZ || route == ROUTE_READYZ ||
+	       http_request_purpose(rq) == ACCESS_METRICS;
+}
+
 /*
  * Against DNS rebinding: a page of a foreign name that has been made to resolve to our address
  * sends that name. Returns the name, or NULL if it is one of ours. No browser gets to a unix
@@ -103,7 +110,7 @@ static const char *foreign_host(const struct api_access *access, const struct ht
 	unsigned count;
 	const char *host = http_request_header(rq, HTTP_FIELD_HOST, &count);
 
-	if (route == ROUTE_HEALTHZ || route == ROUTE_READYZ || http_request_is_unix(rq))
+	if (is_for_anybody(rq, route) || http_request_is_unix(rq))
 		return NULL;
 	/* RFC 9112, section 3.2.2: the target's host stands instead of Host's. Both must be ours.
 	 */
@@ -160,8 +167,7 @@ bool access_check(const struct api_access *access, const struct http_request *rq
 			 origin);
 		return false;
 	}
-	if (access->token && route != ROUTE_HEALTHZ && route != ROUTE_READYZ &&
-	    !token_given(rq, access->token)) {
+	if (access->token && !is_for_anybody(rq, route) && !token_given(rq, access->token)) {
 		verdict->problem = PROBLEM_UNAUTHORIZED;
 		snprintf(verdict->detail, sizeof(verdict->detail),
 			 "Send the token of token_file: Authorization: Bearer TOKEN.");

@@ -12,6 +12,12 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+/* What a listener of http is for. */
+enum access_purpose {
+	ACCESS_ALL,
+	ACCESS_METRICS, /* /metrics, /healthz and /readyz alone; no token, any Host */
+};
+
 /* What can change while it runs. Strings must live until the next api_reconfigure. */
 struct api_access {
 	const char *token;                /* NULL: none is asked for */

@@ -150,6 +150,13 @@ static void refuse_body(const struct api *api, struct http_request *rq, enum api
 	api_refuse(rq, route, PROBLEM_BODY_TOO_LARGE, detail);
 }
 
+/* Not asked for where it may be: listeners for metrics have no circuits. */
+static bool is_out_of_place(const struct http_request *rq, enum api_route route)
+{
+	return http_request_purpose(rq) == ACCESS_METRICS && route != ROUTE_METRICS &&
+	       route != ROUTE_HEALTHZ && route != ROUTE_READYZ;
+}
+
 void api_handle(void *arg, struct http_request *rq)
 {
 	struct api *api = arg;
@@ -159,6 +166,12 @@ void api_handle(void *arg, struct http_request *rq)
 	bool too_large;
 	size_t len;
 
+	if (is_out_of_place(rq, to.route)) {
+		api_refuse(
+			rq, ROUTE_NONE, PROBLEM_NOT_FOUND,
+			"This address (metrics_listen) has /metrics, /healthz and /readyz alone.");
+		return;
+	}
 	if (!access_check(&api->access, rq, to.route, &verdict)) {
 		api_refuse(rq, to.route, verdict.problem, verdict.detail);
 		return;

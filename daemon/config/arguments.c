@@ -21,11 +21,13 @@ static const struct {
 	const char *name;
 	const char *letter;
 	enum config_action action;
+	bool takes_value; /* it may have one, behind '=' */
 } actions[] = {
-	{"--help", "-h", CONFIG_HELP},
-	{"--version", "-V", CONFIG_VERSION},
-	{"--check-config", NULL, CONFIG_CHECK},
-	{"--print-config", NULL, CONFIG_PRINT},
+	{"--help", "-h", CONFIG_HELP, false},
+	{"--version", "-V", CONFIG_VERSION, false},
+	{"--check-config", NULL, CONFIG_CHECK, false},
+	{"--print-config", NULL, CONFIG_PRINT, false},
+	{"--check-ready", NULL, CONFIG_CHECK_READY, true},
 };
 
 static bool is_action(const char *word, struct argument *out, struct config_error *error)
@@ -38,9 +40,15 @@ static bool is_action(const char *word, struct argument *out, struct config_erro
 			*out = (struct argument){.action = actions[i].action};
 			return true;
 		}
-		if (strncmp(word, actions[i].name, len) == 0 && word[len] == '=')
-			snprintf(error->text, sizeof(error->text),
-				 "%s takes no value; see breakerd --help", actions[i].name);
+		if (strncmp(word, actions[i].name, len) != 0 || word[len] != '=')
+			continue;
+		if (actions[i].takes_value) {
+			*out = (struct argument){.action = actions[i].action,
+						 .value = word + len + 1};
+			return true;
+		}
+		snprintf(error->text, sizeof(error->text), "%s takes no value; see breakerd --help",
+			 actions[i].name);
 	}
 	return false;
 }
@@ -129,10 +137,10 @@ static int next_argument(struct arguments *args, struct argument *out, struct co
 
 /*
  * What is asked for. --help and --version win over all that is wrong beside them; of the
- * other two the first stands.
+ * others the first stands, with its value.
  */
 enum config_status arguments_action(int argc, char *const argv[], enum config_action *action,
-				    struct config_error *error)
+				    const char **value, struct config_error *error)
 {
 	struct arguments args = {.argc = argc, .argv = argv, .at = 1};
 	enum config_status status = CONFIG_OK;
@@ -141,6 +149,7 @@ enum config_status arguments_action(int argc, char *const argv[], enum config_ac
 	int rc;
 
 	*action = CONFIG_RUN;
+	*value = NULL;
 	while ((rc = next_argument(&args, &a, &e)) != 0) {
 		if (rc < 0 && status == CONFIG_OK) {
 			status = CONFIG_USAGE;
@@ -152,8 +161,10 @@ enum config_status arguments_action(int argc, char *const argv[], enum config_ac
 			*action = a.action;
 			return CONFIG_OK;
 		}
-		if (*action == CONFIG_RUN)
+		if (*action == CONFIG_RUN) {
 			*action = a.action;
+			*value = a.value;
+		}
 	}
 	return status;
 }

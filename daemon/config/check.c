@@ -92,6 +92,15 @@ bool check_report_listen(const char *text, char out[CONFIG_VALUE_MAX + 1], char 
 			    "loopback addresses will do");
 }
 
+bool check_metrics_listen(const char *text, char out[CONFIG_VALUE_MAX + 1], char *why, size_t size)
+{
+	if (strncmp(text, "unix:", 5) == 0)
+		return check_refuse(why, size,
+				    "host:port expected; on a unix socket of listen /metrics is as "
+				    "well");
+	return check_listen(text, out, why, size);
+}
+
 static bool host_name(const char *text)
 {
 	size_t label = 0, len = strlen(text);

@@ -20,7 +20,8 @@ typedef bool config_check_fn(const char *text, char out[CONFIG_VALUE_MAX + 1], c
 			     size_t why_size);
 
 config_check_fn check_listen;
-config_check_fn check_report_listen; /* the same, and loopback or a unix socket */
+config_check_fn check_report_listen;  /* the same, and loopback or a unix socket */
+config_check_fn check_metrics_listen; /* no unix socket */
 config_check_fn check_host;
 config_check_fn check_store;
 config_check_fn check_prefix;

@@ -265,15 +265,25 @@ static bool take_all(struct config *config, int argc, char *const argv[], char *
 	return arguments_take(config, argc, argv, NULL, error);
 }
 
+/* All that --check-ready needs. It may run as a user who can read neither secrets nor, if it is
+ * given an address, the file of settings. */
+static bool load_addresses(struct config *config, const struct config_input *input,
+			   const char *address, struct config_error *error)
+{
+	config->ready_address = address;
+	return address || take_all(config, input->argc, input->argv, input->envp, error);
+}
+
 enum config_status config_load(const struct config_input *input, struct log *log,
 			       enum config_action *action, struct config **config,
 			       struct config_error *error)
 {
 	enum config_status status;
+	const char *action_value;
 	struct config *c;
 
 	*config = NULL;
-	status = arguments_action(input->argc, input->argv, action, error);
+	status = arguments_action(input->argc, input->argv, action, &action_value, error);
 	if (status != CONFIG_OK || *action == CONFIG_HELP || *action == CONFIG_VERSION)
 		return status;
 	c = new_config(error);
@@ -281,6 +291,14 @@ enum config_status config_load(const struct config_input *input, struct log *log
 		return CONFIG_INVALID;
 	c->again = input->reload;
 	c->runs_in_memory = input->runs_in_memory;
+	if (*action == CONFIG_CHECK_READY) {
+		if (!load_addresses(c, input, action_value, error)) {
+			config_free(c);
+			return CONFIG_INVALID;
+		}
+		*config = c;
+		return CONFIG_OK;
+	}
 	if (!take_all(c, input->argc, input->argv, input->envp, error) || !read_store(c, error) ||
 	    !read_token(c, error) || !check_addresses(c, error) || !policies_finish(c, error)) {
 		config_free(c);
@@ -306,6 +324,7 @@ void config_free(struct config *config)
 	policies_free(config);
 	value_clear(&config->listen);
 	value_clear(&config->report_listen);
+	value_clear(&config->metrics_listen);
 	value_clear(&config->allowed_hosts);
 	free(config->config_file);
 	free_secret(config->store);

@@ -75,6 +75,8 @@ void config_print_help(FILE *out)
 	fputs("\nInstead of serving:\n", out);
 	print_option(out, "--check-config", "check all settings and the files they name");
 	print_option(out, "--print-config", "print every setting and where it came from");
+	print_option(out, "--check-ready[=ADDRESS]",
+		     "ask a running breakerd whether traffic may come");
 	print_option(out, "-V, --version", "print the versions of breakerd and its libraries");
 	print_option(out, "-h, --help", "print this");
 	fputs("\nExample:\n"

@@ -32,7 +32,7 @@ struct config_source {
 };
 
 /* How many settings there are. */
-#define CONFIG_SETTINGS 42
+#define CONFIG_SETTINGS 43
 
 /* The settings of a policy. */
 #define CONFIG_STATUSES_MAX 255
@@ -59,6 +59,7 @@ struct config {
 	struct config_list listen;
 	mode_t socket_mode;
 	struct config_list report_listen;
+	struct config_list metrics_listen;
 	char *store;
 	char *redis_password_file;
 	char *prefix;
@@ -89,8 +90,9 @@ struct config {
 
 	struct config_source sources[CONFIG_SETTINGS]; /* in the order of the table */
 
-	bool again;          /* read on SIGHUP */
-	bool runs_in_memory; /* then: as in struct config_input */
+	const char *ready_address; /* of --check-ready=ADDRESS, in argv; NULL: none was given */
+	bool again;                /* read on SIGHUP */
+	bool runs_in_memory;       /* then: as in struct config_input */
 
 	/* Derived while reading. */
 	struct policy_set policies; /* the sections, then "default" */
@@ -106,6 +108,7 @@ enum config_action {
 	CONFIG_VERSION,
 	CONFIG_CHECK,
 	CONFIG_PRINT,
+	CONFIG_CHECK_READY,
 };
 
 enum config_status {

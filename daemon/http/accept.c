@@ -98,15 +98,17 @@ static void accept_failed(struct http *http, const struct listener *l, int why)
 	pause_listeners(http);
 }
 
-static void add_connection(struct http *http, int fd, const struct sockaddr_storage *ss,
+static void add_connection(const struct listener *l, int fd, const struct sockaddr_storage *ss,
 			   socklen_t len)
 {
+	struct http *http = l->http;
 	struct conn *c = http_conn_new(http, fd, ss, len);
 
 	if (!c) {
 		close(fd);
 		return;
 	}
+	c->purpose = l->purpose;
 	/* on_connection takes it. */
 	http->accepting = c;
 	if (MHD_add_connection(http->mhd, fd, (const struct sockaddr *)ss, len) != MHD_YES)
@@ -136,7 +138,7 @@ static void on_acceptable(evutil_socket_t fd, short what, void *arg)
 		memset(&ss, 0, sizeof(ss));
 		client = accept4(fd, (struct sockaddr *)&ss, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (client >= 0) {
-			add_connection(http, client, &ss, len);
+			add_connection(l, client, &ss, len);
 			continue;
 		}
 		if (errno == EAGAIN)
@@ -151,7 +153,7 @@ static void on_acceptable(evutil_socket_t fd, short what, void *arg)
 	http_schedule_pump(http);
 }
 
-int http_listen(struct http *http, int fd, const char *name)
+int http_listen(struct http *http, int fd, const char *name, unsigned char purpose)
 {
 	size_t len = strlen(name) + 1;
 	struct listener *l = calloc(1, sizeof(*l) + len);
@@ -160,6 +162,7 @@ int http_listen(struct http *http, int fd, const char *name)
 		return -1;
 	l->http = http;
 	l->fd = fd;
+	l->purpose = purpose;
 	memcpy(l->name, name, len);
 	evutil_make_socket_nonblocking(fd);
 	l->ev = event_new(http->base, fd, EV_READ | EV_PERSIST, on_acceptable, l);

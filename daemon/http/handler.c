@@ -94,6 +94,11 @@ uint64_t http_request_arrived_ns(const struct http_request *rq)
 	return rq->arrived_ns;
 }
 
+unsigned char http_request_purpose(const struct http_request *rq)
+{
+	return http_conn_of(rq)->purpose;
+}
+
 void **http_request_data(struct http_request *rq)
 {
 	return &rq->data;

@@ -49,9 +49,10 @@ struct http *http_new(struct event_base *base, const struct http_limits *limits,
 
 /*
  * Accepts on a listening socket (AF_INET, AF_INET6, AF_UNIX), made non-blocking here.
- * `name` is for the log. On success the descriptor is http's; -1 when out of memory.
+ * `name` is for the log, `purpose` for http_request_purpose. On success the descriptor is http's;
+ * -1 when out of memory.
  */
-int http_listen(struct http *http, int fd, const char *name);
+int http_listen(struct http *http, int fd, const char *name, unsigned char purpose);
 
 void http_reconfigure(struct http *http, const struct http_limits *limits);
 
@@ -125,6 +126,8 @@ uint64_t http_request_arrived_ns(const struct http_request *rq);
 const char *http_request_peer(const struct http_request *rq);
 /* True if it came over a unix socket, which no browser can reach. */
 bool http_request_is_unix(const struct http_request *rq);
+/* The purpose of the listener that it came through. */
+unsigned char http_request_purpose(const struct http_request *rq);
 /* A place for the handler's own, NULL at first. */
 void **http_request_data(struct http_request *rq);
 

@@ -99,11 +99,12 @@ struct conn {
 	struct MHD_Connection *mhd; /* NULL: it is gone, and an orphaned request is left */
 	int fd;
 	enum phase phase;
-	uint64_t requests; /* done */
-	bool hung_up;      /* the client sends no more */
-	size_t unsent;     /* bytes of its answer in http->unsent */
-	bool lingers;      /* answered while it may still send: see linger.c */
-	int64_t since_ms;  /* when it came into its phase */
+	uint64_t requests;     /* done */
+	bool hung_up;          /* the client sends no more */
+	unsigned char purpose; /* of its listener */
+	size_t unsent;         /* bytes of its answer in http->unsent */
+	bool lingers;          /* answered while it may still send: see linger.c */
+	int64_t since_ms;      /* when it came into its phase */
 	uint64_t progress;
 	TAILQ_ENTRY(conn) entry; /* in the list of its phase, or of streams */
 	struct {
@@ -133,6 +134,7 @@ struct listener {
 	struct http *http;
 	int fd;
 	bool enabled;
+	unsigned char purpose; /* the handler's word for it */
 	struct event *ev;
 	TAILQ_ENTRY(listener) entry;
 	char name[];

@@ -43,7 +43,8 @@ DEFAULTS = {
     "failure_status": "500-599",
     "enforce": "yes",
 }
-UNSET = ("redis_password_file", "state_file", "token_file", "allowed_hosts", "ignore_status")
+UNSET = ("redis_password_file", "state_file", "token_file", "allowed_hosts", "ignore_status",
+         "metrics_listen", "report_listen")
 
 
 @pytest.fixture

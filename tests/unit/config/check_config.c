@@ -335,6 +335,8 @@ static const struct {
 	{"listen", "8747", "8747: the host is missing; 127.0.0.1:8747 for this host alone"},
 	{"listen", "127.0.0.1:99999", "127.0.0.1:99999"},
 	{"listen", "unix:run/x", "absolute path"},
+	{"metrics_listen", "unix:/run/x", "host:port expected"},
+	{"metrics_listen", "9747", "the host is missing"},
 	{"store", "redis://h1:1,h2:2", "redis-sentinel://host:26379,host:26379/master, a cluster"},
 	{"store", "redis://u:p@h1,h2/3", "redis-cluster://host:6379,host:6379"},
 	{"allowed_hosts", "example.com:80", "without a port"},
@@ -716,6 +718,7 @@ START_TEST(wrong_usage)
 	ck_assert_refused(CONFIG_USAGE, "--store: the value is missing: --store=STORE", "--store");
 	ck_assert_refused(CONFIG_USAGE, "--help takes no value", "--help=1");
 	ck_assert_refused(CONFIG_USAGE, "--check-config takes no value", "--check-config=1");
+	ck_assert_refused(CONFIG_USAGE, "did you mean --check-ready?", "--check-redy");
 	/* wrong usage comes before bad settings, wherever it stands */
 	ck_assert_refused(CONFIG_USAGE, "--nonsense", "--ttl=0", "BREAKERD_TTL=0", "--nonsense");
 	ck_assert_load("--ttl", "7", "--");
@@ -733,6 +736,15 @@ START_TEST(actions)
 	ck_assert_int_eq(action, CONFIG_PRINT);
 	ck_assert_refused(CONFIG_INVALID, "--ttl=0", "--check-config", "--ttl=0");
 	ck_assert_int_eq(action, CONFIG_CHECK);
+
+	ck_assert_load("--check-ready", "--listen=0.0.0.0:1", "--token-file=/nonexistent");
+	ck_assert_int_eq(action, CONFIG_CHECK_READY);
+	ck_assert_ptr_null(config->ready_address);
+	ck_assert_str_eq(config->listen.items[0], "0.0.0.0:1");
+	ck_assert_load("--check-ready=unix:/a", "--config=/nonexistent", "--ttl=0");
+	ck_assert_int_eq(action, CONFIG_CHECK_READY);
+	ck_assert_str_eq(config->ready_address, "unix:/a");
+	ck_assert_refused(CONFIG_INVALID, "--ttl=0", "--check-ready", "--ttl=0");
 
 	ck_assert_load("--ttl=0", "--help", "--version", "BREAKERD_TTL=0");
 	ck_assert_int_eq(action, CONFIG_HELP);
@@ -993,6 +1005,7 @@ START_TEST(help_names_everything_in_80_columns)
 	}
 	ck_assert_has(help, "\n  --check-config ");
 	ck_assert_has(help, "\n  --print-config ");
+	ck_assert_has(help, "\n  --check-ready[=ADDRESS] ");
 	ck_assert_has(help, "\nExample:\n");
 	for (char *line = strtok(help, "\n"); line; line = strtok(NULL, "\n"))
 		ck_assert_msg(strlen(line) <= 80 && !isspace((unsigned char)line[strlen(line) - 1]),
@@ -1123,6 +1136,7 @@ START_TEST(the_manual_pages_name_every_setting)
 	}
 	ck_assert_has(daemon, ".It Fl -check-config\n");
 	ck_assert_has(daemon, ".It Fl -print-config\n");
+	ck_assert_has(daemon, ".It Fl -check-ready Ns");
 	ck_assert_has(daemon, ".It Fl V , -version\n");
 	ck_assert_has(daemon, ".It Fl h , -help\n");
 	free(daemon);
