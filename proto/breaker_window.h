@@ -5,7 +5,7 @@
 #ifndef BREAKERD_PROTO_BREAKER_WINDOW_H
 #define BREAKERD_PROTO_BREAKER_WINDOW_H
 
-#include "proto/breaker.h"
+#include "proto/breaker_types.h"
 
 /* Empties the window and ends the run of failures. */
 void breaker_window_clear(struct breaker *b);

@@ -11,7 +11,7 @@
  * `next` before `next` is settled. A queue that has nothing left is removed, and operations
  * on the circuit pass straight to main again.
  *
- * Here is the order alone, no I/O: fold_back.c talks to main, fallback.c answers operations.
+ * Here is the order alone, no I/O: fold_back.c talks to main, fallback_op.c answers operations.
  * An operation is not looked into: what it does stands in its step (circuit_fold.h).
  */
 #ifndef BREAKERD_CIRCUIT_QUEUE_H

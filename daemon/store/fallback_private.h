@@ -1,5 +1,15 @@
 /*
- * What fallback.c and fold_back.c share; nobody else includes this.
+ * What the files of the store that holds two share; nobody else includes this. From below, each
+ * using those above it in this list alone:
+ *
+ *	seen.c         what is known of the circuits in main
+ *	fold_turn.c    when a circuit's queue gets its turn with main
+ *	fallback_op.c  one operation: in main, in a queue, or answered here
+ *	fold_back.c    takes the queues to main
+ *	in_order.c     an operation sets out: to main, or into its circuit's queue
+ *	held.c         successes that are held back
+ *	refresh.c      answers from memory, and what keeps it fresh
+ *	fallback.c     the store itself
  */
 #ifndef BREAKERD_FALLBACK_PRIVATE_H
 #define BREAKERD_FALLBACK_PRIVATE_H
@@ -21,6 +31,9 @@
 /* After main surely did not take a step, or did not answer, before the next try. */
 #define FOLD_PAUSE_MS 20
 
+/* Asked for again within so many times max_staleness is steadily. */
+#define SEEN_STEADILY 5
+
 /* The kinds of lines that may be many. */
 enum fold_line { FOLD_REFUSED, FOLD_LOST, HELD_CHANGED, HELD_LOST, FOLD_LINES };
 
@@ -36,7 +49,7 @@ struct fallback_store {
 	TAILQ_HEAD(fallback_ops, fallback_op) timed; /* ops that came to a queue, oldest first */
 	struct fallback_op *next_timed; /* where a walk over them stands, while one goes on */
 	struct event *deadline;         /* of the first of them */
-	/* fold_back.c's own */
+	/* fold_turn.c's and fold_back.c's own */
 	unsigned busy;       /* queues that main has something of */
 	size_t retries;      /* of the refused queues, those that may be tried again now */
 	bool folding;        /* an absence of main left queues, and some are still there */
@@ -50,6 +63,10 @@ struct fallback_store {
 	struct log *log;
 };
 
+/* What was kept of successes, as one report, has ended. */
+typedef void op_ended_fn(struct fallback_store *f, struct seen_circuit *e,
+			 const struct circuit_op *op, const struct store_result *result);
+
 /* An operation or a listing that is not answered yet. */
 struct fallback_op {
 	struct store_op op;
@@ -57,14 +74,112 @@ struct fallback_op {
 	struct circuit_queue *queue; /* or it waits there */
 	TAILQ_ENTRY(fallback_op) in_queue;
 	TAILQ_ENTRY(fallback_op) in_timed;
-	int64_t due_ms;            /* monotonic; 0: it never waited, and main has its deadline */
-	int64_t asked_ms;          /* when it came (monotonic) */
-	struct seen_circuit *held; /* successes that were held back: nobody waits for the answer */
-	struct store_query *query; /* of a listing, else NULL */
-	struct circuit_op what;    /* its call is kept (store_keep_call) */
+	int64_t due_ms;   /* monotonic; 0: it never waited, and main has its deadline */
+	int64_t asked_ms; /* when it came (monotonic) */
+	/* Nobody waits for the answer, but this is told of it, the end of the store included. */
+	op_ended_fn *ended;
+	struct seen_circuit *reporter; /* ended's argument */
+	struct store_query *query;     /* of a listing, else NULL */
+	struct circuit_op what;        /* its call is kept (store_keep_call) */
 	size_t key_len;
 	char key[];
 };
+
+static inline struct fallback_store *fallback_of(struct store *s)
+{
+	return (struct fallback_store *)s;
+}
+
+/* --- seen.c */
+
+/* 0, or -1 when out of memory; fini is allowed then too. No operation is under way. */
+int seen_init(struct fallback_store *f);
+void seen_fini(struct fallback_store *f);
+
+/* NULL: there is no entry; or nothing is known of late. */
+struct seen_circuit *seen_find(struct fallback_store *f, const char *key, size_t len);
+struct seen_circuit *seen_known(struct fallback_store *f, const char *key, size_t len);
+
+/* What main has just been seen to hold (NULL: no circuit), and the circuit's member (NULL: it was
+ * not looked at); kept for the next absence. */
+void seen_remember(struct fallback_store *f, const char *key, size_t len,
+		   const struct circuit *circuit, const struct breaker *breaker);
+
+/* Main has answered the request, which came at asked_ms, with this: what it says of the circuit is
+ * remembered. */
+void seen_learn(struct fallback_store *f, const struct store_request *request, int64_t asked_ms,
+		const struct store_result *result);
+
+/* From now on nothing is known: of the circuit; of all. */
+void seen_forget(struct fallback_store *f, struct seen_circuit *e);
+void seen_forget_all(struct fallback_store *f);
+
+/* Frees it if nothing is known, held back or under way. */
+void seen_drop_if_idle(struct fallback_store *f, struct seen_circuit *e);
+
+/* True if successes of the circuit are on their way to main. */
+bool seen_reports_under_way(struct fallback_store *f, const char *key, size_t len);
+
+/* The lists by age. f->seen.tick is armed for the first that is due. */
+void seen_list_leave(struct fallback_store *f, struct seen_circuit *e);
+void seen_list_enter(struct fallback_store *f, struct seen_circuit *e, enum seen_list list);
+void seen_tick_arm(struct fallback_store *f);
+
+/* The age at which a circuit is refreshed; how long it is of interest when it was last asked for.
+ */
+int64_t seen_refresh_age_ms(struct fallback_store *f);
+int64_t seen_interest_ms(const struct fallback_store *f);
+
+/* --- fold_turn.c */
+
+/* The queue has something for main: it gets its turn within FOLD_PAUSE_MS. */
+void fold_later(struct fallback_store *f, struct circuit_queue *q);
+
+/* The queue, of which main has nothing, gets its turn in pause_ms. */
+void fold_wait_for_turn(struct fallback_store *f, struct circuit_queue *q, unsigned pause_ms);
+
+/* The queues have changed: tells metrics and the file's keeper. */
+void fold_count_waiting(struct fallback_store *f);
+
+/* Arms it unless it is armed. */
+void fold_timer_add(struct event *timer, unsigned ms);
+
+/* --- fallback_op.c */
+
+/* NULL when out of memory. */
+struct fallback_op *op_new(const struct store_request *request);
+
+/* What it asks; valid as long as it. */
+struct store_request op_request(const struct fallback_op *o);
+
+/* Hands it to main. True if main has answered at once; else it is under way in main. */
+bool op_submit_to_main(struct fallback_store *f, struct fallback_op *o,
+		       struct store_request *request, struct store_result *result);
+
+/* It waits in the queue from now on, store_timeout at most. */
+void op_enter_queue(struct fallback_store *f, struct circuit_queue *q, struct fallback_op *o);
+
+/* Main has answered the request, which came at asked_ms: *result becomes what main says, or what
+ * the embedded store says in its place. */
+void op_settle(struct fallback_store *f, const struct store_request *request, int64_t asked_ms,
+	       struct store_result *result);
+
+/* Answers a request that main surely has not done: what it did becomes a step. */
+void op_run_here(struct fallback_store *f, const struct store_request *request,
+		 struct store_result *result);
+
+/* The first operation that waits in its queue goes to main, with its deadline as it was. */
+void op_pass_on(struct fallback_store *f, struct fallback_op *o);
+
+/* One that waits in a queue is answered from memory, and is part of the queue's step then. */
+void op_answer_here(struct fallback_store *f, struct fallback_op *o);
+
+/* One that waits in a queue ends with this error of main's. */
+void op_refuse(struct fallback_store *f, struct fallback_op *o, const char *message);
+
+/* f->deadline; store_driver's detach. */
+void op_on_deadline(evutil_socket_t fd, short what, void *arg);
+void op_detach(struct store_op *op, struct store_result *verdict);
 
 /* --- fold_back.c */
 
@@ -84,69 +199,20 @@ void fold_back_restored(struct fallback_store *f);
 /* Ends what main has under way: it is in doubt. Says what of the queues is kept or lost. */
 void fold_back_end(struct fallback_store *f);
 
-/* The queue has something for main: it gets its turn within FOLD_PAUSE_MS. */
-void fold_back_later(struct fallback_store *f, struct circuit_queue *q);
-
-/* As that, but now: an operation waits in the queue. Finishes no operation. */
+/* An operation waits in the queue: it gets its turn now, if it can. Finishes no operation. */
 void fold_back_now(struct fallback_store *f, struct circuit_queue *q);
 
-/* --- fallback.c */
+/* --- in_order.c */
 
-/* Main has answered the request, which came at asked_ms, with this: what it says of the circuit is
- * remembered. */
-void fallback_learn(struct fallback_store *f, const struct store_request *request, int64_t asked_ms,
-		    const struct store_result *result);
-
-/* Sends successes that were held back, one report, behind what was submitted before. It ends with
- * held_ended. */
-void fallback_report(struct fallback_store *f, struct seen_circuit *e, const struct circuit_op *op);
-
-/* What main has just been seen to hold (NULL: no circuit), and the circuit's member (NULL: it was
- * not looked at); kept for the next absence. */
-void fallback_seen(struct fallback_store *f, const char *key, size_t len,
-		   const struct circuit *circuit, const struct breaker *breaker);
-
-/* The first operation that waits in the queue goes to main, with its deadline as it was. */
-void fallback_pass_on(struct fallback_store *f, struct fallback_op *o);
-
-/* The operation is answered from memory, and is part of the queue's step then. */
-void fallback_answer_here(struct fallback_store *f, struct fallback_op *o);
-
-/* The operation ends with this error of main's. */
-void fallback_refuse(struct fallback_store *f, struct fallback_op *o, const char *message);
-
-/* --- seen.c */
-
-/* 0, or -1 when out of memory; fini is allowed then too. No operation is under way. */
-int seen_init(struct fallback_store *f);
-void seen_fini(struct fallback_store *f);
-
-/* True, with *result set, if memory answers the request. Main is there. */
-bool seen_answer(struct fallback_store *f, const struct store_request *request,
-		 struct store_result *result);
-
-/* True if a message has told a later change than this answer to a read, which was asked before. */
-bool seen_is_old(struct fallback_store *f, const struct store_request *request, int64_t asked_ms,
-		 const struct store_result *result);
-
-/* The local store has just been given what main answered. */
-void seen_learn(struct fallback_store *f, const struct store_request *request, int64_t asked_ms,
-		const struct store_result *result);
-
-/* Somebody has changed a circuit. */
-void seen_told(struct fallback_store *f, const struct store_event *event);
-
-/* From now on nothing is known. */
-void seen_forget_all(struct fallback_store *f);
-
-/* NULL: there is no entry; or nothing is known of late. */
-struct seen_circuit *seen_find(struct fallback_store *f, const char *key, size_t len);
-struct seen_circuit *seen_known(struct fallback_store *f, const char *key, size_t len);
-
-/* Frees it if nothing is known, held back or under way. */
-void seen_drop_if_idle(struct fallback_store *f, struct seen_circuit *e);
+/* Takes o, just made, to main or into the circuit's queue. As store_submit. */
+struct store_op *in_order_submit(struct fallback_store *f, struct fallback_op *o,
+				 store_done_fn *done, void *arg, struct store_result *result);
 
 /* --- held.c */
+
+/* As seen_init, and behind it; fini before seen_fini. */
+int held_init(struct fallback_store *f);
+void held_fini(struct fallback_store *f);
 
 /* True, with *result set, if the request is a success that can wait. Main is there. */
 bool held_take(struct fallback_store *f, const struct store_request *request,
@@ -157,14 +223,17 @@ void held_send(struct fallback_store *f, struct seen_circuit *e);
 void held_send_before(struct fallback_store *f, const struct store_request *request);
 void held_send_all(struct fallback_store *f);
 
-/* True if successes of the circuit are on their way to main. */
-bool held_on_its_way(struct fallback_store *f, const char *key, size_t len);
+/* --- refresh.c */
 
-/* What fallback_report sent has ended. */
-void held_ended(struct fallback_store *f, struct seen_circuit *e, const struct circuit_op *op,
-		const struct store_result *result);
+/* As seen_init, and behind it. */
+int refresh_init(struct fallback_store *f);
+void refresh_fini(struct fallback_store *f);
 
-void held_on_timer(evutil_socket_t fd, short what, void *arg);
-void held_free(struct seen_circuit *e);
+/* True, with *result set, if memory answers the request. Main is there. */
+bool refresh_answer(struct fallback_store *f, const struct store_request *request,
+		    struct store_result *result);
+
+/* Somebody has changed a circuit. */
+void refresh_told(struct fallback_store *f, const struct store_event *event);
 
 #endif

@@ -29,12 +29,6 @@ static struct fallback_store *store_of(const struct circuit_queue *q)
 	return (struct fallback_store *)((char *)q->all - offsetof(struct fallback_store, queues));
 }
 
-static void add_timer(struct event *timer, unsigned ms)
-{
-	if (!evtimer_pending(timer, NULL))
-		timer_arm(timer, ms);
-}
-
 /* --- what is said of it ------------------------------------------------------------------- */
 
 static void log_step(struct fallback_store *f, enum fold_line line, const struct circuit_queue *q,
@@ -71,39 +65,13 @@ static void count_taken(struct fallback_store *f, uint64_t operations)
 	}
 }
 
-static void count_waiting(struct fallback_store *f)
-{
-	size_t count = circuit_queues_count(&f->queues);
-
-	if (f->told != f->queues.changes) {
-		f->told = f->queues.changes;
-		store_memory_changed(f->local);
-	}
-	if (f->metrics)
-		f->metrics->folds_pending = (int64_t)count;
-	if (f->folding && count == 0) {
-		f->folding = false;
-		log_info(f->log, "folded", "total=%" PRIu64 " lost=%" PRIu64,
-			 f->metrics ? f->metrics->folds : 0,
-			 f->metrics ? f->metrics->folds_lost : 0);
-	}
-}
-
 /* --- one queue ---------------------------------------------------------------------------- */
-
-static void wait_for_turn(struct fallback_store *f, struct circuit_queue *q, unsigned pause_ms)
-{
-	circuit_queue_wait(q, QUEUE_IN_READY);
-	if (f->ready)
-		add_timer(f->turn, pause_ms);
-	count_waiting(f);
-}
 
 /* Main is less busy: others have their turn. */
 static void go_on(struct fallback_store *f)
 {
 	if (f->ready && (!TAILQ_EMPTY(&f->queues.ready) || f->retries > 0))
-		add_timer(f->turn, 0);
+		fold_timer_add(f->turn, 0);
 }
 
 /* Main has nothing of the queue any more. */
@@ -122,13 +90,13 @@ static void pass_on(struct fallback_store *f, struct circuit_queue *q)
 	/* One that comes back at once, not taken, is a step again, and the others wait for it. */
 	while (f->ready && !circuit_queue_has_steps(q) && !q->check && budget-- > 0 &&
 	       (o = TAILQ_FIRST(&q->ops)) != NULL)
-		fallback_pass_on(f, o);
+		op_pass_on(f, o);
 	if (TAILQ_EMPTY(&q->ops) && !circuit_queue_has_steps(q) && !q->check) {
 		circuit_queue_remove(q);
-		count_waiting(f);
+		fold_count_waiting(f);
 		go_on(f);
 	} else {
-		wait_for_turn(f, q, 0);
+		fold_wait_for_turn(f, q, 0);
 	}
 }
 
@@ -140,7 +108,7 @@ static void settle(struct fallback_store *f, struct circuit_queue *q,
 
 	q->check = false;
 	circuit_queue_seen(q, circuit);
-	fallback_seen(f, keynode_key(&q->node), q->node.key_len, circuit, result->breaker);
+	seen_remember(f, keynode_key(&q->node), q->node.key_len, circuit, result->breaker);
 	pass_on(f, q);
 }
 
@@ -162,12 +130,12 @@ static void refused(struct fallback_store *f, struct circuit_queue *q, const cha
 	}
 	log_step(f, FOLD_REFUSED, q, message);
 	circuit_queue_wait(q, QUEUE_IN_REFUSED);
-	add_timer(f->retry, FOLD_RETRY_MS);
+	fold_timer_add(f->retry, FOLD_RETRY_MS);
 	while (count-- > 0 && (o = TAILQ_FIRST(&q->ops)) != NULL) {
 		if (reads_too || circuit_verb_writes(o->what.verb))
-			fallback_refuse(f, o, message);
+			op_refuse(f, o, message);
 		else
-			fallback_answer_here(f, o);
+			op_answer_here(f, o);
 	}
 	go_on(f);
 }
@@ -203,12 +171,12 @@ static void on_folded(void *arg, struct store_result *result)
 	case STORE_UNAVAILABLE:
 	case STORE_OVERLOADED:
 		circuit_queue_sent_refused(q);
-		wait_for_turn(f, q, FOLD_PAUSE_MS);
+		fold_wait_for_turn(f, q, FOLD_PAUSE_MS);
 		break;
 	case STORE_UNKNOWN:
 	case STORE_TIMEOUT:
 		circuit_queue_sent_unknown(q);
-		wait_for_turn(f, q, FOLD_PAUSE_MS);
+		fold_wait_for_turn(f, q, FOLD_PAUSE_MS);
 		break;
 	default:
 		circuit_queue_sent_refused(q);
@@ -223,7 +191,7 @@ static void send_step(struct fallback_store *f, struct circuit_queue *q,
 	struct store_result result;
 
 	if (needs_mark(f, q)) { /* main went and came while it was asked */
-		wait_for_turn(f, q, 0);
+		fold_wait_for_turn(f, q, 0);
 		return;
 	}
 	circuit_queue_send(q, f->clock.offset_ms, clock_offset_now(&f->clock), before);
@@ -235,7 +203,7 @@ static void send_step(struct fallback_store *f, struct circuit_queue *q,
 		return;
 	main_is_done(f, q);
 	circuit_queue_sent_refused(q);
-	wait_for_turn(f, q, FOLD_PAUSE_MS);
+	fold_wait_for_turn(f, q, FOLD_PAUSE_MS);
 }
 
 /* Main has this circuit (NULL: none): it tells of the step in doubt. */
@@ -277,7 +245,7 @@ static void on_asked(void *arg, struct store_result *result)
 	case STORE_OVERLOADED:
 	case STORE_UNKNOWN:
 	case STORE_TIMEOUT:
-		wait_for_turn(f, q, FOLD_PAUSE_MS);
+		fold_wait_for_turn(f, q, FOLD_PAUSE_MS);
 		break;
 	default:
 		refused(f, q, result->message, true);
@@ -301,7 +269,7 @@ static void ask(struct fallback_store *f, struct circuit_queue *q)
 	if (q->op)
 		return;
 	main_is_done(f, q);
-	wait_for_turn(f, q, FOLD_PAUSE_MS);
+	fold_wait_for_turn(f, q, FOLD_PAUSE_MS);
 }
 
 /* --- marks ---------------------------------------------------------------------------------- */
@@ -381,15 +349,7 @@ static void on_retry(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	f->retries = f->queues.refused_count;
-	add_timer(f->turn, 0);
-}
-
-void fold_back_later(struct fallback_store *f, struct circuit_queue *q)
-{
-	if (q->phase == QUEUE_WAITS && q->list == QUEUE_IN_NONE)
-		wait_for_turn(f, q, FOLD_PAUSE_MS);
-	else
-		count_waiting(f);
+	fold_timer_add(f->turn, 0);
 }
 
 void fold_back_now(struct fallback_store *f, struct circuit_queue *q)
@@ -397,7 +357,7 @@ void fold_back_now(struct fallback_store *f, struct circuit_queue *q)
 	if (!f->ready || q->phase != QUEUE_WAITS)
 		return;
 	if (needs_mark(f, q))
-		wait_for_turn(f, q, 0); /* among the first: somebody waits */
+		fold_wait_for_turn(f, q, 0); /* among the first: somebody waits */
 	else if (f->held)
 		return;
 	else if (circuit_queue_has_steps(q) || q->check)
@@ -409,7 +369,7 @@ void fold_back_restored(struct fallback_store *f)
 	size_t count = circuit_queues_count(&f->queues);
 
 	f->told = f->queues.changes;
-	count_waiting(f);
+	fold_count_waiting(f);
 	if (count)
 		log_info(f->log, "steps_restored", "circuits=%zu", count);
 }
@@ -435,7 +395,7 @@ void fold_back_stop(struct fallback_store *f)
 	f->held = false;
 	f->queues.folding = false;
 	f->queues.changes++;
-	count_waiting(f);
+	fold_count_waiting(f);
 }
 
 int fold_back_init(struct fallback_store *f)

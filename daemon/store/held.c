@@ -2,7 +2,7 @@
  * Successes that are held back. A success that changes nothing but counts, on a circuit that is
  * known to be closed, is answered at once and goes to main later, with others: after
  * report_interval, before the next operation that is not one of them, and at a stop. They go as one
- * operation of the circuit, in its order (fallback.c), so that what becomes of it is the same as of
+ * operation of the circuit, in its order (in_order.c), so that what becomes of it is the same as of
  * any report: main takes it, or it becomes a step, or it is in doubt and never sent again.
  */
 #include "base/clock.h"
@@ -153,6 +153,45 @@ bool held_take(struct fallback_store *f, const struct store_request *request,
 
 /* --- sending ------------------------------------------------------------------------------ */
 
+static void on_ended(struct fallback_store *f, struct seen_circuit *e, const struct circuit_op *op,
+		     const struct store_result *result);
+
+static void nobody_waits(void *arg, struct store_result *result)
+{
+	(void)arg;
+	(void)result;
+}
+
+/* Sends successes that were held back, one report, behind what was submitted before. */
+static void submit_report(struct fallback_store *f, struct seen_circuit *e,
+			  const struct circuit_op *op)
+{
+	const struct store_request request = {
+		.key = keynode_key(&e->node),
+		.key_len = e->node.key_len,
+		.op = *op,
+	};
+	struct store_result result;
+	struct fallback_op *o;
+
+	e->held_sending++;
+	if (!f->ready && !f->refuses) {
+		op_run_here(f, &request, &result);
+		on_ended(f, e, op, &result);
+		return;
+	}
+	o = op_new(&request);
+	if (!o) {
+		store_refuse(&result, STORE_UNAVAILABLE, "out of memory");
+		on_ended(f, e, op, &result);
+		return;
+	}
+	o->ended = on_ended;
+	o->reporter = e;
+	if (!in_order_submit(f, o, nobody_waits, NULL, &result))
+		on_ended(f, e, op, &result);
+}
+
 void held_send(struct fallback_store *f, struct seen_circuit *e)
 {
 	struct circuit_op held[HELD_KINDS];
@@ -167,7 +206,7 @@ void held_send(struct fallback_store *f, struct seen_circuit *e)
 	for (unsigned i = 0; i < HELD_KINDS; i++) {
 		if (!held[i].call)
 			continue;
-		fallback_report(f, e, &held[i]);
+		submit_report(f, e, &held[i]);
 		store_drop_call(&held[i]);
 	}
 	e->held_sending--;
@@ -184,13 +223,6 @@ void held_send_before(struct fallback_store *f, const struct store_request *requ
 		held_send(f, e);
 }
 
-bool held_on_its_way(struct fallback_store *f, const char *key, size_t len)
-{
-	const struct seen_circuit *e = f->seen.pending ? seen_find(f, key, len) : NULL;
-
-	return e && e->held_sending > 0;
-}
-
 void held_send_all(struct fallback_store *f)
 {
 	size_t count = f->seen.table.count;
@@ -203,7 +235,7 @@ void held_send_all(struct fallback_store *f)
 	}
 }
 
-void held_on_timer(evutil_socket_t fd, short what, void *arg)
+static void on_timer(evutil_socket_t fd, short what, void *arg)
 {
 	struct fallback_store *f = arg;
 	int64_t interval_ms = f->store.limits.report_interval_ms;
@@ -269,8 +301,8 @@ static void note_lost(struct fallback_store *f, struct seen_circuit *e, uint32_t
 		    log_quote_text(reason ? reason : "").text);
 }
 
-void held_ended(struct fallback_store *f, struct seen_circuit *e, const struct circuit_op *op,
-		const struct store_result *result)
+static void on_ended(struct fallback_store *f, struct seen_circuit *e, const struct circuit_op *op,
+		     const struct store_result *result)
 {
 	uint32_t count = op->call->count;
 
@@ -296,8 +328,41 @@ void held_ended(struct fallback_store *f, struct seen_circuit *e, const struct c
 	seen_drop_if_idle(f, e);
 }
 
-void held_free(struct seen_circuit *e)
+/* --- beginning and end -------------------------------------------------------------------- */
+
+int held_init(struct fallback_store *f)
+{
+	TAILQ_INIT(&f->seen.held);
+	f->seen.send = evtimer_new(f->store.base, on_timer, f);
+	return f->seen.send ? 0 : -1;
+}
+
+/* What is held back still, with Redis away. */
+static void say_lost(struct fallback_store *f)
+{
+	if (f->seen.pending == 0)
+		return;
+	if (f->metrics)
+		f->metrics->reports_lost += f->seen.pending;
+	log_warning(f->log, "reports_lost", "count=%" PRIu64 " reason=%s", f->seen.pending,
+		    "\"stopped before Redis had them\"");
+}
+
+static void drop_calls(struct seen_circuit *e)
 {
 	for (unsigned i = 0; i < HELD_KINDS; i++)
 		store_drop_call(&e->held[i]);
+}
+
+void held_fini(struct fallback_store *f)
+{
+	say_lost(f);
+	for (size_t i = 0; i < f->seen.table.slot_count; i++) {
+		struct seen_circuit *e = (struct seen_circuit *)keytable_slot(&f->seen.table, i);
+
+		if (e)
+			drop_calls(e);
+	}
+	if (f->seen.send)
+		event_free(f->seen.send);
 }

@@ -1,0 +1,319 @@
+/*
+ * One operation of the store that holds two: what becomes of it. Main has it; or it waits in its
+ * circuit's queue; or it is answered here, on the embedded store, and what it did becomes part of
+ * the queue's step.
+ */
+#include "base/clock.h"
+#include "base/metrics.h"
+#include "base/timer.h"
+#include "store/fallback_private.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* --- on the embedded store ------------------------------------------------------------------ */
+
+/* The stamp that the operation's own must be later than, to have an effect in main; or 0. */
+static int64_t must_follow(enum circuit_verb verb, const struct circuit *seen)
+{
+	if (verb == CIRCUIT_RESET && seen->last_failure_time > seen->last_state_change)
+		return seen->last_failure_time;
+	if (verb == CIRCUIT_GET_STATE || verb == CIRCUIT_RECORD_SUCCESS ||
+	    verb == CIRCUIT_RECORD_FAILURE)
+		return 0;
+	return seen->last_state_change;
+}
+
+/* True if the operation, answered here, changed something that main shall get. A decision may have
+ * changed the member alone: windows and permits of a time without main stay here. */
+static bool has_changed(const struct circuit_op *op, const struct store_result *result)
+{
+	if (!op->call)
+		return circuit_verb_writes(op->verb);
+	return result->decision.counted > 0 || result->decision.was != result->decision.state;
+}
+
+/* Runs the operation on the embedded store; *before is the circuit as it was there. */
+static void run_embedded(struct fallback_store *f, const struct store_request *request,
+			 struct store_result *before, struct store_result *result)
+{
+	struct store_request get = *request;
+
+	get.op.verb = CIRCUIT_GET_STATE;
+	store_submit(f->local, &get, NULL, NULL, before);
+	if (!before->absent)
+		f->clock.after_ms = must_follow(request->op.verb, &before->circuit);
+	store_submit(f->local, request, NULL, NULL, result);
+	f->clock.after_ms = 0;
+	result->degraded = true;
+}
+
+/* The queue of a circuit that was written here. NULL when there is no room: the embedded store
+ * then is as it was before. */
+static struct circuit_queue *queue_of(struct fallback_store *f, const struct store_request *request,
+				      const struct store_result *before)
+{
+	const struct circuit *seen = before->absent ? NULL : &before->circuit;
+	struct circuit_queue *q = circuit_queue_get(&f->queues, request->key, request->key_len,
+						    seen, f->store.limits.max_circuits);
+
+	if (!q)
+		store_memory_put(f->local, request->key, request->key_len, seen);
+	return q;
+}
+
+/* An override is for all gateways or for none: it is never set or ended here alone. */
+static bool is_override(const struct store_request *request)
+{
+	return request->op.verb >= CIRCUIT_OVERRIDE;
+}
+
+/* Answers an operation that main surely has not done: what it did becomes a step. */
+void op_run_here(struct fallback_store *f, const struct store_request *request,
+		 struct store_result *result)
+{
+	enum circuit_effect effect =
+		request->op.verb == CIRCUIT_RESET ? CIRCUIT_REMOVED : CIRCUIT_WRITTEN;
+	struct store_result before;
+	struct circuit_queue *q;
+
+	if (is_override(request)) {
+		store_refuse(result, STORE_UNAVAILABLE,
+			     "Redis is away, and an override is for all gateways or for none");
+		return;
+	}
+	run_embedded(f, request, &before, result);
+	if (result->status != STORE_OK || !has_changed(&request->op, result))
+		return;
+	q = queue_of(f, request, &before);
+	if (!q) {
+		store_refuse(result, STORE_FULL,
+			     "max_circuits have been written since Redis went away");
+		result->degraded = true;
+		return;
+	}
+	if (request->op.call)
+		circuit_queue_note_decision(q, &request->op, &result->decision, f->clock.stamp_ms,
+					    f->clock.offset_ms);
+	else
+		circuit_queue_note(q, &request->op, effect, f->clock.stamp_ms, f->clock.offset_ms);
+	fold_later(f, q);
+}
+
+/*
+ * Answers an operation that main may have done: the caller sees its effect, but main shall not
+ * get it again. Main is asked for the circuit before anything else of it goes there.
+ */
+static void answer_in_doubt(struct fallback_store *f, const struct store_request *request,
+			    struct store_result *result)
+{
+	const struct store_result unsure = *result;
+	struct store_result before;
+	struct circuit_queue *q;
+
+	if (is_override(request))
+		return;
+	run_embedded(f, request, &before, result);
+	if (result->status != STORE_OK && result->status != STORE_CONFLICT) {
+		*result = unsure;
+		return;
+	}
+	if (!circuit_verb_writes(request->op.verb))
+		return;
+	if (f->metrics)
+		f->metrics->operations_in_doubt++;
+	q = queue_of(f, request, &before);
+	if (!q)
+		return;
+	circuit_queue_check(q);
+	fold_later(f, q);
+}
+
+/* Main has answered: what it says, or what the embedded store says in its place. */
+void op_settle(struct fallback_store *f, const struct store_request *request, int64_t asked_ms,
+	       struct store_result *result)
+{
+	if (f->refuses && result->status != STORE_OK && result->status != STORE_CONFLICT)
+		return;
+	switch (result->status) {
+	case STORE_OK:
+	case STORE_CONFLICT:
+		if (!result->overtaken)
+			seen_learn(f, request, asked_ms, result);
+		break;
+	case STORE_UNAVAILABLE:
+		op_run_here(f, request, result);
+		break;
+	case STORE_UNKNOWN:
+	case STORE_TIMEOUT:
+		answer_in_doubt(f, request, result);
+		break;
+	case STORE_ERROR:
+	case STORE_FULL:
+	case STORE_OVERLOADED:
+	case STORE_BAD_CURSOR:
+		break;
+	}
+}
+
+/* --- an operation under way ----------------------------------------------------------------- */
+
+struct store_request op_request(const struct fallback_op *o)
+{
+	return (struct store_request){.key = o->key, .key_len = o->key_len, .op = o->what};
+}
+
+static void queue_leave(struct fallback_op *o)
+{
+	TAILQ_REMOVE(&o->queue->ops, o, in_queue);
+	o->queue->op_count--;
+	o->queue = NULL;
+}
+
+static void timed_leave(struct fallback_store *f, struct fallback_op *o)
+{
+	if (o->due_ms == 0)
+		return;
+	if (f->next_timed == o)
+		f->next_timed = TAILQ_NEXT(o, in_timed);
+	TAILQ_REMOVE(&f->timed, o, in_timed);
+}
+
+static void op_finish(struct fallback_store *f, struct fallback_op *o, struct store_result *result)
+{
+	timed_leave(f, o);
+	if (o->ended)
+		o->ended(f, o->reporter, &o->what, result);
+	store_drop_call(&o->what);
+	store_op_finish(&o->op, result);
+}
+
+static void on_main_done(void *arg, struct store_result *result)
+{
+	struct fallback_op *o = arg;
+	struct fallback_store *f = fallback_of(o->op.store);
+	struct store_request request = op_request(o);
+
+	o->inner = NULL;
+	op_settle(f, &request, o->asked_ms, result);
+	op_finish(f, o, result);
+}
+
+/* True if main has answered at once. A read sees the successes that were answered before it. */
+bool op_submit_to_main(struct fallback_store *f, struct fallback_op *o,
+		       struct store_request *request, struct store_result *result)
+{
+	request->behind_writes = !circuit_verb_writes(request->op.verb) &&
+				 seen_reports_under_way(f, request->key, request->key_len);
+	o->inner = store_submit(f->main, request, on_main_done, o, result);
+	return !o->inner;
+}
+
+void op_pass_on(struct fallback_store *f, struct fallback_op *o)
+{
+	struct store_request request = op_request(o);
+	struct store_result result;
+
+	queue_leave(o);
+	if (op_submit_to_main(f, o, &request, &result))
+		on_main_done(o, &result);
+}
+
+void op_answer_here(struct fallback_store *f, struct fallback_op *o)
+{
+	struct store_request request = op_request(o);
+	struct store_result result;
+
+	queue_leave(o);
+	op_run_here(f, &request, &result);
+	op_finish(f, o, &result);
+}
+
+void op_refuse(struct fallback_store *f, struct fallback_op *o, const char *message)
+{
+	struct store_result result;
+
+	queue_leave(o);
+	store_refuse(&result, STORE_ERROR, message);
+	op_finish(f, o, &result);
+}
+
+static void deadline_arm(struct fallback_store *f)
+{
+	const struct fallback_op *o = TAILQ_FIRST(&f->timed);
+
+	if (o && !evtimer_pending(f->deadline, NULL))
+		timer_arm(f->deadline, o->due_ms - clock_ms());
+}
+
+/* Of operations that came to a queue: one that was passed on since ends as main's deadline
+ * would end it. */
+void op_on_deadline(evutil_socket_t fd, short what, void *arg)
+{
+	struct fallback_store *f = arg;
+	int64_t now = clock_ms();
+	struct fallback_op *o;
+
+	(void)fd;
+	(void)what;
+	while ((o = TAILQ_FIRST(&f->timed)) != NULL && o->due_ms <= now) {
+		if (o->inner)
+			store_op_expire(o->inner);
+		else
+			op_answer_here(f, o);
+	}
+	deadline_arm(f);
+}
+
+struct fallback_op *op_new(const struct store_request *request)
+{
+	struct fallback_op *o = malloc(sizeof(*o) + request->key_len);
+
+	if (!o)
+		return NULL;
+	o->inner = NULL;
+	o->queue = NULL;
+	o->due_ms = 0;
+	o->query = NULL;
+	o->asked_ms = clock_ms();
+	o->ended = NULL;
+	o->reporter = NULL;
+	o->what = request->op;
+	if (!store_keep_call(&o->what)) {
+		free(o);
+		return NULL;
+	}
+	o->key_len = request->key_len;
+	memcpy(o->key, request->key, request->key_len);
+	return o;
+}
+
+void op_enter_queue(struct fallback_store *f, struct circuit_queue *q, struct fallback_op *o)
+{
+	o->queue = q;
+	TAILQ_INSERT_TAIL(&q->ops, o, in_queue);
+	q->op_count++;
+	o->due_ms = clock_ms() + f->store.limits.timeout_ms;
+	TAILQ_INSERT_TAIL(&f->timed, o, in_timed);
+	deadline_arm(f);
+}
+
+void op_detach(struct store_op *op, struct store_result *verdict)
+{
+	struct fallback_op *o = (struct fallback_op *)op;
+
+	verdict->status = circuit_verb_writes(o->what.verb) ? STORE_UNKNOWN : STORE_TIMEOUT;
+	if (o->inner)
+		store_cancel(o->inner);
+	if (o->queue) {
+		queue_leave(o);
+		verdict->status = STORE_UNAVAILABLE;
+	}
+	timed_leave(fallback_of(op->store), o);
+	if (o->ended) /* the end of the store */
+		o->ended(fallback_of(op->store), o->reporter, &o->what,
+			 &(struct store_result){.status = STORE_UNKNOWN,
+						.message = "stopped before Redis had them"});
+	store_drop_call(&o->what);
+	free(o->query);
+}

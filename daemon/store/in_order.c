@@ -1,0 +1,36 @@
+/*
+ * An operation sets out in the order of its circuit: straight to main, or into the circuit's queue
+ * if something of the circuit waits there.
+ */
+#include "store/fallback_private.h"
+
+#include <stdlib.h>
+
+static void start(struct fallback_store *f, struct fallback_op *o, store_done_fn *done, void *arg)
+{
+	store_op_start_open(&f->store, &o->op, done, arg);
+	if (o->ended)
+		store_op_background(&o->op);
+}
+
+struct store_op *in_order_submit(struct fallback_store *f, struct fallback_op *o,
+				 store_done_fn *done, void *arg, struct store_result *result)
+{
+	struct circuit_queue *q = circuit_queue_find(&f->queues, o->key, o->key_len);
+	struct store_request request = op_request(o);
+
+	if (q) {
+		start(f, o, done, arg);
+		op_enter_queue(f, q, o);
+		fold_back_now(f, q);
+		return &o->op;
+	}
+	if (!op_submit_to_main(f, o, &request, result)) {
+		start(f, o, done, arg);
+		return &o->op;
+	}
+	op_settle(f, &request, o->asked_ms, result);
+	store_drop_call(&o->what);
+	free(o);
+	return NULL;
+}

@@ -1,0 +1,194 @@
+/*
+ * Answers from memory: what main was seen to hold within max_staleness answers, unless the answer
+ * would change something there. What is asked for steadily is asked for in main again before it is
+ * too old, one read a circuit, those that are due together in one go.
+ */
+#include "base/clock.h"
+#include "base/metrics.h"
+#include "store/fallback_private.h"
+
+/* Circuits that are due within this part of max_staleness are refreshed together, in one turn:
+ * what a read costs Redis is mostly the packet. */
+#define TOGETHER 4
+
+/* Circuits that are refreshed in one turn of the loop: some 0.3 ms. */
+#define REFRESH_BUDGET 256
+
+/* --- refreshing --------------------------------------------------------------------------- */
+
+static void refresh(struct fallback_store *f, struct seen_circuit *e);
+
+static void on_refreshed(void *arg, struct store_result *result)
+{
+	struct seen_circuit *e = arg;
+	struct fallback_store *f = e->store;
+	int64_t took_ms = clock_ms() - e->refresh_ms;
+
+	e->refresh = NULL;
+	f->seen.refreshing--;
+	f->seen.round_trip_ms -= (f->seen.round_trip_ms + 7) / 8;
+	if (took_ms > f->seen.round_trip_ms)
+		f->seen.round_trip_ms = took_ms;
+	if (e->stale_refresh) {
+		e->stale_refresh = false;
+		refresh(f, e);
+		return;
+	}
+	if (result->status == STORE_OK && !result->overtaken && f->ready) {
+		const struct store_request get = {
+			.key = keynode_key(&e->node),
+			.key_len = e->node.key_len,
+			.op = {.verb = CIRCUIT_GET_STATE},
+		};
+
+		e->in_use = true;
+		seen_learn(f, &get, e->refresh_ms, result);
+		e->in_use = false;
+	}
+	seen_drop_if_idle(f, e);
+}
+
+/* Asks main for the circuit; or sends the successes that are held back, whose answer says it
+ * too. */
+static void refresh(struct fallback_store *f, struct seen_circuit *e)
+{
+	const struct store_request get = {
+		.key = keynode_key(&e->node),
+		.key_len = e->node.key_len,
+		.op = {.verb = CIRCUIT_GET_STATE},
+		.with_member = true,
+	};
+	struct store_result result;
+
+	seen_list_leave(f, e);
+	if (e->refresh || !f->ready ||
+	    circuit_queue_find(&f->queues, get.key, get.key_len) != NULL) {
+		seen_drop_if_idle(f, e);
+		return;
+	}
+	if (e->held_count > 0) {
+		held_send(f, e);
+		return;
+	}
+	e->refresh_ms = clock_ms();
+	e->refresh = store_submit(f->main, &get, on_refreshed, e, &result);
+	if (e->refresh)
+		f->seen.refreshing++;
+	else
+		seen_drop_if_idle(f, e);
+}
+
+/* Nothing is known any more, until main says it. */
+static void refresh_now(struct fallback_store *f, struct seen_circuit *e)
+{
+	e->known_ms = SEEN_NEVER;
+	e->stale_refresh = e->refresh != NULL;
+	refresh(f, e);
+}
+
+/* Those that will be due soon are asked for with those that are. */
+static void on_tick(evutil_socket_t fd, short what, void *arg)
+{
+	struct fallback_store *f = arg;
+	int64_t now = clock_ms();
+	int64_t staleness_ms = f->store.limits.max_staleness_ms;
+	int64_t soon = now + staleness_ms / TOGETHER - seen_refresh_age_ms(f);
+	unsigned budget = REFRESH_BUDGET;
+	struct seen_circuit *e;
+
+	(void)fd;
+	(void)what;
+	while ((e = TAILQ_FIRST(&f->seen.fresh)) != NULL && e->known_ms <= soon &&
+	       f->seen.refreshing < BACKGROUND_MAX && budget-- > 0) {
+		if (e->asked_ms != SEEN_NEVER && now - e->asked_ms < SEEN_STEADILY * staleness_ms)
+			refresh(f, e);
+		else
+			seen_list_enter(f, e, SEEN_IN_AGING);
+	}
+	while ((e = TAILQ_FIRST(&f->seen.aging)) != NULL &&
+	       e->known_ms + seen_interest_ms(f) <= now && budget-- > 0)
+		seen_forget(f, e);
+	seen_tick_arm(f);
+}
+
+/* --- what others tell --------------------------------------------------------------------- */
+
+/* A message that is older than what is known says nothing. One of the same time may be this
+ * daemon's own, of which more is known by now; but an override leaves lastStateChange as it is. */
+void refresh_told(struct fallback_store *f, const struct store_event *event)
+{
+	struct seen_circuit *e = seen_find(f, event->key, event->key_len);
+	int64_t change_ms = event->circuit.last_state_change;
+
+	if (!e)
+		return;
+	if (event->by == 'o' || event->by == 'x') {
+		refresh_now(f, e);
+		return;
+	}
+	if (change_ms < e->change_ms || (change_ms == e->change_ms && event->exists == e->exists &&
+					 event->circuit.state == e->state))
+		return;
+	/* Two changes in one millisecond: which is the later one? */
+	if (change_ms == e->change_ms) {
+		refresh_now(f, e);
+		return;
+	}
+	e->told_change_ms = change_ms;
+	e->told_ms = clock_ms();
+	e->exists = event->exists;
+	e->state = event->circuit.state;
+	e->change_ms = change_ms;
+	seen_remember(f, event->key, event->key_len, event->exists ? &event->circuit : NULL,
+		      event->breaker);
+}
+
+/* --- answers ------------------------------------------------------------------------------ */
+
+bool refresh_answer(struct fallback_store *f, const struct store_request *request,
+		    struct store_result *result)
+{
+	const struct store_limits *limits = &f->store.limits;
+	enum circuit_verb verb = request->op.verb;
+	struct seen_circuit *e;
+	int64_t now;
+
+	if (limits->max_staleness_ms == 0 ||
+	    (verb != CIRCUIT_ACQUIRE && (verb != CIRCUIT_GET_STATE || !limits->read_cache)))
+		return false;
+	e = seen_find(f, request->key, request->key_len);
+	if (!e)
+		return false;
+	now = clock_ms();
+	e->asked_ms = now;
+	if (e->known_ms == SEEN_NEVER || now - e->known_ms >= limits->max_staleness_ms)
+		return false;
+	/* What was held back is not in the snapshot yet. */
+	if (verb == CIRCUIT_GET_STATE && (e->held_count > 0 || e->held_sending > 0))
+		return false;
+	if (circuit_queue_find(&f->queues, request->key, request->key_len))
+		return false;
+	/* A full memory may have dropped it. */
+	if (store_memory_try(f->local, request, result) != CIRCUIT_READ ||
+	    result->absent == e->exists)
+		return false;
+	if (e->list == SEEN_IN_AGING)
+		refresh(f, e);
+	if (f->metrics)
+		f->metrics->cached_answers++;
+	return true;
+}
+
+/* --- beginning and end -------------------------------------------------------------------- */
+
+int refresh_init(struct fallback_store *f)
+{
+	f->seen.tick = evtimer_new(f->store.base, on_tick, f);
+	return f->seen.tick ? 0 : -1;
+}
+
+void refresh_fini(struct fallback_store *f)
+{
+	if (f->seen.tick)
+		event_free(f->seen.tick);
+}
