@@ -1,7 +1,9 @@
-"""A real upstream for gateways: it answers with the status it is told to, or not at all."""
+"""A real upstream for gateways: it answers with the status it is told to, or not at all, or with the beginning `cut`
+of an answer, or with a "reset"."""
 
 import http.server
 import socket
+import struct
 import threading
 
 from wait import until
@@ -10,6 +12,7 @@ from wait import until
 class Upstream:
     def __init__(self):
         self.status = 200
+        self.cut = None
         self.hits = 0
         self.lock = threading.Lock()
         self.gate = threading.Event()
@@ -30,11 +33,27 @@ class Upstream:
                 with upstream.lock:
                     upstream.hits += 1
                 upstream.gate.wait(30)
+                if upstream.cut is not None:
+                    self.close_connection = True
+                    if upstream.cut == "reset":
+                        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                        self.connection.close()
+                        return
+                    self.wfile.write(upstream.cut)
+                    return
                 body = b"from the upstream\n"
                 self.send_response(upstream.status)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
+
+            def do_POST(self):
+                if "chunked" in self.headers.get("Transfer-Encoding", ""):
+                    while size := int(self.rfile.readline() or "0", 16):
+                        self.rfile.read(size + 2)
+                    self.rfile.readline()
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                self.do_GET()
 
             def log_message(self, *_):
                 pass
