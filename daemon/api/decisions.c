@@ -1,6 +1,5 @@
 /* acquire and report: may a request go to the upstream, and what became of it. */
 #include "api/private.h"
-#include "base/siphash.h"
 #include "proto/breaker_permit.h"
 #include "proto/report_body.h"
 
@@ -40,25 +39,11 @@ static const char *outcome_name(unsigned outcome)
 
 void api_decisions_init(struct api *api)
 {
-	struct siphash_key seed;
-
 	api->metrics->decision_reasons = (struct metrics_label){reason_name, DECISION_REASONS};
 	api->metrics->report_outcomes = (struct metrics_label){outcome_name, BREAKER_OUTCOMES};
 	api->metrics->report_results = (struct metrics_label){result_name, REPORT_RESULTS};
-	siphash_key_init(&seed);
-	api->random = seed.k0;
-	api->reporter = (uint16_t)(seed.k1 % BREAKER_REPORTERS);
-}
-
-/* 24 bits: SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators",
- * 2014). What they number is no secret. */
-static uint32_t next_random(struct api *api)
-{
-	uint64_t z = api->random += UINT64_C(0x9e3779b97f4a7c15);
-
-	z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-	z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-	return (uint32_t)((z ^ z >> 31) >> 40);
+	random_init(&api->random);
+	api->reporter = (uint16_t)random_below(&api->random, BREAKER_REPORTERS);
 }
 
 /* --- answers -------------------------------------------------------------------------------- */
@@ -231,7 +216,7 @@ void api_decide(struct api *api, struct http_request *rq, const struct target *t
 	if (!read_key(rq, to, key, ask))
 		return;
 	call.policy = policy_set_find(api->policies, key, ask->store.key_len);
-	call.random = next_random(api);
+	call.random = (uint32_t)(random_next(&api->random) >> 40);
 	api_ask(api, rq, ask, NULL);
 }
 

@@ -13,6 +13,7 @@
 #include "api/route.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "base/random.h"
 #include "http/http.h"
 #include "proto/problem.h"
 #include "store/store.h"
@@ -36,7 +37,7 @@ struct api {
 	unsigned max_streams;
 	/* decisions.c */
 	uint16_t reporter; /* this daemon's number, for min_reporters */
-	uint64_t random;   /* the generator's state */
+	struct random_state random;
 };
 
 /* Where a request goes. */

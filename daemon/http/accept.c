@@ -2,6 +2,7 @@
  * Listeners. At max_connections, and without descriptors, a new connection is let in when the one
  * that has been idle for longest has made room for it; one amid a request never does.
  */
+#include "base/timer.h"
 #include "http/private.h"
 
 #include <errno.h>
@@ -53,10 +54,8 @@ static void on_unpause(evutil_socket_t fd, short what, void *arg)
 
 static void pause_listeners(struct http *http)
 {
-	const struct timeval tv = {.tv_usec = PAUSE_MS * 1000};
-
 	http->paused = true;
-	event_add(http->unpause, &tv);
+	timer_arm(http->unpause, PAUSE_MS);
 	http_accept_update(http);
 }
 

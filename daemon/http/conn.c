@@ -1,3 +1,4 @@
+#include "base/timer.h"
 #include "http/private.h"
 
 #include <arpa/inet.h>
@@ -65,16 +66,12 @@ static int64_t phase_limit_ms(const struct http *http, enum phase phase)
 static void sweep_by(struct http *http, int64_t at_ms)
 {
 	int64_t wait = at_ms - http_coarse_ms();
-	struct timeval tv;
 
 	if (http->sweep_ms && http->sweep_ms <= at_ms)
 		return;
 	/* A little late, so that the coarse clock has got there too. */
-	wait = (wait < 0 ? 0 : wait) + 10;
-	tv.tv_sec = (time_t)(wait / 1000);
-	tv.tv_usec = (suseconds_t)(wait % 1000) * 1000;
 	http->sweep_ms = at_ms;
-	event_add(http->sweep, &tv);
+	timer_arm(http->sweep, (wait < 0 ? 0 : wait) + 10);
 }
 
 static void conn_leave(struct conn *c)

@@ -8,6 +8,7 @@
  * They are looked at by a timer, not by a descriptor: a client that sends as fast as it can is
  * slowed down so, and costs next to nothing.
  */
+#include "base/timer.h"
 #include "http/private.h"
 
 #include <errno.h>
@@ -52,10 +53,8 @@ static bool discard(int fd)
 
 static void wait_a_tick(struct http *http)
 {
-	const struct timeval tick = {.tv_usec = TICK_MS * 1000};
-
 	if (!TAILQ_EMPTY(&http->lingering))
-		event_add(http->linger_timer, &tick);
+		timer_arm(http->linger_timer, TICK_MS);
 }
 
 static void on_tick(evutil_socket_t fd, short what, void *arg)

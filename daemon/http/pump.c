@@ -8,6 +8,7 @@
  * unsuspended. Then it is polled, a few times in a second's hundredth, until the deadline of that
  * connection ends it (conn.c).
  */
+#include "base/timer.h"
 #include "http/private.h"
 
 #include <stdint.h>
@@ -68,7 +69,6 @@ static bool may_get_on(struct http *http)
 static void pump(void *arg)
 {
 	struct http *http = arg;
-	const struct timeval poll = {.tv_usec = POLL_MS * 1000};
 	uint64_t begin = http->steps, before;
 	unsigned rounds = 0;
 	bool again;
@@ -87,7 +87,7 @@ static void pump(void *arg)
 		http->blind_turns += http->steps == begin;
 		later_run(http->pump);
 	} else if ((again || http->unsuspended) && !event_pending(http->poll, EV_TIMEOUT, NULL)) {
-		event_add(http->poll, &poll);
+		timer_arm(http->poll, POLL_MS);
 	}
 	check_drained(http);
 }
@@ -122,10 +122,8 @@ void http_pump_rest(struct http *http)
 
 void http_pump_drain(struct http *http)
 {
-	const struct timeval linger = {.tv_usec = DRAIN_LINGER_MS * 1000};
-
 	http->drain_ms = http_coarse_ms();
-	event_add(http->drain_timer, &linger);
+	timer_arm(http->drain_timer, DRAIN_LINGER_MS);
 	/* Takes in what has arrived already, then looks whether anything is under way. */
 	later_run(http->pump);
 }

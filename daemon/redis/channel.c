@@ -5,7 +5,7 @@
 #include "redis/channel.h"
 
 #include "base/log.h"
-#include "base/siphash.h"
+#include "base/random.h"
 #include "base/timer.h"
 #include "redis/conn.h"
 #include "redis/handshake.h"
@@ -45,7 +45,7 @@ struct redis_channel {
 	struct event *timer;    /* the state's own */
 	struct event *deferred; /* a timer of zero: frees the connection that failed */
 	unsigned pause_ms;      /* the bound of the next */
-	uint64_t random;
+	struct random_state random;
 	struct log_limit away_lines;
 	char name[];
 };
@@ -150,9 +150,7 @@ static void on_deferred(evutil_socket_t fd, short what, void *arg)
 	drop_connection(channel);
 	if (channel->state != CHANNEL_PAUSES)
 		return;
-	channel->random =
-		channel->random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-	timer_arm(channel->timer, (int64_t)((channel->random >> 33) % channel->pause_ms));
+	timer_arm(channel->timer, (int64_t)random_below(&channel->random, channel->pause_ms));
 	channel->pause_ms *= 2;
 	if (channel->pause_ms > PAUSE_MAX_MS)
 		channel->pause_ms = PAUSE_MAX_MS;
@@ -204,7 +202,6 @@ struct redis_channel *redis_channel_new(struct event_base *base, const struct re
 {
 	size_t size = strlen(name) + 1;
 	struct redis_channel *channel = calloc(1, sizeof(*channel) + size);
-	struct siphash_key seed;
 
 	if (!channel)
 		return NULL;
@@ -213,8 +210,7 @@ struct redis_channel *redis_channel_new(struct event_base *base, const struct re
 	channel->target = target;
 	channel->on = *events;
 	channel->log = log;
-	siphash_key_init(&seed);
-	channel->random = seed.k0;
+	random_init(&channel->random);
 	channel->timer = evtimer_new(base, on_timer, channel);
 	channel->deferred = evtimer_new(base, on_deferred, channel);
 	if (channel->timer && channel->deferred)

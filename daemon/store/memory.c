@@ -4,6 +4,7 @@
  */
 #include "base/clock.h"
 #include "base/later.h"
+#include "base/timer.h"
 #include "store/circuit_table.h"
 #include "store/driver.h"
 #include "store/packed_breaker.h"
@@ -52,15 +53,8 @@ static int64_t table_now(struct memory_store *m)
 
 static void expiry_arm(struct memory_store *m, int64_t now, int64_t next)
 {
-	struct timeval wait;
-
-	if (next < 0)
-		return;
-	if (next < now)
-		next = now;
-	wait.tv_sec = (next - now) / 1000;
-	wait.tv_usec = (next - now) % 1000 * 1000;
-	evtimer_add(m->expiry, &wait);
+	if (next >= 0)
+		timer_arm(m->expiry, next - now);
 }
 
 static void changed(struct memory_store *m)

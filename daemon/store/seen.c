@@ -38,8 +38,7 @@ int64_t seen_refresh_age_ms(struct fallback_store *f)
 	int64_t most = f->store.limits.max_staleness_ms;
 	int64_t age = most - most / 50 - 2 * f->seen.round_trip_ms - 2;
 
-	f->seen.random = f->seen.random * UINT64_C(6364136223846793005) + 1442695040888963407;
-	age -= (int64_t)(f->seen.random >> 33) % (most / 32 + 1);
+	age -= (int64_t)random_below(&f->seen.random, (uint64_t)most / 32 + 1);
 	return age < most / 8 ? most / 8 : age;
 }
 
@@ -217,10 +216,7 @@ bool seen_reports_under_way(struct fallback_store *f, const char *key, size_t le
 
 int seen_init(struct fallback_store *f)
 {
-	struct siphash_key seed;
-
-	siphash_key_init(&seed);
-	f->seen.random = seed.k0;
+	random_init(&f->seen.random);
 	TAILQ_INIT(&f->seen.fresh);
 	TAILQ_INIT(&f->seen.aging);
 	return keytable_init(&f->seen.table);

@@ -10,6 +10,7 @@
 #define BREAKERD_SEEN_H
 
 #include "base/keytable.h"
+#include "base/random.h"
 #include "proto/circuit.h"
 
 #include <event2/event.h>
@@ -68,7 +69,7 @@ struct seen {
 	struct event *tick;         /* the first in fresh or aging is due */
 	struct event *send;         /* the first in held is due */
 	int64_t round_trip_ms;      /* the longest of late */
-	uint64_t random;
+	struct random_state random;
 	unsigned refreshing; /* circuits that main is asked for */
 	uint64_t pending;    /* successes held back or on their way */
 };

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "base/timer.h"
 #include "store/driver.h"
 #include "store/state_file.h"
 
@@ -152,9 +153,7 @@ static pid_t child_start(struct state_keeper *k)
 
 static void arm(struct state_keeper *k, int64_t wait_ms)
 {
-	struct timeval wait = {.tv_sec = wait_ms / 1000, .tv_usec = wait_ms % 1000 * 1000};
-
-	k->armed = evtimer_add(k->timer, &wait) == 0;
+	k->armed = timer_arm(k->timer, wait_ms) == 0;
 }
 
 static int64_t child_may_take(const struct state_keeper *k)

@@ -1,6 +1,7 @@
 #include "store/driver.h"
 
 #include "base/clock.h"
+#include "base/timer.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -135,18 +136,10 @@ void store_op_expire(struct store_op *op)
  * deadline and sleeps again. That is one timer call a timeout, not two an op. */
 static void deadline_arm(struct store *s)
 {
-	struct timeval wait;
-	int64_t left;
-
 	if (TAILQ_EMPTY(&s->ops) || evtimer_pending(s->deadline, NULL) ||
 	    TAILQ_FIRST(&s->ops)->deadline_ms == INT64_MAX)
 		return;
-	left = TAILQ_FIRST(&s->ops)->deadline_ms - clock_ms();
-	if (left < 0)
-		left = 0;
-	wait.tv_sec = left / 1000;
-	wait.tv_usec = left % 1000 * 1000;
-	evtimer_add(s->deadline, &wait);
+	timer_arm(s->deadline, TAILQ_FIRST(&s->ops)->deadline_ms - clock_ms());
 }
 
 static void on_deadline(evutil_socket_t fd, short what, void *arg)

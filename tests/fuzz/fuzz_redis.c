@@ -17,6 +17,7 @@
  */
 #include "base/log.h"
 #include "base/metrics.h"
+#include "default_policy.h"
 #include "fuzz.h"
 #include "proto/circuit_fold.h"
 #include "redis/link.h"
@@ -173,20 +174,9 @@ static void on_done(void *arg, struct store_result *result)
 	}
 }
 
-static const struct policy policy = {.consecutive_failures = 5,
-				     .failure_rate = 50,
-				     .slow_rate = 100,
-				     .window_ms = 30000,
-				     .min_calls = 20,
-				     .min_reporters = 1,
-				     .open_time_ms = 30000,
-				     .open_growth_milli = 2000,
-				     .open_time_max_ms = 300000,
-				     .probes = 1,
-				     .probe_successes = 1,
-				     .probe_timeout_ms = 30000,
-				     .enforce = true};
-static const struct breaker_call call = {.policy = &policy, .count = 1, .outcome = BREAKER_FAILURE};
+static const struct breaker_call call = {.policy = &default_policy,
+					 .count = 1,
+					 .outcome = BREAKER_FAILURE};
 
 static const struct {
 	char letter;

@@ -3,6 +3,7 @@
  */
 #include "steps.h"
 
+#include "default_policy.h"
 #include "proto/circuit_script.h"
 #include "redis_server.h"
 
@@ -18,22 +19,6 @@
 #define WORDS_MAX 24
 
 extern const char circuit_lua[];
-
-static const struct policy defaults = {
-	.consecutive_failures = 5,
-	.failure_rate = 50,
-	.slow_rate = 100,
-	.window_ms = 30000,
-	.min_calls = 20,
-	.min_reporters = 1,
-	.open_time_ms = 30000,
-	.open_growth_milli = 2000,
-	.open_time_max_ms = 300000,
-	.probes = 1,
-	.probe_successes = 1,
-	.probe_timeout_ms = 30000,
-	.enforce = true,
-};
 
 /* What a store knows of the circuit, unpacked. */
 struct world {
@@ -90,7 +75,7 @@ void steps_begin(struct steps *steps, redisContext *redis)
 	}
 	if (redis)
 		redis_run(redis, "DEL " REDIS_KEY);
-	steps->policy = defaults;
+	steps->policy = default_policy;
 	steps->now_ms = STEPS_START;
 	steps->value[0] = '\0';
 	steps->permit_count = 0;
@@ -145,7 +130,7 @@ static bool read_policy_word(struct policy *p, const char *name, int64_t n)
 
 static bool read_policy(struct steps *steps, char **words, unsigned count)
 {
-	steps->policy = defaults;
+	steps->policy = default_policy;
 	for (unsigned i = 1; i < count; i++) {
 		char *equals = strchr(words[i], '=');
 

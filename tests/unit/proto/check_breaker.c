@@ -2,6 +2,7 @@
  * The policy machine on its own: what it must show at scale, and the corners that no table of
  * steps says well. tests/cases/breaker.tsv has the steps, one by one.
  */
+#include "default_policy.h"
 #include "proto/breaker.h"
 #include "proto/breaker_member.h"
 #include "suite.h"
@@ -12,22 +13,6 @@
 #include <string.h>
 
 #define START INT64_C(1700000000000)
-
-static const struct policy defaults = {
-	.consecutive_failures = 5,
-	.failure_rate = 50,
-	.slow_rate = 100,
-	.window_ms = 30000,
-	.min_calls = 20,
-	.min_reporters = 1,
-	.open_time_ms = 30000,
-	.open_growth_milli = 2000,
-	.open_time_max_ms = 300000,
-	.probes = 1,
-	.probe_successes = 1,
-	.probe_timeout_ms = 30000,
-	.enforce = true,
-};
 
 /* A circuit in a store of its own. */
 struct bench {
@@ -43,7 +28,7 @@ static void bench_init(struct bench *t)
 {
 	memset(t, 0, sizeof(*t));
 	breaker_none(&t->b);
-	t->policy = defaults;
+	t->policy = default_policy;
 	t->now = START;
 }
 
@@ -237,7 +222,7 @@ START_TEST(openings_grow_to_the_millisecond)
 	};
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-		struct policy p = defaults;
+		struct policy p = default_policy;
 
 		p.open_time_ms = rows[i].open_time;
 		p.open_time_max_ms = rows[i].max;

@@ -5,6 +5,7 @@
  * A simulated call is asked for and reported in the same millisecond. The random numbers are the
  * same in each run.
  */
+#include "default_policy.h"
 #include "proto/breaker.h"
 #include "suite.h"
 
@@ -18,22 +19,6 @@
 #define SECOND INT64_C(1000)
 #define MINUTE (60 * SECOND)
 #define HOUR   (60 * MINUTE)
-
-static const struct policy defaults = {
-	.consecutive_failures = 5,
-	.failure_rate = 50,
-	.slow_rate = 100,
-	.window_ms = 30 * SECOND,
-	.min_calls = 20,
-	.min_reporters = 1,
-	.open_time_ms = 30 * SECOND,
-	.open_growth_milli = 2000,
-	.open_time_max_ms = 5 * MINUTE,
-	.probes = 1,
-	.probe_successes = 1,
-	.probe_timeout_ms = 30 * SECOND,
-	.enforce = true,
-};
 
 /* A circuit and its upstream. */
 struct world {
@@ -167,13 +152,13 @@ static void put_calls(struct table *t, unsigned calls)
 
 START_TEST(an_api_with_noise)
 {
-	struct policy run = defaults, rate = defaults, low = defaults;
+	struct policy run = default_policy, rate = default_policy, low = default_policy;
 	const struct {
 		const char *name;
 		const struct policy *policy;
 	} rows[] = {
 		{"`failure_rate = 0` (only 5 failures in a row)", &run},
-		{"the defaults (5 in a row, or 50%)", &defaults},
+		{"the defaults (5 in a row, or 50%)", &default_policy},
 		{"`consecutive_failures = 0` (only 50%)", &rate},
 		{"`consecutive_failures = 0`, `failure_rate = 20`", &low},
 	};
@@ -229,12 +214,12 @@ static void slow_ten_minutes(struct world *w, int64_t *recovered_after)
 
 START_TEST(a_slow_database)
 {
-	struct policy slow = defaults, even = defaults, quick = defaults;
+	struct policy slow = default_policy, even = default_policy, quick = default_policy;
 	const struct {
 		const char *name;
 		const struct policy *policy;
 	} rows[] = {
-		{"the defaults", &defaults},
+		{"the defaults", &default_policy},
 		{"`slow_time = 500ms`, `slow_rate = 50`", &slow},
 		{"... and `open_growth = 1`", &even},
 		{"... and `window = 10s`, `open_time = 5s`, `open_time_max = 30s`", &quick},
@@ -295,13 +280,13 @@ static void rare_calls(struct world *w, int64_t *recovered_after)
 
 START_TEST(a_batch_of_rare_calls)
 {
-	struct policy rate = defaults, two = defaults, long_open = defaults;
+	struct policy rate = default_policy, two = default_policy, long_open = default_policy;
 	const struct {
 		const char *name;
 		const struct policy *policy;
 	} rows[] = {
 		{"`consecutive_failures = 0` (only 50% of 20 calls in 30 s)", &rate},
-		{"the defaults", &defaults},
+		{"the defaults", &default_policy},
 		{"`consecutive_failures = 2`", &two},
 		{"... and `open_time = 10m`, `open_time_max = 30m`", &long_open},
 	};

@@ -3,6 +3,7 @@
  */
 #include "base/clock.h"
 #include "base/metrics.h"
+#include "default_policy.h"
 #include "scripted_store.h"
 #include "store_contract.h"
 #include "suite.h"
@@ -17,22 +18,6 @@
 static struct event_base *base;
 static struct store *store;
 static struct metrics *metrics;
-
-static const struct policy policy = {
-	.consecutive_failures = 5,
-	.failure_rate = 50,
-	.slow_rate = 100,
-	.window_ms = 30000,
-	.min_calls = 20,
-	.min_reporters = 1,
-	.open_time_ms = 30000,
-	.open_growth_milli = 2000,
-	.open_time_max_ms = 300000,
-	.probes = 1,
-	.probe_successes = 1,
-	.probe_timeout_ms = 30000,
-	.enforce = true,
-};
 
 static void open_with(unsigned max_staleness_ms, unsigned report_interval_ms)
 {
@@ -101,14 +86,14 @@ static struct store_result run(struct circuit_op op)
 
 static struct store_result acquire(void)
 {
-	struct breaker_call call = {.policy = &policy, .random = 1};
+	struct breaker_call call = {.policy = &default_policy, .random = 1};
 
 	return run((struct circuit_op){.verb = CIRCUIT_ACQUIRE, .call = &call});
 }
 
 static struct store_result report(enum breaker_outcome outcome)
 {
-	struct breaker_call call = {.policy = &policy, .count = 1, .outcome = outcome};
+	struct breaker_call call = {.policy = &default_policy, .count = 1, .outcome = outcome};
 
 	return run((struct circuit_op){.verb = CIRCUIT_REPORT, .call = &call});
 }
