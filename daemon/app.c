@@ -10,6 +10,7 @@
 #include "check_ready.h"
 #include "config/config.h"
 #include "descriptors.h"
+#include "logging.h"
 #include "redis/store.h"
 #include "sockets.h"
 #include "status.h"
@@ -334,7 +335,7 @@ static void apply(struct app *app, struct config *next)
 	struct api_access access = sockets_access(&app->sockets, next);
 	struct api_limits api_limits = api_limits_of(app, next);
 
-	app->log.level = next->log_level;
+	logging_apply(&app->log, next);
 	store_reconfigure(app->store, &store_limits);
 	http_reconfigure(app->http, &http_limits);
 	api_reconfigure(app->api, &access, &next->policies, &api_limits);
@@ -354,7 +355,7 @@ static void on_reload_signal(evutil_socket_t fd, short what, void *arg)
 	if (app->stopping)
 		return;
 	systemd_reloading();
-	if (config_load(&app->input, &app->log, &action, &next, &error) != CONFIG_OK ||
+	if (config_load(&app->input, &action, &next, &error) != CONFIG_OK ||
 	    !sockets_allow(&app->sockets, next, &error)) {
 		log_error(&app->log, "reload_refused", "reason=%s",
 			  log_quote_text(error.text).text);
@@ -362,6 +363,7 @@ static void on_reload_signal(evutil_socket_t fd, short what, void *arg)
 		config_free(next);
 		return;
 	}
+	config_warn(next, &app->input, &app->log);
 	config_needs_restart(app->started, next, names, sizeof(names));
 	descriptors_raise(next, OTHER_DESCRIPTORS);
 	if (!descriptors_share(next, app->other_descriptors, &app->log, &app->share))
@@ -444,7 +446,6 @@ static int serve(struct app *app)
 	store = app->config->store_is_redis ? "redis" : "memory";
 	/* Writing to a client that has gone must not end the process (signal(7)). */
 	signal(SIGPIPE, SIG_IGN);
-	app->log.level = app->config->log_level;
 	descriptors_raise(app->config, OTHER_DESCRIPTORS);
 	/* Signals before sockets: who sees the socket may send a signal. */
 	if (open_signals(app) != 0 || open_sockets(app) != 0 || open_parts(app) != 0)
@@ -464,17 +465,6 @@ static int complain(const struct config_error *error, enum config_status status)
 	return status == CONFIG_USAGE ? 2 : EXIT_FAILURE;
 }
 
-/* libevent's own warnings. By default it writes them to stderr, and waits if that is full. */
-static void on_libevent_words(int severity, const char *words)
-{
-	struct log log;
-
-	log_init(&log, LOG_LEVEL_WARNING);
-	log_write(&log, severity >= EVENT_LOG_ERR ? LOG_LEVEL_ERROR : LOG_LEVEL_WARNING, "libevent",
-		  "words=%s", log_quote_text(words).text);
-	log_fini(&log);
-}
-
 int app_run(int argc, char *argv[], char *envp[])
 {
 	struct app *app = calloc(1, sizeof(*app));
@@ -490,11 +480,14 @@ int app_run(int argc, char *argv[], char *envp[])
 	}
 	app->input = (struct config_input){.argc = argc, .argv = argv, .envp = envp};
 	log_init(&app->log, LOG_LEVEL_INFO);
-	event_set_log_callback(on_libevent_words);
-	status = config_load(&app->input, &app->log, &action, &app->config, &error);
+	status = config_load(&app->input, &action, &app->config, &error);
 	app->started = app->config;
 	app->input.reload = true; /* from now on */
 	app->input.runs_in_memory = app->config && !app->config->store_is_redis;
+	if (app->config && action != CONFIG_CHECK_READY) {
+		logging_apply(&app->log, app->config);
+		config_warn(app->config, &app->input, &app->log);
+	}
 	if (action == CONFIG_HELP)
 		config_print_help(stdout);
 	else if (action == CONFIG_VERSION)

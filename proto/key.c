@@ -42,7 +42,7 @@ long percent_decode(const char *in, size_t len, char *out, size_t cap, bool plus
 }
 
 /* The length of the UTF-8 sequence at s (RFC 3629, section 4), 0 if there is none. */
-static size_t utf8_sequence(const unsigned char *s, size_t len)
+size_t utf8_sequence(const unsigned char *s, size_t len)
 {
 	unsigned char low = 0x80, high = 0xBF;
 	size_t need;

@@ -32,6 +32,9 @@ const char *key_check(const char *key, size_t len);
  */
 const char *key_decode(const char *segment, size_t len, char key[KEY_MAX], size_t *key_len);
 
+/* The length of the UTF-8 sequence (RFC 3629) at s, which has len bytes, at least 1; 0: none. */
+size_t utf8_sequence(const unsigned char *s, size_t len);
+
 /* True if text[0..len) is valid UTF-8 (RFC 3629: no surrogates, nothing overlong). */
 bool utf8_valid(const char *text, size_t len);
 

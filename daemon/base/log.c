@@ -1,6 +1,7 @@
 #include "base/log.h"
 
 #include "base/clock.h"
+#include "base/log_json.h"
 #include "proto/key.h"
 
 #include <errno.h>
@@ -27,6 +28,9 @@ static const struct {
 	[LOG_LEVEL_INFO] = {"info", "<6>"},
 	[LOG_LEVEL_DEBUG] = {"debug", "<7>"},
 };
+
+/* A whole line: the longer one of both formats, with <N>, and a newline or a NUL. */
+#define LOG_BYTES_MAX (3 + LOG_JSON_MAX + 2)
 
 const char *log_level_name(enum log_level level)
 {
@@ -87,20 +91,17 @@ void log_fini(struct log *log)
 	log->output = LOG_OUTPUT_POLL;
 }
 
-/* What stands before the token. Returns its length. */
-static size_t put_head(const struct log *log, enum log_level level, char *out, size_t size)
+/* The time as RFC 3339 has it, in UTC, with milliseconds. */
+static void put_stamp(char out[40])
 {
 	struct timespec now;
 	struct tm tm;
-	char stamp[32];
+	size_t len;
 
-	if (log->journal)
-		return (size_t)snprintf(out, size, "%s", levels[level].prefix);
 	clock_gettime(CLOCK_REALTIME, &now);
 	gmtime_r(&now.tv_sec, &tm);
-	strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%S", &tm);
-	return (size_t)snprintf(out, size, "%s.%03ldZ %s ", stamp, now.tv_nsec / 1000000,
-				levels[level].name);
+	len = strftime(out, 32, "%Y-%m-%dT%H:%M:%S", &tm);
+	snprintf(out + len, 40 - len, ".%03ldZ", now.tv_nsec / 1000000);
 }
 
 /* The last guard: callers quote what is not theirs, but a line stays one line even if not. */
@@ -119,6 +120,28 @@ static size_t put_ellipsis(char *line, size_t len)
 		len--;
 	memcpy(line + len, "...", 4);
 	return len + 3;
+}
+
+/*
+ * Makes a whole line of `words`, which is the token with its pairs, without the newline.
+ * Returns its length.
+ */
+static size_t put_whole(const struct log *log, enum log_level level, char *words,
+			char line[LOG_BYTES_MAX])
+{
+	const char *prefix = log->journal ? levels[level].prefix : "";
+	size_t head = strlen(prefix), len;
+	char stamp[40];
+
+	blank_controls(words);
+	strcpy(line, prefix);
+	put_stamp(stamp);
+	if (log->json)
+		return head + log_json(line + head, stamp, levels[level].name, words);
+	if (!log->journal)
+		head = (size_t)snprintf(line, LOG_BYTES_MAX, "%s %s ", stamp, levels[level].name);
+	len = head + (size_t)snprintf(line + head, LOG_BYTES_MAX - head, "%s", words);
+	return len > LOG_LINE_MAX ? put_ellipsis(line, LOG_LINE_MAX) : len;
 }
 
 static ssize_t write_once(const struct log *log, const char *text, size_t len)
@@ -156,17 +179,17 @@ static bool put(struct log *log, const char *text, size_t len)
 /* What stands before the next line: the end of one that was cut, and what was missed. */
 static bool put_missed(struct log *log, enum log_level level)
 {
-	char line[128];
+	char words[80], line[LOG_BYTES_MAX];
 	size_t len;
 
 	if (log->cut && !put(log, "\n", 1))
 		return false;
 	if (!log->missed)
 		return true;
-	len = put_head(log, level, line, sizeof(line));
-	len += (size_t)snprintf(line + len, sizeof(line) - len,
-				"suppressed kind=stderr lines=%" PRIu64 "\n", log->missed);
-	if (!put(log, line, len))
+	snprintf(words, sizeof(words), "suppressed kind=stderr lines=%" PRIu64, log->missed);
+	len = put_whole(log, level, words, line);
+	line[len] = '\n';
+	if (!put(log, line, len + 1))
 		return false;
 	log->missed = 0;
 	return true;
@@ -184,29 +207,23 @@ static void put_line(struct log *log, enum log_level level, const char *line, si
 
 void log_write(struct log *log, enum log_level level, const char *token, const char *fmt, ...)
 {
-	char line[LOG_LINE_MAX + 2]; /* a newline and a NUL */
-	const size_t room = LOG_LINE_MAX + 1;
+	char words[LOG_LINE_MAX + 2], line[LOG_BYTES_MAX];
 	int saved = errno;
-	size_t head, len;
+	size_t len;
 	va_list ap;
-	int n;
 
 	if (!log || level > log->level)
 		return;
-	head = put_head(log, level, line, room);
-	len = head + (size_t)snprintf(line + head, room - head, "%s ", token);
-	if (len < room) {
+	len = (size_t)snprintf(words, sizeof(words), "%s ", token);
+	if (len < sizeof(words)) {
 		va_start(ap, fmt);
-		n = vsnprintf(line + len, room - len, fmt, ap);
+		if (vsnprintf(words + len, sizeof(words) - len, fmt, ap) <= 0)
+			words[len - 1] = '\0'; /* nothing to say beside the token */
 		va_end(ap);
-		if (n <= 0) /* nothing to say beside the token */
-			line[--len] = '\0';
-		else
-			len += (size_t)n;
 	}
-	if (len > LOG_LINE_MAX)
-		len = put_ellipsis(line, LOG_LINE_MAX);
-	blank_controls(line + head);
+	if (strlen(words) > LOG_LINE_MAX)
+		put_ellipsis(words, LOG_LINE_MAX);
+	len = put_whole(log, level, words, line);
 	if (log->sink) {
 		log->sink(log->sink_arg, level, line);
 	} else {
@@ -258,14 +275,6 @@ bool log_allows_one(struct log *log, struct log_limit *limit, enum log_level lev
 		    const char *token, unsigned each_ms)
 {
 	return allows(log, limit, level, token, 1, each_ms);
-}
-
-/* The length of the UTF-8 sequence at p, or 0 if there is none. */
-static size_t utf8_sequence(const unsigned char *p, size_t len)
-{
-	size_t n = *p < 0x80 ? 1 : *p < 0xe0 ? 2 : *p < 0xf0 ? 3 : 4;
-
-	return n <= len && utf8_valid((const char *)p, n) ? n : 0;
 }
 
 /* Writes the character at p to out, escaped if need be. Returns the bytes written. */

@@ -1,7 +1,8 @@
 /*
  * Log lines on stderr: one line an event, `token key=value ...`. Under journald (systemd.exec(5),
  * $JOURNAL_STREAM) each line begins with its priority as <N> (sd-daemon(3)); else with an
- * RFC 3339 stamp in UTC and the level's name.
+ * RFC 3339 stamp in UTC and the level's name. Or, with log_format = json, one JSON object an
+ * event (log_json.h), with the same <N> in front under journald.
  */
 #ifndef BREAKERD_LOG_H
 #define BREAKERD_LOG_H
@@ -34,6 +35,7 @@ enum log_output {
 struct log {
 	enum log_level level; /* lines above it are dropped */
 	int journal;          /* write <N> prefixes */
+	bool json;            /* objects in place of text */
 	log_sink_fn *sink;    /* NULL: stderr */
 	void *sink_arg;
 	/* Counts the lines that log_allows held back or that stderr did not take; or NULL. */
@@ -48,16 +50,16 @@ struct log {
 void log_init(struct log *log, enum log_level level);
 void log_fini(struct log *log);
 
-/* The longest line without its newline; what is over is cut and ends in "...". */
+/* The longest line of text without its newline; what is over is cut and ends in "...". */
 #define LOG_LINE_MAX 2048
 
 /*
  * Writes `token` and behind it what fmt gives, which is `key=value` pairs. Text from
- * outside goes through log_quote; a control byte that gets here all the same becomes '?'.
- * `log` may be NULL: nothing is written. errno is left as it was. A line that stderr does
- * not take at once (full, closed, broken) is dropped and counted; "suppressed kind=stderr"
- * tells how many they were, before the next line that it takes. The caller has made sure
- * that SIGPIPE is ignored.
+ * outside goes through log_quote; no key is time, level or event. A control byte that gets here all
+ * the same becomes '?'. `log` may be NULL: nothing is written. errno is left as it was. A line that
+ * stderr does not take at once (full, closed, broken) is dropped and counted; "suppressed
+ * kind=stderr" tells how many they were, before the next line that it takes. The caller has made
+ * sure that SIGPIPE is ignored.
  */
 void log_write(struct log *log, enum log_level level, const char *token, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));

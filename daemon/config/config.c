@@ -1,6 +1,7 @@
 #include "config/config.h"
 
 #include "config/arguments.h"
+#include "config/environment.h"
 #include "config/file.h"
 #include "config/policies.h"
 #include "config/slurp.h"
@@ -13,92 +14,6 @@
 #include <string.h>
 
 #define TOKEN_MAX 4096
-#define VARIABLE  "BREAKERD_"
-
-/* --- the environment */
-
-/* One that is set to nothing is none: compose files make such of what is not set there. */
-static const char *find_variable(char *const envp[], const struct config_setting *s)
-{
-	char name[CONFIG_NAME_MAX];
-	size_t len;
-
-	config_variable(s, name);
-	len = strlen(name);
-	for (; envp && *envp; envp++)
-		if (strncmp(*envp, name, len) == 0 && (*envp)[len] == '=')
-			return (*envp)[len + 1] ? *envp + len + 1 : NULL;
-	return NULL;
-}
-
-static bool take_variable(struct config *config, char *const envp[], const struct config_setting *s,
-			  struct config_error *error)
-{
-	struct config_source source = {.origin = CONFIG_FROM_ENVIRONMENT};
-	const char *value = find_variable(envp, s);
-
-	return !value || take_value(config, s, source, value, error);
-}
-
-static bool is_variable(const char *name, size_t len)
-{
-	char known[CONFIG_NAME_MAX];
-
-	for (size_t i = 0; i < CONFIG_SETTINGS; i++) {
-		config_variable(&config_settings[i], known);
-		if (strlen(known) == len && memcmp(known, name, len) == 0)
-			return true;
-	}
-	return false;
-}
-
-/*
- * What Kubernetes (and Docker's links) set for a Service named breakerd: BREAKERD_PORT,
- * BREAKERD_SERVICE_HOST, BREAKERD_SERVICE_PORT and BREAKERD_SERVICE_PORT_NAME, and for each
- * port BREAKERD_PORT_8747_TCP, ..._PROTO, ..._PORT, ..._ADDR. name[0..len) is without BREAKERD_.
- */
-static bool is_service_variable(const char *name, size_t len)
-{
-	static const char *const suffixes[] = {"", "_PROTO", "_PORT", "_ADDR"};
-	char text[CONFIG_NAME_MAX];
-	const char *rest;
-
-	if (len >= sizeof(text))
-		return false;
-	memcpy(text, name, len);
-	text[len] = '\0';
-	if (strcmp(text, "PORT") == 0 || strcmp(text, "SERVICE_HOST") == 0 ||
-	    strcmp(text, "SERVICE_PORT") == 0 || strncmp(text, "SERVICE_PORT_", 13) == 0)
-		return true;
-	if (strncmp(text, "PORT_", 5) != 0 || !isdigit((unsigned char)text[5]))
-		return false;
-	rest = text + 5 + strspn(text + 5, "0123456789");
-	if (strncmp(rest, "_TCP", 4) != 0 && strncmp(rest, "_UDP", 4) != 0)
-		return false;
-	for (size_t i = 0; i < 4; i++)
-		if (strcmp(rest + 4, suffixes[i]) == 0)
-			return true;
-	return false;
-}
-
-/* Only a warning: container platforms set names of their own. */
-static void warn_of_variables(char *const envp[], struct log *log)
-{
-	for (; envp && *envp; envp++) {
-		size_t len = strcspn(*envp, "="), head = strlen(VARIABLE);
-		const char *nearest;
-		char name[CONFIG_NAME_MAX] = "";
-
-		if (strncmp(*envp, VARIABLE, head) != 0 || is_variable(*envp, len) ||
-		    is_service_variable(*envp + head, len - head))
-			continue;
-		nearest = config_nearest(*envp + head, len - head);
-		if (nearest)
-			config_variable(take_setting(nearest), name);
-		log_warning(log, "unknown_variable", "name=%s%s%s", log_quote(*envp, len).text,
-			    nearest ? " nearest=" : "", name);
-	}
-}
 
 /* --- how settings go together */
 
@@ -253,14 +168,14 @@ static bool take_all(struct config *config, int argc, char *const argv[], char *
 {
 	const struct config_setting *file = take_setting("config");
 
-	if (!take_variable(config, envp, file, error) ||
+	if (!environment_take(config, envp, file, error) ||
 	    !arguments_take(config, argc, argv, file, error))
 		return false;
 	if (*config->config_file && !file_read(config, error))
 		return false;
 	for (size_t i = 0; i < CONFIG_SETTINGS; i++)
 		if (&config_settings[i] != file &&
-		    !take_variable(config, envp, &config_settings[i], error))
+		    !environment_take(config, envp, &config_settings[i], error))
 			return false;
 	return arguments_take(config, argc, argv, NULL, error);
 }
@@ -274,9 +189,8 @@ static bool load_addresses(struct config *config, const struct config_input *inp
 	return address || take_all(config, input->argc, input->argv, input->envp, error);
 }
 
-enum config_status config_load(const struct config_input *input, struct log *log,
-			       enum config_action *action, struct config **config,
-			       struct config_error *error)
+enum config_status config_load(const struct config_input *input, enum config_action *action,
+			       struct config **config, struct config_error *error)
 {
 	enum config_status status;
 	const char *action_value;
@@ -304,10 +218,14 @@ enum config_status config_load(const struct config_input *input, struct log *log
 		config_free(c);
 		return CONFIG_INVALID;
 	}
-	warn_of_variables(input->envp, log);
-	warn_of_idle_settings(c, log);
 	*config = c;
 	return CONFIG_OK;
+}
+
+void config_warn(const struct config *config, const struct config_input *input, struct log *log)
+{
+	environment_warn(input->envp, log);
+	warn_of_idle_settings(config, log);
 }
 
 static void free_secret(char *secret)

@@ -11,16 +11,17 @@
 
 /*
  * Reads everything: file, environment, arguments; the later stands. Checks values
- * and how they go together, reads the password and the token file. Warnings (an unknown
- * BREAKERD_ variable, a setting without effect) go to log, which may be NULL. *action is set also
+ * and how they go together, reads the password and the token file. *action is set also
  * where a bad setting is found later; CONFIG_HELP and CONFIG_VERSION, wherever they stand, return
  * CONFIG_OK at once with *config NULL. With CONFIG_CHECK_READY no secret is read and nothing is
  * warned of; if it has an address, no settings are read at all. Otherwise, on CONFIG_OK *config is
  * the caller's for config_free, and on failure it is NULL.
  */
-enum config_status config_load(const struct config_input *input, struct log *log,
-			       enum config_action *action, struct config **config,
-			       struct config_error *error);
+enum config_status config_load(const struct config_input *input, enum config_action *action,
+			       struct config **config, struct config_error *error);
+
+/* Warns of an unknown BREAKERD_ variable and of settings without effect. */
+void config_warn(const struct config *config, const struct config_input *input, struct log *log);
 
 /* Wipes the secrets. NULL is allowed. */
 void config_free(struct config *config);

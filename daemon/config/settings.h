@@ -32,7 +32,7 @@ struct config_source {
 };
 
 /* How many settings there are. */
-#define CONFIG_SETTINGS 43
+#define CONFIG_SETTINGS 44
 
 /* The settings of a policy. */
 #define CONFIG_STATUSES_MAX 255
@@ -84,6 +84,7 @@ struct config {
 	 * addresses listened on, and localhost. */
 	struct config_list allowed_hosts;
 	enum log_level log_level;
+	bool log_json;
 	struct config_policy policy; /* outside of sections */
 	struct config_section *sections;
 	size_t section_count;

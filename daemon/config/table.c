@@ -161,6 +161,15 @@ const struct config_setting config_settings[CONFIG_SETTINGS] = {
 	{FIELD(log_level), .type = CONFIG_LEVEL, .flags = CONFIG_LIVE, .value = "info",
 	 .choices = {"error", "warning", "info", "debug"}, .placeholder = "LEVEL",
 	 .group = "Logging", .help = "error, warning, info or debug"},
+	{.name = "log_format",
+	 .offset = offsetof(struct config, log_json),
+	 .type = CONFIG_BOOL,
+	 .flags = CONFIG_LIVE,
+	 .value = "text",
+	 .choices = {"text", "json"},
+	 .placeholder = "FORMAT",
+	 .group = "Logging",
+	 .help = "text, or json: one object a line"},
 };
 
 size_t config_index(const struct config_setting *setting)

@@ -27,6 +27,7 @@ DEFAULTS = {
     "idle_timeout": "60",
     "request_timeout": "10",
     "log_level": "info",
+    "log_format": "text",
     "consecutive_failures": "5",
     "failure_rate": "50",
     "slow_time": "0",
@@ -209,6 +210,7 @@ BAD_FILES = {
     "hex": ("ttl = 0x10\n", 1, ["ttl"]),
     "empty": ("ttl =\n", 1, ["ttl"]),
     "choice": ("on_store_failure = ignore\n", 1, ["on_store_failure", "local", "error"]),
+    "format": ("log_format = xml\n", 1, ["log_format", "text", "json"]),
     "level": ("log_level = verbose\n", 1, ["log_level", "debug"]),
     "mode": ("socket_mode = 0999\n", 1, ["socket_mode"]),
     "store": ("store = mysql://x\n", 1, ["store", "redis://"]),
@@ -279,6 +281,8 @@ def test_what_kubernetes_sets_is_not_warned_of():
         "PORT_8747_TCP_PORT": "8747", "PORT_8747_TCP_ADDR": "10.0.0.1"}.items()}
     done = run("--check-config", env=env)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    done = run("--check-config", env={**env, "BREAKERD_PORT": "9000"})
+    assert done.stderr.count("unknown_variable") == 1 and "BREAKERD_PORT" in done.stderr
 
 
 def test_an_empty_variable_is_none(conf):

@@ -83,7 +83,7 @@ static void check_printed(const struct config *config)
 	size_t start, len;
 
 	print(config, fuzz.printed);
-	if (config_load(&input, NULL, &action, &again, &error) != CONFIG_OK) {
+	if (config_load(&input, &action, &again, &error) != CONFIG_OK) {
 		/* The mask is no password. */
 		FUZZ_CHECK(check_url_password(config->store, &start, &len));
 		return;
@@ -166,11 +166,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	while (argv[parts])
 		parts++;
 	input = (struct config_input){.argc = (int)parts, .argv = argv, .envp = envp};
-	status = config_load(&input, &log, &action, &config, &error);
+	status = config_load(&input, &action, &config, &error);
 	if (status != CONFIG_OK) {
 		FUZZ_CHECK(!config);
 		fuzz_check_sentence(error.text, sizeof(error.text));
 	} else if (action != CONFIG_HELP && action != CONFIG_VERSION) {
+		config_warn(config, &input, &log);
 		check_config(config);
 	}
 	config_free(config);

@@ -72,6 +72,7 @@ static enum config_status load(const char *const *words)
 	struct log log = {.level = LOG_LEVEL_DEBUG, .journal = 1, .sink = keep_warning};
 	char *argv[16] = {"breakerd"}, *envp[16] = {"PATH=/bin"};
 	int argc = 1, envc = 1;
+	enum config_status status;
 
 	for (; *words; words++) {
 		if (strncmp(*words, "BREAKERD_", 9) == 0)
@@ -84,7 +85,10 @@ static enum config_status load(const char *const *words)
 	input.argc = argc;
 	input.argv = argv;
 	input.envp = envp;
-	return config_load(&input, &log, &action, &config, &error);
+	status = config_load(&input, &action, &config, &error);
+	if (config)
+		config_warn(config, &input, &log);
+	return status;
 }
 
 #define WORDS(...) ((const char *const[]){__VA_ARGS__, NULL})
@@ -143,6 +147,7 @@ START_TEST(defaults_are_those_of_the_contract)
 	ck_assert_ptr_null(config->token);
 	ck_assert_uint_eq(config->allowed_hosts.count, 0);
 	ck_assert_int_eq(config->log_level, LOG_LEVEL_INFO);
+	ck_assert(!config->log_json);
 }
 END_TEST
 
@@ -774,6 +779,17 @@ START_TEST(unknown_variables_are_warned_of)
 		       "BREAKERD_PORT_8747_TCP_PROTO=tcp", "BREAKERD_PORT_8747_TCP_PORT=8747",
 		       "BREAKERD_PORT_8747_TCP_ADDR=10.0.0.1");
 	ck_assert_str_eq(warnings, "");
+	/* ... or breakerd-metrics */
+	ck_assert_load("BREAKERD_METRICS_SERVICE_HOST=fd00::1",
+		       "BREAKERD_METRICS_PORT=tcp://[fd00::1]:9747",
+		       "BREAKERD_METRICS_PORT_9747_TCP_PROTO=tcp");
+	ck_assert_str_eq(warnings, "");
+	/* the names alone are somebody's mistake */
+	ck_assert_load("BREAKERD_PORT=9000", "BREAKERD_SERVICE_HOST=example",
+		       "BREAKERD_SERVICE_PORT=http");
+	ck_assert_has(warnings, "BREAKERD_PORT");
+	ck_assert_has(warnings, "BREAKERD_SERVICE_HOST");
+	ck_assert_has(warnings, "BREAKERD_SERVICE_PORT");
 	ck_assert_load("BREAKERD_PORT_8747_TCP_X=1", "BREAKERD_PORT_X_TCP=1", "BREAKERD_PORT_=1");
 	ck_assert_has(warnings, "BREAKERD_PORT_8747_TCP_X");
 	ck_assert_has(warnings, "BREAKERD_PORT_X_TCP");
@@ -928,7 +944,8 @@ START_TEST(what_is_printed_reads_back)
 	ck_assert_load("--listen=unix:/x,[::1]:80", "--listen=127.0.0.1:1", "--socket-mode=0600",
 		       "--store=redis-sentinel://a,b:3/m?db=1", "--prefix=a;b#c = [d]", "--ttl=1",
 		       "--state-file=x = y", "--on-store-failure=error", "--log-level=debug",
-		       "--allowed-hosts=::1,b.c,1.2.3.4", "BREAKERD_MAX_BODY=100");
+		       "--log-format=json", "--allowed-hosts=::1,b.c,1.2.3.4",
+		       "BREAKERD_MAX_BODY=100");
 	ck_assert_str_eq(config->prefix, "a;b#c = [d]");
 	ck_assert_reads_back();
 	ck_assert_load("--prefix=", "--token-file", file("t", "x"));
@@ -957,10 +974,10 @@ START_TEST(what_needs_a_restart)
 	now = config;
 	config = NULL;
 	ck_assert_load("--store=redis://h", "--redis-password-file", file("p", "one"),
-		       "--log-level=debug", "--store-timeout=1", "--ttl=1", "--max-in-flight=1",
-		       "--max-circuits=1", "--max-connections=1", "--max-body=100",
-		       "--idle-timeout=1", "--request-timeout=1", "--token-file", file("t", "x"),
-		       "--allowed-hosts=x");
+		       "--log-level=debug", "--log-format=json", "--store-timeout=1", "--ttl=1",
+		       "--max-in-flight=1", "--max-circuits=1", "--max-connections=1",
+		       "--max-body=100", "--idle-timeout=1", "--request-timeout=1", "--token-file",
+		       file("t", "x"), "--allowed-hosts=x");
 	config_needs_restart(now, config, names, sizeof(names));
 	ck_assert_str_eq(names, "");
 	ck_assert_load("--store=redis://h", "--redis-password-file", file("p", "two"));

@@ -38,7 +38,7 @@ static enum config_status load(const char *text, const char *const *words)
 	for (; *words; words++)
 		argv[input.argc++] = (char *)*words;
 	config_free(config);
-	return config_load(&input, NULL, &action, &config, &error);
+	return config_load(&input, &action, &config, &error);
 }
 
 #define WORDS(...) ((const char *const[]){__VA_ARGS__ __VA_OPT__(, ) NULL})

@@ -1,0 +1,17 @@
+/* Settings in the environment: BREAKERD_NAME. */
+#ifndef BREAKERD_CONFIG_ENVIRONMENT_H
+#define BREAKERD_CONFIG_ENVIRONMENT_H
+
+#include "config/table.h"
+
+/* Takes the setting if its variable is there; envp may be NULL. False with the error set. */
+bool environment_take(struct config *config, char *const envp[],
+		      const struct config_setting *setting, struct config_error *error);
+
+/*
+ * Warns of BREAKERD_ variables that are no setting. Not of those that Kubernetes and Docker's
+ * links set for a service whose name is breakerd or begins with breakerd-.
+ */
+void environment_warn(char *const envp[], struct log *log);
+
+#endif
