@@ -14,6 +14,7 @@
 #include "redis/store.h"
 #include "sockets.h"
 #include "status.h"
+#include "store/state_path.h"
 
 #include <assert.h>
 #include <event2/event.h>
@@ -154,6 +155,12 @@ static int open_store(struct app *app)
 	else if (app->config->store_failure_local)
 		rc = store_fallback_keep(app->store, state_file, why, sizeof(why));
 	return rc == 0 ? 0 : start_failed(app, why);
+}
+
+/* True if the start keeps a state file. */
+static bool keeps_state(const struct config *config)
+{
+	return config->state_file[0] && (!config->store_is_redis || config->store_failure_local);
 }
 
 /* Tells systemd how the store stands; true if the store is ready. */
@@ -438,6 +445,16 @@ static void app_close(struct app *app)
 	config_free(app->started);
 }
 
+/* A SIGHUP that comes before it is handled would end the process: it waits until then. */
+static void hangup_waits(bool waits)
+{
+	sigset_t hangup;
+
+	sigemptyset(&hangup);
+	sigaddset(&hangup, SIGHUP);
+	sigprocmask(waits ? SIG_BLOCK : SIG_UNBLOCK, &hangup, NULL);
+}
+
 static int serve(struct app *app)
 {
 	const char *store;
@@ -448,7 +465,10 @@ static int serve(struct app *app)
 	signal(SIGPIPE, SIG_IGN);
 	descriptors_raise(app->config, OTHER_DESCRIPTORS);
 	/* Signals before sockets: who sees the socket may send a signal. */
-	if (open_signals(app) != 0 || open_sockets(app) != 0 || open_parts(app) != 0)
+	if (open_signals(app) != 0)
+		return EXIT_FAILURE;
+	hangup_waits(false);
+	if (open_sockets(app) != 0 || open_parts(app) != 0)
 		return EXIT_FAILURE;
 	log_info(&app->log, "started", "version=%s store=%s pid=%ld", BREAKERD_VERSION, store,
 		 (long)getpid());
@@ -465,15 +485,28 @@ static int complain(const struct config_error *error, enum config_status status)
 	return status == CONFIG_USAGE ? 2 : EXIT_FAILURE;
 }
 
+/* --check-config: the settings are right; what does the start find where the state is kept? */
+static int check_state_file(const struct config *config)
+{
+	struct config_error error;
+
+	if (!keeps_state(config) ||
+	    state_path_check(config->state_file, error.text, sizeof(error.text)) == 0)
+		return EXIT_SUCCESS;
+	return complain(&error, CONFIG_INVALID);
+}
+
 int app_run(int argc, char *argv[], char *envp[])
 {
-	struct app *app = calloc(1, sizeof(*app));
+	struct app *app;
 	enum config_action action = CONFIG_RUN;
 	struct config_error error;
 	enum config_status status;
 	bool served;
 	int exit_status = EXIT_SUCCESS;
 
+	hangup_waits(true);
+	app = calloc(1, sizeof(*app));
 	if (!app) {
 		fprintf(stderr, "breakerd: out of memory\n");
 		return EXIT_FAILURE;
@@ -481,6 +514,8 @@ int app_run(int argc, char *argv[], char *envp[])
 	app->input = (struct config_input){.argc = argc, .argv = argv, .envp = envp};
 	log_init(&app->log, LOG_LEVEL_INFO);
 	status = config_load(&app->input, &action, &app->config, &error);
+	if (action != CONFIG_RUN)
+		hangup_waits(false); /* the terminal may end what only prints */
 	app->started = app->config;
 	app->input.reload = true; /* from now on */
 	app->input.runs_in_memory = app->config && !app->config->store_is_redis;
@@ -498,6 +533,8 @@ int app_run(int argc, char *argv[], char *envp[])
 		config_print(app->config, stdout);
 	else if (action == CONFIG_CHECK_READY)
 		exit_status = check_ready(app->config);
+	else if (action == CONFIG_CHECK)
+		exit_status = check_state_file(app->config);
 	else if (action == CONFIG_RUN)
 		exit_status = serve(app);
 	served = action == CONFIG_RUN && status == CONFIG_OK && exit_status == EXIT_SUCCESS;

@@ -262,16 +262,23 @@ bool check_statuses(const char *text, char out[CONFIG_VALUE_MAX + 1], char *why,
 		return check_refuse(why, size, "longer than %d bytes; ranges make it shorter",
 				    CONFIG_STATUSES_MAX);
 	strcpy(out, text);
-	for (text += strspn(text, APART); *text; text += strspn(text, APART)) {
+	for (text += strspn(text, " \t"); *text;) {
 		size_t len = strcspn(text, APART);
 		const char *next = read_range(text, &first, &last);
 
+		if (*text == ',')
+			return check_refuse(why, size, "a comma with nothing before it");
 		if (!next)
 			return check_refuse(why, size,
 					    "%.*s: statuses and ranges of them expected, 100 to "
 					    "599, as in 500-599, 429",
 					    (int)len, text);
-		text = next;
+		text = next + strspn(next, " \t");
+		if (*text == ',') {
+			text += 1 + strspn(text + 1, " \t");
+			if (!*text)
+				return check_refuse(why, size, "a comma with nothing behind it");
+		}
 	}
 	return true;
 }

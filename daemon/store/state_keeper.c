@@ -6,17 +6,15 @@
 #include "base/timer.h"
 #include "store/driver.h"
 #include "store/state_file.h"
+#include "store/state_path.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -28,31 +26,20 @@
 #define CHILD_MS           60000
 #define CIRCUITS_A_MS_MORE 10
 
-#define LOCK_MS      5000
-#define LOCK_POLL_US 20000
-
 /* The end: how long it may take, unless it is told, and how long of that a child that was
  * killed may take to die. One that hangs in the disk does not. */
 #define END_MS      5000
 #define DEATH_MS    300
 #define END_POLL_US 5000
 
-#define LINKS_MAX 40 /* as the kernel has it (path_resolution(7)) */
-
-/* The files of which a damaged one is kept: path.damaged, path.damaged.2 to path.damaged.9. */
-#define DAMAGED_MAX  9
-#define DAMAGED_ROOM sizeof(".embedded.9")
-
 struct state_keeper {
-	char path[PATH_MAX];
-	char tmp[PATH_MAX];
+	struct state_path file;
 	struct state_keeper_options options; /* path is not to be used */
 	struct event_base *base;
 	struct circuit_table *table;
 	struct store_clock clock;
 	struct metrics *metrics;
 	struct log *log;
-	int lock;
 	/* Counts of changes: all of them, up to the last good save, up to the one under way. */
 	uint64_t changes, saved, saving;
 	struct event *timer; /* the next save is due; or, with a child, its time is over */
@@ -90,8 +77,8 @@ static void save_failed(struct state_keeper *k, const char *reason)
 	if (k->warned_ms && now - k->warned_ms < WARN_EVERY_MS)
 		return;
 	k->warned_ms = now;
-	log_warning(k->log, "state_save_failed", "file=%s reason=%s", log_quote_text(k->path).text,
-		    log_quote_text(reason).text);
+	log_warning(k->log, "state_save_failed", "file=%s reason=%s",
+		    log_quote_text(k->file.path).text, log_quote_text(reason).text);
 }
 
 static void save_succeeded(struct state_keeper *k)
@@ -102,7 +89,7 @@ static void save_succeeded(struct state_keeper *k)
 		k->metrics->state_last_save = store_now_ms(&k->clock) / 1000;
 	}
 	log_write(k->log, k->warned_ms ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG, "state_saved",
-		  "file=%s took_ms=%lld", log_quote_text(k->path).text,
+		  "file=%s took_ms=%lld", log_quote_text(k->file.path).text,
 		  (long long)(clock_ms() - k->started_ms));
 	k->warned_ms = 0;
 }
@@ -129,7 +116,7 @@ child_run(const struct state_keeper *k, const struct state_moment *now, pid_t pa
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	closefrom(STDERR_FILENO + 1);
-	_exit(state_file_write(k->path, k->table, k->options.queues, now));
+	_exit(state_file_write(k->file.path, k->table, k->options.queues, now));
 }
 
 static pid_t child_start(struct state_keeper *k)
@@ -172,7 +159,7 @@ static void asked_end(struct state_keeper *k, bool saved)
 		return;
 	/* What is on disk must not be taken for what there is. */
 	if (!saved)
-		unlink(k->path);
+		unlink(k->file.path);
 	k->asked_done = NULL;
 	k->asked_runs = false;
 	done(k->asked_arg);
@@ -210,7 +197,7 @@ static void child_ended(struct state_keeper *k, int status)
 	} else if (WIFEXITED(status)) {
 		save_failed(k, strerror(WEXITSTATUS(status)));
 	} else {
-		unlink(k->tmp);
+		unlink(k->file.tmp);
 		snprintf(reason, sizeof(reason), "the child that writes it ended by signal %d",
 			 WTERMSIG(status));
 		if (!k->killed) /* that was said already */
@@ -277,112 +264,19 @@ void state_keeper_save(struct state_keeper *k, void (*done)(void *arg), void *ar
 
 /* --- start */
 
-static int complain(char *why, size_t size, const struct state_keeper *k, const char *reason)
-{
-	snprintf(why, size, "state_file %s: %s", k->path, reason);
-	return -1;
-}
-
-/*
- * The file that path leads to, through symbolic links, also where it does not exist yet: a
- * link to a place that is still empty is written through. 0, or -1 with errno.
- */
-static int follow_links(const char *path, char out[PATH_MAX])
-{
-	char target[PATH_MAX], joined[2 * PATH_MAX];
-
-	snprintf(joined, sizeof(joined), "%s", path);
-	for (int links = 0; links <= LINKS_MAX; links++) {
-		const char *slash = strrchr(joined, '/');
-		ssize_t len;
-
-		if (strlen(joined) >= PATH_MAX)
-			break;
-		strcpy(out, joined);
-		len = readlink(out, target, sizeof(target) - 1);
-		if (len < 0) /* no link, or nothing there: whoever opens it will see */
-			return 0;
-		target[len] = '\0';
-		snprintf(joined, sizeof(joined), "%.*s%s",
-			 target[0] == '/' || !slash ? 0 : (int)(slash + 1 - joined), out, target);
-	}
-	errno = strlen(joined) >= PATH_MAX ? ENAMETOOLONG : ELOOP;
-	return -1;
-}
-
-static int take_path(struct state_keeper *k, const char *path, char *why, size_t why_size)
-{
-	snprintf(k->path, sizeof(k->path), "%s", path);
-	if (strlen(path) < sizeof(k->path) && follow_links(path, k->path) != 0)
-		return complain(why, why_size, k, strerror(errno));
-	if (strlen(path) >= sizeof(k->path) || strlen(k->path) + DAMAGED_ROOM >= sizeof(k->path) ||
-	    !state_file_tmp(k->tmp, sizeof(k->tmp), k->path))
-		return complain(why, why_size, k, "the name is too long");
-	return 0;
-}
-
-/* A daemon that was just told to stop still saves: waiting for it is what a restart needs. */
-static int take_lock(struct state_keeper *k, char *why, size_t why_size)
-{
-	int64_t stop = clock_ms() + (k->options.lock_ms ? k->options.lock_ms : LOCK_MS);
-	char name[PATH_MAX];
-
-	snprintf(name, sizeof(name), "%.*s.lock", (int)(PATH_MAX - 6), k->path);
-	k->lock = open(name, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (k->lock < 0) {
-		snprintf(why, why_size, "state_file: cannot write %s: %s", name, strerror(errno));
-		return -1;
-	}
-	/* Where a file system knows no locks, there are none. */
-	while (flock(k->lock, LOCK_EX | LOCK_NB) != 0 && (errno == EWOULDBLOCK || errno == EINTR)) {
-		if (clock_ms() >= stop)
-			return complain(why, why_size, k, "another process keeps its state there");
-		usleep(LOCK_POLL_US);
-	}
-	return 0;
-}
-
-/* What would else be found out with the first save. */
-static int try_directory(struct state_keeper *k, char *why, size_t why_size)
-{
-	int fd;
-
-	unlink(k->tmp);
-	fd = open(k->tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (fd < 0) {
-		snprintf(why, why_size, "state_file: cannot write %s: %s", k->tmp, strerror(errno));
-		return -1;
-	}
-	close(fd);
-	unlink(k->tmp);
-	return 0;
-}
-
-/* path.damaged, or the first of path.damaged.2 to .9 that is free: what was kept before stays.
- * With all of them taken the last one is replaced. */
-static void damaged_name(const struct state_keeper *k, const char *suffix, char out[PATH_MAX])
-{
-	struct stat st;
-
-	snprintf(out, PATH_MAX, "%.*s.%s", (int)(PATH_MAX - DAMAGED_ROOM - 1), k->path, suffix);
-	for (int n = 2; n <= DAMAGED_MAX && lstat(out, &st) == 0; n++)
-		snprintf(out, PATH_MAX, "%.*s.%s.%c", (int)(PATH_MAX - DAMAGED_ROOM - 1), k->path,
-			 suffix, '0' + n);
-}
-
 static int keep_aside(struct state_keeper *k, const char *damage, char *why, size_t why_size)
 {
 	char name[PATH_MAX];
 
-	damaged_name(k, "damaged", name);
-	if (rename(k->path, name) != 0) {
+	state_path_spare(&k->file, "damaged", name);
+	if (rename(k->file.path, name) != 0) {
 		snprintf(why, why_size, "state_file %s is damaged and cannot be renamed to %s: %s",
-			 k->path, name, strerror(errno));
+			 k->file.path, name, strerror(errno));
 		return -1;
 	}
 	log_warning(k->log, "state_damaged",
 		    "file=%s reason=%s kept_as=%s hint=\"starting without circuits\"",
-		    log_quote_text(k->path).text, log_quote_text(damage).text,
+		    log_quote_text(k->file.path).text, log_quote_text(damage).text,
 		    log_quote_text(name).text);
 	return 0;
 }
@@ -392,17 +286,17 @@ static int keep_embedded(struct state_keeper *k, size_t circuits, char *why, siz
 {
 	char name[PATH_MAX];
 
-	damaged_name(k, "embedded", name);
-	if (rename(k->path, name) != 0) {
+	state_path_spare(&k->file, "embedded", name);
+	if (rename(k->file.path, name) != 0) {
 		snprintf(why, why_size,
 			 "state_file %s holds the circuits of a memory store and cannot be renamed "
 			 "to %s: %s",
-			 k->path, name, strerror(errno));
+			 k->file.path, name, strerror(errno));
 		return -1;
 	}
 	log_warning(k->log, "state_of_memory",
 		    "file=%s circuits=%zu kept_as=%s hint=\"they are not taken into Redis\"",
-		    log_quote_text(k->path).text, circuits, log_quote_text(name).text);
+		    log_quote_text(k->file.path).text, circuits, log_quote_text(name).text);
 	return 0;
 }
 
@@ -412,14 +306,14 @@ static int restore(struct state_keeper *k, char *why, size_t why_size)
 	struct state_moment now = moment_of(k);
 	struct state_file_report report;
 
-	switch (state_file_read(k->path, k->table, k->options.queues, k->options.ttl_ms, &now,
+	switch (state_file_read(k->file.path, k->table, k->options.queues, k->options.ttl_ms, &now,
 				&report)) {
 	case STATE_FILE_NONE:
 		return 0;
 	case STATE_FILE_DAMAGED:
 		return keep_aside(k, report.why, why, why_size);
 	case STATE_FILE_FAILED:
-		return complain(why, why_size, k, report.why);
+		return state_path_complain(&k->file, report.why, why, why_size);
 	case STATE_FILE_READ:
 		break;
 	}
@@ -427,8 +321,8 @@ static int restore(struct state_keeper *k, char *why, size_t why_size)
 		return -1;
 	log_write(k->log, report.dropped ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO, "state_restored",
 		  "file=%s circuits=%zu expired=%zu dropped=%zu took_ms=%lld",
-		  log_quote_text(k->path).text, report.restored, report.expired, report.dropped,
-		  (long long)(clock_ms() - began));
+		  log_quote_text(k->file.path).text, report.restored, report.expired,
+		  report.dropped, (long long)(clock_ms() - began));
 	if (report.steps && !k->options.queues)
 		log_warning(k->log, "steps_dropped",
 			    "circuits=%zu reason=\"they wait for Redis, and store is memory\"",
@@ -454,13 +348,13 @@ struct state_keeper *state_keeper_new(const struct state_keeper_options *options
 	k->clock = clock;
 	k->metrics = metrics;
 	k->log = log;
-	k->lock = -1;
+	k->file.lock = -1;
 	k->timer = evtimer_new(base, on_timer, k);
 	k->child_ends = evsignal_new(base, SIGCHLD, on_child_ends, k);
 	if (!k->timer || !k->child_ends || event_add(k->child_ends, NULL) != 0)
 		goto fail;
-	if (take_path(k, options->path, why, why_size) != 0 || take_lock(k, why, why_size) != 0 ||
-	    try_directory(k, why, why_size) != 0 || restore(k, why, why_size) != 0)
+	if (state_path_take(&k->file, options->path, options->lock_ms, why, why_size) != 0 ||
+	    restore(k, why, why_size) != 0)
 		goto fail;
 	return k;
 fail:
@@ -492,7 +386,7 @@ static void child_end_now(struct state_keeper *k, int64_t end_ms)
 		return;
 	kill(k->child, SIGKILL);
 	if (child_wait(k, patience < end_ms ? patience : end_ms, &status))
-		unlink(k->tmp);
+		unlink(k->file.tmp);
 	else
 		k->child = 0; /* it hangs in the disk; nobody can wait for it */
 }
@@ -505,7 +399,7 @@ static int write_last(struct state_keeper *k, int64_t end_ms)
 	int status;
 
 	if (child < 0)
-		return state_file_write(k->path, k->table, k->options.queues, &now);
+		return state_file_write(k->file.path, k->table, k->options.queues, &now);
 	k->child = child;
 	if (!child_wait(k, end_ms, &status)) {
 		kill(k->child, SIGKILL);
@@ -545,8 +439,7 @@ bool state_keeper_free(struct state_keeper *k, int64_t end_ms)
 		event_free(k->timer);
 	if (k->child_ends)
 		event_free(k->child_ends);
-	if (k->lock >= 0)
-		close(k->lock);
+	state_path_release(&k->file);
 	free(k);
 	return saved;
 }

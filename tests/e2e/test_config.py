@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from breakerd import run
+from breakerd import Breakerd, run
 from contract import expect, path, problem
 from wait import until
 
@@ -472,6 +472,30 @@ def reads_pipe(name, text):
     thread = threading.Thread(target=write, daemon=True)
     thread.start()
     return thread
+
+
+def test_a_hangup_before_the_settings_are_read_waits(directory):
+    """While the file is read a SIGHUP has no handler yet."""
+    pipe = f"{directory}/pipe"
+    os.mkfifo(pipe)
+    daemon = Breakerd(directory, config=pipe)
+
+    def hang_up():
+        with open(pipe, "w", encoding="ascii") as file:  # breakerd has opened it
+            until(lambda: daemon.process, "its number is known")
+            daemon.hangup()
+            file.write("ttl = 5\n")
+
+    thread = threading.Thread(target=hang_up, daemon=True)
+    thread.start()
+    try:
+        daemon.start()
+        thread.join(10)
+        assert daemon.get("/healthz").status == 200
+        until(lambda: refusals(daemon) == 1, "it is handled: a pipe cannot be read again")
+        daemon.stop()
+    finally:
+        daemon.kill()
 
 
 @pytest.mark.parametrize("what", ["config", "token_file"])

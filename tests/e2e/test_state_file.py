@@ -154,6 +154,38 @@ def test_what_cannot_be_kept_is_refused_at_the_start(directory, state):
     assert stat.S_ISFIFO(os.stat(state).st_mode)
 
 
+def test_check_config_tries_the_place_as_a_start_does(directory, state):
+    def check(path, **settings):
+        done = run("--check-config", f"--state-file={path}",
+                   *(f"--{k}={v}" for k, v in settings.items()))
+        assert done.stdout == ""
+        return done.returncode, done.stderr
+
+    assert check(state) == (0, "")
+    assert files(state) == []
+    status, line = check(os.path.join(directory, "none", "s"))
+    assert status == 1 and "none/s" in line and "No such file or directory" in line
+    status, line = check(os.path.dirname(state))
+    assert status == 1 and "regular file" in line
+    os.mkfifo(state)
+    status, line = check(state)
+    assert status == 1 and "regular file" in line
+    loop = os.path.join(directory, "loop")
+    os.symlink(loop, loop)
+    status, line = check(loop)
+    assert status == 1 and "symbolic links" in line
+    assert check(state, store="redis://h", **{"on-store-failure": "error"})[0] == 0
+
+
+def test_check_config_beside_the_daemon_that_keeps_the_file(start, state):
+    daemon = start(state_file=state)
+    daemon.post(path("a", "failure"))
+    daemon.stop()
+    daemon = start(state_file=state)
+    assert run("--check-config", f"--state-file={state}").returncode == 0
+    assert [key for key, _ in listing(daemon)] == ["a"]
+
+
 # What runs under it may read and write what the modes allow, root too.
 BY_THE_MODES = () if os.geteuid() else ("setpriv", "--inh-caps=-dac_override,-dac_read_search",
                                         "--bounding-set=-dac_override,-dac_read_search")
@@ -163,6 +195,8 @@ def test_permissions_are_checked_at_the_start(state):
     os.chmod(os.path.dirname(state), 0o500)
     try:
         assert "Permission denied" in refused(state, BY_THE_MODES)
+        done = run("--check-config", f"--state-file={state}", under=BY_THE_MODES)
+        assert done.returncode == 1 and "Permission denied" in done.stderr
     finally:
         os.chmod(os.path.dirname(state), 0o700)
     with open(state, "w", encoding="utf-8"):
