@@ -32,7 +32,7 @@ LDFLAGS_ALL = $(LDHARDEN) $(SANITIZE) $(LDFLAGS)
 
 # Everything but main.c is linked into the unit tests too.
 SOURCES := $(filter-out daemon/main.c,$(wildcard proto/*.c daemon/*.c daemon/*/*.c))
-OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(if $(wildcard proto/circuit.lua),$(BUILD)/gen/circuit_lua.o)
+OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/gen/circuit_lua.o $(BUILD)/gen/page_html.o
 TESTS   := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/*/check_*.c))
 # What several test programs share.
 HELPERS := $(wildcard tests/unit/*.c)
@@ -82,6 +82,13 @@ $(BUILD)/gen/circuit_lua.c: proto/circuit.lua
 	$(SAY) GEN $@
 	$(Q)( echo 'extern const char circuit_lua[];'; echo 'const char circuit_lua[] ='; \
 	  sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' $<; echo ';' ) > $@.new
+	$(Q)mv $@.new $@
+
+# The page, and the hashes of its script and its style.
+$(BUILD)/gen/page_html.c: daemon/api/page.html scripts/embed-page $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(SAY) GEN $@
+	$(Q)scripts/embed-page $(VERSION) < $< > $@.new
 	$(Q)mv $@.new $@
 
 $(BUILD)/gen/%.o: $(BUILD)/gen/%.c $(BUILD)/flags

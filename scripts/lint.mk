@@ -22,7 +22,7 @@ lint-includes: lint-gcc
 lint-loop:
 	scripts/check-loop
 
-lint-tidy: $(if $(wildcard proto/circuit.lua),$(BUILD)/gen/circuit_lua.c)
+lint-tidy: $(BUILD)/gen/circuit_lua.c
 	@clang-tidy --version >/dev/null
 	@echo clang-tidy $(words $(C_SOURCES)) files
 	@printf '%s\n' $(C_SOURCES) | xargs -P $$(nproc) -I{} \

@@ -127,6 +127,25 @@ static bool any_origin_may(const struct http_request *rq, enum api_route route)
 	return api_route_is_check(route) && http_request_header(rq, HTTP_FIELD_GATEWAY, NULL);
 }
 
+bool access_is_browser(const struct http_request *rq)
+{
+	static const char html[] = "text/html";
+	const char *accept = http_request_header(rq, HTTP_FIELD_ACCEPT, NULL);
+
+	return accept && strncasecmp(accept, html, sizeof(html) - 1) == 0 &&
+	       strchr(",; \t", accept[sizeof(html) - 1]);
+}
+
+/* The page has no data, and a browser cannot send a token before it has the page. */
+static bool needs_token(const struct http_request *rq, enum api_route route)
+{
+	enum http_method method = http_request_method(rq);
+
+	if (route == ROUTE_INDEX)
+		return (method != HTTP_GET && method != HTTP_HEAD) || !access_is_browser(rq);
+	return !is_for_anybody(rq, route) && route != ROUTE_PAGE;
+}
+
 bool access_check(const struct api_access *access, const struct http_request *rq,
 		  enum api_route route, struct access_verdict *verdict)
 {
@@ -167,7 +186,7 @@ bool access_check(const struct api_access *access, const struct http_request *rq
 			 origin);
 		return false;
 	}
-	if (access->token && !is_for_anybody(rq, route) && !token_given(rq, access->token)) {
+	if (access->token && needs_token(rq, route) && !token_given(rq, access->token)) {
 		verdict->problem = PROBLEM_UNAUTHORIZED;
 		snprintf(verdict->detail, sizeof(verdict->detail),
 			 "Send the token of token_file: Authorization: Bearer TOKEN.");

@@ -32,6 +32,9 @@ struct access_verdict {
 	char detail[512];
 };
 
+/* True if Accept names text/html first: a browser, which GET / leads to the page. */
+bool access_is_browser(const struct http_request *rq);
+
 /* True if rq may go on to route; else *verdict says why not. */
 bool access_check(const struct api_access *access, const struct http_request *rq,
 		  enum api_route route, struct access_verdict *verdict);

@@ -47,6 +47,7 @@ static const struct route routes[API_ROUTE_COUNT] = {
 	[ROUTE_HEALTHZ] = {false, GET, api_healthz, false},
 	[ROUTE_READYZ] = {false, GET, api_readyz, false},
 	[ROUTE_METRICS] = {false, GET, api_metrics, true},
+	[ROUTE_PAGE] = {false, GET, api_page, false},
 	[ROUTE_INDEX] = {false, GET, api_index, true},
 };
 

@@ -1,4 +1,5 @@
 /* The daemon's own pages: for a person, for probes, for Prometheus. */
+#include "api/access.h"
 #include "api/private.h"
 #include "proto/circuit_json.h"
 #include "store/count.h"
@@ -121,6 +122,7 @@ static int write_index(const struct store_health *health, const struct store_pag
 		       "GET    /healthz                       the process lives\n"
 		       "GET    /readyz                        may traffic come?\n"
 		       "GET    /metrics                       for Prometheus\n"
+		       "GET    /ui                            a page for a browser\n"
 		       "\n"
 		       "curl -X POST http://%s/v1/circuits/payments/failure\n",
 		       host) < 0
@@ -164,6 +166,10 @@ void api_index(struct api *api, struct http_request *rq, const struct target *to
 	struct store_query *query;
 	struct store_health health;
 
+	if (access_is_browser(rq)) {
+		api_lead_to_page(rq, to->route);
+		return;
+	}
 	/* The embedded store's circuits are counted; those in Redis have to be listed. */
 	store_health(api->store, &health);
 	if (health.counts_circuits || health.condition == STORE_AWAY) {

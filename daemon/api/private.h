@@ -1,8 +1,9 @@
 /*
  * What the files of api share; nobody else includes this. Each uses those above it:
  * reply.c: answers that are the same everywhere; query.c: reading queries; ask.c: requests that go
- * to the store; change.c: changes of state; circuits.c, decisions.c, listing.c, policies.c,
- * pages.c: the resources; api.c: the table of routes, and what every request passes.
+ * to the store; change.c: changes of state; page.c: the page for a browser; circuits.c,
+ * decisions.c, listing.c, policies.c, pages.c: the resources; api.c: the table of routes, and what
+ * every request passes.
  *
  * A new route: a row in API_ROUTES (route.h), one in the table of api.c, a handler here.
  */
@@ -140,6 +141,11 @@ void api_ask_abort(struct api *api);
 void api_note_transition(struct api *api, const struct http_request *rq, const struct ask *ask,
 			 const struct store_result *result, const char *why);
 
+/* --- page.c --------------------------------------------------------------------------- */
+
+/* Answers with 303 to the page. */
+void api_lead_to_page(struct http_request *rq, enum api_route route);
+
 /* --- listing.c ------------------------------------------------------------------------ */
 
 /* Read a value of `state` or `prefix` into the query. NULL, or what is wrong with it. */
@@ -190,6 +196,7 @@ api_handler_fn api_changes;
 api_handler_fn api_events;
 api_handler_fn api_circuits;
 api_handler_fn api_policies;
+api_handler_fn api_page; /* page.c */
 api_handler_fn api_index;
 api_handler_fn api_healthz;
 api_handler_fn api_readyz;

@@ -27,6 +27,7 @@
 	X(HEALTHZ, "/healthz")                                                                     \
 	X(READYZ, "/readyz")                                                                       \
 	X(METRICS, "/metrics")                                                                     \
+	X(PAGE, "/ui")                                                                             \
 	X(INDEX, "/")
 
 enum api_route {

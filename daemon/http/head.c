@@ -121,6 +121,8 @@ static enum http_field field_of(const char *key, size_t len)
 		return HTTP_FIELD_GATEWAY;
 	if (NAME_IS(key, len, "Last-Event-ID"))
 		return HTTP_FIELD_LAST_EVENT_ID;
+	if (NAME_IS(key, len, "Accept"))
+		return HTTP_FIELD_ACCEPT;
 	return HTTP_FIELDS;
 }
 

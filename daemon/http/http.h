@@ -111,6 +111,7 @@ enum http_field {
 	HTTP_FIELD_AUTHORIZATION,
 	HTTP_FIELD_GATEWAY, /* any of those that a web page cannot send without asking first */
 	HTTP_FIELD_LAST_EVENT_ID,
+	HTTP_FIELD_ACCEPT,
 	HTTP_FIELDS,
 };
 /* The value of a header's first line; NULL if absent. *count, unless NULL, gets how often it came.

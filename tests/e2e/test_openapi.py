@@ -193,7 +193,7 @@ def provoke(start, private_redis, directory):
     def unavailable(template, method):
         if template.startswith("/v1/check"):
             return refused(template, method)
-        if template in ("/metrics", "/v1/policies", "/", "/v1/events", "/v1/circuits/{key}/changes"):
+        if template in ("/metrics", "/v1/policies", "/", "/ui", "/v1/events", "/v1/circuits/{key}/changes"):
             return ask(start(env=without_memory_for_pages(directory)), template, method)
         daemon = away()
         if template == "/readyz":
@@ -209,7 +209,7 @@ def provoke(start, private_redis, directory):
         return ask(start(), template, method, body=b"x" * 65537)
 
     status_of = {
-        200: success, 204: success, 400: bad_request, 409: conflict, 413: too_large,
+        200: success, 204: success, 303: lambda t, m: ask(start(), t, m, headers={"Accept": "text/html"}), 400: bad_request, 409: conflict, 413: too_large,
         401: lambda t, m: ask(with_token(), t, m), 404: lambda t, m: ask(start(), t, m),
         403: lambda t, m: ask(start(), t, m, headers={"Origin": "https://evil.example"}),
         421: lambda t, m: ask(start(), t, m, headers={"Host": "evil.example"}),

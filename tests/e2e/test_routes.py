@@ -24,6 +24,7 @@ ROUTES = {
     "/healthz": {"GET", "HEAD"},
     "/readyz": {"GET", "HEAD"},
     "/metrics": {"GET", "HEAD"},
+    "/ui": {"GET", "HEAD"},
     "/": {"GET", "HEAD"},
 }
 
@@ -50,7 +51,7 @@ def test_each_method_of_each_route(memory_daemon, route):
 @pytest.mark.parametrize("route", [
     "/v1", "/v1/", "/v2/circuits", "/v1/circuit", "/v1/circuits/a/b", "/v1/circuits/a/success/",
     "/v1/circuits/a/success/x", "/v1/circuits/a/Success", "/v1/circuits/a/", "/V1/circuits", "//", "/v1/check", "/v1/check-403/a", "/v1/check-42/a", "/v1/checks/a",
-    "/healthz/", "/readyz/x", "/metrics/", "/favicon.ico", "/index.html", "/%76%31/x/y",
+    "/healthz/", "/readyz/x", "/metrics/", "/ui/", "/favicon.ico", "/index.html", "/%76%31/x/y",
 ])
 def test_what_is_no_route_is_not_found(memory_daemon, route):
     problem(memory_daemon.get(route), "not_found")
@@ -61,7 +62,7 @@ def test_what_is_no_route_is_not_found(memory_daemon, route):
 
 def test_head_is_get_without_the_body(daemon):
     daemon.post(path("a", "failure"))
-    for route in (path("a"), "/v1/circuits", "/v1/policies?key=a", "/healthz", "/readyz", "/", "/v1/circuits/%zz",
+    for route in (path("a"), "/v1/circuits", "/v1/policies?key=a", "/healthz", "/readyz", "/", "/ui", "/v1/circuits/%zz",
                   "/nowhere", "/v1/circuits?limit=0"):
         get, head = daemon.get(route), daemon.head(route)
         assert head.status == get.status
