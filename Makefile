@@ -46,7 +46,7 @@ C_SOURCES  := $(SOURCES) daemon/main.c $(wildcard tests/*/*.c tests/unit/*/*.c)
 C_FILES    := $(C_SOURCES) $(wildcard proto/*.h daemon/*.h daemon/*/*.h tests/*/*.h)
 PY_FILES   := $(wildcard tests/*.py tests/*/*.py tests/*/*/*.py docs/clients/*/*.py docs/clients/*/*/*.py) \
 	$(shell grep -lE '^\#!/.*\bpython3?\b' scripts/* 2>/dev/null)
-SH_FILES   := .ci/run docs/clients/shell/breakerd.sh tests/deb/tree.sh $(shell grep -lE '^\#!/.*\b(ba)?sh\b' scripts/* tests/*/* tests/*/*/* 2>/dev/null)
+SH_FILES   := .ci/run docs/clients/shell/breakerd.sh docs/gateways/traefik/report tests/deb/tree.sh $(shell grep -lE '^\#!/.*\b(ba)?sh\b' scripts/* tests/*/* tests/*/*/* 2>/dev/null)
 
 # `make run` and `make test` use all processors unless told otherwise.
 JOBS = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc 2>/dev/null || echo 2))
