@@ -97,6 +97,7 @@ static struct api_limits api_limits_of(const struct app *app, const struct confi
 	return (struct api_limits){
 		.max_streams = app->share.max_streams,
 		.max_circuits = config->max_circuits,
+		.metrics_circuits = config->metrics_circuits,
 	};
 }
 

@@ -212,6 +212,7 @@ struct api *api_new(struct event_base *base, struct store *store, const struct a
 	api->log = log;
 	TAILQ_INIT(&api->waiting);
 	api->max_streams = limits->max_streams;
+	api->metrics_circuits = limits->metrics_circuits;
 	if (api_events_init(api, base, limits->max_circuits) != 0) {
 		api_free(api);
 		return NULL;
@@ -223,6 +224,7 @@ void api_reconfigure(struct api *api, const struct api_access *access,
 		     const struct policy_set *policies, const struct api_limits *limits)
 {
 	api->max_streams = limits->max_streams;
+	api->metrics_circuits = limits->metrics_circuits;
 	api_watch(api)->max = limits->max_circuits;
 	api->access = *access;
 	api->policies = policies;

@@ -13,8 +13,9 @@
 struct api;
 
 struct api_limits {
-	unsigned max_streams; /* of events, at once */
-	size_t max_circuits;  /* of which is remembered what happened to them */
+	unsigned max_streams;      /* of events, at once */
+	size_t max_circuits;       /* of which is remembered what happened to them */
+	unsigned metrics_circuits; /* named in /metrics */
 };
 
 /* NULL when out of memory. All but `access` and `limits` must outlive it, `policies` until

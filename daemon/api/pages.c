@@ -52,25 +52,29 @@ static void format_stamp(int64_t ms, char *out, size_t size)
 		snprintf(out, size, "%lld", (long long)ms);
 }
 
+/* Of more circuits than a page holds, those that are not closed are known by their changes. */
 static int add_circuits(struct evbuffer *out, const struct store_health *health,
 			const struct store_page *page, const struct metrics *metrics)
 {
 	int64_t count[CIRCUIT_STATES] = {0};
+	bool many = page && page->cursor[0];
 
-	if (page) {
+	if (many || health->counts_circuits) {
+		memcpy(count, many ? metrics->watched : metrics->circuits, sizeof(count));
+	} else if (page) {
 		for (size_t i = 0; i < page->count; i++)
 			count[page->items[i].circuit.state]++;
-	} else if (health->counts_circuits) {
-		memcpy(count, metrics->circuits, sizeof(count));
 	} else {
 		return evbuffer_add_printf(out, "circuits  not known while the store is away\n");
 	}
-	return evbuffer_add_printf(out, "circuits  %lld closed, %lld open, %lld half-open%s\n",
+	if (many)
+		return evbuffer_add_printf(out,
+					   "circuits  more than 1000, %lld open, %lld half-open\n",
+					   (long long)count[CIRCUIT_OPEN],
+					   (long long)count[CIRCUIT_HALF_OPEN]);
+	return evbuffer_add_printf(out, "circuits  %lld closed, %lld open, %lld half-open\n",
 				   (long long)count[CIRCUIT_CLOSED], (long long)count[CIRCUIT_OPEN],
-				   (long long)count[CIRCUIT_HALF_OPEN],
-				   page && page->cursor[0]
-					   ? " among the first ones listed; there are more"
-					   : "");
+				   (long long)count[CIRCUIT_HALF_OPEN]);
 }
 
 /* Host goes back to who sent it, as text: only what can be part of an address. */
@@ -82,10 +86,11 @@ static bool host_is_plain(const char *host)
 
 /*
  * Version, store, circuits by state (from page if there is one, else from metrics if the store
- * counts there), endpoints. `host` is the Host asked for, or NULL. 0 or -1.
+ * counts there), those that are not closed, endpoints. `host` is the Host asked for, or NULL. 0 or
+ * -1.
  */
-static int write_index(const struct store_health *health, const struct store_page *page,
-		       const struct metrics *metrics, const char *host, struct evbuffer *out)
+static int write_index(struct api *api, const struct store_health *health,
+		       const struct store_page *page, const char *host, struct evbuffer *out)
 {
 	char since[32];
 
@@ -96,7 +101,7 @@ static int write_index(const struct store_health *health, const struct store_pag
 				BREAKERD_VERSION, health->store, condition_name(health->condition),
 				since, health->detail[0] ? ", " : "", health->detail,
 				health->reason[0] ? ": " : "", health->reason) < 0 ||
-	    add_circuits(out, health, page, metrics) < 0)
+	    add_circuits(out, health, page, api->metrics) < 0 || api_add_open_lines(api, out) != 0)
 		return -1;
 	return evbuffer_add_printf(
 		       out,
@@ -137,7 +142,7 @@ static void reply_index(struct api *api, struct http_request *rq, const struct s
 	struct store_health health;
 
 	store_health(api->store, &health);
-	if (!out || write_index(&health, page, api->metrics, host, out) != 0)
+	if (!out || write_index(api, &health, page, host, out) != 0)
 		api_refuse(rq, ROUTE_INDEX, PROBLEM_OVERLOADED, NO_MEMORY);
 	else
 		api_reply(rq, ROUTE_INDEX, "text/plain; charset=utf-8",
@@ -226,7 +231,8 @@ void api_metrics(struct api *api, struct http_request *rq, const struct target *
 	api->metrics->store_up = health.condition == STORE_READY;
 	api->metrics->store_degraded = health.condition == STORE_DEGRADED;
 	api->metrics->store_in_flight = health.in_flight;
-	if (!out || metrics_write(api->metrics, out) != 0)
+	if (!out || metrics_write(api->metrics, out) != 0 ||
+	    (!http_is_sending_much(rq) && api_add_open_metric(api, out) != 0))
 		api_refuse(rq, to->route, PROBLEM_OVERLOADED, NO_MEMORY);
 	else
 		api_reply(rq, to->route, "text/plain; version=0.0.4; charset=utf-8",

@@ -36,6 +36,7 @@ struct api {
 	struct waiting_list waiting; /* for the store */
 	struct events *events;
 	unsigned max_streams;
+	unsigned metrics_circuits;
 	/* decisions.c */
 	uint16_t reporter; /* this daemon's number, for min_reporters */
 	struct random_state random;
@@ -165,6 +166,13 @@ void api_events_free(struct api *api);
 
 /* What is known of circuits that are not closed or overridden. */
 struct watch *api_watch(struct api *api);
+
+/* --- open.c --------------------------------------------------------------------------- */
+
+/* The circuits that are not closed, the longest first: for /metrics, at most metrics_circuits, and
+ * for a person, at most 100, with how long. 0, or -1 when out of memory. */
+int api_add_open_metric(struct api *api, struct evbuffer *out);
+int api_add_open_lines(struct api *api, struct evbuffer *out);
 
 /* --- circuits.c, decisions.c, listing.c, policies.c, pages.c -------------------------- */
 

@@ -5,6 +5,7 @@
 #include "base/timer.h"
 
 #include <event2/event.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -49,6 +50,7 @@ static void entry_free(struct watched *c)
 
 	if (c->active)
 		count_active(w, c, -1);
+	minheap_remove(&w->open, &c->open);
 	TAILQ_REMOVE(c->active ? &w->active : &w->past, c, entry);
 	w->change_count -= c->change_count;
 	for (unsigned i = 0; c->changes && i < WATCH_CHANGES; i++)
@@ -153,6 +155,17 @@ static void settle_list(struct watch *w, struct watched *c)
 		count_active(w, c, 1);
 }
 
+/* How long it is open counts from when it left closed; from now where that is not known. */
+static void note_open(struct watch *w, struct watched *c)
+{
+	int64_t since = c->circuit.last_state_change;
+
+	if (c->circuit.state == CIRCUIT_CLOSED)
+		minheap_remove(&w->open, &c->open);
+	else if (!c->open.place)
+		minheap_add(&w->open, &c->open, since ? since : store_clock_ms(w->store));
+}
+
 /* Notes what the store has; news go to `changed`. */
 static void note(struct watch *w, const struct store_change *change)
 {
@@ -178,10 +191,7 @@ static void note(struct watch *w, const struct store_change *change)
 	c->told_ms = clock_ms();
 	if (!same_override(c->override, change->override))
 		set_override(c, change->override);
-	if (after == CIRCUIT_CLOSED)
-		c->left_closed = 0;
-	else if (before == CIRCUIT_CLOSED)
-		c->left_closed = change->circuit.last_state_change;
+	note_open(w, c);
 	settle_list(w, c);
 	if (before != after)
 		note_history(c, before, change->circuit.last_state_change, change->by, change->why);
@@ -206,6 +216,25 @@ static void on_override_end(evutil_socket_t fd, short what, void *arg)
 		timer_arm(c->end, left);
 	else
 		note(c->watch, &change);
+}
+
+size_t watch_open(const struct watch *w, const struct watched **out, size_t max)
+{
+	struct minheap_node **nodes = calloc(max + 1, sizeof(*nodes));
+	size_t count = nodes ? minheap_first(&w->open, nodes, max) : 0;
+
+	for (size_t i = 0; i < count; i++)
+		out[i] = (const struct watched *)(const void *)((const char *)nodes[i] -
+								offsetof(struct watched, open));
+	free(nodes);
+	return count;
+}
+
+int64_t watch_open_ms(const struct watched *c)
+{
+	int64_t ms = store_clock_ms(c->watch->store) - c->open.value;
+
+	return ms > 0 ? ms : 0;
 }
 
 /* --- listings ------------------------------------------------------------------------------ */
@@ -397,4 +426,5 @@ void watch_fini(struct watch *w)
 	while ((c = TAILQ_FIRST(&w->active)) != NULL || (c = TAILQ_FIRST(&w->past)) != NULL)
 		entry_free(c);
 	keytable_fini(&w->table);
+	minheap_fini(&w->open);
 }

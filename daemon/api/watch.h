@@ -7,6 +7,7 @@
 #define BREAKERD_API_WATCH_H
 
 #include "base/keytable.h"
+#include "base/minheap.h"
 #include "store/store.h"
 
 #include <sys/queue.h>
@@ -30,10 +31,10 @@ struct watched {
 	struct watch *watch;
 	struct circuit circuit; /* closed and zeros if it is past */
 	struct breaker_override *override;
-	struct event *end;   /* of the override */
-	int64_t left_closed; /* when it left closed, epoch milliseconds; 0: it is closed */
-	int64_t told_ms;     /* monotonic: when something was last heard of it */
-	int64_t listed_ms;   /* the same, by a listing; 0: never */
+	struct event *end;        /* of the override */
+	struct minheap_node open; /* if it is not closed; value: when it left closed */
+	int64_t told_ms;          /* monotonic: when something was last heard of it */
+	int64_t listed_ms;        /* the same, by a listing; 0: never */
 	bool active;
 	unsigned char change_count, change_at; /* a ring: change_at is the next place */
 	struct watch_change *changes;
@@ -55,6 +56,8 @@ struct watch {
 	size_t max;
 	struct keytable table;
 	struct watched_list active, past;
+	struct minheap
+		open; /* circuits that are not closed, those that left closed first in front */
 	size_t change_count; /* of all circuits, at most max */
 	/* A listing. */
 	struct store_op *op;
@@ -75,6 +78,13 @@ void watch_list(struct watch *w);
 
 /* NULL: nothing is known of it. */
 struct watched *watch_find(struct watch *w, const char *key, size_t len);
+
+/* Writes the `max` circuits that have not been closed for longest to out, in that order; how many.
+ */
+size_t watch_open(const struct watch *w, const struct watched **out, size_t max);
+
+/* For how many milliseconds it has not been closed. */
+int64_t watch_open_ms(const struct watched *c);
 
 const char *watch_by_name(unsigned by);
 

@@ -32,7 +32,7 @@ struct config_source {
 };
 
 /* How many settings there are. */
-#define CONFIG_SETTINGS 44
+#define CONFIG_SETTINGS 45
 
 /* The settings of a policy. */
 #define CONFIG_STATUSES_MAX 255
@@ -73,6 +73,7 @@ struct config {
 	unsigned max_connections;
 	unsigned max_streams;
 	unsigned max_circuits;
+	unsigned metrics_circuits;
 	unsigned max_head;   /* bytes */
 	unsigned max_body;   /* bytes */
 	unsigned max_unsent; /* bytes */

@@ -21,6 +21,7 @@ DEFAULTS = {
     "max_in_flight": "10000",
     "max_connections": "1000",
     "max_circuits": "1000000",
+    "metrics_circuits": "100",
     "max_head": "8192",
     "max_body": "65536",
     "max_unsent": "67108864",

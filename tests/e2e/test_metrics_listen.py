@@ -5,7 +5,6 @@ import pytest
 from breakerd import Breakerd, run
 from contract import path, problem
 from ports import free_port
-from test_access import token_file  # noqa: F401  pylint: disable=unused-import
 from wait import until
 from wire import Client
 
@@ -13,6 +12,14 @@ HAS = ("/metrics", "/healthz", "/readyz")
 HAS_NOT = [("GET", "/"), ("GET", "/ui"), ("GET", "/v1/circuits"), ("GET", path("a")), ("POST", path("a", "failure")),
            ("DELETE", path("a")), ("GET", "/v1/events"), ("GET", "/v1/policies"), ("GET", "/v1/check/a"),
            ("POST", path("a", "acquire")), ("PUT", path("a", "override")), ("GET", "/nowhere")]
+
+
+@pytest.fixture
+def token_file(directory):
+    name = f"{directory}/token"
+    with open(name, "w", encoding="ascii") as file:
+        file.write("s3cret-Token\n")
+    return name
 
 
 @pytest.fixture
@@ -28,7 +35,7 @@ def ask(port, method, where, host="localhost", **kw):
         client.close()
 
 
-def test_these_three_alone(start, token_file, metrics_port):  # noqa: F811
+def test_these_three_alone(start, token_file, metrics_port):
     daemon = start(token_file=token_file, metrics_listen=f"127.0.0.1:{metrics_port}")
     for where in HAS:
         for host in ("localhost", "prometheus.example:9", "10.1.2.3", "[fe80::1]:80"):

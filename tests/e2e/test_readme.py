@@ -30,6 +30,7 @@ def timeless(text):
     """Without what differs from run to run."""
     text = re.sub(r"\b1\d{12}\b", "STAMP", text)
     text = re.sub(r'"retryAfterMs":29\d{3}\b', '"retryAfterMs":REST', text)
+    text = re.sub(r"^(open|half-open)( +)\d+s\b", r"\1\2AGE", text, flags=re.M)
     return re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "STAMP", text).rstrip("\n")
 
 
