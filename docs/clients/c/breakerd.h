@@ -28,7 +28,7 @@
 #error "breakerd.h needs POSIX: define _POSIX_C_SOURCE as 200809L before the first #include"
 #endif
 
-#define BREAKER_VERSION         "0.1.0"
+#define BREAKER_VERSION         "0.2.0"
 #define BREAKER_MAX_ANSWER      65536 /* bytes; breakerd's are a few hundred */
 #define BREAKER_MAX_IDLE        64    /* connections that wait for the next request */
 #define BREAKER_LOG_INTERVAL_MS 10000 /* between two messages */

@@ -33,7 +33,7 @@ import (
 )
 
 // Version is that of the daemon that this client comes with.
-const Version = "0.1.0"
+const Version = "0.2.0"
 
 const (
 	maxAnswer   = 65536 // bytes; breakerd's are a few hundred

@@ -17,7 +17,7 @@
 # or a pipe, it is lost. Each exchange is a process and a connection: for scripts and cron jobs, not for a gateway.
 
 # shellcheck disable=SC2034 # read by the tests of packages
-BREAKER_VERSION=0.1.0
+BREAKER_VERSION=0.2.0
 
 # breaker_init: checks the settings. 2, and a line on standard error, if one cannot be.
 breaker_init() {

@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from ._wire import Base, Call, CircuitOpen, Decision, NoAnswer, Response, report_body
 
 __all__ = ["Call", "CircuitOpen", "Client", "Decision"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 MAX_IDLE = 64  # connections that wait for the next request
 

@@ -32,7 +32,7 @@ import java.util.function.Consumer;
  */
 public final class Client implements AutoCloseable {
     /** That of the daemon that this client comes with. */
-    public static final String VERSION = "0.1.0";
+    public static final String VERSION = "0.2.0";
 
     private static final long LOG_INTERVAL = Duration.ofSeconds(10).toNanos();
     private static final System.Logger LOG = System.getLogger("breakerd");
