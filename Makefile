@@ -162,6 +162,10 @@ unit: $(TESTS) ## the Check programs
 e2e: $(BUILD)/breakerd ## the daemon over HTTP, with redis-servers of its own
 	BREAKERD=$(abspath $(BUILD)/breakerd) $(PYTHON) -m pytest -q -n 3 tests/e2e $(PYTEST_ARGS)
 
+.PHONY: pictures
+pictures: $(BUILD)/breakerd ## the pictures of the page in docs, made by its tests
+	PICTURES=$(abspath docs) BREAKERD=$(abspath $(BUILD)/breakerd) $(PYTHON) -m pytest -q tests/e2e/test_page_browser.py -k pictures
+
 .PHONY: outages
 outages: $(BUILD)/breakerd ## the e2e tests of outages at full length: some eight minutes, and their figures
 	CHAOS=full BREAKERD=$(abspath $(BUILD)/breakerd) $(PYTHON) -m pytest -q -s \

@@ -189,6 +189,9 @@ def test_history(visit, start):
         tab.until("!document.querySelector('dialog[open]')")
         # The focus is where it was.
         assert tab.js("document.activeElement.dataset.act") == "history"
+        permit = until(lambda: daemon.post(path("k", "acquire")).json().get("permit"), "a probe")
+        daemon.post(path("k", "report"), {"permit": permit, "outcome": "success"})
+        tab.until("document.getElementById('changes').innerText.includes('1 probe succeeded')")
 
 
 # --- what an operator does ---
@@ -332,7 +335,7 @@ def test_hostile_keys_and_reasons_are_text(visit, daemon):
         assert sorted(shown) == sorted(keys)
         assert tab.js("[...document.querySelectorAll('#rows .why')].every(node => node.textContent === "
                       f"{json.dumps(HOSTILE)})")
-        assert tab.js("document.images.length + document.querySelectorAll('main script').length") == 0
+        assert tab.js("document.querySelectorAll('img:not(#mark), main script, dialog script').length") == 0
         assert tab.js("document.documentElement.scrollWidth <= innerWidth")
         for key in keys:
             tab.js(f"key => ({ROW})(key).querySelector('[data-act=end]').click()", key)
@@ -486,6 +489,16 @@ def test_a_cut_stream_misses_nothing(browser, memory_daemon):
             tab.until(LIVE)
         assert tab.said == []
     gate.shut()
+
+
+def test_too_many_streams(visit, start):
+    daemon = start(max_streams=1)
+    with visit(daemon) as first:
+        first.until(LIVE)
+        with visit(daemon) as second:
+            second.until("document.getElementById('live').innerText.includes('Too many streams')")
+            first.go("about:blank")
+            second.until(LIVE)
 
 
 def test_five_thousand_open_circuits(visit, memory_daemon):
@@ -655,6 +668,7 @@ def test_pictures(visit, start, directory, name, dark):
     daemon.post(path("recommendations", "transition"), {"to": "half-open"})
     force(daemon, "mail", reason="Ann: provider is down until noon, ticket 4711")
     with visit(daemon, width=1200, height=760, dark=dark) as tab:
+        tab.call("Emulation.setScrollbarsHidden", hidden=True)
         shows(tab, "payments", "4 consecutive failures")
         shows(tab, "/api/users", "calls failed")
         shows(tab, "search", "closed")
