@@ -3,6 +3,7 @@
 #include "api/api.h"
 #include "api/report_lines.h"
 #include "base/clock.h"
+#include "base/file_watch.h"
 #include "base/loop_lag.h"
 #include "base/metrics.h"
 #include "base/systemd.h"
@@ -11,12 +12,14 @@
 #include "config/config.h"
 #include "descriptors.h"
 #include "logging.h"
+#include "part_limits.h"
 #include "redis/store.h"
 #include "sockets.h"
 #include "status.h"
 #include "store/state_path.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <event2/event.h>
 #include <hiredis/hiredis.h>
 #include <microhttpd.h>
@@ -55,6 +58,7 @@ struct app {
 	struct http *http;
 	struct systemd *systemd;
 	struct sockets sockets;
+	struct file_watch *files; /* NULL: reload_on_change = no */
 	struct event *signals[3];
 	struct event *drain;
 	struct event *settle;
@@ -64,42 +68,6 @@ struct app {
 	int64_t end_ms; /* when the stop must be over; monotonic */
 	bool aborted;
 };
-
-/* --- settings, as each part takes them ------------------------------------------------ */
-
-static struct store_limits store_limits_of(const struct config *config)
-{
-	return (struct store_limits){
-		.timeout_ms = (unsigned)config->store_timeout_ms,
-		.max_in_flight = config->max_in_flight,
-		.ttl_ms = config->ttl_ms,
-		.max_circuits = config->max_circuits,
-		.max_staleness_ms = (unsigned)config->max_staleness_ms,
-		.read_cache = config->read_cache,
-		.report_interval_ms = (unsigned)config->report_interval_ms,
-	};
-}
-
-static struct http_limits http_limits_of(const struct app *app, const struct config *config)
-{
-	return (struct http_limits){
-		.max_connections = app->share.max_connections,
-		.max_head = config->max_head,
-		.max_body = config->max_body,
-		.idle_timeout_ms = (unsigned)config->idle_timeout_ms,
-		.request_timeout_ms = (unsigned)config->request_timeout_ms,
-		.max_unsent = config->max_unsent,
-	};
-}
-
-static struct api_limits api_limits_of(const struct app *app, const struct config *config)
-{
-	return (struct api_limits){
-		.max_streams = app->share.max_streams,
-		.max_circuits = config->max_circuits,
-		.metrics_circuits = config->metrics_circuits,
-	};
-}
 
 /* --- start ---------------------------------------------------------------------------- */
 
@@ -124,7 +92,7 @@ static int open_sockets(struct app *app)
 
 static struct store *new_store(struct app *app)
 {
-	struct store_limits limits = store_limits_of(app->config);
+	struct store_limits limits = limits_of_store(app->config);
 	struct store_clock clock = {0};
 	struct store *redis, *store;
 
@@ -258,8 +226,8 @@ static int open_parts(struct app *app)
 	if (!descriptors_share(app->config, app->other_descriptors, &app->log, &app->share))
 		return start_failed(app, "the limit on open files leaves none for connections: "
 					 "raise it (LimitNOFILE, ulimit -n)");
-	limits = http_limits_of(app, app->config);
-	api_limits = api_limits_of(app, app->config);
+	limits = limits_of_http(app->config, &app->share);
+	api_limits = limits_of_api(app->config, &app->share);
 	show_limits(app, app->config);
 	app->api = api_new(app->base, app->store, &access, &app->config->policies, &api_limits,
 			   app->metrics, &app->log);
@@ -338,10 +306,10 @@ static void on_stop_signal(evutil_socket_t signo, short what, void *arg)
 
 static void apply(struct app *app, struct config *next)
 {
-	struct store_limits store_limits = store_limits_of(next);
-	struct http_limits http_limits = http_limits_of(app, next);
+	struct store_limits store_limits = limits_of_store(next);
+	struct http_limits http_limits = limits_of_http(next, &app->share);
 	struct api_access access = sockets_access(&app->sockets, next);
-	struct api_limits api_limits = api_limits_of(app, next);
+	struct api_limits api_limits = limits_of_api(next, &app->share);
 
 	logging_apply(&app->log, next);
 	store_reconfigure(app->store, &store_limits);
@@ -350,16 +318,37 @@ static void apply(struct app *app, struct config *next)
 	show_limits(app, next);
 }
 
-static void on_reload_signal(evutil_socket_t fd, short what, void *arg)
+static void on_files_changed(void *arg);
+
+/* Watches the files that were read, if it is asked for. */
+static void watch_files(struct app *app)
 {
-	struct app *app = arg;
+	const struct config *c = app->config;
+	int error = ENOMEM;
+
+	if (!c->reload_on_change) {
+		file_watch_free(app->files);
+		app->files = NULL;
+		return;
+	}
+	if (!app->files)
+		app->files = file_watch_new(app->base, on_files_changed, app);
+	if (app->files)
+		error = file_watch_set(app->files, (const char *const *)c->files, c->file_stamps,
+				       c->file_count);
+	if (error)
+		log_warning(&app->log, "watch_failed", "reason=\"%s\" every_ms=%d", strerror(error),
+			    FILE_WATCH_POLL_MS);
+}
+
+/* `why`: the signal, or a change of the files. */
+static void reload(struct app *app, const char *why)
+{
 	enum config_action action;
 	struct config_error error;
 	struct config *next;
 	char names[512];
 
-	(void)fd;
-	(void)what;
 	if (app->stopping)
 		return;
 	systemd_reloading();
@@ -381,11 +370,24 @@ static void on_reload_signal(evutil_socket_t fd, short what, void *arg)
 	if (app->config != app->started)
 		config_free(app->config);
 	app->config = next;
+	watch_files(app);
 	if (names[0])
 		log_warning(&app->log, "restart_needed", "settings=\"%s\"", names);
-	log_info(&app->log, "reloaded", "file=%s",
-		 next->config_file[0] ? next->config_file : "none");
+	log_info(&app->log, "reloaded", "file=%s why=%s",
+		 next->config_file[0] ? next->config_file : "none", why);
 	systemd_reloaded(app->systemd, false);
+}
+
+static void on_reload_signal(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	reload(arg, "SIGHUP");
+}
+
+static void on_files_changed(void *arg)
+{
+	reload(arg, "change");
 }
 
 /* Makes the loop, too. No signal is handled before the loop runs, and then all parts are there. */
@@ -416,6 +418,7 @@ static void app_close(struct app *app)
 		if (app->signals[i])
 			event_free(app->signals[i]);
 	}
+	file_watch_free(app->files);
 	if (app->drain)
 		event_free(app->drain);
 	if (app->settle)
@@ -473,6 +476,7 @@ static int serve(struct app *app)
 		return EXIT_FAILURE;
 	log_info(&app->log, "started", "version=%s store=%s pid=%ld", BREAKERD_VERSION, store,
 		 (long)getpid());
+	watch_files(app);
 	systemd_serving(app->systemd, show_store(app));
 	event_base_dispatch(app->base);
 	return EXIT_SUCCESS;

@@ -4,7 +4,6 @@
 #include "config/environment.h"
 #include "config/file.h"
 #include "config/policies.h"
-#include "config/slurp.h"
 #include "config/take.h"
 #include "config/value.h"
 #include "http/listen.h"
@@ -18,13 +17,13 @@
 /* --- how settings go together */
 
 /* Reads a file that holds one secret; a newline at its end is no part of it. */
-static bool read_secret(const struct config *config, const char *name, const char *path, size_t max,
+static bool read_secret(struct config *config, const char *name, const char *path, size_t max,
 			char **secret, struct config_error *error)
 {
 	char why[256];
 	size_t len;
 
-	if (!slurp(path, max + 2, config->again, secret, &len, why, sizeof(why))) {
+	if (!take_file(config, path, max + 2, secret, &len, why, sizeof(why))) {
 		take_blame_setting(error, config, name, path, why);
 		return false;
 	}
@@ -244,6 +243,8 @@ void config_free(struct config *config)
 	value_clear(&config->report_listen);
 	value_clear(&config->metrics_listen);
 	value_clear(&config->allowed_hosts);
+	for (size_t i = 0; i < config->file_count; i++)
+		free(config->files[i]);
 	free(config->config_file);
 	free_secret(config->store);
 	free(config->redis_password_file);

@@ -9,7 +9,6 @@
 #include "config/file.h"
 
 #include "config/policies.h"
-#include "config/slurp.h"
 #include "config/take.h"
 
 #include <ctype.h>
@@ -244,7 +243,7 @@ bool file_read(struct config *config, struct config_error *error)
 	size_t len;
 	int rc;
 
-	if (!slurp(config->config_file, FILE_MAX, config->again, &text, &len, why, sizeof(why))) {
+	if (!take_file(config, config->config_file, FILE_MAX, &text, &len, why, sizeof(why))) {
 		snprintf(error->text, sizeof(error->text), "%.400s: %s", config->config_file, why);
 		return false;
 	}

@@ -2,6 +2,7 @@
 #ifndef BREAKERD_CONFIG_SETTINGS_H
 #define BREAKERD_CONFIG_SETTINGS_H
 
+#include "base/file_watch.h"
 #include "base/log.h"
 #include "proto/policy_set.h"
 #include "redis/target.h"
@@ -32,7 +33,7 @@ struct config_source {
 };
 
 /* How many settings there are. */
-#define CONFIG_SETTINGS 45
+#define CONFIG_SETTINGS 46
 
 /* The settings of a policy. */
 #define CONFIG_STATUSES_MAX 255
@@ -86,6 +87,7 @@ struct config {
 	struct config_list allowed_hosts;
 	enum log_level log_level;
 	bool log_json;
+	bool reload_on_change;
 	struct config_policy policy; /* outside of sections */
 	struct config_section *sections;
 	size_t section_count;
@@ -95,6 +97,11 @@ struct config {
 	const char *ready_address; /* of --check-ready=ADDRESS, in argv; NULL: none was given */
 	bool again;                /* read on SIGHUP */
 	bool runs_in_memory;       /* then: as in struct config_input */
+
+	/* The files that were read, and as what. */
+	char *files[FILE_WATCH_MAX];
+	struct file_stamp file_stamps[FILE_WATCH_MAX];
+	size_t file_count;
 
 	/* Derived while reading. */
 	struct policy_set policies; /* the sections, then "default" */

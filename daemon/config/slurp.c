@@ -12,20 +12,23 @@
 #include <unistd.h>
 
 /* A descriptor, or -1 with the reason in why. Opening a pipe waits for nobody. */
-static int open_file(const char *path, bool again, char *why, size_t why_size)
+static int open_file(const char *path, bool again, struct file_stamp *stamp, char *why,
+		     size_t why_size)
 {
 	int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
 	struct stat st;
 
-	if (fd < 0 || fstat(fd, &st) != 0)
+	if (fd < 0 || fstat(fd, &st) != 0) {
 		snprintf(why, why_size, "%s", strerror(errno));
-	else if (S_ISDIR(st.st_mode))
-		snprintf(why, why_size, "%s", strerror(EISDIR));
-	else if (again && !S_ISREG(st.st_mode))
-		snprintf(why, why_size,
-			 "no regular file, so it cannot be read a second time; restart to read it");
-	else
-		return fd;
+	} else {
+		*stamp = file_stamp_of(&st);
+		if (!S_ISDIR(st.st_mode) && (!again || S_ISREG(st.st_mode)))
+			return fd;
+		snprintf(why, why_size, "%s",
+			 S_ISDIR(st.st_mode) ? strerror(EISDIR)
+					     : "no regular file, so it cannot be read a second "
+					       "time; restart to read it");
+	}
 	if (fd >= 0)
 		close(fd);
 	return -1;
@@ -71,17 +74,18 @@ static bool read_all(int fd, char *buf, size_t max, size_t *len, char *why, size
 	return false;
 }
 
-bool slurp(const char *path, size_t max, bool again, char **text, size_t *len, char *why,
-	   size_t why_size)
+bool slurp(const char *path, size_t max, bool again, char **text, size_t *len,
+	   struct file_stamp *stamp, char *why, size_t why_size)
 {
 	char *buf = malloc(max + 2);
 	int fd = -1;
 
 	*len = 0;
+	*stamp = (struct file_stamp){0};
 	if (!buf)
 		snprintf(why, why_size, "%s", strerror(ENOMEM));
 	else
-		fd = open_file(path, again, why, why_size);
+		fd = open_file(path, again, stamp, why, why_size);
 	if (fd >= 0 && read_all(fd, buf, max, len, why, why_size)) {
 		close(fd);
 		buf[*len] = '\0';

@@ -35,6 +35,9 @@ const struct config_setting config_settings[CONFIG_SETTINGS] = {
 	 .group = "Settings file",
 	 .help = "read settings from this INI file",
 	 .absent = "none"},
+	{FIELD(reload_on_change), .type = CONFIG_BOOL, .flags = CONFIG_LIVE, .value = "no",
+	 .choices = {"no", "yes"}, .placeholder = "YES", .group = "Settings file",
+	 .help = "yes: a change of the files that the settings name is a SIGHUP"},
 
 	{FIELD(listen), .type = CONFIG_LIST, .value = "127.0.0.1:8747", .check = check_listen,
 	 .placeholder = "ADDRESS", .group = "Addresses and access",

@@ -1,5 +1,6 @@
 #include "config/take.h"
 
+#include "config/slurp.h"
 #include "config/value.h"
 
 #include <stdio.h>
@@ -88,4 +89,19 @@ bool take_value(struct config *config, const struct config_setting *setting,
 	if (value_set(base, setting, source.line, text, why, sizeof(why)))
 		return true;
 	return take_blame(error, config, setting, source, text, why);
+}
+
+bool take_file(struct config *config, const char *path, size_t max, char **text, size_t *len,
+	       char *why, size_t why_size)
+{
+	struct file_stamp stamp;
+	bool read = slurp(path, max, config->again, text, len, &stamp, why, why_size);
+
+	char *copy = config->file_count < FILE_WATCH_MAX ? strdup(path) : NULL;
+
+	if (copy) {
+		config->files[config->file_count] = copy;
+		config->file_stamps[config->file_count++] = stamp;
+	}
+	return read;
 }

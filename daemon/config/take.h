@@ -25,6 +25,10 @@ bool take_blame_section(struct config_error *error, const struct config *config,
 			const struct config_section *section, unsigned line, const char *name,
 			const char *text, const char *why);
 
+/* slurp, of a path that a setting names; notes the file in `config`. */
+bool take_file(struct config *config, const char *path, size_t max, char **text, size_t *len,
+	       char *why, size_t why_size);
+
 /* The setting of that name, which is in the table. */
 const struct config_setting *take_setting(const char *name);
 

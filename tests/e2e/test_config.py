@@ -29,6 +29,7 @@ DEFAULTS = {
     "request_timeout": "10",
     "log_level": "info",
     "log_format": "text",
+    "reload_on_change": "no",
     "consecutive_failures": "5",
     "failure_rate": "50",
     "slow_time": "0",

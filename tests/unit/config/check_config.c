@@ -148,6 +148,7 @@ START_TEST(defaults_are_those_of_the_contract)
 	ck_assert_uint_eq(config->allowed_hosts.count, 0);
 	ck_assert_int_eq(config->log_level, LOG_LEVEL_INFO);
 	ck_assert(!config->log_json);
+	ck_assert(!config->reload_on_change);
 }
 END_TEST
 
@@ -978,10 +979,10 @@ START_TEST(what_needs_a_restart)
 	now = config;
 	config = NULL;
 	ck_assert_load("--store=redis://h", "--redis-password-file", file("p", "one"),
-		       "--log-level=debug", "--log-format=json", "--store-timeout=1", "--ttl=1",
-		       "--max-in-flight=1", "--max-circuits=1", "--max-connections=1",
-		       "--max-body=100", "--idle-timeout=1", "--request-timeout=1", "--token-file",
-		       file("t", "x"), "--allowed-hosts=x");
+		       "--log-level=debug", "--log-format=json", "--reload-on-change=yes",
+		       "--store-timeout=1", "--ttl=1", "--max-in-flight=1", "--max-circuits=1",
+		       "--max-connections=1", "--max-body=100", "--idle-timeout=1",
+		       "--request-timeout=1", "--token-file", file("t", "x"), "--allowed-hosts=x");
 	config_needs_restart(now, config, names, sizeof(names));
 	ck_assert_str_eq(names, "");
 	ck_assert_load("--store=redis://h", "--redis-password-file", file("p", "two"));
@@ -1063,10 +1064,11 @@ END_TEST
 static char *read_text(const char *path)
 {
 	char why[128], *text = NULL;
+	struct file_stamp stamp;
 	size_t len;
 
-	ck_assert_msg(slurp(path, 200000, false, &text, &len, why, sizeof(why)), "%s: %s", path,
-		      why);
+	ck_assert_msg(slurp(path, 200000, false, &text, &len, &stamp, why, sizeof(why)), "%s: %s",
+		      path, why);
 	return text;
 }
 

@@ -1,0 +1,49 @@
+/*
+ * Tells when files have changed: their content, or what a path leads to. Through inotify(7) on
+ * the directories that the paths and the symbolic links on their way are in, so that files that
+ * are replaced, and the links that Kubernetes swaps, are noticed too. A change is told
+ * once nothing has changed for FILE_WATCH_LOOK_MS, but at most FILE_WATCH_BOUND_MS after it was
+ * seen. However much happens in these directories, they are looked at once in FILE_WATCH_LOOK_MS.
+ */
+#ifndef BREAKERD_FILE_WATCH_H
+#define BREAKERD_FILE_WATCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/stat.h>
+
+#define FILE_WATCH_LOOK_MS  100
+#define FILE_WATCH_BOUND_MS 1000
+/* How often the files are looked at where inotify cannot be had. */
+#define FILE_WATCH_POLL_MS 1000
+/* How many files one watch can have. */
+#define FILE_WATCH_MAX 8
+
+/* What tells one content of a file from another. All zeros: there is no file. */
+struct file_stamp {
+	dev_t dev;
+	ino_t ino;
+	off_t size;
+	struct timespec modified, changed;
+};
+
+struct file_stamp file_stamp_of(const struct stat *st);
+
+struct event_base;
+struct file_watch;
+
+/* `on_change` is called from the loop, and may call file_watch_set. NULL when out of memory. */
+struct file_watch *file_watch_new(struct event_base *base, void (*on_change)(void *), void *arg);
+
+/*
+ * What to watch from now on; `paths` are copied. stamps[i] is what the caller has read of
+ * paths[i]: a file that is another one by now is a change. Returns 0, or an errno if inotify
+ * cannot be had for all of them: then they are looked at each FILE_WATCH_POLL_MS.
+ */
+int file_watch_set(struct file_watch *watch, const char *const paths[],
+		   const struct file_stamp stamps[], size_t count);
+
+/* NULL is allowed. */
+void file_watch_free(struct file_watch *watch);
+
+#endif

@@ -1,0 +1,35 @@
+#include "part_limits.h"
+
+struct store_limits limits_of_store(const struct config *config)
+{
+	return (struct store_limits){
+		.timeout_ms = (unsigned)config->store_timeout_ms,
+		.max_in_flight = config->max_in_flight,
+		.ttl_ms = config->ttl_ms,
+		.max_circuits = config->max_circuits,
+		.max_staleness_ms = (unsigned)config->max_staleness_ms,
+		.read_cache = config->read_cache,
+		.report_interval_ms = (unsigned)config->report_interval_ms,
+	};
+}
+
+struct http_limits limits_of_http(const struct config *config, const struct descriptor_share *share)
+{
+	return (struct http_limits){
+		.max_connections = share->max_connections,
+		.max_head = config->max_head,
+		.max_body = config->max_body,
+		.idle_timeout_ms = (unsigned)config->idle_timeout_ms,
+		.request_timeout_ms = (unsigned)config->request_timeout_ms,
+		.max_unsent = config->max_unsent,
+	};
+}
+
+struct api_limits limits_of_api(const struct config *config, const struct descriptor_share *share)
+{
+	return (struct api_limits){
+		.max_streams = share->max_streams,
+		.max_circuits = config->max_circuits,
+		.metrics_circuits = config->metrics_circuits,
+	};
+}

@@ -1,0 +1,236 @@
+"""reload_on_change: files are read again when they change, the way Kubernetes changes them too."""
+
+import os
+import subprocess
+import time
+
+import pytest
+
+from breakerd import run
+from wait import until
+
+TOKEN_A, TOKEN_B, TOKEN_C = "a" * 20, "b" * 20, "c" * 20
+
+
+def write(path, text):
+    with open(path, "w", encoding="ascii") as file:
+        file.write(text)
+
+
+class Volume:
+    """A directory as kubelet mounts a Secret or a ConfigMap: names are links through ..data, which
+    a rename leads to another directory."""
+
+    def __init__(self, path):
+        self.path = path
+        self.turn = 0
+        os.mkdir(path)
+
+    def __truediv__(self, name):
+        return os.path.join(self.path, name)
+
+    def put(self, **files):
+        self.turn += 1
+        fresh = f"..2026_01_01_{self.turn:02}"
+        os.mkdir(self / fresh)
+        for name, text in files.items():
+            write(os.path.join(self.path, fresh, name), text)
+        os.symlink(fresh, self / "..data_tmp")
+        old = os.readlink(self / "..data") if os.path.lexists(self / "..data") else None
+        os.rename(self / "..data_tmp", self / "..data")
+        for name in files:
+            if not os.path.lexists(self / name):
+                os.symlink(f"..data/{name}", self / name)
+        if old:
+            for name in os.listdir(self / old):
+                os.unlink(os.path.join(self.path, old, name))
+            os.rmdir(self / old)
+        return self
+
+
+def works(daemon, token):
+    return daemon.get("/v1/circuits", headers={"Authorization": f"Bearer {token}"}).status == 200
+
+
+def reloads(daemon):
+    return daemon.stderr().count(" reloaded ")
+
+
+@pytest.fixture
+def volume(directory):
+    return Volume(os.path.join(directory, "volume"))
+
+
+def has_inotify(daemon):
+    fds = f"/proc/{daemon.process.pid}/fd"
+    for name in os.listdir(fds):
+        try:
+            if "inotify" in os.readlink(f"{fds}/{name}"):
+                return True
+        except FileNotFoundError:
+            pass  # closed since
+    return False
+
+
+def test_a_rotated_secret_is_obeyed_within_two_seconds(start, volume):
+    volume.put(token=TOKEN_A, conf=f"token_file = {volume / 'token'}\nreload_on_change = yes\n")
+    daemon = start(config=volume / "conf")
+    assert works(daemon, TOKEN_A) and not works(daemon, TOKEN_B)
+    for turn, token in enumerate((TOKEN_B, TOKEN_C, TOKEN_A), 1):
+        volume.put(token=token, conf=f"token_file = {volume / 'token'}\nreload_on_change = yes\n")
+        began = time.monotonic()
+        until(lambda t=token: works(daemon, t), "the token is another one", 10)
+        assert time.monotonic() - began < 2
+        assert reloads(daemon) == turn
+    assert "reloaded file=%s why=change" % (volume / "conf") in daemon.stderr()
+    assert not works(daemon, TOKEN_B)
+
+
+def test_off_by_default(start, volume):
+    volume.put(token=TOKEN_A)
+    daemon = start(token_file=volume / "token")
+    assert not has_inotify(daemon)
+    volume.put(token=TOKEN_B)
+    daemon.hangup()
+    until(lambda: works(daemon, TOKEN_B), "SIGHUP reads it")
+    assert "why=SIGHUP" in daemon.stderr()
+
+
+def replace(path, text):
+    write(path + ".new", text)
+    os.rename(path + ".new", path)
+
+
+def overwrite(path, text):
+    write(path, text)
+
+
+def unlink_and_write(path, text):
+    os.unlink(path)
+    write(path, text)
+
+
+def link_elsewhere(path, text):
+    other = f"{path}-{text[0]}"
+    write(other, text)
+    os.symlink(other, path + ".new")
+    os.rename(path + ".new", path)
+
+
+@pytest.mark.parametrize("change", [replace, overwrite, unlink_and_write, link_elsewhere])
+def test_each_way_to_change_a_file(start, directory, change):
+    token = f"{directory}/token"
+    write(token, TOKEN_A)
+    daemon = start(token_file=token, reload_on_change="yes")
+    for text in (TOKEN_B, TOKEN_C):
+        change(token, text)
+        until(lambda t=text: works(daemon, t), "the new token works")
+
+
+def test_a_directory_on_the_way_is_replaced(start, directory):
+    os.makedirs(f"{directory}/one/two")
+    write(f"{directory}/one/two/token", TOKEN_A)
+    os.symlink("one/two", f"{directory}/way")
+    daemon = start(token_file=f"{directory}/way/token", reload_on_change="yes")
+    os.mkdir(f"{directory}/other")
+    write(f"{directory}/other/token", TOKEN_B)
+    os.symlink("other", f"{directory}/way.new")
+    os.rename(f"{directory}/way.new", f"{directory}/way")
+    until(lambda: works(daemon, TOKEN_B), "through another directory")
+    os.rename(f"{directory}/other", f"{directory}/gone")
+    until(lambda: "reload_refused" in daemon.stderr(), "there is no file")
+    assert works(daemon, TOKEN_B), "the old one stays"
+    os.makedirs(f"{directory}/other")
+    write(f"{directory}/other/token", TOKEN_C)
+    until(lambda: works(daemon, TOKEN_C), "and there it is")
+
+
+def test_a_bad_file_is_refused_once_and_the_next_good_one_taken(start, directory):
+    conf = f"{directory}/conf"
+    write(conf, "reload_on_change = yes\nmax_body = 1000\n")
+    daemon = start(config=conf)
+    replace(conf, "nonsense\n")
+    until(lambda: "reload_refused" in daemon.stderr(), "it is refused")
+    replace(conf, "reload_on_change = yes\nmax_body = 2000\n")
+    until(lambda: reloads(daemon) == 1, "the good one is taken")
+    assert daemon.stderr().count("reload_refused") == 1
+    assert has_inotify(daemon)
+    replace(conf, "reload_on_change = no\n")
+    until(lambda: reloads(daemon) == 2, "it says no")
+    assert not has_inotify(daemon), "nothing is watched any more"
+
+
+def test_watches_follow_the_settings(start, directory):
+    conf, first, second = (f"{directory}/{name}" for name in ("conf", "first", "second"))
+    write(first, TOKEN_A)
+    os.mkdir(f"{directory}/elsewhere")
+    second = f"{directory}/elsewhere/second"
+    write(second, TOKEN_B)
+    write(conf, f"reload_on_change = yes\ntoken_file = {first}\n")
+    daemon = start(config=conf)
+    replace(conf, f"reload_on_change = yes\ntoken_file = {second}\n")
+    until(lambda: works(daemon, TOKEN_B), "the other file")
+    replace(second, TOKEN_C)
+    until(lambda: works(daemon, TOKEN_C), "is watched")
+    count = reloads(daemon)
+    replace(first, TOKEN_C)
+    replace(second, TOKEN_A)
+    until(lambda: works(daemon, TOKEN_A), "still")
+    assert reloads(daemon) == count + 1, "the first one is watched no longer"
+
+
+def test_a_flood_of_changes_is_a_handful_of_reloads(start, directory):
+    """One directory, in which other files come and go, and the token changes all the time."""
+    token = f"{directory}/token"
+    write(token, TOKEN_A)
+    daemon = start(token_file=token, reload_on_change="yes")
+
+    def used():
+        with open(f"/proc/{daemon.process.pid}/stat", encoding="ascii") as file:
+            fields = file.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    before, began, changes = used(), time.monotonic(), 0
+    while time.monotonic() - began < 3:
+        for i in range(100):
+            write(f"{directory}/other-{i}", "x")
+            os.unlink(f"{directory}/other-{i}")
+        changes += 200
+        replace(token, TOKEN_A if changes % 400 else TOKEN_B)
+    assert daemon.get("/healthz").status == 200
+    took = time.monotonic() - began
+    assert changes > 1000
+    assert used() - before < 0.1 * took, "some percent of a core at most"
+    replace(token, TOKEN_C)
+    until(lambda: works(daemon, TOKEN_C), "the last one stands")
+    assert 1 <= reloads(daemon) <= took + 4, "one a second at most"
+
+
+def test_other_files_of_the_directory_reload_nothing(start, directory):
+    token = f"{directory}/token"
+    write(token, TOKEN_A)
+    daemon = start(token_file=token, reload_on_change="yes")
+    for i in range(20):
+        write(f"{directory}/other-{i}", "x")
+    replace(token, TOKEN_B)
+    until(lambda: works(daemon, TOKEN_B), "the token itself")
+    assert reloads(daemon) == 1
+
+
+def test_without_inotify_files_are_looked_at(start, directory):
+    """As where all instances that a user may have are in use."""
+    forbid = ["unshare", "--user", "--map-root-user", "sh", "-c",
+              'echo 0 > /proc/sys/user/max_inotify_instances && exec "$@"', "sh"]
+    if subprocess.run([*forbid, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no user namespaces here")
+    token = f"{directory}/token"
+    write(token, TOKEN_A)
+    daemon = start(token_file=token, reload_on_change="yes", under=forbid)
+    assert "watch_failed reason=" in daemon.stderr()
+    replace(token, TOKEN_B)
+    until(lambda: works(daemon, TOKEN_B), "seen all the same")
+
+
+def test_check_config_knows_it():
+    done = run("--check-config", "--reload-on-change=maybe")
+    assert done.returncode == 1 and "yes" in done.stderr and "no" in done.stderr
