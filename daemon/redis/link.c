@@ -549,6 +549,11 @@ const char *redis_link_sha(const struct redis_link *link)
 	return link->sha;
 }
 
+void redis_link_forget_sha(struct redis_link *link)
+{
+	link->sha[0] = '\0';
+}
+
 int64_t redis_link_clock_offset_ms(const struct redis_link *link, int64_t *error_ms)
 {
 	*error_ms = link->clock_error_ms;

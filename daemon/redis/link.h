@@ -66,6 +66,10 @@ int redis_link_send(struct redis_link *link, redis_reply_fn *fn, void *arg, int 
  * load it. */
 const char *redis_link_sha(const struct redis_link *link);
 
+/* The server does not let the script be called by its hash: there is none until the next handshake.
+ */
+void redis_link_forget_sha(struct redis_link *link);
+
 /*
  * An operation's deadline passed while its command was in flight. After a few in a row
  * (an answer ends the row) the link is SUSPECT.

@@ -90,9 +90,30 @@ void redis_op_forget(struct redis_op *o)
 	release(o);
 }
 
+/* True if the reply to EVALSHA says that this user may not call it, or that it has another name. */
+static bool has_no_evalsha(const redisReply *reply)
+{
+	static const char *const says[] = {"NOPERM ", "ERR unknown command "};
+
+	if (reply->type != REDIS_REPLY_ERROR)
+		return false;
+	for (size_t i = 0; i < sizeof(says) / sizeof(says[0]); i++) {
+		if (strncmp(reply->str, says[i], strlen(says[i])) == 0)
+			return strcasestr(reply->str, "evalsha") != NULL;
+	}
+	return false;
+}
+
 bool redis_script_again(struct redis_store *r, const redisReply *reply, bool *whole)
 {
-	if (*whole || reply->type != REDIS_REPLY_ERROR || strncmp(reply->str, "NOSCRIPT", 8) != 0)
+	if (*whole)
+		return false;
+	if (has_no_evalsha(reply)) {
+		redis_link_forget_sha(r->link);
+		*whole = true;
+		return true;
+	}
+	if (reply->type != REDIS_REPLY_ERROR || strncmp(reply->str, "NOSCRIPT", 8) != 0)
 		return false;
 	if (r->metrics)
 		r->metrics->redis_noscript++;

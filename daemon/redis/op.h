@@ -89,8 +89,9 @@ struct redis_script_words {
 };
 struct redis_script_words redis_script_words(const struct redis_store *r, bool whole);
 
-/* True if the reply says that Redis does not know the hash of circuit.lua: the call surely did
- * not run, and goes again with the whole script. Sets *whole, and is true only once. */
+/* True if the reply says that Redis does not know the hash of circuit.lua, or knows or permits no
+ * EVALSHA: the call surely did not run, and goes again with the whole script. Sets *whole, and is
+ * true only once. Without EVALSHA all calls are EVAL from then on, until the next handshake. */
 bool redis_script_again(struct redis_store *r, const redisReply *reply, bool *whole);
 
 /* True if the reply is an error of Lua's own, amid the script: what it did before stays done. */

@@ -163,6 +163,26 @@ def test_no_permission_to_load_the_script(private_redis, start, mode):
     assert "cmdstat_eval:" in stats and "cmdstat_evalsha:" not in stats
 
 
+@pytest.mark.parametrize("how", ["acl", "renamed"])
+def test_the_script_may_not_be_called_by_its_hash(private_redis, start, mode, how):
+    """EVALSHA alone is forbidden, or has another name: the whole script goes from then on."""
+    redis = private_redis(*(["--rename-command", "EVALSHA", ""] if how == "renamed" else []))
+    redis.call("ACL", "SETUSER", "gate", "on", ">" + SECRET, "~*", "&*", "+@all")
+    if how == "acl":
+        redis.call("ACL", "SETUSER", "gate", "-evalsha")
+    daemon = begin(start, mode, redis.url.replace("//", f"//gate:{SECRET}@"))
+    is_back(daemon)
+    with Storm([daemon.address], 8, lambda line: (f"k{line}", "failure")) as storm:
+        until(lambda: len(storm.answers) > 200, "operations are answered")
+    assert set(storm.statuses()) == {200}
+    expect(daemon.post(path("eval", "transition"), {"to": "open"}), state="open")
+    expect(daemon.get(path("eval")), state="open")
+    assert daemon.delete(path("eval")).status == 204
+    stats = redis.call("INFO", "commandstats").decode()
+    refused = [line for line in stats.splitlines() if line.startswith("cmdstat_evalsha:")]
+    assert all(int(line.split("rejected_calls=")[1].split(",")[0]) < 20 for line in refused), refused
+
+
 def test_a_server_with_cluster_mode_on(private_redis, start, mode):
     """One node that has all slots: each call, and each question of a listing, names one key."""
     redis = private_redis("--cluster-enabled", "yes")
@@ -332,20 +352,20 @@ def test_out_of_memory(private_redis, start, mode):
     is_back(daemon)
 
 
-@pytest.mark.parametrize("lacks", ["-evalsha", "-getrange", "-set", "-del"])
+@pytest.mark.parametrize("lacks", ["-evalsha -eval", "-getrange", "-set", "-del"])
 def test_no_permission(private_redis, start, mode, lacks):
     redis = private_redis()
     redis.call("ACL", "SETUSER", "gate", "on", ">" + SECRET, "~*", "+@all")
     daemon = begin(start, mode, redis.url.replace("//", f"//gate:{SECRET}@"))
     is_back(daemon)
-    redis.call("ACL", "SETUSER", "gate", lacks)
-    answers = {"-evalsha": daemon.post(path("back", "failure")),
+    redis.call("ACL", "SETUSER", "gate", *lacks.split())
+    answers = {"-evalsha -eval": daemon.post(path("back", "failure")),
                "-getrange": daemon.get(path("back")),
                "-set": daemon.post(path("back", "success")),
                "-del": daemon.delete(path("back"))}
     for command, answer in answers.items():
-        if command == lacks or (lacks == "-evalsha" and command in ("-set", "-del")) or \
-                (lacks == "-getrange" and command != "-getrange") or (lacks == "-set" and command == "-evalsha"):
+        if command == lacks or (lacks == "-evalsha -eval" and command in ("-set", "-del")) or \
+                (lacks == "-getrange" and command != "-getrange") or (lacks == "-set" and command == "-evalsha -eval"):
             detail = problem(answer, "store_error", None if command == "-getrange" else "no")["detail"]
             assert "permission" in detail or "can't run this command" in detail, answer
         else:
