@@ -192,6 +192,9 @@ static void finish_by_clock(struct redis_circuit_op *q, const struct circuit *c,
 	wait_for_clock(&q->base);
 }
 
+/* As circuit.lua says it. */
+static const char too_large[] = "TOOLARGE the stored value is larger than 64 KiB";
+
 /* One command and no more: this is asked again and again. What is wrong with a value is counted
  * where somebody else reads it. */
 static void finish_with_member(struct redis_op *o, const redisReply *reply)
@@ -203,7 +206,7 @@ static void finish_with_member(struct redis_op *o, const redisReply *reply)
 	size_t len;
 
 	if (reply->len > CIRCUIT_STORED_BYTES_MAX) {
-		redis_op_fail(o, STORE_ERROR, "the stored value is larger than 64 KiB");
+		redis_op_fail(o, STORE_ERROR, too_large);
 		return;
 	}
 	store_refuse(&result, STORE_OK, NULL);
@@ -242,7 +245,7 @@ static void on_get(struct redis_op *o, const redisReply *reply)
 		return;
 	}
 	if (reply->len > CIRCUIT_STORED_BYTES_MAX) {
-		redis_op_fail(o, STORE_ERROR, "the stored value is larger than 64 KiB");
+		redis_op_fail(o, STORE_ERROR, too_large);
 		return;
 	}
 	stored = circuit_json_decode_member(reply->str, reply->len, &c, &member, &member_len);

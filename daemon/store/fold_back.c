@@ -112,6 +112,14 @@ static void settle(struct fallback_store *f, struct circuit_queue *q,
 	pass_on(f, q);
 }
 
+/* True for a refusal that stands however often main is asked: what is at the key is none of ours
+ * to change. */
+static bool is_final(const char *message)
+{
+	return message &&
+	       (strncmp(message, "WRONGTYPE ", 10) == 0 || strncmp(message, "TOOLARGE ", 9) == 0);
+}
+
 /*
  * Main is there and has refused to be asked, or to take the step. Whoever waits behind it is
  * told so; but what the step holds can be read here, if main would have let it be read.
@@ -122,7 +130,7 @@ static void refused(struct fallback_store *f, struct circuit_queue *q, const cha
 	unsigned count = q->op_count;
 	struct fallback_op *o;
 
-	if (message && strncmp(message, "WRONGTYPE", 9) == 0) {
+	if (is_final(message)) {
 		count_lost(f, q, circuit_queue_drop_steps(q), message);
 		q->check = false;
 		pass_on(f, q);

@@ -440,19 +440,24 @@ def test_a_clock_that_is_set_while_redis_is_away(private_redis, start, tmp_path,
     gate.shut()
 
 
-def test_a_key_of_another_type(site):
+@pytest.mark.parametrize("words", ["WRONGTYPE", "TOOLARGE"])
+def test_a_value_that_is_none_of_ours_to_change(site, words):
     """Cannot be folded, ever: it is said and left alone, and the others go on."""
     s = site()
     s.cut()
     record(s.a, failures=1)
     record(s.a, "other", failures=1)
-    s.redis.call("LPUSH", "stoma:cb:k", "x")
+    if words == "WRONGTYPE":
+        s.redis.call("LPUSH", "stoma:cb:k", "x")
+    else:
+        s.redis.call("SET", "stoma:cb:k", "x" * 70000)
     s.join()
-    assert s.redis.call("TYPE", "stoma:cb:k") == b"list"
+    assert s.redis.call("TYPE", "stoma:cb:k") == (b"list" if words == "WRONGTYPE" else b"string")
+    assert words == "WRONGTYPE" or s.redis.call("STRLEN", "stoma:cb:k") == 70000
     assert s.stored("other")["failureCount"] == 1
     assert s.a.metric("breakerd_folds_lost_total") == 1
-    assert "WRONGTYPE" in s.a.stderr()
-    problem(s.a.get(path("k")), "store_error")
+    assert words in s.a.stderr()
+    problem(s.a.get(path("k")), "store_error", contains=words)
 
 
 @pytest.mark.parametrize("condition", ["OOM", pytest.param("NOPERM", marks=full)])

@@ -488,12 +488,15 @@ START_TEST(a_step_that_main_refuses_for_now_is_tried_again)
 }
 END_TEST
 
-START_TEST(a_step_on_another_type_is_given_up)
+START_TEST(a_step_that_can_never_be_taken_is_given_up)
 {
+	static const char *const words[] = {"WRONGTYPE Operation against a key",
+					    "TOOLARGE the stored value is larger than 64 KiB"};
+
 	scripted_set_up(false);
 	away_ok("k", OP_FAILURE);
 	scripted->mood = FAIL;
-	scripted->words = "WRONGTYPE Operation against a key";
+	scripted->words = words[_i];
 	scripted_set_up(true);
 	until_folded();
 	ck_assert_uint_eq(metrics->folds_lost, 1);
@@ -552,7 +555,7 @@ int main(void)
 	tcase_add_test(own, a_step_is_given_up_where_the_circuit_does_not_tell);
 	tcase_add_test(own, a_step_surely_not_taken_is_taken_later);
 	tcase_add_test(own, a_step_that_main_refuses_for_now_is_tried_again);
-	tcase_add_test(own, a_step_on_another_type_is_given_up);
+	tcase_add_loop_test(own, a_step_that_can_never_be_taken_is_given_up, 0, 2);
 	tcase_add_test(own, what_waits_is_bounded);
 	tcase_add_test(own, it_can_be_freed_with_steps_under_way);
 	suite_add_tcase(suite, own);
