@@ -22,6 +22,7 @@ static struct store_op *fallback_submit(struct store *s, const struct store_requ
 {
 	struct fallback_store *f = fallback_of(s);
 	struct fallback_op *o;
+	struct store_op *op;
 
 	if (!f->ready && !f->refuses) {
 		op_run_here(f, request, result);
@@ -35,7 +36,8 @@ static struct store_op *fallback_submit(struct store *s, const struct store_requ
 	o = op_new(request);
 	if (!o)
 		return store_refuse(result, STORE_ERROR, "out of memory");
-	return in_order_submit(f, o, done, arg, result);
+	op = refresh_wait(f, o, done, arg);
+	return op ? op : in_order_submit(f, o, done, arg, result);
 }
 
 /* --- listings ----------------------------------------------------------------------------- */

@@ -179,7 +179,7 @@ static void timed_leave(struct fallback_store *f, struct fallback_op *o)
 	TAILQ_REMOVE(&f->timed, o, in_timed);
 }
 
-static void op_finish(struct fallback_store *f, struct fallback_op *o, struct store_result *result)
+void op_finish(struct fallback_store *f, struct fallback_op *o, struct store_result *result)
 {
 	timed_leave(f, o);
 	if (o->ended)
@@ -246,8 +246,23 @@ static void deadline_arm(struct fallback_store *f)
 		timer_arm(f->deadline, o->due_ms - clock_ms());
 }
 
-/* Of operations that came to a queue: one that was passed on since ends as main's deadline
- * would end it. */
+void op_give_up_read(struct fallback_store *f, struct fallback_op *o)
+{
+	struct store_request request = op_request(o);
+	struct store_result result;
+
+	op_leave_read(o);
+	if (f->refuses) {
+		store_refuse(&result, STORE_UNAVAILABLE, "no answer within store_timeout");
+		result.timed_out = true;
+	} else {
+		op_run_here(f, &request, &result);
+	}
+	op_finish(f, o, &result);
+}
+
+/* Of operations that have waited: one that was passed on since ends as main's deadline would end
+ * it. */
 void op_on_deadline(evutil_socket_t fd, short what, void *arg)
 {
 	struct fallback_store *f = arg;
@@ -259,6 +274,8 @@ void op_on_deadline(evutil_socket_t fd, short what, void *arg)
 	while ((o = TAILQ_FIRST(&f->timed)) != NULL && o->due_ms <= now) {
 		if (o->inner)
 			store_op_expire(o->inner);
+		else if (o->reads)
+			op_give_up_read(f, o);
 		else
 			op_answer_here(f, o);
 	}
@@ -273,6 +290,7 @@ struct fallback_op *op_new(const struct store_request *request)
 		return NULL;
 	o->inner = NULL;
 	o->queue = NULL;
+	o->reads = NULL;
 	o->due_ms = 0;
 	o->query = NULL;
 	o->asked_ms = clock_ms();
@@ -288,14 +306,37 @@ struct fallback_op *op_new(const struct store_request *request)
 	return o;
 }
 
+/* The deadline is the one that it had when it first waited. */
+static void timed_enter(struct fallback_store *f, struct fallback_op *o)
+{
+	if (o->due_ms != 0)
+		return;
+	o->due_ms = clock_ms() + f->store.limits.timeout_ms;
+	TAILQ_INSERT_TAIL(&f->timed, o, in_timed);
+	deadline_arm(f);
+}
+
 void op_enter_queue(struct fallback_store *f, struct circuit_queue *q, struct fallback_op *o)
 {
 	o->queue = q;
 	TAILQ_INSERT_TAIL(&q->ops, o, in_queue);
 	q->op_count++;
-	o->due_ms = clock_ms() + f->store.limits.timeout_ms;
-	TAILQ_INSERT_TAIL(&f->timed, o, in_timed);
-	deadline_arm(f);
+	timed_enter(f, o);
+}
+
+void op_wait_for_read(struct fallback_store *f, struct seen_circuit *e, struct fallback_op *o)
+{
+	o->reads = e;
+	TAILQ_INSERT_TAIL(&e->readers, o, in_queue);
+	e->reader_count++;
+	timed_enter(f, o);
+}
+
+void op_leave_read(struct fallback_op *o)
+{
+	TAILQ_REMOVE(&o->reads->readers, o, in_queue);
+	o->reads->reader_count--;
+	o->reads = NULL;
 }
 
 void op_detach(struct store_op *op, struct store_result *verdict)
@@ -307,6 +348,10 @@ void op_detach(struct store_op *op, struct store_result *verdict)
 		store_cancel(o->inner);
 	if (o->queue) {
 		queue_leave(o);
+		verdict->status = STORE_UNAVAILABLE;
+	}
+	if (o->reads) {
+		op_leave_read(o);
 		verdict->status = STORE_UNAVAILABLE;
 	}
 	timed_leave(fallback_of(op->store), o);

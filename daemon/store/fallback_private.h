@@ -46,7 +46,7 @@ struct fallback_store {
 	struct seen seen;
 	struct clock_offset clock;
 	struct circuit_queues queues;
-	TAILQ_HEAD(fallback_ops, fallback_op) timed; /* ops that came to a queue, oldest first */
+	TAILQ_HEAD(fallback_ops, fallback_op) timed; /* ops that have waited, oldest first */
 	struct fallback_op *next_timed; /* where a walk over them stands, while one goes on */
 	struct event *deadline;         /* of the first of them */
 	/* fold_turn.c's and fold_back.c's own */
@@ -70,9 +70,10 @@ typedef void op_ended_fn(struct fallback_store *f, struct seen_circuit *e,
 /* An operation or a listing that is not answered yet. */
 struct fallback_op {
 	struct store_op op;
-	struct store_op *inner;      /* main has it */
-	struct circuit_queue *queue; /* or it waits there */
-	TAILQ_ENTRY(fallback_op) in_queue;
+	struct store_op *inner;            /* main has it */
+	struct circuit_queue *queue;       /* or it waits there */
+	struct seen_circuit *reads;        /* or it waits for what main says of the circuit */
+	TAILQ_ENTRY(fallback_op) in_queue; /* of one of the two */
 	TAILQ_ENTRY(fallback_op) in_timed;
 	int64_t due_ms;   /* monotonic; 0: it never waited, and main has its deadline */
 	int64_t asked_ms; /* when it came (monotonic) */
@@ -99,6 +100,9 @@ void seen_fini(struct fallback_store *f);
 /* NULL: there is no entry; or nothing is known of late. */
 struct seen_circuit *seen_find(struct fallback_store *f, const char *key, size_t len);
 struct seen_circuit *seen_known(struct fallback_store *f, const char *key, size_t len);
+
+/* The entry, made if need be. NULL: there is no room. */
+struct seen_circuit *seen_get(struct fallback_store *f, const char *key, size_t len);
 
 /* What main has just been seen to hold (NULL: no circuit), and the circuit's member (NULL: it was
  * not looked at); kept for the next absence. */
@@ -159,6 +163,17 @@ bool op_submit_to_main(struct fallback_store *f, struct fallback_op *o,
 /* It waits in the queue from now on, store_timeout at most. */
 void op_enter_queue(struct fallback_store *f, struct circuit_queue *q, struct fallback_op *o);
 
+/* It waits for the answer to e->refresh from now on, store_timeout at most; it does not any more.
+ */
+void op_wait_for_read(struct fallback_store *f, struct seen_circuit *e, struct fallback_op *o);
+void op_leave_read(struct fallback_op *o);
+
+/* The answer has not come in time: it ends without main. */
+void op_give_up_read(struct fallback_store *f, struct fallback_op *o);
+
+/* One that is under way ends. */
+void op_finish(struct fallback_store *f, struct fallback_op *o, struct store_result *result);
+
 /* Main has answered the request, which came at asked_ms: *result becomes what main says, or what
  * the embedded store says in its place. */
 void op_settle(struct fallback_store *f, const struct store_request *request, int64_t asked_ms,
@@ -208,6 +223,9 @@ void fold_back_now(struct fallback_store *f, struct circuit_queue *q);
 struct store_op *in_order_submit(struct fallback_store *f, struct fallback_op *o,
 				 store_done_fn *done, void *arg, struct store_result *result);
 
+/* The same for one that has waited for something else, and is under way. */
+void in_order_go_on(struct fallback_store *f, struct fallback_op *o);
+
 /* --- held.c */
 
 /* As seen_init, and behind it; fini before seen_fini. */
@@ -232,6 +250,12 @@ void refresh_fini(struct fallback_store *f);
 /* True, with *result set, if memory answers the request. Main is there. */
 bool refresh_answer(struct fallback_store *f, const struct store_request *request,
 		    struct store_result *result);
+
+/* The request was not answered from memory. If memory may answer it when main has said what the
+ * circuit is, o, just made for it, waits for that, with all others that do: one read for all. Else
+ * NULL, with *o as it was. */
+struct store_op *refresh_wait(struct fallback_store *f, struct fallback_op *o, store_done_fn *done,
+			      void *arg);
 
 /* Somebody has changed a circuit. */
 void refresh_told(struct fallback_store *f, const struct store_event *event);

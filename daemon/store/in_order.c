@@ -34,3 +34,18 @@ struct store_op *in_order_submit(struct fallback_store *f, struct fallback_op *o
 	free(o);
 	return NULL;
 }
+
+void in_order_go_on(struct fallback_store *f, struct fallback_op *o)
+{
+	struct circuit_queue *q = circuit_queue_find(&f->queues, o->key, o->key_len);
+	struct store_request request = op_request(o);
+	struct store_result result;
+
+	if (q) {
+		op_enter_queue(f, q, o);
+		fold_back_now(f, q);
+	} else if (op_submit_to_main(f, o, &request, &result)) {
+		op_settle(f, &request, o->asked_ms, &result);
+		op_finish(f, o, &result);
+	}
+}

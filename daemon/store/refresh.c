@@ -14,38 +14,67 @@
 /* Circuits that are refreshed in one turn of the loop: some 0.3 ms. */
 #define REFRESH_BUDGET 256
 
+/* Operations that wait for one read, and are answered in one turn. More ask for themselves. */
+#define READERS_MAX 1024
+
 /* --- refreshing --------------------------------------------------------------------------- */
 
 static void refresh(struct fallback_store *f, struct seen_circuit *e);
+static bool answer(struct fallback_store *f, const struct store_request *request,
+		   struct store_result *result);
+
+/* Those that waited for the read: memory answers them now, or they ask main for themselves. One
+ * that comes meanwhile waits for another read, behind them. */
+static void answer_readers(struct fallback_store *f, struct seen_circuit *e, bool in_time)
+{
+	unsigned count = e->reader_count;
+	struct fallback_op *o;
+
+	while (count-- > 0 && (o = TAILQ_FIRST(&e->readers)) != NULL) {
+		struct store_request request = op_request(o);
+		struct store_result result;
+
+		if (!in_time) {
+			op_give_up_read(f, o);
+			continue;
+		}
+		op_leave_read(o);
+		if (f->ready && answer(f, &request, &result))
+			op_finish(f, o, &result);
+		else
+			in_order_go_on(f, o);
+	}
+}
 
 static void on_refreshed(void *arg, struct store_result *result)
 {
 	struct seen_circuit *e = arg;
 	struct fallback_store *f = e->store;
 	int64_t took_ms = clock_ms() - e->refresh_ms;
+	bool stale = e->stale_refresh;
 
 	e->refresh = NULL;
+	e->stale_refresh = false;
+	e->in_use = true;
 	f->seen.refreshing--;
 	f->seen.round_trip_ms -= (f->seen.round_trip_ms + 7) / 8;
 	if (took_ms > f->seen.round_trip_ms)
 		f->seen.round_trip_ms = took_ms;
-	if (e->stale_refresh) {
-		e->stale_refresh = false;
-		refresh(f, e);
-		return;
-	}
-	if (result->status == STORE_OK && !result->overtaken && f->ready) {
+	if (!stale && result->status == STORE_OK && !result->overtaken && f->ready) {
 		const struct store_request get = {
 			.key = keynode_key(&e->node),
 			.key_len = e->node.key_len,
 			.op = {.verb = CIRCUIT_GET_STATE},
 		};
 
-		e->in_use = true;
 		seen_learn(f, &get, e->refresh_ms, result);
-		e->in_use = false;
 	}
-	seen_drop_if_idle(f, e);
+	answer_readers(f, e, result->status != STORE_TIMEOUT);
+	e->in_use = false;
+	if (stale)
+		refresh(f, e);
+	else
+		seen_drop_if_idle(f, e);
 }
 
 /* Asks main for the circuit; or sends the successes that are held back, whose answer says it
@@ -145,38 +174,84 @@ void refresh_told(struct fallback_store *f, const struct store_event *event)
 
 /* --- answers ------------------------------------------------------------------------------ */
 
-bool refresh_answer(struct fallback_store *f, const struct store_request *request,
-		    struct store_result *result)
+/* True, with *result set, if what is known answers. */
+static bool answer(struct fallback_store *f, const struct store_request *request,
+		   struct store_result *result)
 {
-	const struct store_limits *limits = &f->store.limits;
-	enum circuit_verb verb = request->op.verb;
-	struct seen_circuit *e;
-	int64_t now;
+	const struct seen_circuit *e = seen_find(f, request->key, request->key_len);
 
-	if (limits->max_staleness_ms == 0 ||
-	    (verb != CIRCUIT_ACQUIRE && (verb != CIRCUIT_GET_STATE || !limits->read_cache)))
-		return false;
-	e = seen_find(f, request->key, request->key_len);
-	if (!e)
-		return false;
-	now = clock_ms();
-	e->asked_ms = now;
-	if (e->known_ms == SEEN_NEVER || now - e->known_ms >= limits->max_staleness_ms)
+	if (!e || e->known_ms == SEEN_NEVER ||
+	    clock_ms() - e->known_ms >= f->store.limits.max_staleness_ms)
 		return false;
 	/* What was held back is not in the snapshot yet. */
-	if (verb == CIRCUIT_GET_STATE && (e->held_count > 0 || e->held_sending > 0))
+	if (request->op.verb == CIRCUIT_GET_STATE && (e->held_count > 0 || e->held_sending > 0))
 		return false;
 	if (circuit_queue_find(&f->queues, request->key, request->key_len))
 		return false;
 	/* A full memory may have dropped it. */
-	if (store_memory_try(f->local, request, result) != CIRCUIT_READ ||
-	    result->absent == e->exists)
+	return store_memory_try(f->local, request, result) == CIRCUIT_READ &&
+	       result->absent != e->exists;
+}
+
+static bool is_for_memory(const struct fallback_store *f, enum circuit_verb verb)
+{
+	const struct store_limits *limits = &f->store.limits;
+
+	return limits->max_staleness_ms > 0 &&
+	       (verb == CIRCUIT_ACQUIRE || (verb == CIRCUIT_GET_STATE && limits->read_cache));
+}
+
+bool refresh_answer(struct fallback_store *f, const struct store_request *request,
+		    struct store_result *result)
+{
+	struct seen_circuit *e;
+
+	if (!is_for_memory(f, request->op.verb))
+		return false;
+	e = seen_find(f, request->key, request->key_len);
+	if (!e)
+		return false;
+	e->asked_ms = clock_ms();
+	if (!answer(f, request, result))
 		return false;
 	if (e->list == SEEN_IN_AGING)
 		refresh(f, e);
 	if (f->metrics)
 		f->metrics->cached_answers++;
 	return true;
+}
+
+/* True if an acquire changes something, by what was known last. */
+static bool likely_changes(struct fallback_store *f, const struct store_request *request)
+{
+	struct store_result result;
+
+	return store_memory_try(f->local, request, &result) != CIRCUIT_READ;
+}
+
+struct store_op *refresh_wait(struct fallback_store *f, struct fallback_op *o, store_done_fn *done,
+			      void *arg)
+{
+	struct store_request request = op_request(o);
+	struct seen_circuit *e;
+
+	if (!f->ready || request.op.verb != CIRCUIT_ACQUIRE || !is_for_memory(f, request.op.verb) ||
+	    likely_changes(f, &request))
+		return NULL;
+	/* The answer would be too old. */
+	if (2 * f->seen.round_trip_ms >= f->store.limits.max_staleness_ms)
+		return NULL;
+	e = seen_get(f, o->key, o->key_len);
+	if (!e || e->held_count > 0 || e->reader_count >= READERS_MAX)
+		return NULL;
+	if (!e->refresh)
+		refresh(f, e);
+	e = seen_find(f, o->key, o->key_len);
+	if (!e || !e->refresh || e->stale_refresh)
+		return NULL;
+	store_op_start_open(&f->store, &o->op, done, arg);
+	op_wait_for_read(f, e, o);
+	return &o->op;
 }
 
 /* --- beginning and end -------------------------------------------------------------------- */
@@ -189,6 +264,13 @@ int refresh_init(struct fallback_store *f)
 
 void refresh_fini(struct fallback_store *f)
 {
+	/* The end of the store: whoever waits is told when main's part is gone. */
+	for (size_t i = 0; i < f->seen.table.slot_count; i++) {
+		struct seen_circuit *e = (struct seen_circuit *)keytable_slot(&f->seen.table, i);
+
+		while (e && !TAILQ_EMPTY(&e->readers))
+			op_leave_read(TAILQ_FIRST(&e->readers));
+	}
 	if (f->seen.tick)
 		event_free(f->seen.tick);
 }

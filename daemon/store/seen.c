@@ -95,19 +95,19 @@ void seen_tick_arm(struct fallback_store *f)
 
 /* --- what main says ----------------------------------------------------------------------- */
 
-static struct seen_circuit *get(struct fallback_store *f, const struct store_request *request)
+struct seen_circuit *seen_get(struct fallback_store *f, const char *key, size_t len)
 {
-	struct seen_circuit *e = seen_find(f, request->key, request->key_len);
+	struct seen_circuit *e = seen_find(f, key, len);
 
 	if (e || lifetime_ms(f) == 0 || f->seen.table.count >= f->store.limits.max_circuits)
 		return e;
-	e = (struct seen_circuit *)keytable_add(&f->seen.table, sizeof(*e), request->key,
-						request->key_len);
+	e = (struct seen_circuit *)keytable_add(&f->seen.table, sizeof(*e), key, len);
 	if (!e)
 		return NULL;
 	e->store = f;
 	e->known_ms = SEEN_NEVER;
 	e->asked_ms = SEEN_NEVER;
+	TAILQ_INIT(&e->readers);
 	return e;
 }
 
@@ -144,7 +144,7 @@ static void learn(struct fallback_store *f, const struct store_request *request,
 	/* What nobody asks memory for gets no entry. */
 	if (request->op.call ||
 	    (request->op.verb == CIRCUIT_GET_STATE && f->store.limits.read_cache))
-		e = get(f, request);
+		e = seen_get(f, request->key, request->key_len);
 	else
 		e = seen_find(f, request->key, request->key_len);
 	if (!e)

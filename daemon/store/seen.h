@@ -18,12 +18,15 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
+struct fallback_op;
 struct fallback_store;
 struct store_op;
 
 /* Reports alike, by their permits: those of a closed circuit, and those without or of one that did
  * not exist. More kinds at once are rare, and go out one after the other. */
 #define HELD_KINDS 2
+
+TAILQ_HEAD(seen_readers, fallback_op);
 
 enum seen_list {
 	SEEN_IN_NONE,  /* it is being refreshed, or nothing is known */
@@ -40,11 +43,13 @@ struct seen_circuit {
 	int64_t asked_ms; /* when it was last asked for (monotonic), but for the first time */
 	int64_t known_ms; /* main had it so then (monotonic), or later; SEEN_NEVER */
 	bool exists;      /* what is known: whether it is there, ... */
-	enum circuit_state state; /* ... its state ... */
-	int64_t change_ms;        /* ... and its lastStateChange */
-	struct store_op *refresh; /* main is asked for it */
-	int64_t refresh_ms;       /* since when */
-	bool stale_refresh;       /* something happened since: its answer says nothing */
+	enum circuit_state state;    /* ... its state ... */
+	int64_t change_ms;           /* ... and its lastStateChange */
+	struct store_op *refresh;    /* main is asked for it */
+	int64_t refresh_ms;          /* since when */
+	bool stale_refresh;          /* something happened since: its answer says nothing */
+	struct seen_readers readers; /* operations that wait for its answer, */
+	unsigned reader_count;       /* and how many */
 	/* The last change that a message told, and when it came (monotonic). An answer of main that
 	 * was asked for before and knows only an earlier change is older than the message. */
 	int64_t told_change_ms;

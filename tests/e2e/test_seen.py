@@ -1,8 +1,11 @@
 """Answers from memory, successes that are held back, and the channel: section 11 of the contract,
 and the last paragraphs of section 7."""
 
+import concurrent.futures
 import json
+import os
 import queue
+import re
 import socket
 import statistics
 import threading
@@ -79,22 +82,65 @@ def far(start, redis, delay, **settings):
     return gate, start(store=gate.url, **settings).wait_ready()
 
 
+def quick(daemon):
+    """ask(method, path, body): the answer's body. Hundreds of thousands of them, without a client's cost."""
+    s = socket.create_connection(daemon.address, timeout=30)
+    s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def ask(method, target, body=b""):
+        s.sendall(b"%s %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s"
+                  % (method.encode(), target.encode(), len(body), body))
+        head, _, rest = s.recv(65536).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 "), head
+        length = int(re.search(rb"(?i)content-length: *(\d+)", head)[1])
+        while len(rest) < length:
+            rest += s.recv(65536)
+        return rest
+
+    return ask
+
+
+# All that the default max_staleness has to show takes half a minute a test: SCALE_FULL=1. Else the time
+# is such that a busy machine does not miss it.
+FULL = bool(os.environ.get("SCALE_FULL"))
+ACQUIRES = 100000 if FULL else 10000
+
+
 @pytest.mark.parametrize("state", ["closed", "open"])
 def test_no_acquire_waits_for_a_redis_that_is_far_away(start, redis, state):
-    gate, daemon = far(start, redis, 0.020, max_staleness="1s")
+    gate, daemon = far(start, redis, 0.020, max_staleness="100ms" if FULL else "1s")
     try:
         if state == "open":
             fails(daemon, "k", 5)
         acquire(daemon, "k")
         before = metric(daemon, "cached_answers_total")
-        times = []
-        for _ in range(10000):
+        times, ask, said = [], quick(daemon), b'"reason":"%s"' % state.encode()
+        for _ in range(ACQUIRES):
             begun = time.perf_counter()
-            decision = acquire(daemon, "k")
+            decision = ask("POST", path("k", "acquire"))
             times.append(time.perf_counter() - begun)
-            assert decision["allowed"] == (state == "closed")
-        assert metric(daemon, "cached_answers_total") - before == 10000
-        assert statistics.median(times) < 0.005
+            assert said in decision
+        # Of memory, all of them: none has waited.
+        assert metric(daemon, "cached_answers_total") - before == ACQUIRES
+        assert statistics.median(times) < (0.0005 if FULL else 0.005)
+        print(f"{state}: median {statistics.median(times) * 1e6:.0f} us, longest "
+              f"{max(times) * 1000:.1f} ms of {ACQUIRES}")
+    finally:
+        gate.shut()
+
+
+def test_acquires_that_miss_together_share_one_read(start, private_redis):
+    redis = private_redis()
+    gate, daemon = far(start, redis, 0.200, max_staleness="10s")
+    try:
+        before = commands(redis)
+        clients = [daemon.client() for _ in range(50)]
+        with concurrent.futures.ThreadPoolExecutor(50) as pool:
+            assert all(d["allowed"] for d in pool.map(lambda c: acquire(c, "k"), clients))
+        for client in clients:
+            client.close()
+        calls = spent(redis, before)
+        assert calls["getrange"] == 1 and "evalsha" not in calls
     finally:
         gate.shut()
 
@@ -108,29 +154,35 @@ def test_with_max_staleness_0_each_acquire_asks_redis(start, private_redis):
     assert spent(redis, before)["evalsha"] == 20
 
 
+def cost(redis, daemon, seconds, reports):
+    """What Redis does a second, commands of scripts included, and how many requests made it do so."""
+    ask, body = quick(daemon), b'{"outcome":"success"}'
+    ask("POST", path("k", "acquire"))
+    before, begun, count = commands(redis), time.monotonic(), 0
+    while time.monotonic() - begun < seconds:
+        ask("POST", path("k", "acquire"))
+        if reports:
+            assert b'"counted":true' in ask("POST", path("k", "report"), body)
+        count += 1
+    return sum(spent(redis, before).values()) / (time.monotonic() - begun), count
+
+
 def test_what_a_closed_circuit_costs_redis(start, private_redis):
     redis = private_redis()
     daemon = start(store=redis.url, store_timeout=5000).wait_ready()
-    permit = acquire(daemon, "k")["permit"]
-    before, begun, count = commands(redis), time.monotonic(), 0
-    while (seconds := time.monotonic() - begun) < 3:
-        acquire(daemon, "k")
-        assert report(daemon, "k", permit)["counted"]
-        count += 1
-    calls = spent(redis, before)
-    sent = calls.get("evalsha", 0) + calls.get("getrange", 0) - min(
-        calls.get("evalsha", 0), calls.get("getrange", 0))
+    rate, count = cost(redis, daemon, 3, False)
     # Independent of how many requests there were.
-    assert count > 300
-    assert sent / seconds < 30 and calls["evalsha"] / seconds < 30, (calls, seconds)
-    assert sum(calls.values()) / seconds < 60, (calls, seconds)
+    assert count > 300 and rate <= 30
+    rate, count = cost(redis, daemon, 3, True)
+    assert count > 300 and rate <= 30 + 15
     assert snapshot(daemon.get(path("k")))["successCount"] == count
 
 
-def told(one, other, rounds):
-    """How long it takes until `other` obeys transitions that `one` makes."""
+def told(one, other, rounds, pace=0.0):
+    """How long it takes until `other` obeys transitions that `one` makes, one every `pace` seconds."""
     times = []
     for n in range(rounds):
+        time.sleep(pace)
         acquire(other, "k")
         state = "closed" if n % 2 else "open"
         assert one.post(path("k", "transition"), {"to": state}).status == 200
@@ -154,22 +206,27 @@ def listens(redis, count):
         until(lambda: client.call("PUBSUB", "NUMSUB", CHANNEL)[1] >= count, "the daemons listen")
 
 
-def test_a_subscription_that_is_killed_again_and_again(start, private_redis):
+@pytest.mark.parametrize("every, rounds", [(0.2, 40), (1.0, 200)])
+def test_a_subscription_that_is_killed_again_and_again(start, private_redis, every, rounds):
     redis = private_redis()
     one, other = [start(store=redis.url, max_staleness="500ms", store_timeout=5000).wait_ready()
                   for _ in range(2)]
+    listens(redis, 2)
     over = threading.Event()
 
     def kill():
         with redis.client() as client:
-            while not over.wait(0.2):
+            while not over.wait(every):
                 client.call("CLIENT", "KILL", "TYPE", "pubsub")
 
     killer = threading.Thread(target=kill)
     killer.start()
     try:
+        times = told(one, other, rounds, pace=every / 50)
         # The time between two requests comes on top.
-        assert max(told(one, other, 40)) < 0.5 + 0.25
+        assert max(times) < 0.5 + 0.25
+        print(f"median {statistics.median(times) * 1000:.2f} ms, longest {max(times) * 1000:.1f} ms")
+        assert every < 1 or statistics.median(times) < 0.010
     finally:
         over.set()
         killer.join()

@@ -129,7 +129,7 @@ START_TEST(acquire_of_a_known_circuit_asks_nobody)
 	ck_assert(acquire().decision.allowed);
 	for (int i = 0; i < 100; i++)
 		ck_assert(acquire().decision.allowed);
-	ck_assert_str_eq(scripted->journal, "a:k");
+	ck_assert_str_eq(scripted->journal, "g:k");
 	ck_assert_uint_eq(metrics->cached_answers, 100);
 }
 END_TEST
@@ -174,14 +174,14 @@ START_TEST(what_is_asked_for_steadily_is_refreshed_ahead)
 	/* Long, so that a busy machine does not miss the time. */
 	open_with(400, 0);
 	acquire();
-	for (int i = 0; i < 5000 && journal_count("g:k") < 3; i++) {
+	for (int i = 0; i < 5000 && journal_count("g:k") < 4; i++) {
 		event_base_loopexit(base, &moment);
 		event_base_dispatch(base);
 		acquire();
 		answers++;
 	}
-	ck_assert_uint_eq(journal_count("g:k"), 3);
-	ck_assert_uint_eq(journal_count("a:k"), 1);
+	ck_assert_uint_eq(journal_count("g:k"), 4);
+	ck_assert_uint_eq(journal_count("a:k"), 0);
 	ck_assert_uint_eq(metrics->cached_answers, answers);
 }
 END_TEST
@@ -195,7 +195,7 @@ START_TEST(what_nobody_asks_for_is_not_refreshed)
 	acquire();
 	event_base_loopexit(base, &moment);
 	event_base_dispatch(base);
-	ck_assert_str_eq(scripted->journal, "a:k");
+	ck_assert_str_eq(scripted->journal, "g:k");
 }
 END_TEST
 
@@ -223,9 +223,9 @@ START_TEST(successes_wait_and_go_together)
 	acquire();
 	report_successes(1000);
 	ck_assert_int_eq(metrics->reports_pending, 1000);
-	ck_assert_str_eq(scripted->journal, "a:k");
+	ck_assert_str_eq(scripted->journal, "g:k");
 	until_nothing_pends();
-	ck_assert_str_eq(scripted->journal, "a:k r:k");
+	ck_assert_str_eq(scripted->journal, "g:k r:k");
 	ck_assert_int_eq(scripted_get("k").circuit.success_count, 1000);
 }
 END_TEST
@@ -240,7 +240,7 @@ START_TEST(a_failure_goes_at_once_behind_them)
 	ck_assert_uint_eq(r.decision.counted, 1);
 	ck_assert_int_eq(r.circuit.success_count, 10);
 	ck_assert_int_eq(r.circuit.failure_count, 1);
-	ck_assert_str_eq(scripted->journal, "a:k r:k r:k");
+	ck_assert_str_eq(scripted->journal, "g:k r:k r:k");
 	ck_assert_int_eq(metrics->reports_pending, 0);
 }
 END_TEST
@@ -344,12 +344,122 @@ START_TEST(with_read_cache_getState_is_from_memory_but_for_own_writes)
 	store_reconfigure(store, &limits);
 	acquire();
 	ck_assert_int_eq(run(OP_GET).status, STORE_OK);
-	ck_assert_str_eq(scripted->journal, "a:k");
+	ck_assert_str_eq(scripted->journal, "g:k");
 	ck_assert_int_eq(run(OP_FAILURE).circuit.failure_count, 1);
 	acquire();
 	ck_assert_int_eq(run(OP_GET).circuit.failure_count, 1);
 	report_successes(3);
 	ck_assert_int_eq(run(OP_GET).circuit.success_count, 3);
+}
+END_TEST
+
+#define CLIENTS 50
+
+static void submit_acquires(struct client clients[CLIENTS])
+{
+	struct breaker_call call = {.policy = &default_policy, .random = 1};
+
+	for (int i = 0; i < CLIENTS; i++) {
+		submit(&clients[i], (struct circuit_op){.verb = CIRCUIT_ACQUIRE, .call = &call});
+		ck_assert(!clients[i].answered);
+	}
+}
+
+START_TEST(those_that_miss_share_one_read)
+{
+	struct client clients[CLIENTS];
+
+	scripted->mood = HOLD;
+	submit_acquires(clients);
+	ck_assert_uint_eq(scripted->store.in_flight, 1);
+	scripted->mood = ANSWER;
+	scripted_release();
+	for (int i = 0; i < CLIENTS; i++) {
+		until_answered(&clients[i]);
+		ck_assert(clients[i].result.decision.allowed && !clients[i].result.degraded);
+	}
+	ck_assert_str_eq(scripted->journal, "g:k");
+	ck_assert_uint_eq(store->in_flight, 0);
+}
+END_TEST
+
+START_TEST(of_those_that_share_a_read_each_that_changes_something_asks)
+{
+	struct circuit half_open = {.state = CIRCUIT_HALF_OPEN, .last_state_change = 1};
+	struct client clients[CLIENTS];
+	unsigned probes = 0;
+
+	store_memory_put(scripted->circuits, "k", 1, &half_open);
+	scripted->mood = HOLD;
+	submit_acquires(clients);
+	scripted->mood = ANSWER;
+	scripted_release();
+	for (int i = 0; i < CLIENTS; i++) {
+		until_answered(&clients[i]);
+		probes += clients[i].result.decision.allowed;
+	}
+	ck_assert_uint_eq(probes, 1);
+}
+END_TEST
+
+/* With `local` the embedded store answers, with `error` nothing does. */
+START_TEST(who_waits_for_a_read_waits_store_timeout_at_most)
+{
+	struct store_limits limits = store->limits;
+	struct store_result r;
+
+	limits.timeout_ms = 20;
+	store_reconfigure(store, &limits);
+	if (_i == 1)
+		store_fallback_refuse(store);
+	scripted->mood = HOLD;
+	r = acquire();
+	ck_assert_int_eq(r.status, _i == 1 ? STORE_UNAVAILABLE : STORE_OK);
+	ck_assert(_i == 1 ? r.timed_out : r.degraded && r.decision.allowed);
+	scripted->mood = ANSWER;
+	scripted_release();
+	ck_assert_uint_eq(store->in_flight, 0);
+}
+END_TEST
+
+START_TEST(who_waits_for_a_read_that_is_lost_is_answered)
+{
+	static const enum mood moods[] = {LOSE, REFUSE, FAIL};
+	struct store_result r;
+
+	scripted->mood = moods[_i];
+	scripted->words = "WRONGTYPE";
+	r = acquire();
+	ck_assert_int_eq(r.status, moods[_i] == FAIL ? STORE_ERROR : STORE_OK);
+	ck_assert_uint_eq(store->in_flight, 0);
+	scripted->mood = ANSWER;
+	until_nothing_pends();
+}
+END_TEST
+
+START_TEST(one_that_waits_for_a_read_may_be_cancelled)
+{
+	struct client clients[CLIENTS];
+
+	scripted->mood = HOLD;
+	submit_acquires(clients);
+	store_cancel(clients[0].op);
+	store_cancel(clients[7].op);
+	store_cancel(clients[CLIENTS - 1].op);
+	scripted->mood = ANSWER;
+	scripted_release();
+	until_answered(&clients[CLIENTS - 2]);
+	ck_assert(clients[1].answered && !clients[0].answered && !clients[7].answered);
+	ck_assert_uint_eq(store->in_flight, 0);
+}
+END_TEST
+
+START_TEST(the_end_of_the_store_ends_who_waits_for_a_read)
+{
+	struct client clients[CLIENTS];
+
+	scripted->mood = HOLD;
+	submit_acquires(clients);
 }
 END_TEST
 
@@ -378,7 +488,7 @@ START_TEST(what_a_message_says_is_obeyed)
 	acquire();
 	tell(CIRCUIT_OPEN, OPENED);
 	ck_assert(!acquire().decision.allowed);
-	ck_assert_str_eq(scripted->journal, "a:k");
+	ck_assert_str_eq(scripted->journal, "g:k");
 }
 END_TEST
 
@@ -391,7 +501,7 @@ START_TEST(a_message_older_than_what_is_known_is_not)
 	acquire();
 	tell(CIRCUIT_OPEN, now - 1);
 	ck_assert(acquire().decision.allowed);
-	ck_assert_str_eq(scripted->journal, "a:k");
+	ck_assert_str_eq(scripted->journal, "g:k");
 }
 END_TEST
 
@@ -403,7 +513,7 @@ START_TEST(two_changes_in_one_millisecond_are_asked_for)
 	tell(CIRCUIT_OPEN, now);
 	tell(CIRCUIT_CLOSED, now);
 	ck_assert(acquire().decision.allowed);
-	ck_assert_uint_eq(journal_count("a:k"), 2);
+	ck_assert_uint_eq(journal_count("g:k"), 2);
 }
 END_TEST
 
@@ -456,6 +566,12 @@ static Suite *seen_suite(void)
 	tcase_add_test(t, a_store_that_refuses_answers_nothing_while_main_is_away);
 	tcase_add_test(t, a_store_that_refuses_says_what_it_may_have_lost);
 	tcase_add_test(t, with_read_cache_getState_is_from_memory_but_for_own_writes);
+	tcase_add_test(t, those_that_miss_share_one_read);
+	tcase_add_test(t, of_those_that_share_a_read_each_that_changes_something_asks);
+	tcase_add_loop_test(t, who_waits_for_a_read_waits_store_timeout_at_most, 0, 2);
+	tcase_add_loop_test(t, who_waits_for_a_read_that_is_lost_is_answered, 0, 3);
+	tcase_add_test(t, one_that_waits_for_a_read_may_be_cancelled);
+	tcase_add_test(t, the_end_of_the_store_ends_who_waits_for_a_read);
 	tcase_add_test(t, what_a_message_says_is_obeyed);
 	tcase_add_test(t, a_message_older_than_what_is_known_is_not);
 	tcase_add_test(t, two_changes_in_one_millisecond_are_asked_for);

@@ -1,0 +1,261 @@
+"""Section 11 of the contract where several daemons share one Redis: no success is lost or counted twice
+over stops and crashes, and the machine behind memories that are told late or not at all."""
+
+import json
+import os
+import random
+import threading
+import time
+
+import pytest
+
+from contract import path
+from decisions import acquire, report
+from wait import until
+from wire import connect
+
+SUCCESS = b'{"outcome":"success"}'
+# A million takes a minute or two: SUCCESSES=1000000.
+SUCCESSES = int(os.environ.get("SUCCESSES", "60000"))
+# How long the randomised test runs, seconds, and which history it is.
+SECONDS = float(os.environ.get("MACHINE_SECONDS", "6"))
+SEED = int(os.environ.get("MACHINE_SEED", "0")) or random.randrange(1, 1 << 30)
+PIPELINED = 100
+KEYS = [f"k{n}" for n in range(10)]
+
+
+# --- every success is counted once ------------------------------------------------------------
+
+
+def requests(keys):
+    head = b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s"
+    return b"".join(head % (path(key, "report").encode(), len(SUCCESS), SUCCESS) for key in keys)
+
+
+class Reporter(threading.Thread):
+    """Reports successes at one of the daemons until `left` are counted, many at a time, round the circuits;
+    at the next daemon when this one leaves. A report whose answer has not come is not counted here, and
+    made again, as a gateway would not: the daemon that leaves answers what it has taken, or has not taken it."""
+
+    def __init__(self, fleet, number, left):
+        super().__init__()
+        self.fleet, self.number, self.left = fleet, number, left
+        self.counted = dict.fromkeys(KEYS, 0)
+        self.unanswered = 0
+
+    def run(self):
+        while self.left > 0:
+            daemon = self.fleet[self.number % len(self.fleet)]
+            try:
+                with connect(daemon.address) as s:
+                    while self.left > 0:
+                        if not self.batch(s):
+                            break
+            except OSError:
+                pass
+            time.sleep(0.005)  # whoever stops is gone soon
+            self.number += 1
+
+    def batch(self, s):
+        """False when the connection has ended."""
+        keys = [KEYS[n % len(KEYS)] for n in range(min(PIPELINED, self.left))]
+        text = b""
+        s.sendall(requests(keys))
+        while text.count(b'"state":') < len(keys) and (piece := s.recv(1 << 18)):
+            text += piece
+        answered = text.count(b'"state":')
+        # In order, and none but counted ones.
+        assert text.count(b'"counted":true,"was":"closed","state":"closed"') == answered, text[-300:]
+        for key in keys[:answered]:
+            self.counted[key] += 1
+        self.left -= answered
+        self.unanswered += len(keys) - answered
+        return answered == len(keys) and b"onnection: close" not in text
+
+
+def stored(redis):
+    with redis.client() as client:
+        return {key: json.loads(client.call("GET", f"stoma:cb:{key}"))["successCount"] for key in KEYS}
+
+
+def reported(start, redis, end):
+    """Successes by six clients at three daemons, each of which end(daemon, reporters) ends again and
+    again; what the clients know to be counted, and how many requests never had an answer."""
+    def one():
+        return start(store=redis.url, report_interval="100ms", store_timeout=5000).wait_ready()
+
+    fleet = [one() for _ in range(3)]
+    for key in KEYS:
+        acquire(fleet[0], key)
+        report(fleet[0], key)
+    reporters = [Reporter(fleet, n, SUCCESSES // 6) for n in range(6)]
+    for reporter in reporters:
+        reporter.start()
+    ends = 0
+    while any(reporter.is_alive() for reporter in reporters):
+        left = open_reports(reporters)
+        # So that there are some ends, however many successes there are.
+        until(lambda left=left: open_reports(reporters) <= left - SUCCESSES // 12
+              or not any(r.is_alive() for r in reporters), "the clients get on", deadline=120)
+        new, old = one(), fleet[ends % 3]
+        fleet[ends % 3] = new
+        end(old, reporters)
+        ends += 1
+    for reporter in reporters:
+        reporter.join()
+    for daemon in fleet:
+        daemon.stop()
+    assert ends >= 6
+    counted = {key: 1 + sum(r.counted[key] for r in reporters) for key in KEYS}
+    assert sum(counted.values()) == SUCCESSES // 6 * 6 + len(KEYS)
+    return counted, sum(r.unanswered for r in reporters)
+
+
+def open_reports(reporters):
+    return sum(reporter.left for reporter in reporters)
+
+
+def test_every_success_is_counted_once_over_stops(start, private_redis):
+    redis = private_redis()
+    counted, unanswered = reported(start, redis, lambda daemon, _: daemon.stop())
+    print(f"{sum(counted.values())} counted, {unanswered} requests without an answer")
+    assert stored(redis) == counted
+
+
+def test_a_crash_loses_what_is_pending_at_most(start, private_redis):
+    redis = private_redis()
+    pending = []
+
+    def crash(daemon, reporters):
+        left = open_reports(reporters)
+        most = daemon.metric("breakerd_reports_pending")
+        daemon.process.kill()
+        daemon.process.wait()
+        daemon.ended = True
+        # What was reported since the metric was read may be pending, too.
+        pending.append(most + left - open_reports(reporters) + len(reporters) * PIPELINED)
+
+    counted, unanswered = reported(start, redis, crash)
+    there = stored(redis)
+    lost = sum(counted.values()) - sum(there.values())
+    print(f"{sum(counted.values())} counted, {lost} lost by {len(pending)} crashes, of {sum(pending):.0f} "
+          f"at most; {unanswered} requests without an answer")
+    # What was not answered may be there.
+    assert -unanswered <= lost <= sum(pending)
+
+
+# --- the machine, with what is remembered ----------------------------------------------------------
+
+OPEN, STALENESS, PROBES = 1.0, 0.2, 2
+# What the machine adds to the times of both ends of a comparison.
+SLACK = 0.15
+
+
+class Log:
+    """What the gateways of one circuit saw: (begun, ended, daemon, what)."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.openings = {}  # by their ends: when an answer first told of it, and its end
+        self.passed = []  # (begun, ended, daemon): acquires that a closed circuit let through
+        self.alive = {}  # permits of probes that are out: of which half-open time
+
+
+def gateway(daemon, number, key, log, over, rng):
+    """Asks and reports, mostly failures for a while and then successes."""
+    client = daemon.client()
+    while not over.is_set():
+        begun = time.monotonic()
+        decision = acquire(client, key)
+        ended = time.monotonic()
+        if not decision["allowed"]:
+            if decision["reason"] == "open":
+                # It was open at `ended` at the latest, and stays so for what is left.
+                left = decision["retryAfterMs"] / 1000
+                with log.lock:
+                    log.openings.setdefault(round((ended + left) * 20), (ended, ended + left))
+            time.sleep(rng.random() * 0.005)
+            continue
+        if decision["reason"] == "probe":
+            with log.lock:
+                # A permit of an earlier half-open time that is not reported yet is good for nothing.
+                log.alive[decision["permit"]] = decision["permit"].split(".")[0]
+                out = list(log.alive.values()).count(log.alive[decision["permit"]])
+            assert out <= PROBES, f"{out} permits out, of {PROBES}"
+            time.sleep(rng.random() * 0.01)
+            with log.lock:
+                # Before the report: from then on the next one may be given.
+                del log.alive[decision["permit"]]
+        else:
+            assert decision["reason"] == "closed"
+            with log.lock:
+                log.passed.append((begun, ended, number))
+        # The way to the upstream fails from one host after the other. The others only ask, since the answer
+        # to a report would tell them what they are to hear of in time without.
+        fails = int(begun) % 3 == number
+        if fails or decision["reason"] == "probe":
+            outcome = "failure" if fails and rng.random() < 0.7 else "success"
+            report(client, key, decision["permit"], outcome)
+    client.close()
+
+
+def missed(log):
+    """Acquires that a closed circuit let through while another daemon had told of an opening more
+    than max_staleness before, which was not over."""
+    found = []
+    for told, till in log.openings.values():
+        for begun, ended, number in log.passed:
+            if told + STALENESS + SLACK < begun and ended < till - SLACK:
+                found.append((number, begun - told, till - ended))
+    return found
+
+
+def forbid_channel(redis):
+    """A store whose user may not use any channel."""
+    with redis.client() as client:
+        client.call("ACL", "SETUSER", "plain", "on", ">p", "~*", "+@all", "resetchannels")
+    return f"redis://plain:p@127.0.0.1:{redis.port}"
+
+
+@pytest.mark.parametrize("channel", ["stands", "is killed again and again", "is forbidden"])
+def test_the_machine_with_memory(start, private_redis, channel):
+    print(f"MACHINE_SEED={SEED}")
+    redis = private_redis()
+    url = forbid_channel(redis) if channel == "is forbidden" else redis.url
+    daemons = [start(store=url, store_timeout=5000, max_staleness=f"{STALENESS}s", probes=PROBES,
+                     consecutive_failures=3, open_time=f"{OPEN}s", open_time_max=f"{OPEN}s",
+                     probe_timeout="1m").wait_ready() for _ in range(3)]
+    over, failures = threading.Event(), []
+    logs = {f"k{n}": Log() for n in range(2)}
+
+    def watched(*args):
+        try:
+            gateway(*args)
+        except BaseException as e:  # noqa: B036 # pylint: disable=broad-exception-caught
+            failures.append(e)
+            over.set()
+
+    threads = [threading.Thread(target=watched, args=(daemon, number, key, log, over,
+                                                      random.Random(SEED + 10 * number + i)))
+               for number, daemon in enumerate(daemons) for i, (key, log) in enumerate(logs.items())
+               for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + SECONDS
+    with redis.client() as client:
+        while time.monotonic() < end and not over.wait(0.05):
+            if channel == "is killed again and again":
+                client.call("CLIENT", "KILL", "TYPE", "pubsub")
+    over.set()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+    opened = sum(d.metric("breakerd_transitions_total", **{"from": "closed", "to": "open"})
+                 for d in daemons)
+    passed = sum(len(log.passed) for log in logs.values())
+    print(f"{opened:.0f} openings, {passed} acquires let through")
+    assert opened >= 2 and passed > 100
+    assert sum(d.metric("breakerd_cached_answers_total") for d in daemons) > passed / 2
+    for log in logs.values():
+        assert not missed(log)
