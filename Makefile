@@ -193,11 +193,11 @@ plain: ## build without libsystemd, and see what that changes
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)-plain SYSTEMD= e2e \
 		PYTEST_ARGS='-k "test_systemd or test_install or test_process"'
 
-include scripts/bench.mk scripts/fuzz.mk scripts/install.mk scripts/lint.mk
+include scripts/bench.mk scripts/fuzz.mk scripts/install.mk scripts/lint.mk scripts/release.mk
 
 .PHONY: clean
 clean: ## remove everything that was built
-	rm -rf $(BUILD) $(addprefix $(BUILD)-,asan gcc clang plain fuzz coverage)
+	rm -rf $(BUILD) $(addprefix $(BUILD)-,asan gcc clang plain fuzz coverage image)
 
 .SECONDARY:
 .DELETE_ON_ERROR:

@@ -9,9 +9,9 @@ format-check: ## fail if `make format` would change anything
 	clang-format --dry-run -Werror $(C_FILES)
 
 .PHONY: lint
-lint: lint-gcc lint-clang lint-includes lint-loop lint-tidy lint-cppcheck lint-sh lint-py lint-openapi ## compilers without a warning, includes, the event loop, clang-tidy, cppcheck, shellcheck, pyflakes, spectral
+lint: lint-gcc lint-clang lint-includes lint-loop lint-tidy lint-cppcheck lint-sh lint-py lint-links lint-openapi lint-kubernetes ## compilers without a warning, includes, the event loop, clang-tidy, cppcheck, shellcheck, pyflakes, links, spectral, Kubernetes schemas
 
-.PHONY: lint-gcc lint-clang lint-includes lint-loop lint-tidy lint-cppcheck lint-sh lint-py lint-openapi
+.PHONY: lint-gcc lint-clang lint-includes lint-loop lint-tidy lint-cppcheck lint-sh lint-py lint-links lint-openapi lint-kubernetes
 lint-gcc lint-clang: lint-%:
 	@$(MAKE) $(JOBS) --no-print-directory BUILD=$(BUILD)-$* CC=$* CFLAGS='-O2 -g -Werror' all tests
 
@@ -41,6 +41,12 @@ lint-sh:
 lint-py:
 	$(if $(PY_FILES),$(PYTHON) -m pyflakes $(PY_FILES))
 
+lint-links:
+	scripts/check-links
+
 lint-openapi:
 	scripts/interop lint
+
+lint-kubernetes:
+	scripts/interop kubernetes
 

@@ -1,0 +1,38 @@
+# What is given away: the image, the tarball.
+
+# Without libsystemd, and with nothing in it that tells where it was built.
+.PHONY: image image-try
+image: ## an OCI image, $(BUILD)/image.oci.tar, and what is in it, $(BUILD)/image.spdx.json
+	@scripts/install-packages build image
+	@$(MAKE) $(JOBS) --no-print-directory BUILD=$(BUILD)-image SYSTEMD= \
+		CFLAGS='-O2 -g0 -ffile-prefix-map=$(CURDIR)=.' all
+	@mkdir -p $(BUILD)
+	@scripts/image $(BUILD)-image/breakerd $(VERSION) $(BUILD)
+
+image-try: ## the image in containers of runc, and a second build of it; as root
+	@scripts/install-packages build image image-try
+	@$(MAKE) --no-print-directory BUILD=$(BUILD) image
+	IMAGE=$(abspath $(BUILD)) BREAKERD=$(abspath $(BUILD)-image/breakerd) \
+		$(PYTHON) -m pytest -q -p no:cacheprovider tests/image $(PYTEST_ARGS)
+
+# Of the last commit, so that what lies about in the tree has no part in it.
+NAME = breakerd-$(VERSION)
+.PHONY: dist dist-check dist-try
+dist: ## the sources of the last commit, $(BUILD)/breakerd-VERSION.tar.gz
+	@mkdir -p $(BUILD)
+	@git archive --format=tar --prefix=$(NAME)/ HEAD | gzip -9n >$(BUILD)/$(NAME).tar.gz.new
+	@mv $(BUILD)/$(NAME).tar.gz.new $(BUILD)/$(NAME).tar.gz
+	@sha256sum $(BUILD)/$(NAME).tar.gz
+
+dist-check: dist ## ... unpacked elsewhere, where all commands of CONTRIBUTING.md work
+	@rm -rf $(BUILD)/dist && mkdir -p $(BUILD)/dist
+	@tar -x -C $(BUILD)/dist -f $(BUILD)/$(NAME).tar.gz
+	@cd $(BUILD)/dist/$(NAME) && awk '/^```sh$$/ { on = 1; next } /^```$$/ { on = 0 } on' CONTRIBUTING.md | \
+		env -u MAKEFLAGS -u MAKELEVEL -u BUILD -u MFLAGS bash -eux
+	@$(BUILD)/dist/$(NAME)/build/breakerd --version
+	@rm -rf $(BUILD)/dist
+
+dist-try: dist ## ... and every test of it, in clean trees of Debian 12 and 13; as root
+	@scripts/install-packages tree
+	BUILD=$(BUILD) tests/deb/dist bookworm
+	BUILD=$(BUILD) tests/deb/dist trixie
