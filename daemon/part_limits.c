@@ -31,5 +31,7 @@ struct api_limits limits_of_api(const struct config *config, const struct descri
 		.max_streams = share->max_streams,
 		.max_circuits = config->max_circuits,
 		.metrics_circuits = config->metrics_circuits,
+		/* Logs leave room for those who wait for an answer. */
+		.max_lines = config->max_in_flight < 4 ? 1 : config->max_in_flight / 4,
 	};
 }

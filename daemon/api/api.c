@@ -213,6 +213,7 @@ struct api *api_new(struct event_base *base, struct store *store, const struct a
 	TAILQ_INIT(&api->waiting);
 	api->max_streams = limits->max_streams;
 	api->metrics_circuits = limits->metrics_circuits;
+	api->max_lines = limits->max_lines;
 	if (api_events_init(api, base, limits->max_circuits) != 0) {
 		api_free(api);
 		return NULL;
@@ -225,6 +226,7 @@ void api_reconfigure(struct api *api, const struct api_access *access,
 {
 	api->max_streams = limits->max_streams;
 	api->metrics_circuits = limits->metrics_circuits;
+	api->max_lines = limits->max_lines;
 	api_watch(api)->max = limits->max_circuits;
 	api->access = *access;
 	api->policies = policies;

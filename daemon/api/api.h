@@ -16,6 +16,7 @@ struct api_limits {
 	unsigned max_streams;      /* of events, at once */
 	size_t max_circuits;       /* of which is remembered what happened to them */
 	unsigned metrics_circuits; /* named in /metrics */
+	unsigned max_lines;        /* reports out of logs that wait for the store; from 1 */
 };
 
 /* NULL when out of memory. All but `access` and `limits` must outlive it, `policies` until

@@ -37,6 +37,7 @@ struct api {
 	struct events *events;
 	unsigned max_streams;
 	unsigned metrics_circuits;
+	unsigned max_lines;
 	/* decisions.c */
 	uint16_t reporter; /* this daemon's number, for min_reporters */
 	struct random_state random;

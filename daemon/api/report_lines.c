@@ -12,9 +12,7 @@
 #include <unistd.h>
 
 /* Datagrams read in one system call, and in one turn of the loop for each socket. */
-#define BATCH 32
-/* Reports that may wait for the store. */
-#define WAITING_MAX 256
+#define BATCH       32
 #define SOCKETS_MAX 32
 /* What a stop reads at most: more than a socket holds. */
 #define FINISH_BATCHES 1024
@@ -156,21 +154,23 @@ static void take_line(struct report_lines *lines, const char *text, size_t len, 
 		submit(lines, &line, &call);
 }
 
-/* Reads at most BATCH datagrams. Returns how many. */
-static int read_batch(struct line_socket *s)
+/* Reads at most `most` datagrams, from 1, and at most BATCH. Returns how many. */
+static int read_batch(struct line_socket *s, unsigned most)
 {
 	struct report_lines *lines = s->lines;
 	struct mmsghdr messages[BATCH];
 	struct iovec parts[BATCH];
 	int n;
 
+	if (most > BATCH)
+		most = BATCH;
 	memset(messages, 0, sizeof(messages));
-	for (size_t i = 0; i < BATCH; i++) {
+	for (unsigned i = 0; i < most; i++) {
 		parts[i] = (struct iovec){lines->buffers[i], REPORT_LINE_MAX};
 		messages[i].msg_hdr.msg_iov = &parts[i];
 		messages[i].msg_hdr.msg_iovlen = 1;
 	}
-	n = recvmmsg(s->fd, messages, BATCH, MSG_DONTWAIT, NULL);
+	n = recvmmsg(s->fd, messages, most, MSG_DONTWAIT, NULL);
 	for (int i = 0; i < n; i++)
 		take_line(lines, lines->buffers[i], messages[i].msg_len,
 			  messages[i].msg_hdr.msg_flags & MSG_TRUNC);
@@ -180,12 +180,14 @@ static int read_batch(struct line_socket *s)
 static void on_readable(evutil_socket_t fd, short what, void *arg)
 {
 	struct line_socket *s = arg;
+	struct report_lines *lines = s->lines;
 
 	(void)fd;
 	(void)what;
-	read_batch(s);
-	if (s->lines->pending_count >= WAITING_MAX)
-		set_paused(s->lines, true);
+	if (lines->pending_count < lines->api->max_lines)
+		read_batch(s, lines->api->max_lines - lines->pending_count);
+	if (lines->pending_count >= lines->api->max_lines)
+		set_paused(lines, true);
 }
 
 struct report_lines *report_lines_new(struct event_base *base, struct api *api)
@@ -225,7 +227,7 @@ void report_lines_finish(struct report_lines *lines)
 		struct line_socket *s = &lines->sockets[i];
 		unsigned batches = 0;
 
-		while (read_batch(s) > 0 && ++batches < FINISH_BATCHES)
+		while (read_batch(s, BATCH) > 0 && ++batches < FINISH_BATCHES)
 			;
 		event_free(s->ev);
 		close(s->fd);

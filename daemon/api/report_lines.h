@@ -1,7 +1,7 @@
 /*
  * report_listen: reports that come as lines of access logs, one a datagram (proto/report_line.h).
- * Nobody is answered. A turn of the loop reads a bounded number, and while many of them wait for
- * the store none is read: what the sockets cannot hold is lost.
+ * Nobody is answered. A turn of the loop reads a bounded number, and while as many of them wait for
+ * the store as may (a quarter of max_in_flight) none is read: what the sockets cannot hold is lost.
  */
 #ifndef BREAKERD_REPORT_LINES_H
 #define BREAKERD_REPORT_LINES_H

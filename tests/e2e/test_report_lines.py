@@ -11,6 +11,7 @@ from contract import path, snapshot
 from decisions import acquire
 from ports import free_port
 from wait import until
+from wire import Wire, request_bytes
 
 
 class Sender:
@@ -119,6 +120,25 @@ def test_errors_of_the_store_are_counted(start, private_redis, address):
     redis.call("RPUSH", "stoma:cb:list", "x")
     Sender(address)("circuit=list status=500")
     wait_for(daemon, failed=1)
+
+
+def test_lines_leave_room_for_clients(start, private_redis):
+    """A quarter of max_in_flight waits for Redis; the others wait in the kernel, and none is lost."""
+    redis = private_redis()
+    address = f"127.0.0.1:{free_port()}"
+    daemon = start(store=redis.url, on_store_failure="error", report_listen=address, max_in_flight=40,
+                   store_timeout="5s").wait_ready()
+    redis.freeze()
+    send = Sender(address)
+    send(*[f"circuit=k{n} status=500" for n in range(100)])
+    until(lambda: daemon.metric("breakerd_store_operations_in_flight") == 10, "lines wait for Redis")
+    with Wire(daemon.address) as client:
+        client.send(request_bytes("GET", path("other")))
+        until(lambda: daemon.metric("breakerd_store_operations_in_flight") == 11, "a client waits, too")
+        assert daemon.metric("breakerd_report_lines_total", result="failed") == 0
+        redis.thaw()
+        assert client.receive().status == 200
+    wait_for(daemon, used=100, failed=0)
 
 
 def test_a_stop_reads_what_is_there(start_on, store, redis, directory):

@@ -319,7 +319,9 @@ static void start(void)
 			   .probe_timeout_ms = 10},
 	};
 	static const struct policy_set policies = {&policy, 1};
-	static const struct api_limits api_limits = {.max_streams = 4, .max_circuits = 100};
+	static const struct api_limits api_limits = {.max_streams = 4,
+						     .max_circuits = 100,
+						     .max_lines = 8};
 
 	signal(SIGPIPE, SIG_IGN);
 	fuzz.base = event_base_new();
