@@ -493,8 +493,9 @@ static int complain(const struct config_error *error, enum config_status status)
 /* --check-config: the settings are right; what does the start find where the state is kept? */
 static int check_state_file(const struct config *config)
 {
-	struct config_error error;
+	struct config_error error = {.text = ""};
 
+	assert(config); /* CONFIG_CHECK and CONFIG_OK */
 	if (!keeps_state(config) ||
 	    state_path_check(config->state_file, error.text, sizeof(error.text)) == 0)
 		return EXIT_SUCCESS;

@@ -58,8 +58,8 @@ static const struct {
 	{"e key=\"\\xff-\\xc3\"", ",\"key\":\"\xef\xbf\xbd-\xef\xbf\xbd\"}"},
 	{"e key=\xff", ",\"key\":\"\xef\xbf\xbd\"}"},
 	/* U+2028 and U+2029 end lines for some readers */
-	{"e key=\"\xe2\x80\xa8\xe2\x80\xa9\xe2\x80\xaa\"",
-	 ",\"key\":\"\\u2028\\u2029\xe2\x80\xaa\"}"},
+	{"e key=\"\xe2\x80\xa8\xe2\x80\xa9\xe2\x80\xa7\"",
+	 ",\"key\":\"\\u2028\\u2029\xe2\x80\xa7\"}"},
 	/* cut by log_quote, and at the end of the line */
 	{"e key=\"abc\"... to=open", ",\"key\":\"abc...\",\"to\":\"open\"}"},
 	{"e key=\"abc...", ",\"key\":\"abc...\"}"},
