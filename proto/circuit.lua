@@ -1,7 +1,7 @@
 --[[
 The operations as Redis runs them: several circuits, several operations on each, one call.
 
-EVALSHA sha n KEYS[1] .. KEYS[n] ttl ops[1] .. ops[n] channel
+EVALSHA sha n KEYS[1] .. KEYS[n] ttl ops[1] .. ops[n] "DB CHANNEL"
 
   KEYS[i]  the whole Redis key of a circuit; each one once
   ttl      milliseconds, given to every circuit that is written
@@ -28,9 +28,9 @@ operations, is left alone), or a string such as
       successCount, lastFailureTime, lastStateChange; zeros where there was none
   the text of the member breakerd as it was read, if there is one that may be sound; with m - if
       there is none
-Each change is published on the channel, if one is given, when it has been written: one message for a key,
+Each change is published if "DB CHANNEL" is given, when it has been written: one message for a key,
 a line feed between its three parts (circuit_script_read_message):
-  "1 BY WAS STATE failureCount successCount lastFailureTime lastStateChange": BY is the letter of what
+  "1 DB BY WAS STATE failureCount successCount lastFailureTime lastStateChange": BY is the letter of what
       led to the last change (t for A to L); WAS and STATE are digits, 3 for a circuit that is not there
   the text of the member breakerd, - for none
   the key
@@ -812,7 +812,7 @@ local match, pcall = string.match, redis.pcall
 local KEYS, ARGV = KEYS, ARGV
 -- The largest value that is read or written. A larger one would hold up Redis.
 local MAX = 65536
-local channel = ARGV[#KEYS + 2]
+local channel = ARGV[#KEYS + 2] -- with the number of the database, as channels know none
 local now, written
 local reply = {}
 
@@ -1021,13 +1021,14 @@ for i = 1, #KEYS do
 		reply[i] = { err = words }
 	elseif result then
 		written = true
-		if by and channel and (effect == "SET" or was ~= "3") then
+		local db, name = match(by and channel or "", "^(%d+) (.*)$")
+		if db and (effect == "SET" or was ~= "3") then
 			local at = effect == "SET" and changed or now
 			if not at then
 				local clock = pcall("TIME")
 				at = clock.err and "0" or clock[1] .. string.sub("00000" .. clock[2], -6, -4)
 			end
-			pcall("PUBLISH", channel, "1 " .. by .. " " .. was .. " " ..
+			pcall("PUBLISH", name, "1 " .. db .. " " .. by .. " " .. was .. " " ..
 				(effect == "SET" and state or "3") .. " " .. failures .. " " .. successes ..
 				" " .. failed .. " " .. at .. "\n" ..
 				(effect == "SET" and others ~= "}" and member or "-") .. "\n" .. key)

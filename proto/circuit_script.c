@@ -121,18 +121,22 @@ static bool read_part(const char **p, const char *end, const char **part, size_t
 bool circuit_script_read_message(const char *text, size_t len, struct circuit_script_message *m)
 {
 	const char *end = text + len, *words, *words_end;
-	int64_t was, state;
+	int64_t db, was, state;
 	size_t words_len;
 
 	if (!read_part(&text, end, &words, &words_len) ||
 	    !read_part(&text, end, &m->member, &m->member_len))
 		return false;
 	words_end = words + words_len;
-	if (words_len < 4 || memcmp(words, "1 ", 2) != 0 || !strchr("tdarowx", words[2]) ||
-	    words[3] != ' ')
+	if (words_len < 2 || memcmp(words, "1 ", 2) != 0)
 		return false;
-	m->by = words[2];
-	words += 4;
+	words += 2;
+	if (!read_number(&words, words_end, INT32_MAX, &db) || words_end - words < 2 ||
+	    !strchr("tdarowx", words[0]) || words[1] != ' ')
+		return false;
+	m->db = (unsigned)db;
+	m->by = words[0];
+	words += 2;
 	if (!read_number(&words, words_end, CIRCUIT_STATES, &was) ||
 	    !read_number(&words, words_end, CIRCUIT_STATES, &state) ||
 	    !read_number(&words, words_end, CIRCUIT_INT_MAX, &m->circuit.failure_count) ||

@@ -56,6 +56,7 @@ bool circuit_script_read(const char *text, size_t len, struct circuit_script_ans
 
 /* What the script has published. */
 struct circuit_script_message {
+	unsigned db;            /* whose circuit it is: a server's databases share the channel */
 	char by;                /* t transition, d reset, a acquire, r report, o override, x its
 				   end, w a step */
 	bool existed;           /* before */

@@ -321,9 +321,14 @@ int redis_link_send(struct redis_link *link, redis_reply_fn *fn, void *arg, int 
 	return 0;
 }
 
-void redis_link_missed(struct redis_link *link)
+void redis_link_missed(struct redis_link *link, bool sent, unsigned timeout_ms)
 {
-	if (link->state == LINK_READY && ++link->missed >= MISSED_MAX)
+	if (link->state != LINK_READY)
+		return;
+	if (!sent && (redis_conn_waiting(link->conn) == 0 ||
+		      clock_ms() - redis_conn_silent_since_ms(link->conn) < (int64_t)timeout_ms))
+		return;
+	if (++link->missed >= MISSED_MAX)
 		link_suspect(link, "the server is too slow to answer in time");
 }
 

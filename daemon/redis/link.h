@@ -71,10 +71,11 @@ const char *redis_link_sha(const struct redis_link *link);
 void redis_link_forget_sha(struct redis_link *link);
 
 /*
- * An operation's deadline passed while its command was in flight. After a few in a row
- * (an answer ends the row) the link is SUSPECT.
+ * An operation's deadline, of timeout_ms, passed. After a few in a row (an answer ends the row) the
+ * link is SUSPECT. One that was not sent waited behind others of ours, and counts only if the
+ * server has answered none of them for so long.
  */
-void redis_link_missed(struct redis_link *link);
+void redis_link_missed(struct redis_link *link, bool sent, unsigned timeout_ms);
 
 /* Redis's clock minus ours (clock_steady_ms) in milliseconds, as last measured, and by how much
  * that may be wrong: half a round trip. Both are 0 before the first. */

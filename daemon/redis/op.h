@@ -30,6 +30,7 @@ struct redis_store {
 	struct redis_target target;
 	struct redis_channel *channel;               /* changes of state made by any daemon */
 	char channel_name[REDIS_PREFIX_MAX + 9 + 1]; /* prefix and "cb:events" */
+	char publish[REDIS_PREFIX_MAX + 9 + 12];     /* the database and that: for circuit.lua */
 	struct metrics *metrics;                     /* may be NULL */
 	struct log *log;
 	char ttl[20]; /* milliseconds */

@@ -314,12 +314,11 @@ static int send_script(struct redis_circuit_op *q)
 	struct redis_store *r = redis_store(q->base.op.store);
 	struct redis_script_words words = redis_script_words(r, q->whole);
 	const char *argv[] = {
-		words.command,       words.script,    "1", q->key, r->ttl,
-		q->key + q->key_len, r->channel_name,
+		words.command, words.script, "1", q->key, r->ttl, q->key + q->key_len, r->publish,
 	};
 	size_t argvlen[] = {
-		words.command_len, words.script_len,        1, q->key_len, r->ttl_len,
-		q->script_len,     strlen(r->channel_name),
+		words.command_len, words.script_len,   1, q->key_len, r->ttl_len,
+		q->script_len,     strlen(r->publish),
 	};
 
 	return redis_op_send(&q->base, 7, argv, argvlen);
@@ -411,7 +410,8 @@ static void redis_detach(struct store_op *op, struct store_result *verdict)
 		verdict->status = o->writes ? STORE_UNKNOWN : STORE_TIMEOUT;
 	}
 	if (verdict->timed_out && !lists)
-		redis_link_missed(r->link);
+		redis_link_missed(r->link, verdict->status != STORE_UNAVAILABLE,
+				  r->store.limits.timeout_ms);
 }
 
 static void redis_health(struct store *s, struct store_health *health)
@@ -512,7 +512,7 @@ static void on_message(void *arg, const char *text, size_t len)
 	event.circuit = m.circuit;
 	event.breaker = &b;
 	/* Anybody may publish there. */
-	if (key_check(event.key, event.key_len))
+	if (m.db != r->target.db || key_check(event.key, event.key_len))
 		return;
 	if (r->store.on_event)
 		r->store.on_event(r->store.on_event_arg, &event);
@@ -584,8 +584,9 @@ struct store *store_redis_new(struct event_base *base, const struct redis_target
 	r->writes = redis_writes_new(r);
 	if (!r->writes)
 		goto fail;
-	snprintf(r->channel_name, sizeof(r->channel_name), "%scb:events", prefix);
 	r->target = *target;
+	snprintf(r->channel_name, sizeof(r->channel_name), "%scb:events", prefix);
+	snprintf(r->publish, sizeof(r->publish), "%u %s", target->db, r->channel_name);
 	channel_events.arg = r;
 	r->channel = redis_channel_new(base, &r->target, r->channel_name, &channel_events, log);
 	if (!r->channel)

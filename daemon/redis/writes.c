@@ -481,8 +481,8 @@ static void call_send(struct redis_call *call)
 		call_fail(call, STORE_UNAVAILABLE, "out of memory");
 		return;
 	}
-	argv[4 + 2 * n] = r->channel_name;
-	lens[4 + 2 * n] = strlen(r->channel_name);
+	argv[4 + 2 * n] = r->publish;
+	lens[4 + 2 * n] = strlen(r->publish);
 	if (redis_link_send(r->link, on_call, call, (int)(5 + 2 * n), argv, lens) != 0) {
 		call_fail(call, STORE_UNAVAILABLE, redis_store_why(r));
 		return;

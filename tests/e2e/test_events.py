@@ -279,10 +279,27 @@ def test_messages_that_anybody_publishes_are_passed_over(start_on, redis):
     daemon = start_on("redis")
     with Stream(daemon) as stream:
         stream.until_ready()
-        for text in ("", "x", "1", "1 t", "1 t 0 1 0 0 0 0 - 0 ", "1 q 0 1 0 0 0 5 - 0 k",
-                     "1 t 0 9 0 0 0 5 - 0 k", "1 t 0 1 0 0 0 5 o3.1.2:00 0 k",
-                     "1 t 0 1 0 0 0 5 - 0 a\nb", "1 t 0 1 0 0 0 99999999999999999999 - 0 k",
-                     "1 o 0 0 0 0 0 5 o1.1.2:" + "61" * 300 + " 0 k"):
+        for text in ("", "x", "1", "1 0 t", "1 0 t 0 1 0 0 0 5", "1 0 t 0 1 0 0 0 5\n-", "1 0 t 0 1 0 0 0 5\n-\n",
+                     "1 0 t 0 1 0 0 0 5\n-\nstoma:cb:", "1 0 t 0 1 0 0 0 5\n-\nother:cb:x", "1 t 0 1 0 0 0 5\n-\nstoma:cb:x",
+                     "2 0 t 0 1 0 0 0 5\n-\nstoma:cb:x", "1 0 q 0 1 0 0 0 5\n-\nstoma:cb:x", "1 0 t 0 9 0 0 0 5\n-\nstoma:cb:x",
+                     "1 0 t 0 1 0 0 0 99999999999999999999\n-\nstoma:cb:x", "1 0 t 0 1 0 0 0 5\n-\nstoma:cb:a\nb",
+                     "1 99999999999 t 0 1 0 0 0 5\n-\nstoma:cb:x", "1 7 t 0 1 0 0 0 5\n-\nstoma:cb:x"):
             redis.call("PUBLISH", "stoma:cb:events", text)
-        move(daemon, "k", "open")
-        assert brief(stream.next()) == ("k", "open", "transition")
+        redis.call("PUBLISH", "stoma:cb:events", "1 0 t 0 1 0 0 0 5\n-\nstoma:cb:sound")
+        assert brief(stream.next()) == ("sound", "open", "transition")
+
+
+def test_databases_of_one_server_know_nothing_of_each_other(start, private_redis):
+    """Redis's channels are the same for all databases."""
+    url = private_redis().url
+    ours, other = (start(store=f"{url}/{db}", max_staleness="10s").wait_ready() for db in (0, 1))
+    assert ours.post("/v1/circuits/k/acquire").json()["allowed"]
+    with Stream(ours) as stream:
+        stream.until_ready()
+        move(other, "k", "open")
+        move(other, "k", "closed")
+        move(other, "k", "open")
+        move(ours, "end", "open")
+        assert brief(stream.next()) == ("end", "open", "transition")
+    assert ours.post("/v1/circuits/k/acquire").json()["allowed"]
+    assert not other.post("/v1/circuits/k/acquire").json()["allowed"]

@@ -255,7 +255,7 @@ def test_what_is_published(start, redis):
             assert (kind, channel) == (b"message", CHANNEL.encode())
             words, member, key = text.decode().split("\n")
             assert key == "stoma:cb:k"
-            return words.split()[1:4], member
+            return words.split()[2:5], member
 
         daemon.post(path("k", "success"))  # creates it: no change of state
         acquire(daemon, "k")

@@ -664,6 +664,8 @@ END_TEST
 
 /* --- silence --- */
 
+#define LATE_MS 250
+
 START_TEST(late_answers_go_to_their_own)
 {
 	options.command_timeout_ms = 1000;
@@ -673,10 +675,10 @@ START_TEST(late_answers_go_to_their_own)
 	fake_redis_on(fake, "SET", "+two\r\n", FAKE_STAY);
 	sent(0, "GET", "x");
 	sent(1, "SET", "x");
-	redis_link_missed(link_);
-	redis_link_missed(link_);
+	redis_link_missed(link_, true, LATE_MS);
+	redis_link_missed(link_, true, LATE_MS);
 	ck_assert(ready());
-	redis_link_missed(link_);
+	redis_link_missed(link_, true, LATE_MS);
 	ck_assert_int_eq(redis_link_state(link_), LINK_SUSPECT);
 	ck_assert_uint_eq(downs, 1);
 	ck_assert_int_eq(send_words(2, "SET", "y"), -1);
@@ -695,18 +697,38 @@ START_TEST(late_answers_go_to_their_own)
 }
 END_TEST
 
+/* What waits behind our own operations says nothing of a server that answers. */
+START_TEST(what_was_never_sent_counts_in_a_silence_alone)
+{
+	link_to_fake("", "");
+	WAIT_FOR(ready());
+	for (unsigned n = 0; n < 10; n++)
+		redis_link_missed(link_, false, LATE_MS);
+	fake_redis_on(fake, "GET", "+one\r\n", FAKE_HOLD);
+	sent(0, "GET", "x");
+	for (unsigned n = 0; n < 10; n++)
+		redis_link_missed(link_, false, 60000);
+	ck_assert(ready());
+	for (unsigned n = 0; n < 3; n++)
+		redis_link_missed(link_, false, 0);
+	ck_assert_int_eq(redis_link_state(link_), LINK_SUSPECT);
+	fake_redis_release(fake);
+	WAIT_FOR(ready());
+}
+END_TEST
+
 START_TEST(an_answer_ends_the_row)
 {
 	link_to_fake("", "");
 	WAIT_FOR(ready());
-	redis_link_missed(link_);
-	redis_link_missed(link_);
+	redis_link_missed(link_, true, LATE_MS);
+	redis_link_missed(link_, true, LATE_MS);
 	sent(0, "PING", NULL);
 	WAIT_FOR(answered == 1);
-	redis_link_missed(link_);
-	redis_link_missed(link_);
+	redis_link_missed(link_, true, LATE_MS);
+	redis_link_missed(link_, true, LATE_MS);
 	ck_assert(ready());
-	redis_link_missed(link_);
+	redis_link_missed(link_, true, LATE_MS);
 	ck_assert(!ready());
 	/* Nothing is wrong: the PING says so. */
 	WAIT_FOR(ready());
@@ -980,6 +1002,7 @@ static Suite *suite(void)
 	tcase_add_test(scripted, clock_error);
 	tcase_add_test(scripted, answer_in_drops);
 	tcase_add_test(scripted, late_answers_go_to_their_own);
+	tcase_add_test(scripted, what_was_never_sent_counts_in_a_silence_alone);
 	tcase_add_test(scripted, an_answer_ends_the_row);
 	tcase_add_test(scripted, watchdog);
 	tcase_add_test(scripted, watchdog_looks_at_answers);
