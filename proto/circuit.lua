@@ -205,7 +205,7 @@ end
 
 -- circuit_fold_apply of proto/circuit_fold.c. Takes and gives what is stored, and then whether it
 -- has begun anew. `effect` is "SET", "DEL" or nil.
-local function fold(plus, words, key, ttl, exists, state, failures, successes, failed, changed)
+local function fold(plus, words, key, ttl, exists, state, failures, successes, failed, changed, member)
 	local format = string.format
 
 	-- When the key was last written, in milliseconds, if it then got the time to live that we give.
@@ -224,8 +224,10 @@ local function fold(plus, words, key, ttl, exists, state, failures, successes, f
 		"^w (%d+) (%d+) ([01]) ([01]) ([01]) ([0-3]) (%d+) (%d+) (%d+)$")
 	local effect
 	reset, change, failure = tonumber(reset), tonumber(change), tonumber(failure)
+	-- An override is no change of state, and its key may have a longer life than ours.
+	local override = tonumber(member and string.match(member, " o[12]%.(%d+)%.") or "0")
 	if reset > 0 and exists and tonumber(failed) <= reset and tonumber(changed) <= reset and
-		last_written() <= reset then
+		override <= reset and last_written() <= reset then
 		exists, effect = false, "DEL"
 	end
 	if writes == "0" then
@@ -865,7 +867,7 @@ for i = 1, #KEYS do
 		local afresh
 		local before = changed
 		effect, exists, state, failures, successes, failed, changed, afresh = fold(plus, ops, key,
-			ARGV[1], exists, state, failures, successes, failed, changed)
+			ARGV[1], exists, state, failures, successes, failed, changed, member)
 		if afresh then
 			others = "}"
 		end

@@ -183,6 +183,20 @@ def test_reset_meanwhile(site, since):
     expect(s.a.get(path("k")), failureCount=theirs["failureCount"] if since else 0)
 
 
+@pytest.mark.parametrize("seconds", [3600, 172_800])  # less and more than the time to live
+def test_a_reset_meanwhile_leaves_an_override_that_is_newer(site, seconds):
+    s = site()
+    record(s.a, failures=3)
+    s.cut()
+    assert degraded(s.a.delete(path("k"))).status == 204
+    time.sleep(APART)
+    word = json.dumps({"mode": "forced-open", "reason": "r", "seconds": seconds})
+    assert s.b.request("PUT", path("k", "override"), body=word).status == 200
+    s.join()
+    assert s.b.get(path("k", "override")).status == 200
+    assert not s.a.post(path("k", "acquire")).json()["allowed"]
+
+
 def test_reset_and_written_again_meanwhile(site):
     s = site()
     record(s.a, failures=3)
