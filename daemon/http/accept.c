@@ -59,16 +59,6 @@ static void pause_listeners(struct http *http)
 	http_accept_update(http);
 }
 
-/* A connection has ended: what listeners wait for may be there. */
-void http_accept_resume(struct http *http)
-{
-	if (!http->paused)
-		return;
-	event_del(http->unpause);
-	http->paused = false;
-	http_accept_update(http);
-}
-
 /* Ends a connection to make room for a new one, which is taken when libmicrohttpd has let go of it.
  * Idle for idle_ms at least. True if there is room now. */
 static bool make_room(struct http *http, int64_t idle_ms)
@@ -97,27 +87,6 @@ static void accept_failed(struct http *http, const struct listener *l, int why)
 	pause_listeners(http);
 }
 
-static void add_connection(const struct listener *l, int fd, const struct sockaddr_storage *ss,
-			   socklen_t len)
-{
-	struct http *http = l->http;
-	struct conn *c = http_conn_new(http, fd, ss, len);
-
-	if (!c) {
-		close(fd);
-		return;
-	}
-	c->purpose = l->purpose;
-	/* on_connection takes it. */
-	http->accepting = c;
-	if (MHD_add_connection(http->mhd, fd, (const struct sockaddr *)ss, len) != MHD_YES)
-		log_debug(http->log, "http_connection_refused", "errno=%d", errno);
-	if (http->accepting) {
-		http->accepting = NULL;
-		http_conn_free(c);
-	}
-}
-
 static void on_acceptable(evutil_socket_t fd, short what, void *arg)
 {
 	struct listener *l = arg;
@@ -137,7 +106,7 @@ static void on_acceptable(evutil_socket_t fd, short what, void *arg)
 		memset(&ss, 0, sizeof(ss));
 		client = accept4(fd, (struct sockaddr *)&ss, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (client >= 0) {
-			add_connection(l, client, &ss, len);
+			http_first_line_wait(l, client, &ss, len);
 			continue;
 		}
 		if (errno == EAGAIN)
@@ -149,7 +118,6 @@ static void on_acceptable(evutil_socket_t fd, short what, void *arg)
 		break;
 	}
 	http_accept_update(http);
-	http_schedule_pump(http);
 }
 
 int http_listen(struct http *http, int fd, const char *name, unsigned char purpose)

@@ -45,7 +45,8 @@ struct conn *http_conn_new(struct http *http, int fd, const struct sockaddr_stor
 	c->http = http;
 	c->fd = fd;
 	c->phase = PHASE_ENDING;
-	memcpy(&c->addr, ss, len < sizeof(c->addr) ? len : sizeof(c->addr));
+	c->addr_len = len < sizeof(c->addr) ? len : sizeof(c->addr);
+	memcpy(&c->addr, ss, c->addr_len);
 	return c;
 }
 
@@ -69,8 +70,8 @@ static void sweep_by(struct http *http, int64_t at_ms)
 
 	if (http->sweep_ms && http->sweep_ms <= at_ms)
 		return;
-	/* A little late, so that the coarse clock has got there too. */
 	http->sweep_ms = at_ms;
+	/* 10 ms late, so that the coarse clock has reached at_ms by then. */
 	timer_arm(http->sweep, (wait < 0 ? 0 : wait) + 10);
 }
 
@@ -121,14 +122,16 @@ static uint64_t conn_progress(const struct conn *c)
 }
 
 /*
- * True if bytes have come since the connection has no request: one is on its way, and slow.
- * Only TCP can tell.
+ * True if a request has begun to arrive: its first line is incomplete. Of a connection that
+ * libmicrohttpd has, only TCP can tell.
  */
 static bool conn_has_begun(const struct conn *c)
 {
 	struct tcp_info info;
 	socklen_t len = sizeof(info);
 
+	if (!c->mhd)
+		return c->line_begun;
 	memset(&info, 0, sizeof(info));
 	if (getsockopt(c->fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0)
 		return false;
@@ -146,16 +149,18 @@ bool http_conn_has_hung_up(const struct conn *c)
 }
 
 /*
- * Ends a connection: libmicrohttpd sees it hung up, and cleans up behind it. It does not look at
- * the socket of a request that it takes for ready (pump.c) and that was suspended before; its own
- * time-out, of a second at least, ends that one.
+ * The hang-up that shutdown(2) makes is noticed by first_line.c or by libmicrohttpd.
+ * libmicrohttpd does not look at the socket of a request that it takes for ready (pump.c) and
+ * that was suspended before; its own time-out, of a second at least, ends that connection. A
+ * parked connection gets this time-out when it is resumed (parked.c).
  */
-static void conn_end(struct conn *c, const char *why)
+void http_conn_end(struct conn *c, const char *why)
 {
 	log_debug(c->http->log, "http_timeout", "peer=%s phase=%s", http_request_peer(&c->rq), why);
 	http_conn_enter(c, PHASE_ENDING);
 	shutdown(c->fd, SHUT_RDWR);
-	MHD_set_connection_option(c->mhd, MHD_CONNECTION_OPTION_TIMEOUT, 1u);
+	if (c->mhd && !c->parked)
+		MHD_set_connection_option(c->mhd, MHD_CONNECTION_OPTION_TIMEOUT, 1u);
 }
 
 /* The time of a connection in its phase is over. */
@@ -166,25 +171,25 @@ static void conn_overdue(struct conn *c, int64_t now)
 	switch (c->phase) {
 	case PHASE_FRESH:
 		if (conn_has_begun(c) || http_conn_has_hung_up(c))
-			conn_end(c, "request_line");
+			http_conn_end(c, "request_line");
 		else if (c->since_ms + phase_limit_ms(c->http, PHASE_IDLE) <= now)
-			conn_end(c, "idle");
+			http_conn_end(c, "idle");
 		else
 			http_conn_enter(c, PHASE_IDLE);
 		break;
 	case PHASE_IDLE:
-		conn_end(c, "idle");
+		http_conn_end(c, "idle");
 		break;
 	case PHASE_SENDING:
 		progress = conn_progress(c);
 		if (progress == c->progress)
-			conn_end(c, "sending");
+			http_conn_end(c, "sending");
 		else
 			http_conn_enter(c, PHASE_SENDING);
 		c->progress = progress;
 		break;
 	default:
-		conn_end(c, "request");
+		http_conn_end(c, "request");
 	}
 }
 
@@ -193,7 +198,9 @@ static bool conn_is_idle(const struct conn *c)
 {
 	int waiting = 0;
 
-	return ioctl(c->fd, FIONREAD, &waiting) == 0 && waiting == 0 && !conn_has_begun(c);
+	/* Before the first line is complete, the empty line that was seen stays in the socket. */
+	return ioctl(c->fd, FIONREAD, &waiting) == 0 && waiting <= c->empty_line &&
+	       !conn_has_begun(c);
 }
 
 bool http_conn_end_left(struct http *http)
@@ -212,7 +219,7 @@ bool http_conn_end_left(struct http *http)
 			next = TAILQ_NEXT(c, entry);
 			if (!http_conn_has_hung_up(c))
 				continue;
-			conn_end(c, "left");
+			http_conn_end(c, "left");
 			any = true;
 		}
 	}
@@ -232,7 +239,7 @@ bool http_conn_displace(struct http *http, int64_t idle_ms)
 			if (c->since_ms > before || ++looks > DISPLACE_LOOKS)
 				break;
 			if (idle[i] == PHASE_HUNG_UP || conn_is_idle(c)) {
-				conn_end(c, "displaced");
+				http_conn_end(c, "displaced");
 				return true;
 			}
 		}

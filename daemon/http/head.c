@@ -1,5 +1,6 @@
 #include "http/head.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -26,6 +27,10 @@ struct walk {
 	unsigned lengths, encodings;
 	struct http_head *head;
 };
+
+static const char request_line_form[] =
+	"The request line is not written as RFC 9112 has it: method, one space, target, one space, "
+	"HTTP/1.1, CR LF.";
 
 /* libmicrohttpd 1.0 refuses all that by itself, if told to, and works in another way. */
 bool http_head_is_lenient(void)
@@ -60,6 +65,81 @@ static bool is_token(const char *text, size_t len)
 			return false;
 	}
 	return len > 0;
+}
+
+bool http_head_target_is_broken(const char *target, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		if ((unsigned char)target[i] <= ' ' || target[i] == 0x7F)
+			return true;
+	return false;
+}
+
+const struct http_refusal http_head_broken_target = {
+	.problem = PROBLEM_INVALID_KEY,
+	.why = "There is a space or a control character in the request target; percent-encode it.",
+};
+
+/* Bytes of the token that begins at p. */
+static size_t token_len(const char *p, const char *end)
+{
+	size_t len = 0;
+
+	while (p + len < end && is_token(p + len, 1))
+		len++;
+	return len;
+}
+
+static bool is_version(const char *p, size_t len)
+{
+	return len == 8 && memcmp(p, "HTTP/", 5) == 0 && isdigit((unsigned char)p[5]) &&
+	       p[6] == '.' && isdigit((unsigned char)p[7]);
+}
+
+/* What is wrong with "target version", which the line's CR follows at `end`. */
+static bool rest_is_wrong(const char *target, const char *end, struct http_refusal *no)
+{
+	const char *space = memrchr(target, ' ', (size_t)(end - target));
+
+	if (!space || space == target || !is_version(space + 1, (size_t)(end - space - 1)))
+		no->why = request_line_form;
+	else if (space[6] != '1')
+		*no = (struct http_refusal){.status = 505, .why = "Ask in HTTP/1.1.\n"};
+	else if (http_head_target_is_broken(target, (size_t)(space - target)))
+		*no = http_head_broken_target;
+	return no->why;
+}
+
+enum http_line_state http_head_check_line(const char *bytes, size_t len, const char **method,
+					  size_t *method_len, struct http_refusal *no)
+{
+	const char *end = bytes + len, *p = bytes, *line_end;
+
+	*no = (struct http_refusal){.problem = PROBLEM_INVALID_BODY};
+	*method = NULL;
+	/* One empty line may come before a request (RFC 9112, section 2.2). */
+	if (len <= 2 && memcmp(bytes, "\r\n", len) == 0)
+		return HTTP_LINE_NONE;
+	if (len > 2 && memcmp(bytes, "\r\n", 2) == 0)
+		p += 2;
+	*method_len = token_len(p, end);
+	if (p + *method_len == end)
+		return HTTP_LINE_BEGUN;
+	if (*method_len == 0 || p[*method_len] != ' ') {
+		no->why = "This is no HTTP: a request begins with a method and a space. There is "
+			  "no TLS here; ask with http://.";
+		return HTTP_LINE_WRONG;
+	}
+	*method = p;
+	line_end = memchr(p, '\n', len - (size_t)(p - bytes));
+	if (!line_end)
+		return HTTP_LINE_BEGUN;
+	if (line_end[-1] != '\r') {
+		no->why = request_line_form;
+		return HTTP_LINE_WRONG;
+	}
+	return rest_is_wrong(p + *method_len + 1, line_end - 1, no) ? HTTP_LINE_WRONG
+								    : HTTP_LINE_SOUND;
 }
 
 static bool is_control(char c)
@@ -182,8 +262,7 @@ static const char *line_error(const struct http_line *line, bool in_place)
 	if (in_place &&
 	    (line->method + strlen(line->method) + 1 != line->target ||
 	     line->target + line->target_len + 1 != line->version || line->version[9] != '\0'))
-		return "The request line is not written as RFC 9112 has it: method, one space, "
-		       "target, one space, HTTP/1.1, CR LF.";
+		return request_line_form;
 	return NULL;
 }
 

@@ -1,12 +1,14 @@
 /*
- * A request's head as libmicrohttpd has taken it apart, looked at again: what RFC 9112 does
- * not allow, and what two readers could read in two ways, goes no further. libmicrohttpd
- * before 1.0 lets all of it through.
+ * Checks of a request's head. The first line of a connection is checked before libmicrohttpd
+ * reads it. Each head is checked again as libmicrohttpd has taken it apart: what RFC 9112 does
+ * not allow, and what two readers could read in two ways, is refused. libmicrohttpd before 1.0
+ * lets all of it pass.
  */
 #ifndef BREAKERD_HTTP_HEAD_H
 #define BREAKERD_HTTP_HEAD_H
 
 #include "http/http.h"
+#include "proto/problem.h"
 
 #include <microhttpd.h>
 #include <stdbool.h>
@@ -32,6 +34,32 @@ struct http_head {
 		unsigned count;
 	} fields[HTTP_FIELDS];
 };
+
+/* Why a request is refused. */
+struct http_refusal {
+	int status;           /* of a line of text; 0: with `problem` */
+	enum problem problem; /* of a problem document */
+	const char *why;
+};
+
+enum http_line_state {
+	HTTP_LINE_NONE,  /* nothing has come, or an empty line alone */
+	HTTP_LINE_BEGUN, /* a part of it has */
+	HTTP_LINE_SOUND,
+	HTTP_LINE_WRONG,
+};
+
+/*
+ * Looks at the first bytes of a connection. *method is set to the first word, of *method_len
+ * bytes, as soon as it is complete, else to NULL; *no is set for HTTP_LINE_WRONG.
+ */
+enum http_line_state http_head_check_line(const char *bytes, size_t len, const char **method,
+					  size_t *method_len, struct http_refusal *no);
+
+/* True if the target has a byte that no URI has (RFC 3986): a space, a control character. */
+bool http_head_target_is_broken(const char *target, size_t len);
+/* What to say then. */
+extern const struct http_refusal http_head_broken_target;
 
 /* True if the library that is loaded is one before 1.0, which lets pass what RFC 9112 does not. */
 bool http_head_is_lenient(void);

@@ -23,32 +23,13 @@ static void on_connection(void *arg, struct MHD_Connection *mhd, void **context,
 		c = *context = http->accepting;
 		http->accepting = NULL;
 		c->mhd = mhd;
-		http->connections++;
-		http->metrics->http_connections++;
-		http->metrics->http_connections_accepted++;
-		http_conn_enter(c, PHASE_FRESH);
 		return;
 	}
 	c = *context;
 	*context = NULL;
-	if (c->lingers && !http->draining)
-		http_linger_add(http, c->fd);
-	if (c->rq.orphaned)
-		c->mhd = NULL; /* freed in http_reply */
-	else
-		http_conn_free(c);
-	http->connections--;
-	http->metrics->http_connections--;
-	/* No timer shall wake an idle daemon. */
-	if (!http->connections) {
-		http_pump_rest(http);
-		http_sweep_stop(http);
-	}
-	http_accept_resume(http);
+	http_parked_forget(c);
+	http_conn_gone(c);
 }
-
-/* What libmicrohttpd says when it refuses a request by itself; the status follows. */
-#define REFUSAL "Error processing request (HTTP response code is "
 
 static size_t on_unescape(void *arg, struct MHD_Connection *mhd, char *text)
 {
@@ -64,8 +45,7 @@ __attribute__((format(printf, 2, 0))) static void on_log(void *arg, const char *
 	size_t len;
 
 	vsnprintf(text, sizeof(text), fmt, ap);
-	if (strncmp(text, REFUSAL, sizeof(REFUSAL) - 1) == 0)
-		http_on_refusal(http, atoi(text + sizeof(REFUSAL) - 1));
+	http_on_library_log(http, text);
 	if (!http->log || http->log->level < LOG_LEVEL_DEBUG)
 		return;
 	len = strcspn(text, "\n");
@@ -116,8 +96,11 @@ struct http *http_new(struct event_base *base, const struct http_limits *limits,
 	metrics->methods = (struct metrics_label){method_name, HTTP_METHODS};
 	http->log = log;
 	TAILQ_INIT(&http->streams);
+	TAILQ_INIT(&http->waiting);
+	TAILQ_INIT(&http->parked);
 	http_defer_init(http);
-	if (http_sweep_init(http) < 0 || http_accept_init(http) < 0 || http_linger_init(http) < 0)
+	if (http_sweep_init(http) < 0 || http_accept_init(http) < 0 || http_linger_init(http) < 0 ||
+	    http_first_line_init(http) < 0 || http_parked_init(http) < 0)
 		goto fail;
 	http->mhd = start_mhd(http);
 	if (!http->mhd || http_pump_init(http) < 0)
@@ -155,11 +138,15 @@ void http_free(struct http *http)
 	http->drained = NULL;
 	http_accept_close(http);
 	http_streams_cut(http);
+	http_first_line_cut(http);
+	http_parked_resume(http);
 	http_pump_stop(http);
 	if (http->mhd)
 		MHD_stop_daemon(http->mhd);
 	http_pump_free(http);
 	http_linger_free(http);
+	http_parked_free(http);
+	free(http->peek);
 	if (http->sweep)
 		event_free(http->sweep);
 	if (http->unpause)

@@ -24,12 +24,13 @@ struct metrics;
 
 /*
  * What can change while it runs, for connections that are open too. The time-outs hold so:
- * from the request line on, request_timeout for the rest of the request. Before, TCP: a
- * request that begins to arrive within request_timeout of the connection (or of the last
- * request) and has no whole line by then ends with it; in any other case, and on unix
- * sockets, idle_timeout from then, however slowly bytes drip in. So no request takes longer
- * than the two together. An answer that the client does not take ends after one to two
- * idle_timeouts without progress. A request that waits in the handler has no time-out here.
+ * from the request line on, request_timeout for the rest of the request. Before: a
+ * request that begins to arrive within request_timeout of the connection (or, on TCP, of the
+ * last request) and has no whole line by then ends with it; in any other case idle_timeout
+ * from then, however slowly bytes drip in. So no request takes longer than the two together.
+ * What is no HTTP is answered with 400 at once, and its connection ends. An answer that the client
+ * does not take ends after one to two idle_timeouts without progress. A request that waits in the
+ * handler has no time-out here.
  */
 struct http_limits {
 	unsigned max_connections; /* beyond, an idle one makes room for a new one, or that waits */

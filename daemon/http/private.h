@@ -2,7 +2,9 @@
  * What the files of http share; nobody else includes this. Each uses those above it:
  * conn.c: connections and their time-outs; linger.c: connections that end with an answer amid a
  * body; answer.c: responses; handler.c: what the handler asks and answers; refuse.c: answers
- * without it; defer.c: requests that wait for a later turn; pump.c: runs libmicrohttpd; accept.c:
+ * without it; replace.c: answers in place of libmicrohttpd's own; defer.c: requests that wait for a
+ * later turn; parked.c: chunked bodies of which nothing moves; pump.c: runs libmicrohttpd;
+ * first_line.c: connections until their first request line has come, and their end; accept.c:
  * listeners; stream.c: answers without an end; request.c: requests; http.c: start and stop.
  */
 #ifndef BREAKERD_HTTP_PRIVATE_H
@@ -11,6 +13,7 @@
 #include "base/later.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "base/timer.h"
 #include "http/head.h"
 #include "http/http.h"
 #include "proto/problem.h"
@@ -107,6 +110,22 @@ struct conn {
 	int64_t since_ms;      /* when it came into its phase */
 	uint64_t progress;
 	TAILQ_ENTRY(conn) entry; /* in the list of its phase, or of streams */
+	TAILQ_ENTRY(conn) side; /* in the list of those that wait for their first line, or parked */
+
+	/* first_line.c */
+	struct event *first;           /* its bytes; NULL once the line has come */
+	bool line_begun;               /* part of the line is there */
+	int empty_line;                /* bytes of an empty line before it; 0 once it is complete */
+	enum http_method first_method; /* of the line */
+
+	const char
+		*buffer; /* libmicrohttpd's, in which requests of the connection lie: replace.c */
+
+	/* parked.c */
+	bool parked;
+	bool doomed;  /* resumed so that libmicrohttpd ends it */
+	int unread;   /* bytes in the socket at the last look */
+	size_t moved; /* pieces of the body at that look, and 1 */
 	struct {
 		http_stream_read_fn *read; /* NULL: it is none */
 		void (*gone)(void *arg);
@@ -126,6 +145,7 @@ struct conn {
 		struct sockaddr_in in;
 		struct sockaddr_in6 in6;
 	} addr;
+	socklen_t addr_len;
 	char peer[64]; /* "" until somebody asks */
 };
 TAILQ_HEAD(conn_list, conn);
@@ -169,7 +189,15 @@ struct http {
 	struct event *unpause;
 	bool paused; /* for want of descriptors or of room */
 	int64_t pause_logged_ms;
-	struct conn *accepting; /* on its way through MHD_add_connection */
+	struct conn *accepting;   /* on its way through MHD_add_connection */
+	struct conn_list waiting; /* for their first line: first_line.c */
+	char *peek;               /* max_head bytes to look at such a line */
+
+	/* parked.c */
+	struct conn_list parked;
+	struct event *park_timer;
+	int64_t parked_check_ms; /* the last look at what could be parked */
+	unsigned doomed;
 
 	struct conn_list phases[PHASES_TIMED];
 	struct event *sweep;
@@ -232,6 +260,13 @@ void http_answer_sent(struct conn *c);
 /* The connection ends. */
 void http_answer_forget(struct conn *c);
 
+/* A connection has ended: what listeners wait for may be there in the next turn. */
+static inline void http_accept_soon(struct http *http)
+{
+	if (http->paused)
+		timer_arm(http->unpause, 0);
+}
+
 /* conn.c */
 
 /* The connection that the request is part of. */
@@ -239,6 +274,9 @@ struct conn *http_conn_of(const struct http_request *rq);
 
 /* NULL if it is none of ours. */
 struct conn *http_conn_of_mhd(struct MHD_Connection *mhd);
+
+/* Ends the connection; it is freed when that is noticed, in a later turn. */
+void http_conn_end(struct conn *c, const char *why);
 
 /* A connection that libmicrohttpd does not know yet, in no list. NULL when out of memory. */
 struct conn *http_conn_new(struct http *http, int fd, const struct sockaddr_storage *ss,
@@ -284,12 +322,22 @@ void http_request_go_on(struct conn *c);
 
 /* Answers a request that the handler is not shown; the connection ends with it. */
 enum MHD_Result http_refuse(struct http_request *rq, const struct http_reply *reply);
+/* The same, with a line of text: there is no problem document for 431 and 505. */
+enum MHD_Result http_refuse_text(struct http_request *rq, int status, const char *text);
+/* The same, with 431: the head is longer than max_head. */
+enum MHD_Result http_refuse_head(struct http_request *rq);
 /* The same, with a problem document. */
 enum MHD_Result http_refuse_problem(struct http_request *rq, enum problem problem,
 				    const char *detail);
 
 /* Answers a deferred request, which the handler is not shown, with `overloaded`. */
 void http_refuse_deferred(struct conn *c, const char *detail);
+
+/* replace.c */
+
+/* Reads a line of libmicrohttpd's log: the request that it is about to refuse is answered here, if
+ * its connection is known. */
+void http_on_library_log(struct http *http, const char *text);
 
 /* stream.c */
 
@@ -309,16 +357,38 @@ bool http_linger_drop(struct http *http);
 /* Closes all. */
 void http_linger_free(struct http *http);
 
+/* first_line.c */
+
+/* Makes its buffer; -1 when out of memory. */
+int http_first_line_init(struct http *http);
+/* Takes a connection that was accepted. libmicrohttpd gets it when its first line is there. */
+void http_first_line_wait(const struct listener *l, int fd, const struct sockaddr_storage *ss,
+			  socklen_t len);
+/* Closes all connections that wait. */
+void http_first_line_cut(struct http *http);
+/* libmicrohttpd has closed the connection, or is about to. Frees it. */
+void http_conn_gone(struct conn *c);
+
 /* accept.c */
 
 /* Makes the timer `unpause`; -1 when out of memory. */
 int http_accept_init(struct http *http);
 /* Brings the listeners into line with what may be accepted now. */
 void http_accept_update(struct http *http);
-/* A connection has ended: accepts again what waited for that. */
-void http_accept_resume(struct http *http);
 /* Closes the listeners. */
 void http_accept_close(struct http *http);
+
+/* parked.c */
+
+/* Makes its timer; -1 when out of memory. */
+int http_parked_init(struct http *http);
+/* libmicrohttpd has run and says that it is ready again. */
+void http_parked_check(struct http *http);
+/* The connection ends. */
+void http_parked_forget(struct conn *c);
+/* Resumes all: libmicrohttpd is about to be stopped. */
+void http_parked_resume(struct http *http);
+void http_parked_free(struct http *http);
 
 /* pump.c */
 
@@ -350,12 +420,6 @@ void *http_on_request_line(void *arg, const char *target, struct MHD_Connection 
 enum MHD_Result http_on_request(void *arg, struct MHD_Connection *mhd, const char *url,
 				const char *method, const char *version, const char *upload,
 				size_t *upload_len, void **context);
-/*
- * Called amid the work on a request that libmicrohttpd is about to refuse. Before 1.0 its answer
- * has its head twice if the whole head of the request has come and the handler was not called yet:
- * then this answers instead.
- */
-void http_on_refusal(struct http *http, int status);
 void http_on_completed(void *arg, struct MHD_Connection *mhd, void **context,
 		       enum MHD_RequestTerminationCode code);
 

@@ -5,8 +5,8 @@
  * Each turn of the loop has a budget, so that no client keeps the others, a timer or a signal
  * waiting. libmicrohttpd may also say that it is ready although nothing can move: 0.9.75 does with
  * a chunk-size line that fills its buffer, and with every request that waits for its answer
- * unsuspended. Then it is polled, a few times in a second's hundredth, until the deadline of that
- * connection ends it (conn.c).
+ * unsuspended. Then it is polled, each POLL_MS, until parked.c or the deadline of that connection
+ * (conn.c) ends this.
  */
 #include "base/timer.h"
 #include "http/private.h"
@@ -81,6 +81,8 @@ static void pump(void *arg)
 	} while (again && http->steps != before && http->steps - begin < TURN_STEPS &&
 		 !http_defer_waiting(http) && ++rounds < TURN_ROUNDS);
 	http_defer_serve(http);
+	if (again)
+		http_parked_check(http);
 	if (!again || http->steps != begin)
 		http->blind_turns = 0;
 	if (again && http->blind_turns < BLIND_TURNS) {

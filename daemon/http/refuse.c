@@ -5,6 +5,7 @@
 #include "http/private.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 enum MHD_Result http_refuse(struct http_request *rq, const struct http_reply *reply)
 {
@@ -17,6 +18,26 @@ enum MHD_Result http_refuse(struct http_request *rq, const struct http_reply *re
 	c->http->metrics->http_requests_in_flight++;
 	http_reply(rq, reply);
 	return rq->queued ? MHD_YES : MHD_NO;
+}
+
+enum MHD_Result http_refuse_text(struct http_request *rq, int status, const char *text)
+{
+	const struct http_reply reply = {
+		.status = status,
+		.content_type = "text/plain",
+		.body = text,
+		.len = strlen(text),
+	};
+
+	return http_refuse(rq, &reply);
+}
+
+enum MHD_Result http_refuse_head(struct http_request *rq)
+{
+	/* Past libmicrohttpd, which may have no memory for an answer. */
+	rq->direct = true;
+	return http_refuse_text(rq, MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE,
+				"The request line and headers are longer than max_head.\n");
 }
 
 /* Encodes a problem document as an answer; false when out of memory. The body is to be freed. */

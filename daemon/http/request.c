@@ -45,15 +45,6 @@ static bool grow(char **buf, size_t *size, size_t need, size_t max)
 	return true;
 }
 
-/* True if the target holds what no URI does (RFC 3986): a space, a control character. */
-static bool target_is_broken(const char *target, size_t len)
-{
-	for (size_t i = 0; i < len; i++)
-		if ((unsigned char)target[i] <= ' ' || target[i] == 0x7F)
-			return true;
-	return false;
-}
-
 /*
  * The request line has come. libmicrohttpd would take the query apart where it stands, with a
  * record of each part, and leave a client without an answer when there is no memory for them
@@ -69,7 +60,7 @@ void *http_on_request_line(void *arg, const char *target, struct MHD_Connection 
 
 	c->rq = (struct http_request){.method = HTTP_OTHER, .target = target ? target : ""};
 	c->rq.target_len = strlen(c->rq.target);
-	c->rq.broken_target = target_is_broken(c->rq.target, c->rq.target_len);
+	c->rq.broken_target = http_head_target_is_broken(c->rq.target, c->rq.target_len);
 	if (query) {
 		len = strlen(++query) + 1;
 		if (grow(&c->query_buf, &c->query_size, len, SIZE_MAX))
@@ -81,6 +72,7 @@ void *http_on_request_line(void *arg, const char *target, struct MHD_Connection 
 	/* From who has sent none so far and keeps the connection, none is expected. */
 	if (c->requests == 0 || http->cookies_come)
 		http_head_hide_cookies(mhd);
+	c->moved = 0;
 	http->requests++;
 	http_conn_enter(c, PHASE_READING);
 	return c;
@@ -144,51 +136,6 @@ static bool head_is_too_long(const struct conn *c)
 	return size > max || size + (size_t)records * HEAD_RECORD > max + HEAD_ROOM - ANSWER_ROOM;
 }
 
-/* Past libmicrohttpd, which may have no memory for an answer. */
-static enum MHD_Result refuse_head(struct http_request *rq)
-{
-	static const char text[] = "The request line and headers are longer than max_head.\n";
-	const struct http_reply reply = {
-		.status = 431,
-		.content_type = "text/plain",
-		.body = text,
-		.len = sizeof(text) - 1,
-	};
-
-	rq->direct = true;
-	return http_refuse(rq, &reply);
-}
-
-/* The request whose head libmicrohttpd has just read, before the handler's first call; or NULL. */
-static struct conn *conn_amid_head(struct http *http)
-{
-	struct conn *c;
-
-	TAILQ_FOREACH_REVERSE(c, &http->phases[PHASE_READING], conn_list, entry)
-	if (!c->rq.begun && http_head_size(c->mhd))
-		return c;
-	return NULL;
-}
-
-void http_on_refusal(struct http *http, int status)
-{
-	static const char length[] = "The Content-Length is no number of bytes that can be.";
-	struct conn *c = http_head_is_lenient() ? conn_amid_head(http) : NULL;
-
-	if (!c)
-		return;
-	if (status == 431) {
-		refuse_head(&c->rq);
-	} else {
-		c->rq.direct = true;
-		http_refuse_problem(&c->rq,
-				    status == 413 ? PROBLEM_BODY_TOO_LARGE : PROBLEM_INVALID_BODY,
-				    length);
-	}
-	/* What libmicrohttpd would send behind it fails, and it closes the connection. */
-	shutdown(c->fd, SHUT_WR);
-}
-
 static void suspend_request(struct conn *c)
 {
 	c->rq.suspended = true;
@@ -248,20 +195,20 @@ static enum MHD_Result on_begin(struct conn *c, const char *url, const char *met
 	if (!rq->target)
 		return MHD_NO;
 	rq->begun = true;
+	if (!c->buffer)
+		c->buffer = method;
 	rq->method = http_parse_method(method);
 	rq->target = url;
 	if (head_is_too_long(c))
-		return refuse_head(rq);
+		return http_refuse_head(rq);
 	wrong = http_head_check(c->mhd, &line, &rq->head);
 	if (wrong)
 		return http_refuse_problem(rq, PROBLEM_INVALID_BODY, wrong);
 	if (rq->head.has_cookies)
 		c->http->cookies_come = true;
 	if (rq->broken_target)
-		return http_refuse_problem(
-			rq, PROBLEM_INVALID_KEY,
-			"There is a space or a control character in the request target; "
-			"percent-encode it.");
+		return http_refuse_problem(rq, http_head_broken_target.problem,
+					   http_head_broken_target.why);
 	/* What libmicrohttpd lets pass for a chunk cannot be seen, so nothing may follow it. */
 	rq->last = rq->head.chunked;
 	/* An answer now is the last on the connection, and the client need not send the body. */

@@ -132,9 +132,8 @@ def test_an_endless_request(start, kind):
     first, again = KINDS[kind]
     daemon = start(request_timeout=REQUEST_TIMEOUT, idle_timeout=60)
     daemon.get("/healthz")
-    used, began = process_seconds(daemon), time.monotonic()
     with Sender(daemon.address, first, again) as sender:
-        slowest = 0
+        used, began, slowest = process_seconds(daemon), time.monotonic(), 0
         while not sender.ended():
             slowest = max(slowest, answered(daemon))
             assert slowest < 0.3

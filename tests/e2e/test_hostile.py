@@ -162,6 +162,7 @@ REFUSED_BELOW = {
     "version-lower": POST.replace(b"HTTP/1.1", b"http/1.1") + b"\r\n",
     "version-zeros": POST.replace(b"HTTP/1.1", b"HTTP/01.1") + b"\r\n",
     "version-space": POST.replace(b"HTTP/1.1", b"HTTP/1.1 ") + b"\r\n",
+    "empty-lines-before": b"\r\n\r\n" + POST + b"\r\n",
     "tls": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n\r\n\r\n",
 }
 
@@ -226,7 +227,7 @@ SOUND = {
     "query": POST.replace(b" HTTP", b"? HTTP", 1) + b"\r\n",
     "list": b"GET /v1/circuits?prefix=a%26b+c&state=open&limit=5 HTTP/1.1\r\n" + HOST + b"\r\n",
     "absolute": POST.replace(b" /", b" http://localhost:8747/") + b"\r\n",
-    "empty-lines-before": b"\r\n" * (1 if LIBRARY_IS_STRICT else 2) + POST + b"\r\n",
+    "empty-line-before": b"\r\n" + POST + b"\r\n",
 }
 
 

@@ -1,0 +1,187 @@
+/*
+ * Connections until their first request line has come, and what is counted of connections.
+ *
+ * libmicrohttpd answers a line that it cannot read with a page of HTML, or waits for more, and does
+ * not say on which connection. So the first line of each connection is looked at where it lies
+ * in the socket, and libmicrohttpd gets the connection once the line is complete and sound. What
+ * is no HTTP (TLS, another protocol, empty lines) is answered and closed at once.
+ */
+#include "http/private.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The line is incomplete: true if the rest will not come. */
+static bool is_cut_short(const struct conn *c)
+{
+	struct pollfd p = {.fd = c->fd, .events = POLLRDHUP};
+
+	return c->phase == PHASE_ENDING ||
+	       (poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR)));
+}
+
+void http_conn_gone(struct conn *c)
+{
+	struct http *http = c->http;
+
+	if (c->lingers && !http->draining)
+		http_linger_add(http, c->fd);
+	if (c->rq.orphaned)
+		c->mhd = NULL; /* http_reply frees it */
+	else
+		http_conn_free(c);
+	http->connections--;
+	http->metrics->http_connections--;
+	/* An idle daemon has no timer that wakes it. */
+	if (!http->connections) {
+		http_pump_rest(http);
+		http_sweep_stop(http);
+	}
+	http_accept_soon(http);
+}
+
+/* The connection waits no more. */
+static void stop_waiting(struct conn *c)
+{
+	TAILQ_REMOVE(&c->http->waiting, c, side);
+	if (c->first)
+		event_free(c->first);
+	c->first = NULL;
+}
+
+static void close_waiting(struct conn *c)
+{
+	int fd = c->fd;
+
+	stop_waiting(c);
+	/* If it lingers, another descriptor keeps the socket open. */
+	shutdown(fd, SHUT_WR);
+	http_conn_gone(c);
+	close(fd);
+}
+
+static enum http_method parse_method(const char *name, size_t len)
+{
+	char text[16];
+
+	if (!name || len >= sizeof(text))
+		return HTTP_OTHER;
+	memcpy(text, name, len);
+	text[len] = '\0';
+	return http_parse_method(text);
+}
+
+/* Answers and closes; `no` is NULL for a line that is longer than max_head. */
+static void refuse(struct conn *c, const struct http_refusal *no)
+{
+	struct http_request *rq = &c->rq;
+
+	*rq = (struct http_request){.method = c->first_method, .target = "", .direct = true};
+	c->http->requests++;
+	if (!no)
+		http_refuse_head(rq);
+	else if (no->status)
+		http_refuse_text(rq, no->status, no->why);
+	else
+		http_refuse_problem(rq, no->problem, no->why);
+	c->http->requests--;
+	close_waiting(c);
+}
+
+static void pass_to_libmicrohttpd(struct conn *c)
+{
+	struct http *http = c->http;
+
+	stop_waiting(c);
+	/* on_connection takes it from there. */
+	http->accepting = c;
+	if (MHD_add_connection(http->mhd, c->fd, &c->addr.any, c->addr_len) != MHD_YES)
+		log_debug(http->log, "http_connection_refused", "errno=%d", errno);
+	if (http->accepting) {
+		/* The descriptor is closed. */
+		http->accepting = NULL;
+		http_conn_gone(c);
+	}
+	http_schedule_pump(http);
+}
+
+/* Looks at what has come. False if the connection waits no more. */
+static bool wait_on(struct conn *c)
+{
+	size_t max = c->http->max_head, len = 0;
+	ssize_t n = recv(c->fd, c->http->peek, max, MSG_PEEK | MSG_DONTWAIT);
+	struct http_refusal no;
+	enum http_line_state state;
+	const char *method;
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return true;
+	if (n <= 0) {
+		close_waiting(c);
+		return false;
+	}
+	state = http_head_check_line(c->http->peek, (size_t)n, &method, &len, &no);
+	c->line_begun = state != HTTP_LINE_NONE;
+	c->empty_line = state == HTTP_LINE_NONE ? (int)n : 0;
+	c->first_method = parse_method(method, len);
+	if (state == HTTP_LINE_SOUND && c->phase != PHASE_ENDING)
+		pass_to_libmicrohttpd(c);
+	else if (state == HTTP_LINE_WRONG)
+		refuse(c, &no);
+	else if ((size_t)n == max)
+		refuse(c, NULL);
+	else if (is_cut_short(c))
+		close_waiting(c);
+	else
+		return true;
+	return false;
+}
+
+static void on_bytes(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	wait_on(arg);
+}
+
+void http_first_line_wait(const struct listener *l, int fd, const struct sockaddr_storage *ss,
+			  socklen_t len)
+{
+	struct http *http = l->http;
+	struct conn *c = http_conn_new(http, fd, ss, len);
+
+	if (!c) {
+		close(fd);
+		return;
+	}
+	c->purpose = l->purpose;
+	http->connections++;
+	http->metrics->http_connections++;
+	http->metrics->http_connections_accepted++;
+	http_conn_enter(c, PHASE_FRESH);
+	TAILQ_INSERT_TAIL(&http->waiting, c, side);
+	if (!wait_on(c))
+		return;
+	/* Edge-triggered, for the bytes stay in the socket. Those that have come meanwhile count as
+	 * new. */
+	c->first = event_new(http->base, fd, EV_READ | EV_PERSIST | EV_ET, on_bytes, c);
+	if (!c->first || event_add(c->first, NULL) < 0)
+		close_waiting(c);
+}
+
+int http_first_line_init(struct http *http)
+{
+	http->peek = malloc(http->max_head);
+	return http->peek ? 0 : -1;
+}
+
+void http_first_line_cut(struct http *http)
+{
+	struct conn *c;
+
+	while ((c = TAILQ_FIRST(&http->waiting)))
+		close_waiting(c);
+}

@@ -1,0 +1,170 @@
+/*
+ * Answers in place of libmicrohttpd's own. What it refuses by itself it answers with a page of
+ * HTML, and before 1.0 with two heads if the request's head was complete. It tells its log just
+ * before, but not on which connection. That is known
+ *
+ * - if the head of a request is complete and the handler was not called: one request at most is in
+ *   that state, which lasts for a moment inside libmicrohttpd;
+ * - else if a single connection is in a state in which libmicrohttpd refuses so.
+ *
+ * Then the answer goes straight to the socket, and libmicrohttpd's behind it fails. In all other
+ * cases libmicrohttpd's answer goes out, and is counted.
+ */
+#include "http/private.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* What libmicrohttpd says when it refuses a request; status and page follow. */
+#define REFUSAL "Error processing request (HTTP response code is "
+
+/* Where requests are that libmicrohttpd can refuse. */
+enum {
+	AT_LINE = 1,    /* before the end of the request line */
+	AT_HEADERS = 2, /* before the end of the headers */
+	AT_CHUNKS = 4,  /* in a chunked body or its trailer */
+};
+
+static bool says(const char *page, const char *words)
+{
+	return strcasestr(page, words);
+}
+
+/* Where a request can be that is refused so. */
+static unsigned places_of(int status, const char *page)
+{
+	static const char *const of_headers[] = {"colon", "folding", "header name", "first header",
+						 "character in header"};
+
+	if (says(page, "chunk") || says(page, "footer"))
+		return AT_CHUNKS;
+	if (status == MHD_HTTP_HTTP_VERSION_NOT_SUPPORTED)
+		return AT_LINE;
+	if (status == MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE)
+		return AT_HEADERS | AT_CHUNKS;
+	for (size_t i = 0; i < sizeof(of_headers) / sizeof(of_headers[0]); i++)
+		if (says(page, of_headers[i]))
+			return AT_HEADERS;
+	return AT_LINE | AT_HEADERS | AT_CHUNKS;
+}
+
+static bool is_at(const struct conn *c, unsigned places)
+{
+	if (c->phase != PHASE_READING)
+		return c->mhd && (places & AT_LINE);
+	if (!c->rq.begun)
+		return places & AT_HEADERS;
+	return c->rq.head.chunked && !c->parked && (places & AT_CHUNKS);
+}
+
+/* The only connection that is there; NULL if there is none, or are several. */
+static struct conn *only_conn_at(struct http *http, unsigned places)
+{
+	static const enum phase phases[] = {PHASE_READING, PHASE_FRESH, PHASE_IDLE};
+	struct conn *c, *found = NULL;
+
+	for (size_t i = 0; i < sizeof(phases) / sizeof(phases[0]); i++) {
+		TAILQ_FOREACH (c, &http->phases[phases[i]], entry) {
+			if (!is_at(c, places))
+				continue;
+			if (found)
+				return NULL;
+			found = c;
+		}
+	}
+	return found;
+}
+
+/* The request whose head is complete, before the handler's first call; or NULL. */
+static struct conn *conn_amid_head(struct http *http)
+{
+	struct conn *c;
+
+	TAILQ_FOREACH_REVERSE(c, &http->phases[PHASE_READING], conn_list, entry)
+	if (!c->rq.begun && http_head_size(c->mhd))
+		return c;
+	return NULL;
+}
+
+/*
+ * The method of a request that the handler was not called for. libmicrohttpd has it in the same
+ * buffer, in front of the target and a NUL. The buffer begins at c->buffer or before.
+ */
+static enum http_method method_of(const struct conn *c)
+{
+	const char *end, *begin;
+
+	if (!c->requests)
+		return c->first_method;
+	if (!c->buffer || c->rq.target < c->buffer + 2)
+		return HTTP_OTHER;
+	end = c->rq.target - 1;
+	if (*end != '\0')
+		return HTTP_OTHER;
+	for (begin = end; begin > c->buffer && begin[-1] >= 'A' && begin[-1] <= 'Z'; begin--)
+		;
+	return http_parse_method(begin);
+}
+
+static const char *sentence(bool amid_head, const char *page)
+{
+	if (says(page, "chunk") || says(page, "footer"))
+		return "The chunked body is not written as RFC 9112 has it.";
+	if (!amid_head)
+		return "The request is not written as RFC 9112 has it.";
+	if (says(page, "Host:"))
+		return "A request in HTTP/1.1 needs a Host header.";
+	if (says(page, "Transfer-Encoding"))
+		return "Send the body with a Content-Length or, instead of that and in HTTP/1.1, "
+		       "with \"Transfer-Encoding: chunked\".";
+	return "The Content-Length is no number of bytes that can be.";
+}
+
+static void answer(struct http_request *rq, int status, const char *why)
+{
+	rq->direct = true;
+	if (status == MHD_HTTP_BAD_REQUEST)
+		http_refuse_problem(rq, PROBLEM_INVALID_BODY, why);
+	else if (status == MHD_HTTP_CONTENT_TOO_LARGE)
+		http_refuse_problem(rq, PROBLEM_BODY_TOO_LARGE, why);
+	else if (status == MHD_HTTP_HTTP_VERSION_NOT_SUPPORTED)
+		http_refuse_text(rq, status, "Ask in HTTP/1.1.\n");
+	else
+		http_refuse_head(rq);
+}
+
+/* Answers on the connection. */
+static void replace(struct conn *c, int status, const char *why)
+{
+	bool has_request = c->phase == PHASE_READING;
+
+	if (!has_request)
+		c->rq = (struct http_request){.method = HTTP_OTHER, .target = ""};
+	else if (!c->rq.begun)
+		c->rq.method = method_of(c);
+	if (!c->rq.target)
+		c->rq.target = ""; /* memory was short */
+	c->http->requests += !has_request;
+	answer(&c->rq, status, why);
+	c->http->requests -= !has_request;
+	/* What libmicrohttpd would send behind it fails, and it closes the connection. */
+	shutdown(c->fd, SHUT_WR);
+}
+
+void http_on_library_log(struct http *http, const char *text)
+{
+	int status;
+	const char *page;
+	struct conn *amid_head, *c;
+
+	if (strncmp(text, REFUSAL, sizeof(REFUSAL) - 1) != 0)
+		return;
+	page = text + sizeof(REFUSAL) - 1;
+	status = atoi(page);
+	amid_head = conn_amid_head(http);
+	c = amid_head ? amid_head : only_conn_at(http, places_of(status, page));
+	if (c && status >= 400 && status != MHD_HTTP_INTERNAL_SERVER_ERROR)
+		replace(c, status, sentence(amid_head, page));
+	else
+		metrics_request(http->metrics, 0, HTTP_OTHER, status, 0);
+}
