@@ -70,7 +70,7 @@ static const char *file(const char *name, const char *content)
 static enum config_status load(const char *const *words)
 {
 	struct log log = {.level = LOG_LEVEL_DEBUG, .journal = 1, .sink = keep_warning};
-	char *argv[16] = {"breakerd"}, *envp[16] = {"PATH=/bin"};
+	char *argv[32] = {"breakerd"}, *envp[32] = {"PATH=/bin"};
 	int argc = 1, envc = 1;
 	enum config_status status;
 
