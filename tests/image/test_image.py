@@ -7,6 +7,8 @@ import subprocess
 import tarfile
 import time
 
+import yaml
+
 from redis_server import RedisServer
 from volume import Volume
 from wait import until
@@ -153,3 +155,29 @@ def test_settings_and_token_through_kubernetes_links(run, directory):
     assert container.check_ready() == (0, "")
     for line in container.log().splitlines():
         assert json.loads(line)["event"], line
+
+
+def test_the_manifest_s_settings_start(run, directory):
+    """docs/kubernetes/breakerd.yaml: its ConfigMap and Secret, where it mounts them. Its Redis is away, so the
+    pod is ready all the same, as docs/kubernetes.md says."""
+    with open(f"{TOP}/docs/kubernetes/breakerd.yaml", encoding="utf-8") as file:
+        objects = {one["kind"]: one for one in yaml.safe_load_all(file)}
+    spec = objects["Deployment"]["spec"]["template"]["spec"]
+    sidecar = spec["initContainers"][0]
+    mounts = {one["mountPath"] for one in sidecar["volumeMounts"]}
+    assert mounts == {"/run/breakerd", "/etc/breakerd"}
+    for probe in ("startupProbe", "readinessProbe"):
+        assert sidecar[probe]["exec"]["command"] == ["/breakerd", "--check-ready"]
+    assert sidecar["securityContext"]["runAsUser"] == 65534
+    volume = Volume(f"{directory}/volume")
+    volume.put(**objects["ConfigMap"]["data"], **objects["Secret"]["stringData"])
+    os.chmod(volume.path, 0o755)
+    settings = {one["name"].removeprefix("BREAKERD_").lower(): one["value"] for one in sidecar["env"]}
+    container = run(mounts={"/etc/breakerd": volume.path}, **settings)
+    assert container.check_ready() == (0, "")
+    assert container.get("/v1/circuits").status == 401
+    token = objects["Secret"]["stringData"]["token"]
+    answer = container.post("/v1/circuits/a/failure", headers={"Authorization": f"Bearer {token}"})
+    assert answer.status == 200 and answer.header("Breakerd-Degraded") == "true"
+    assert oct(os.stat(container.socket).st_mode & 0o777) == "0o660"
+    assert os.stat(container.socket).st_gid == 65534
