@@ -256,8 +256,12 @@ static void note_item(struct watch *w, const struct store_item *item)
 	if (c || item->circuit.state != CIRCUIT_CLOSED || item->override)
 		note(w, &change);
 	c = watch_find(w, item->key, item->key_len);
-	if (c)
-		c->told_ms = c->listed_ms = clock_ms();
+	if (!c)
+		return;
+	c->told_ms = c->listed_ms = clock_ms();
+	/* A timer may come early: in a busy turn the loop counts from the turn's beginning. */
+	if (c->told_ms < w->list_began_ms)
+		c->told_ms = w->list_began_ms;
 }
 
 static bool is_news(struct watch *w, const struct store_item *item)

@@ -8,6 +8,7 @@ import pytest
 from contract import path, problem
 from sse import Stream
 from wait import until
+from wire import request_bytes
 
 
 def move(daemon, key, to):
@@ -303,3 +304,19 @@ def test_databases_of_one_server_know_nothing_of_each_other(start, private_redis
         assert brief(stream.next()) == ("end", "open", "transition")
     assert ours.post("/v1/circuits/k/acquire").json()["allowed"]
     assert not other.post("/v1/circuits/k/acquire").json()["allowed"]
+
+
+def test_an_open_circuit_stays_in_the_beginning_of_a_busy_daemon(daemon):
+    """A turn of the loop that took long made the listing's timer come early, and what the listing
+    showed then counted as gone."""
+    move(daemon, "open", "open")
+    for _ in range(20):
+        wires = [daemon.wire() for _ in range(20)]
+        for wire in wires:
+            wire.send(request_bytes("GET", path("x")) * 40)
+        with Stream(daemon) as stream:
+            assert [brief(e)[:2] for e in stream.until_ready()] == [("open", "open")]
+        for wire in wires:
+            wire.close()
+    changes = daemon.get(path("open", "changes")).json()["changes"]
+    assert [c["to"] for c in changes] == ["open"]

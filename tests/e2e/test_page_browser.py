@@ -90,18 +90,19 @@ def fill(tab, reason, count=None):
 def test_what_an_operator_sees(visit, start_on, store):
     daemon = start_on(store, open_time="20s")
     daemon.post(path("calm", "success"))
-    trip(daemon, "broken")
-    daemon.post(path("probed", "transition"), {"to": "half-open"})
+    daemon.post(path("older", "transition"), {"to": "open"})
     force(daemon, "held", reason="Ann: provider is down")
+    daemon.post(path("probed", "transition"), {"to": "half-open"})
+    trip(daemon, "broken")
     with visit(daemon) as tab:
         shows(tab, "broken", "open", "5")
         shows(tab, "held", "closed", "forced open", "Ann: provider is down")
         shows(tab, "calm", "closed", "1 ok")
-        assert tab.js(KEYS) == ["broken", "probed", "held", "calm"]
+        assert tab.js(KEYS) == ["broken", "older", "probed", "held", "calm"]
         text = tab.text("header")
         assert store in text and "ready" in text
-        assert [tab.text(f"#n-{name}") for name in ("open", "half-open", "forced")] == ["1", "1", "1"]
-        assert tab.js("document.title") == "(1 open) breakerd"
+        assert [tab.text(f"#n-{name}") for name in ("open", "half-open", "forced")] == ["2", "1", "1"]
+        assert tab.js("document.title") == "(2 open) breakerd"
         if store == "memory":  # through Redis the figures do not come along
             shows(tab, "broken", "5 consecutive failures", "probe in")
         # All came from the daemon, in one response and its own routes.
@@ -208,6 +209,7 @@ def test_force_open_really_refuses(visit, daemon):
         assert decides(daemon, "k") == "forced-open"
         override = daemon.get(path("k", "override")).json()
         assert override["reason"] == "Ann: bad deploy"
+        assert tab.text("#n-forced") == "1"
         assert override["until"] - override["since"] == 2 * 3600_000
         assert "forced open" in tab.text("#changes") and "Ann: bad deploy" in tab.text("#changes")
         tab.click(selector("k", "force-closed"))
