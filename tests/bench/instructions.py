@@ -35,6 +35,7 @@ PLAIN_STORES = "glibc.cpu.x86_rep_stosb_threshold=1000000000"
 OPERATIONS = {"getState": GET_STATE, "recordFailure": RECORD_FAILURE,
               "acquire": ACQUIRE, "report": REPORT, "check": CHECK}
 DECISIONS = 1.15  # acquire and report beside getState and recordFailure
+CHECKS = 1.1  # check beside acquire
 
 
 def breakerd(port):
@@ -129,6 +130,10 @@ def main():
     print(f"acquire + report beside getState + recordFailure: {pair:.3f}, at most {DECISIONS}")
     if pair > DECISIONS and not raw:
         sys.exit("acquire and report are too dear.")
+    check = measured["check"][0] / measured["acquire"][0]
+    print(f"check beside acquire: {check:.3f}, at most {CHECKS}")
+    if check > CHECKS and not raw:
+        sys.exit("check is too dear.")
     if renew:
         budgets[release()] = {operation: round(ours / least, 3)
                               for operation, (ours, least) in measured.items()}

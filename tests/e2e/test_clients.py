@@ -228,4 +228,4 @@ def test_packages_bear_the_version_of_the_daemon(file):
 
 def test_every_package_is_tested_for_its_version():
     packages = {name for name in os.listdir(CLIENTS) if os.path.isdir(os.path.join(CLIENTS, name))}
-    assert packages - {"demo", "five-operations", "haproxy", "nginx"} == {file.split("/")[0] for file in VERSIONS}
+    assert packages - {"demo", "five-operations"} == {file.split("/")[0] for file in VERSIONS}

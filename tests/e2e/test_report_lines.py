@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+from random import Random
 
 import pytest
 
@@ -112,6 +113,40 @@ def test_an_end_user_cannot_write_a_report(start_on, address):
     keys = {c["key"] for c in daemon.get("/v1/circuits").json()["circuits"]}
     assert keys <= {"k"}
     assert snapshot(daemon.get(path("k")))["failureCount"] == 0
+
+
+SEEDS = [b"<190>Nov 26 20:44:02 host nginx: circuit=a%2Fb permit=- status=502, 200 : 504 time=0.1, 0.2",
+         b'circuit="k" status="-" permit="" time=12ms', b"circuit=k permit=- status=-1", b"circuit=%F0%9F%98%80 status=0",
+         b'{"level":"info","circuit":"k","status":200,"time":0.25,"permit":"","a":[1,{"b":null}]}',
+         b'2026/11/26 INFO x {"user_id": " circuit=k permit= status=499 time=01.5ms ", "size": 1}']
+WORDS = [b"circuit=", b"status=", b"permit=", b"time=", b'"', b"%", b"{", b"}", b",", b":", b" ", b"-", b"\n", b"\0", b"=", b"\\u0000"]
+
+
+def mutated(random):
+    if random.random() < 0.2:
+        return random.randbytes(random.randrange(200))
+    line = bytearray(random.choice(SEEDS))
+    for _ in range(random.randrange(1, 6)):
+        at, end = sorted(random.randrange(len(line) + 1) for _ in range(2))
+        line[at:random.choice((at, at, end, min(end, at + 2)))] = random.choice(
+            (b"", random.choice(WORDS), random.randbytes(1), bytes(line[at:end]), random.choice(SEEDS)[at:end]))
+        del line[9000:]
+    return bytes(line)
+
+
+def test_random_and_mutated_lines(start_on, address):
+    """REPORT_LINES=1000000 sends so many; with a daemon that is built with the sanitizers."""
+    count = int(os.environ.get("REPORT_LINES", "5000"))
+    daemon = start_on("memory", report_listen=address, max_circuits=1000)
+    random = Random(20261126)
+    send = Sender(address)
+    for _ in range(count):
+        send(mutated(random))  # waits until the daemon has read those before
+    results = ("used", "unusable", "failed")
+    until(lambda: sum(lines(daemon, result) for result in results) == count, "all are read")
+    assert lines(daemon, "used") > count / 20 and lines(daemon, "unusable") > count / 20
+    for result in results:
+        print(result, lines(daemon, result))
 
 
 def test_errors_of_the_store_are_counted(start, private_redis, address):
