@@ -17,6 +17,18 @@
 
 /* --- operations --------------------------------------------------------------------------- */
 
+/* True if operations on the circuit wait in its queue: main has just gone, and they are answered in
+ * the next turns of the loop. This one comes behind them. */
+static bool others_wait(struct fallback_store *f, const struct store_request *request)
+{
+	struct circuit_queue *q;
+
+	if (!f->next_timed)
+		return false;
+	q = circuit_queue_find(&f->queues, request->key, request->key_len);
+	return q && q->op_count > 0;
+}
+
 static struct store_op *fallback_submit(struct store *s, const struct store_request *request,
 					store_done_fn *done, void *arg, struct store_result *result)
 {
@@ -24,7 +36,8 @@ static struct store_op *fallback_submit(struct store *s, const struct store_requ
 	struct fallback_op *o;
 	struct store_op *op;
 
-	if (!f->ready && !f->refuses) {
+	if (!f->ready && !f->refuses && !others_wait(f, request)) {
+		held_send_before(f, request);
 		op_run_here(f, request, result);
 		return NULL;
 	}
@@ -111,7 +124,6 @@ static struct store_op *fallback_list(struct store *s, const struct store_query 
 static void on_main_change(void *arg, bool ready)
 {
 	struct fallback_store *f = arg;
-	struct fallback_op *o;
 	int64_t offset_ms, error_ms;
 
 	f->ready = ready;
@@ -129,13 +141,7 @@ static void on_main_change(void *arg, bool ready)
 	if (f->refuses)
 		return;
 	held_send_all(f);
-	/* Nothing waits for a link. What main has it ends itself. */
-	f->next_timed = TAILQ_FIRST(&f->timed);
-	while ((o = f->next_timed) != NULL) {
-		f->next_timed = TAILQ_NEXT(o, in_timed);
-		if (o->queue)
-			op_answer_here(f, o);
-	}
+	op_answer_all_here(f);
 }
 
 static void on_main_event(void *arg, const struct store_event *event)
@@ -163,7 +169,7 @@ static void fallback_health(struct store *s, struct store_health *health)
 	health->in_flight = s->in_flight - s->background;
 	if (health->condition == STORE_AWAY && !f->refuses)
 		health->condition = STORE_DEGRADED;
-	health->held = f->ready ? f->seen.pending : 0;
+	health->held = f->ready || !f->refuses ? f->seen.pending : 0;
 	if (f->ready)
 		health->unsettled = circuit_queues_count(&f->queues) - f->queues.refused_count;
 }
@@ -192,6 +198,8 @@ static void fallback_free(struct store *s)
 	f->main->on_change = NULL;
 	f->main->on_event = NULL;
 	store_watch(f->main, NULL, NULL);
+	if (!f->ready && !f->refuses)
+		held_send_all_now(f);
 	fold_back_end(f);
 	refresh_fini(f);
 	held_fini(f);

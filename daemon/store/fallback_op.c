@@ -11,6 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Operations that end in one turn of the loop, each with its answer: some 2 ms. */
+#define END_BUDGET 256
+
 /* --- on the embedded store ------------------------------------------------------------------ */
 
 /* The stamp that the operation's own must be later than, to have an effect in main; or 0. */
@@ -242,7 +245,9 @@ static void deadline_arm(struct fallback_store *f)
 {
 	const struct fallback_op *o = TAILQ_FIRST(&f->timed);
 
-	if (o && !evtimer_pending(f->deadline, NULL))
+	if (f->next_timed)
+		timer_arm(f->deadline, 0);
+	else if (o && !evtimer_pending(f->deadline, NULL))
 		timer_arm(f->deadline, o->due_ms - clock_ms());
 }
 
@@ -261,17 +266,40 @@ void op_give_up_read(struct fallback_store *f, struct fallback_op *o)
 	op_finish(f, o, &result);
 }
 
+/* Nothing waits for a link. What main has it ends itself. */
+static void answer_next_here(struct fallback_store *f)
+{
+	unsigned budget = END_BUDGET;
+	struct fallback_op *o;
+
+	if (f->ready)
+		f->next_timed = NULL; /* they go to main */
+	while ((o = f->next_timed) != NULL && budget-- > 0) {
+		f->next_timed = TAILQ_NEXT(o, in_timed);
+		if (o->queue)
+			op_answer_here(f, o);
+	}
+}
+
+void op_answer_all_here(struct fallback_store *f)
+{
+	f->next_timed = TAILQ_FIRST(&f->timed);
+	deadline_arm(f);
+}
+
 /* Of operations that have waited: one that was passed on since ends as main's deadline would end
  * it. */
 void op_on_deadline(evutil_socket_t fd, short what, void *arg)
 {
 	struct fallback_store *f = arg;
 	int64_t now = clock_ms();
+	unsigned budget = END_BUDGET;
 	struct fallback_op *o;
 
 	(void)fd;
 	(void)what;
-	while ((o = TAILQ_FIRST(&f->timed)) != NULL && o->due_ms <= now) {
+	answer_next_here(f);
+	while ((o = TAILQ_FIRST(&f->timed)) != NULL && o->due_ms <= now && budget-- > 0) {
 		if (o->inner)
 			store_op_expire(o->inner);
 		else if (o->reads)

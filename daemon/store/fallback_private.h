@@ -47,8 +47,8 @@ struct fallback_store {
 	struct clock_offset clock;
 	struct circuit_queues queues;
 	TAILQ_HEAD(fallback_ops, fallback_op) timed; /* ops that have waited, oldest first */
-	struct fallback_op *next_timed; /* where a walk over them stands, while one goes on */
-	struct event *deadline;         /* of the first of them */
+	struct fallback_op *next_timed; /* main has gone: those from here on are answered here */
+	struct event *deadline;         /* of the first of them; or the next of those is due */
 	/* fold_turn.c's and fold_back.c's own */
 	unsigned busy;       /* queues that main has something of */
 	size_t retries;      /* of the refused queues, those that may be tried again now */
@@ -113,6 +113,9 @@ void seen_remember(struct fallback_store *f, const char *key, size_t len,
  * remembered. */
 void seen_learn(struct fallback_store *f, const struct store_request *request, int64_t asked_ms,
 		const struct store_result *result);
+
+/* True if something is known of the circuit, however old. */
+bool seen_is_known(const struct fallback_store *f, const struct seen_circuit *e);
 
 /* From now on nothing is known: of the circuit; of all. */
 void seen_forget(struct fallback_store *f, struct seen_circuit *e);
@@ -192,6 +195,9 @@ void op_answer_here(struct fallback_store *f, struct fallback_op *o);
 /* One that waits in a queue ends with this error of main's. */
 void op_refuse(struct fallback_store *f, struct fallback_op *o, const char *message);
 
+/* Main has gone: what waits in queues is answered here, in the next turns of the loop. */
+void op_answer_all_here(struct fallback_store *f);
+
 /* f->deadline; store_driver's detach. */
 void op_on_deadline(evutil_socket_t fd, short what, void *arg);
 void op_detach(struct store_op *op, struct store_result *verdict);
@@ -236,10 +242,14 @@ void held_fini(struct fallback_store *f);
 bool held_take(struct fallback_store *f, const struct store_request *request,
 	       struct store_result *result);
 
-/* Sends what is held back: of a circuit; before a request on it; of all. */
+/* Sends what is held back: of a circuit; before a request on it. */
 void held_send(struct fallback_store *f, struct seen_circuit *e);
 void held_send_before(struct fallback_store *f, const struct store_request *request);
+
+/* Sends all that is held back, in the next turns of the loop; or now, at the end of the store, if
+ * main is away: then it becomes steps, which a file may keep. */
 void held_send_all(struct fallback_store *f);
+void held_send_all_now(struct fallback_store *f);
 
 /* --- refresh.c */
 

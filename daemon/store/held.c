@@ -225,6 +225,14 @@ void held_send_before(struct fallback_store *f, const struct store_request *requ
 
 void held_send_all(struct fallback_store *f)
 {
+	if (TAILQ_EMPTY(&f->seen.held))
+		return;
+	f->seen.send_until_ms = clock_ms();
+	timer_arm(f->seen.send, 0);
+}
+
+void held_send_all_now(struct fallback_store *f)
+{
 	size_t count = f->seen.table.count;
 	struct seen_circuit *e;
 
@@ -254,6 +262,8 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	e = TAILQ_FIRST(&f->seen.held);
 	if (e && e->held_ms + interval_ms > now)
 		since_ms = INT64_MIN;
+	if (since_ms < f->seen.send_until_ms)
+		since_ms = f->seen.send_until_ms;
 	while ((e = TAILQ_FIRST(&f->seen.held)) != NULL && e->held_ms <= since_ms &&
 	       f->store.background < BACKGROUND_MAX && budget-- > 0) {
 		held_send(f, e);
@@ -262,6 +272,8 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	e = TAILQ_FIRST(&f->seen.held);
 	if (e && f->store.background >= BACKGROUND_MAX)
 		timer_start(f, BACKGROUND_MS);
+	else if (e && e->held_ms <= f->seen.send_until_ms)
+		timer_start(f, 0);
 	else if (e)
 		timer_start(f, e->held_ms + interval_ms - now > 0 ? e->held_ms + interval_ms - now
 								  : 1);

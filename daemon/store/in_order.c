@@ -41,7 +41,10 @@ void in_order_go_on(struct fallback_store *f, struct fallback_op *o)
 	struct store_request request = op_request(o);
 	struct store_result result;
 
-	if (q) {
+	if (!f->ready && !f->refuses) { /* nothing waits for a link */
+		op_run_here(f, &request, &result);
+		op_finish(f, o, &result);
+	} else if (q) {
 		op_enter_queue(f, q, o);
 		fold_back_now(f, q);
 	} else if (op_submit_to_main(f, o, &request, &result)) {

@@ -129,7 +129,10 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	while ((e = TAILQ_FIRST(&f->seen.fresh)) != NULL && e->known_ms <= soon &&
 	       f->seen.refreshing < BACKGROUND_MAX && budget-- > 0) {
-		if (e->asked_ms != SEEN_NEVER && now - e->asked_ms < SEEN_STEADILY * staleness_ms)
+		if (!seen_is_known(f, e))
+			seen_forget(f, e);
+		else if (e->asked_ms != SEEN_NEVER &&
+			 now - e->asked_ms < SEEN_STEADILY * staleness_ms)
 			refresh(f, e);
 		else
 			seen_list_enter(f, e, SEEN_IN_AGING);
@@ -180,7 +183,7 @@ static bool answer(struct fallback_store *f, const struct store_request *request
 {
 	const struct seen_circuit *e = seen_find(f, request->key, request->key_len);
 
-	if (!e || e->known_ms == SEEN_NEVER ||
+	if (!e || !seen_is_known(f, e) ||
 	    clock_ms() - e->known_ms >= f->store.limits.max_staleness_ms)
 		return false;
 	/* What was held back is not in the snapshot yet. */

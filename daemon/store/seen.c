@@ -152,8 +152,9 @@ static void learn(struct fallback_store *f, const struct store_request *request,
 	e->exists = !result->absent;
 	e->state = result->circuit.state;
 	e->change_ms = result->circuit.last_state_change;
-	if (asked_ms > e->known_ms)
+	if (asked_ms > e->known_ms || !seen_is_known(f, e))
 		e->known_ms = asked_ms;
+	e->generation = f->seen.generation;
 	seen_list_enter(f, e, SEEN_IN_FRESH);
 	seen_tick_arm(f);
 }
@@ -184,14 +185,15 @@ void seen_learn(struct fallback_store *f, const struct store_request *request, i
 	learn(f, request, asked_ms, result);
 }
 
+/* The entries leave when their time comes: there may be many, and main has just gone. */
 void seen_forget_all(struct fallback_store *f)
 {
-	for (size_t i = 0; i < f->seen.table.slot_count; i++) {
-		struct seen_circuit *e = (struct seen_circuit *)keytable_slot(&f->seen.table, i);
+	f->seen.generation++;
+}
 
-		if (e)
-			seen_forget(f, e);
-	}
+bool seen_is_known(const struct fallback_store *f, const struct seen_circuit *e)
+{
+	return e->known_ms != SEEN_NEVER && e->generation == f->seen.generation;
 }
 
 /* --- answers ------------------------------------------------------------------------------ */
@@ -200,7 +202,7 @@ struct seen_circuit *seen_known(struct fallback_store *f, const char *key, size_
 {
 	struct seen_circuit *e = seen_find(f, key, len);
 
-	if (!e || e->known_ms == SEEN_NEVER || clock_ms() - e->known_ms >= lifetime_ms(f))
+	if (!e || !seen_is_known(f, e) || clock_ms() - e->known_ms >= lifetime_ms(f))
 		return NULL;
 	return e;
 }

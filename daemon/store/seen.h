@@ -39,10 +39,11 @@ struct seen_circuit {
 	struct fallback_store *store;
 	TAILQ_ENTRY(seen_circuit) entry;
 	enum seen_list list;
-	bool in_use;      /* not to be removed now */
-	int64_t asked_ms; /* when it was last asked for (monotonic), but for the first time */
-	int64_t known_ms; /* main had it so then (monotonic), or later; SEEN_NEVER */
-	bool exists;      /* what is known: whether it is there, ... */
+	bool in_use;         /* not to be removed now */
+	int64_t asked_ms;    /* when it was last asked for (monotonic), but for the first time */
+	int64_t known_ms;    /* main had it so then (monotonic), or later; SEEN_NEVER */
+	uint32_t generation; /* of known_ms; an earlier one: nothing is known */
+	bool exists;         /* what is known: whether it is there, ... */
 	enum circuit_state state;    /* ... its state ... */
 	int64_t change_ms;           /* ... and its lastStateChange */
 	struct store_op *refresh;    /* main is asked for it */
@@ -71,6 +72,8 @@ struct seen {
 	struct seen_circuits fresh; /* in the order of known_ms */
 	struct seen_circuits aging; /* the same */
 	struct seen_circuits held;  /* in the order of held_ms */
+	uint32_t generation;        /* main has gone so often */
+	int64_t send_until_ms;      /* what was held back until then goes out (monotonic) */
 	struct event *tick;         /* the first in fresh or aging is due */
 	struct event *send;         /* the first in held is due */
 	int64_t round_trip_ms;      /* the longest of late */

@@ -10,6 +10,9 @@
 #define STORE_MAGIC 0x53744f72u /* "StOr" */
 #define OP_MAGIC    0x73744f70u /* "stOp" */
 
+/* Operations whose time is over that end in one turn of the loop. */
+#define EXPIRE_BUDGET 256
+
 struct store_op *store_submit(struct store *s, const struct store_request *request,
 			      store_done_fn *done, void *arg, struct store_result *result)
 {
@@ -146,11 +149,12 @@ static void on_deadline(evutil_socket_t fd, short what, void *arg)
 {
 	struct store *s = arg;
 	int64_t now = clock_ms();
+	unsigned budget = EXPIRE_BUDGET;
 	struct store_op *op;
 
 	(void)fd;
 	(void)what;
-	while ((op = TAILQ_FIRST(&s->ops)) != NULL && op->deadline_ms <= now)
+	while ((op = TAILQ_FIRST(&s->ops)) != NULL && op->deadline_ms <= now && budget-- > 0)
 		store_op_expire(op);
 	deadline_arm(s);
 }

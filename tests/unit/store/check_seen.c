@@ -9,6 +9,7 @@
 #include "suite.h"
 
 #include <event2/event.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -265,11 +266,104 @@ START_TEST(what_is_held_back_when_main_goes_is_folded)
 	acquire();
 	report_successes(10);
 	scripted_set_up(false);
-	ck_assert_int_eq(metrics->reports_pending, 0);
 	report_successes(5);
+	ck_assert_int_eq(metrics->reports_pending, 0);
 	scripted_set_up(true);
 	until_nothing_pends();
 	ck_assert_int_eq(scripted_get("k").circuit.success_count, 15);
+	ck_assert_uint_eq(metrics->reports_lost, 0);
+}
+END_TEST
+
+static struct store_result run_on(const char *key, struct circuit_op op)
+{
+	struct store_request request = {.key = key, .key_len = strlen(key), .op = op};
+	struct client c = {0};
+
+	c.op = store_submit(store, &request, on_answer, &c, &c.result);
+	c.answered = !c.op;
+	until_answered(&c);
+	return c.result;
+}
+
+#define MANY 3000
+
+/* A success on each of many circuits is held back. */
+static void hold_many(void)
+{
+	struct store_limits limits = store->limits;
+	struct breaker_call ask = {.policy = &default_policy, .random = 1};
+	struct breaker_call call = {.policy = &default_policy,
+				    .count = 1,
+				    .outcome = BREAKER_SUCCESS};
+
+	limits.max_circuits = MANY;
+	store_reconfigure(store, &limits);
+	for (int i = 0; i < MANY; i++) {
+		char key[16];
+
+		snprintf(key, sizeof(key), "k%d", i);
+		run_on(key, (struct circuit_op){.verb = CIRCUIT_ACQUIRE, .call = &ask});
+		run_on(key, (struct circuit_op){.verb = CIRCUIT_REPORT, .call = &call});
+	}
+	ck_assert_int_eq(metrics->reports_pending, MANY);
+}
+
+/* Runs turns of the loop until nothing is held back. Returns the most that one turn took. */
+static int64_t most_in_a_turn(void)
+{
+	int64_t most = 0;
+
+	for (int i = 0; i < 10000 && metrics->reports_pending; i++) {
+		int64_t before = metrics->reports_pending;
+
+		event_base_loop(base, EVLOOP_ONCE);
+		if (before - metrics->reports_pending > most)
+			most = before - metrics->reports_pending;
+	}
+	ck_assert_int_eq(metrics->reports_pending, 0);
+	return most;
+}
+
+START_TEST(much_that_is_held_back_when_main_goes_takes_many_turns)
+{
+	hold_many();
+	scripted_set_up(false);
+	ck_assert_int_eq(metrics->reports_pending, MANY);
+	/* Who asks meanwhile sees it. */
+	ck_assert_int_eq(run_on("k2999", OP_GET).circuit.success_count, 1);
+	ck_assert_int_eq(run_on("k2998", OP_FAILURE).circuit.success_count, 1);
+	ck_assert_int_eq(most_in_a_turn(), 256);
+	ck_assert_int_eq(metrics->folds_pending, MANY);
+	scripted_set_up(true);
+	until_nothing_pends();
+	ck_assert_uint_eq(metrics->folded_operations, MANY + 1);
+	ck_assert_int_eq(scripted_get("k2997").circuit.success_count, 1);
+	ck_assert_uint_eq(metrics->reports_lost, 0);
+}
+END_TEST
+
+START_TEST(much_that_is_held_back_goes_in_many_turns)
+{
+	hold_many();
+	store_send_held(store);
+	ck_assert_int_eq(metrics->reports_pending, MANY);
+	ck_assert_uint_eq(store->in_flight, 0);
+	event_base_loop(base, EVLOOP_ONCE);
+	ck_assert_uint_le(store->in_flight, 256);
+	most_in_a_turn();
+	ck_assert_int_eq(scripted_get("k2999").circuit.success_count, 1);
+}
+END_TEST
+
+/* The end comes before the turns: all becomes steps, which a file may keep. */
+START_TEST(what_is_held_back_when_main_has_just_gone_is_in_the_steps_at_the_end)
+{
+	hold_many();
+	scripted_set_up(false);
+	store_free(store);
+	store = NULL;
+	ck_assert_int_eq(metrics->folds_pending, MANY);
 	ck_assert_uint_eq(metrics->reports_lost, 0);
 }
 END_TEST
@@ -561,6 +655,9 @@ static Suite *seen_suite(void)
 	tcase_add_test(t, a_failure_goes_at_once_behind_them);
 	tcase_add_loop_test(t, an_operation_of_the_five_sends_them_first, 0, 3);
 	tcase_add_test(t, what_is_held_back_when_main_goes_is_folded);
+	tcase_add_test(t, much_that_is_held_back_when_main_goes_takes_many_turns);
+	tcase_add_test(t, much_that_is_held_back_goes_in_many_turns);
+	tcase_add_test(t, what_is_held_back_when_main_has_just_gone_is_in_the_steps_at_the_end);
 	tcase_add_test(t, what_main_surely_did_not_take_is_folded);
 	tcase_add_test(t, what_main_may_have_taken_never_goes_again);
 	tcase_add_test(t, a_store_that_refuses_answers_nothing_while_main_is_away);
