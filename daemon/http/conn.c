@@ -12,10 +12,11 @@
 #include <sys/ioctl.h>
 
 #define CONN_MAGIC 0x636f6e6eu
-/* Connections looked at in search of one that is idle. */
+/* How many of the oldest connections are searched for an idle one. */
 #define DISPLACE_LOOKS 1000
-/* Connections that clients have left are looked for once in so long, and only among those for which
- * nothing has come for so long: libmicrohttpd then has read all that there was. */
+/* The least time between two searches for connections that their clients have closed. Only those
+ * are searched that have received nothing for as long: libmicrohttpd has then read all there was.
+ */
 #define LEFT_MS 100
 
 struct conn *http_conn_of(const struct http_request *rq)
@@ -52,7 +53,7 @@ struct conn *http_conn_new(struct http *http, int fd, const struct sockaddr_stor
 
 static int64_t phase_limit_ms(const struct http *http, enum phase phase)
 {
-	/* At least 1, or a sweep would find no end. */
+	/* At least 1: with 0 a sweep would never end. */
 	int64_t idle = (int64_t)http->limits.idle_timeout_ms + 1;
 	int64_t request = (int64_t)http->limits.request_timeout_ms + 1;
 
@@ -63,7 +64,8 @@ static int64_t phase_limit_ms(const struct http *http, enum phase phase)
 	return phase == PHASE_FRESH && request < idle ? request : idle;
 }
 
-/* Lets the sweep come at `at_ms` or before. It is never put off here: it does that itself. */
+/* Makes the sweep run at `at_ms` at the latest. It is never delayed here: the sweep itself does
+ * that. */
 static void sweep_by(struct http *http, int64_t at_ms)
 {
 	int64_t wait = at_ms - http_coarse_ms();
@@ -107,7 +109,8 @@ void http_conn_enter(struct conn *c, enum phase phase)
 	sweep_by(http, c->since_ms + phase_limit_ms(http, phase));
 }
 
-/* Bytes that the peer of a TCP connection has taken; of another, what it has still to take. */
+/* For TCP the bytes that the peer has acknowledged; for a unix socket the bytes not yet read by it.
+ */
 static uint64_t conn_progress(const struct conn *c)
 {
 	struct tcp_info info;
@@ -137,7 +140,7 @@ static bool conn_has_begun(const struct conn *c)
 		return false;
 	if (!c->requests)
 		return info.tcpi_bytes_received > 0;
-	/* 100 ms, lest it be the end of the last request. */
+	/* 100 ms of grace: those bytes may be the end of the last request. */
 	return (int64_t)info.tcpi_last_data_recv + 100 < http_coarse_ms() - c->since_ms;
 }
 
@@ -255,7 +258,7 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	/* On, and in the past: what is entered meanwhile does not arm it. */
+	/* Marks the sweep as armed while it runs: connections entered meanwhile do not arm it. */
 	http->sweep_ms = 1;
 	for (int p = 0; p < PHASES_TIMED; p++) {
 		int64_t limit = phase_limit_ms(http, (enum phase)p);

@@ -40,16 +40,17 @@ bool http_head_is_lenient(void)
 
 int http_head_strictness(void)
 {
-	/* Here 1 would end connections without an answer, and -1 does not do what it should. */
+	/* Level 0: level 1 ends connections without an answer, and level -1 does not work as
+	 * documented. */
 	return http_head_is_lenient() ? 0 : 1;
 }
 
-/* Known by its address: a header of the client's has another. */
+/* Recognised by its address, which no header of the client has. */
 static const char our_cookie[] = MHD_HTTP_HEADER_COOKIE;
 
 void http_head_hide_cookies(struct MHD_Connection *mhd)
 {
-	/* Not empty: 0.9 looks at the byte before the first that is no space. */
+	/* Not empty: libmicrohttpd 0.9 reads the byte before the first that is no space. */
 	MHD_set_connection_value(mhd, MHD_HEADER_KIND, our_cookie, " ");
 }
 

@@ -15,7 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Two calls: one that Redis runs, one on its way. With more of them each would be smaller. */
+/* Calls under way: Redis runs one while the next is on its way. More calls would be smaller ones.
+ */
 #define CALLS_UNDER_WAY 2
 /* Bounds of one call, so that Redis serves others soon: some 0.3 ms. */
 #define CALL_CIRCUITS 64
@@ -117,14 +118,14 @@ static void write_fail(struct redis_write *write, enum store_status status, cons
 {
 	struct store_result result;
 
-	/* A read that was lost has done nothing. */
+	/* A lost read surely changed nothing. */
 	if (status == STORE_UNKNOWN && !write->base.writes)
 		status = STORE_UNAVAILABLE;
 	store_refuse(&result, status, message);
 	redis_op_finish(&write->base, &result);
 }
 
-/* Ends what waits for a call: it surely was not handed over. */
+/* Ends the operations that wait for a call. They were surely not sent. */
 static void fail_waiting(struct redis_store *r, struct write_queue *q, const char *why)
 {
 	struct redis_write *write;
@@ -141,9 +142,9 @@ static void fail_waiting(struct redis_store *r, struct write_queue *q, const cha
 }
 
 /*
- * One of the circuit's writes was answered as not handed over. Whoever asked may have done it
- * elsewhere instead (store/fallback.c), so those that still wait must not reach Redis before
- * that: they end in the same way, behind it.
+ * A write on the circuit ended as "surely not sent". The caller may have made it a step instead
+ * (store/fallback_op.c), which must reach Redis before the writes that still wait: so those end in
+ * the same way.
  */
 static void queue_give_up(struct redis_store *r, struct write_queue *q)
 {
@@ -240,7 +241,7 @@ static void part_answer(struct redis_call *call, const struct call_part *part,
 
 /* --- calls -------------------------------------------------------------------------------- */
 
-/* The part is done: what has come for its circuit meanwhile may go. */
+/* The part is done: operations that came for its circuit meanwhile may be sent. */
 static void part_end(struct redis_call *call, const struct call_part *part)
 {
 	part->circuit->under_way = false;

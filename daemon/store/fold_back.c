@@ -12,14 +12,14 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* After main has refused a step (out of memory, no permission), before the next try. */
+/* The pause before a step is tried again that main refused (out of memory, no permission). */
 #define FOLD_RETRY_MS 1000
-/* Circuits may be many: of what befalls their steps, a line now and then. */
+/* The least time between two lines of one kind: there may be many circuits. */
 #define FOLD_LOG_EACH_MS 15000
 /* How long the file may take to say that steps are being handed over, before they are. */
 #define HOLD_MS 2000
-/* So much of what waits is marked at once, but FOLDS_IN_FLIGHT circuits at least: a crash leaves
- * no more in doubt, and the file is written only so often. */
+/* Circuits are marked in parts of 1/MARK_PART of those that wait, FOLDS_IN_FLIGHT at least. A crash
+ * leaves at most one part in doubt, and the file is written once a part. */
 #define MARK_PART 8
 /* Operations of one queue that are passed on in one turn of the loop. */
 #define PASS_ON_BUDGET 256
@@ -67,7 +67,7 @@ static void count_taken(struct fallback_store *f, uint64_t operations)
 
 /* --- one queue ---------------------------------------------------------------------------- */
 
-/* Main is less busy: others have their turn. */
+/* Main has room again: the next queues get their turn. */
 static void go_on(struct fallback_store *f)
 {
 	if (f->ready && (!TAILQ_EMPTY(&f->queues.ready) || f->retries > 0))
@@ -87,7 +87,8 @@ static void pass_on(struct fallback_store *f, struct circuit_queue *q)
 	struct fallback_op *o;
 	unsigned budget = PASS_ON_BUDGET;
 
-	/* One that comes back at once, not taken, is a step again, and the others wait for it. */
+	/* An operation that main refuses at once becomes a step, and the others then wait for it.
+	 */
 	while (f->ready && !circuit_queue_has_steps(q) && !q->check && budget-- > 0 &&
 	       (o = TAILQ_FIRST(&q->ops)) != NULL)
 		op_pass_on(f, o);
@@ -333,7 +334,7 @@ static void on_turn(evutil_socket_t fd, short what, void *arg)
 {
 	struct fallback_store *f = arg;
 	struct circuit_queue *q;
-	/* One that comes back at once must not keep us here. */
+	/* A queue that is refused at once goes to the end of the list: at most this many a turn. */
 	unsigned most = FOLDS_IN_FLIGHT;
 
 	(void)fd;

@@ -14,13 +14,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Of one circuit; more go out at once. */
+/* Successes held back of one circuit. When there are so many, they are sent at once. */
 #define HELD_MAX 100000
-/* Circuits whose successes go out in one turn of the loop. */
+/* Circuits whose successes are sent in one turn of the loop. */
 #define SEND_BUDGET 256
-/* After main had no room for them. */
+/* The pause before the next try when main had no room. */
 #define AGAIN_MS 20
-/* A change of state that they led to is a line, if there are not too many. */
+/* Changes of state that reports led to are logged, but not more often than this. */
 #define LOG_EACH_MS 1000
 
 static void show_pending(struct fallback_store *f)
@@ -126,7 +126,7 @@ bool held_take(struct fallback_store *f, const struct store_request *request,
 	e = seen_known(f, request->key, request->key_len);
 	if (!e || circuit_queue_find(&f->queues, request->key, request->key_len))
 		return false;
-	/* One that opens the circuit, with those that wait, is not to wait. */
+	/* A success that would open the circuit together with those that wait must not wait. */
 	all = *request->op.call;
 	all.count += e->held_count;
 	trial.op.call = &all;
@@ -134,7 +134,7 @@ bool held_take(struct fallback_store *f, const struct store_request *request,
 	    result->decision.counted != all.count || result->decision.was != CIRCUIT_CLOSED ||
 	    result->decision.state != CIRCUIT_CLOSED)
 		return false;
-	/* One alone belongs to the acquire before it, and makes no steady stream. */
+	/* A single success belongs to the acquire before it; only further ones show steady use. */
 	if (e->held_count > 0)
 		e->asked_ms = clock_ms();
 	if (!add(f, e, &request->op, request->op.call->count))
@@ -256,7 +256,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	if (!f->ready && f->refuses) {
-		/* Main will come back, and then it is time enough. */
+		/* They are sent when main is back (held_send_all). */
 		return;
 	}
 	e = TAILQ_FIRST(&f->seen.held);
@@ -325,7 +325,7 @@ static void on_ended(struct fallback_store *f, struct seen_circuit *e, const str
 		break;
 	case STORE_UNAVAILABLE:
 	case STORE_OVERLOADED:
-		/* Main surely has not had them: they wait again. */
+		/* Main surely did not take them: they are held back again. */
 		if (add(f, e, op, count)) {
 			timer_start(f, AGAIN_MS);
 			return;
