@@ -50,16 +50,12 @@ static void on_refreshed(void *arg, struct store_result *result)
 {
 	struct seen_circuit *e = arg;
 	struct fallback_store *f = e->store;
-	int64_t took_ms = clock_ms() - e->refresh_ms;
 	bool stale = e->stale_refresh;
 
 	e->refresh = NULL;
 	e->stale_refresh = false;
 	e->in_use = true;
 	f->seen.refreshing--;
-	f->seen.round_trip_ms -= (f->seen.round_trip_ms + 7) / 8;
-	if (took_ms > f->seen.round_trip_ms)
-		f->seen.round_trip_ms = took_ms;
 	if (!stale && result->status == STORE_OK && !result->overtaken && f->ready) {
 		const struct store_request get = {
 			.key = keynode_key(&e->node),
@@ -77,9 +73,8 @@ static void on_refreshed(void *arg, struct store_result *result)
 		seen_drop_if_idle(f, e);
 }
 
-/* Asks main for the circuit; or sends the successes that are held back, whose answer says it
- * too. */
-static void refresh(struct fallback_store *f, struct seen_circuit *e)
+/* Asks main for the circuit, of which nothing is under way. */
+static void read_main(struct fallback_store *f, struct seen_circuit *e)
 {
 	const struct store_request get = {
 		.key = keynode_key(&e->node),
@@ -90,21 +85,26 @@ static void refresh(struct fallback_store *f, struct seen_circuit *e)
 	struct store_result result;
 
 	seen_list_leave(f, e);
-	if (e->refresh || !f->ready ||
-	    circuit_queue_find(&f->queues, get.key, get.key_len) != NULL) {
-		seen_drop_if_idle(f, e);
-		return;
-	}
-	if (e->held_count > 0) {
-		held_send(f, e);
-		return;
-	}
 	e->refresh_ms = clock_ms();
 	e->refresh = store_submit(f->main, &get, on_refreshed, e, &result);
 	if (e->refresh)
 		f->seen.refreshing++;
 	else
 		seen_drop_if_idle(f, e);
+}
+
+/* Asks main for the circuit; or sends the successes that are held back, whose answer says it
+ * too. */
+static void refresh(struct fallback_store *f, struct seen_circuit *e)
+{
+	seen_list_leave(f, e);
+	if (e->refresh || !f->ready ||
+	    circuit_queue_find(&f->queues, keynode_key(&e->node), e->node.key_len) != NULL)
+		seen_drop_if_idle(f, e);
+	else if (e->held_count > 0)
+		held_send(f, e);
+	else
+		read_main(f, e);
 }
 
 /* Nothing is known any more, until main says it. */
@@ -242,13 +242,14 @@ struct store_op *refresh_wait(struct fallback_store *f, struct fallback_op *o, s
 	    likely_changes(f, &request))
 		return NULL;
 	/* The answer would be too old. */
-	if (2 * f->seen.round_trip_ms >= f->store.limits.max_staleness_ms)
+	if (f->seen.round_trip_eighths / 4 >= f->store.limits.max_staleness_ms)
 		return NULL;
 	e = seen_get(f, o->key, o->key_len);
-	if (!e || e->held_count > 0 || e->reader_count >= READERS_MAX)
+	if (!e || e->reader_count >= READERS_MAX ||
+	    circuit_queue_find(&f->queues, o->key, o->key_len) != NULL)
 		return NULL;
 	if (!e->refresh)
-		refresh(f, e);
+		read_main(f, e);
 	e = seen_find(f, o->key, o->key_len);
 	if (!e || !e->refresh || e->stale_refresh)
 		return NULL;

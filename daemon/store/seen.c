@@ -32,13 +32,15 @@ int64_t seen_interest_ms(const struct fallback_store *f)
 }
 
 /* The age at which a circuit is refreshed: the answer comes before it is too old, even if it takes
- * twice as long as of late. A different one each time, so that daemons do not ask together. */
+ * half as long again as of late, and not much before, since Redis pays for it. If it takes longer
+ * still, those who ask meanwhile wait for it. A different age each time, so that daemons do not ask
+ * together. */
 int64_t seen_refresh_age_ms(struct fallback_store *f)
 {
 	int64_t most = f->store.limits.max_staleness_ms;
-	int64_t age = most - most / 50 - 2 * f->seen.round_trip_ms - 2;
+	int64_t age = most - most / 100 - f->seen.round_trip_eighths * 3 / 16 - 2;
 
-	age -= (int64_t)random_below(&f->seen.random, (uint64_t)most / 32 + 1);
+	age -= (int64_t)random_below(&f->seen.random, (uint64_t)most / 64 + 1);
 	return age < most / 8 ? most / 8 : age;
 }
 
@@ -125,6 +127,13 @@ static bool is_old(struct fallback_store *f, const struct store_request *request
 	return true;
 }
 
+static void note_round_trip(struct fallback_store *f, int64_t took_ms)
+{
+	f->seen.round_trip_eighths += f->seen.round_trip_eighths == 0
+					      ? 8 * took_ms
+					      : took_ms - f->seen.round_trip_eighths / 8;
+}
+
 /* The embedded store has just been given what main answered. */
 static void learn(struct fallback_store *f, const struct store_request *request, int64_t asked_ms,
 		  const struct store_result *result)
@@ -155,6 +164,7 @@ static void learn(struct fallback_store *f, const struct store_request *request,
 	if (asked_ms > e->known_ms || !seen_is_known(f, e))
 		e->known_ms = asked_ms;
 	e->generation = f->seen.generation;
+	note_round_trip(f, clock_ms() - asked_ms);
 	seen_list_enter(f, e, SEEN_IN_FRESH);
 	seen_tick_arm(f);
 }

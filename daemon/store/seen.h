@@ -76,7 +76,7 @@ struct seen {
 	int64_t send_until_ms;      /* what was held back until then goes out (monotonic) */
 	struct event *tick;         /* the first in fresh or aging is due */
 	struct event *send;         /* the first in held is due */
-	int64_t round_trip_ms;      /* the longest of late */
+	int64_t round_trip_eighths; /* of a millisecond, an average of late */
 	struct random_state random;
 	unsigned refreshing; /* circuits that main is asked for */
 	uint64_t pending;    /* successes held back or on their way */

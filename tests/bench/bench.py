@@ -6,7 +6,7 @@ these the median over the rounds; absolute figures do not carry over to another 
 
 usage: bench.py [--quick] [--rounds N] [--seconds N] [--patience MINUTES] [--circuits N...]
                 [--connections N...] [--only PART] [--out DIR]
-parts: embedded, redis, stoma, growth, instructions
+parts: embedded, redis, decisions, stoma, growth, instructions
 """
 
 import argparse
@@ -30,8 +30,10 @@ ON_REDIS = [servers.BreakerdOnRedis, servers.Webdis]
 # The others only tell how much of it is libmicrohttpd's or the kernel's.
 GROWING = [servers.Breakerd, servers.BreakerdOnRedis, servers.Minimal, servers.NginxReturn]
 WORKLOADS = ("read", "write", "mix")
+DECIDING = [servers.Breakerd, servers.BreakerdOnRedis, servers.BreakerdFar, servers.Webdis]
+DECISIONS = ("acquire", "decide")
 MANY = (16, 64, 256)  # the connections that verdicts are about
-PARTS = ("embedded", "redis", "stoma", "growth", "instructions")
+PARTS = ("embedded", "redis", "decisions", "stoma", "growth", "instructions")
 
 # What it must show: a name, which workload and circuits, ours and theirs, the figure, the
 # connections, and the bound on ours / theirs.
@@ -50,6 +52,12 @@ TARGETS = [
      "webdis", "rate", MANY, ">=", 1.5),
     ("Redis's processor time, recordFailure, one circuit, 64 connections / webdis", "write", 1,
      "breakerd redis", "webdis", "redis", (64,), "<=", 0.2),
+    ("Redis, acquire and report of success, 64 connections, throughput / the embedded store",
+     "decide", 1, "breakerd redis", "breakerd", "rate", (64,), ">=", 0.85),
+    ("Redis, acquire and report of success, 64 connections, throughput / webdis, a script each",
+     "decide", 1, "breakerd redis", "webdis", "rate", (64,), ">=", 5.0),
+    ("Redis 1 ms away, acquire, p99 / the embedded store", "acquire", 1,
+     "breakerd redis far", "breakerd", "p99", MANY, "<=", 1.5),
 ]
 INSTRUCTION_TARGETS = {"getState": 1.25, "recordFailure": 1.35}
 
@@ -62,14 +70,14 @@ def value(figures, name):
     return figures[name]
 
 
-def measure(contenders, circuits, connections, rounds, seconds, patience, directory):
+def measure(contenders, workloads, circuits, connections, rounds, seconds, patience, directory):
     """One row a server, workload, number of circuits and of connections; with all rounds."""
     rows = []
     with servers.running(servers.present(contenders), directory) as started:
         for count in circuits:
             for server in started:
                 server.fill(count)
-            for workload in WORKLOADS:
+            for workload in workloads:
                 asked = [s for s in started if workload in s.requests
                          and (count == 1 or not isinstance(s, (servers.Minimal,
                                                                servers.NginxReturn)))]
@@ -223,10 +231,12 @@ def main():
             os.makedirs(path)
             return path
 
-        for name, contenders in (("embedded", EMBEDDED), ("redis", ON_REDIS)):
+        for name, contenders, workloads, counts in (
+                ("embedded", EMBEDDED, WORKLOADS, circuits), ("redis", ON_REDIS, WORKLOADS, circuits),
+                ("decisions", DECIDING, DECISIONS, circuits[:1])):
             if name in parts:
-                result["rows"] += measure(contenders, circuits, connections, rounds, args.seconds,
-                                          patience, fresh(name))
+                result["rows"] += measure(contenders, workloads, counts, connections, rounds,
+                                          args.seconds, patience, fresh(name))
         if "growth" in parts:
             print("\nAs the work grows")
             for contender in servers.present(GROWING):

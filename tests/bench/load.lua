@@ -1,7 +1,8 @@
 -- For wrk: requests to one circuit or to many at random, and the figures as one line of JSON.
 --
 -- usage: wrk ... -s load.lua URL -- CIRCUITS METHOD PREFIX SUFFIX [METHOD PREFIX SUFFIX]
--- A path is PREFIX, the circuit's name, SUFFIX; two such kinds of request take turns.
+-- A path is PREFIX, the circuit's name, SUFFIX; two such kinds of request take turns. Behind a space
+-- in SUFFIX stands a body.
 
 local threads = 0
 
@@ -14,10 +15,12 @@ function init(args)
 	local circuits = tonumber(args[1])
 	local kinds = {}
 	for i = 2, #args, 3 do
-		kinds[#kinds + 1] = { method = args[i], prefix = args[i + 1], suffix = args[i + 2] }
+		local suffix, body = args[i + 2]:match("^(%S*) ?(.*)$")
+		kinds[#kinds + 1] = { method = args[i], prefix = args[i + 1], suffix = suffix,
+			body = body ~= "" and body or nil }
 	end
 	local function whole(kind, name)
-		return wrk.format(kind.method, kind.prefix .. name .. kind.suffix)
+		return wrk.format(kind.method, kind.prefix .. name .. kind.suffix, nil, kind.body)
 	end
 
 	if circuits == 1 and #kinds == 1 then

@@ -18,7 +18,8 @@ DOCS = os.path.join(paths.ROOT, "docs")
 BEGIN, END = "<!-- figures: tests/bench/report.py -->", "<!-- end of figures -->"
 NAMES = {"breakerd redis": "breakerd", "nginx return": "nginx `return 200`",
          "nginx dict": "nginx, shared dictionary"}
-WORKLOADS = {"read": "getState", "write": "recordFailure", "mix": "gateway mix"}
+WORKLOADS = {"read": "getState", "write": "recordFailure", "mix": "gateway mix",
+             "acquire": "acquire", "decide": "acquire and report"}
 
 
 def merge(results):

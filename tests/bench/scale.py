@@ -1,15 +1,16 @@
 """make scale: daemons on one Redis. What Redis does a second against the daemons, the circuits and the
-rate of requests, and how long a trip takes to reach all of them. Prints a table for docs/scale.md."""
+rate of requests, and how long a trip takes to reach all of them. Prints a table for docs/scale.md.
+The load is wrk's, a thread for each daemon."""
 
 import argparse
 import json
 import os
+import re
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 BREAKERD = os.environ.get("BREAKERD", "build/breakerd")
@@ -56,11 +57,16 @@ class Redis:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def commands(self):
-        """What daemons sent: commands of scripts are not counted, nor is this question."""
-        calls = {line.split(":")[0][8:]: int(line.split("calls=")[1].split(",")[0])
-                 for line in self.info("commandstats").splitlines() if line.startswith("cmdstat_")}
-        scripts = calls.get("evalsha", 0)
-        return scripts + max(0, calls.get("getrange", 0) - scripts)
+        """All that INFO counts, commands of scripts too; but for this question."""
+        return sum(int(line.split("calls=")[1].split(",")[0])
+                   for line in self.info("commandstats").splitlines()
+                   if line.startswith("cmdstat_") and not line.startswith("cmdstat_info:"))
+
+    def listeners(self):
+        with socket.create_connection(("127.0.0.1", self.port)) as s, s.makefile("rwb") as f:
+            f.write(b"PUBSUB NUMSUB stoma:cb:events\r\n")
+            f.flush()
+            return int([f.readline() for _ in range(4)][3][1:])
 
 
 class Daemon:
@@ -103,37 +109,57 @@ class Client:
         return self.ask("POST", f"/v1/circuits/{key}/report", b'{"outcome":"success"}')
 
 
-def load(daemons, circuits, rate, over, counts):
-    """acquire and a report of success in turns, on each daemon and circuit after the other; `rate`
-    requests a second in all, 0: as fast as it goes."""
-    clients = [Client(d) for d in daemons]
-    begun, n = time.monotonic(), 0
-    while not over.is_set():
-        client = clients[n // 2 % len(clients)]
-        key = f"c{n // 2 // len(clients) % circuits}"
-        if n % 2:
-            client.success(key)
-        else:
-            client.acquire(key)
-        n += 1
-        if rate and (wait := begun + n / rate - time.monotonic()) > 0:
-            time.sleep(wait)
-    counts.append(n)
+LOAD = """
+local ports, circuits, reports, delay_ms = {%s}, %d, %s, %s
+local threads = 0
+function setup(thread)
+	threads = threads + 1
+	thread.addr = wrk.lookup("127.0.0.1", tostring(ports[(threads - 1) %% #ports + 1]))[1]
+	thread:set("number", threads)
+end
+local asked, turn = {}, 0
+function init()
+	for i = 1, circuits do
+		local path = "/v1/circuits/c" .. i
+		asked[#asked + 1] = wrk.format("POST", path .. "/acquire")
+		if reports then
+			asked[#asked + 1] = wrk.format("POST", path .. "/report", nil, '{"outcome":"success"}')
+		end
+	end
+	turn = number * 7
+end
+function request()
+	turn = turn + 1
+	return asked[turn %% #asked + 1]
+end
+if delay_ms then
+	delay = function() return delay_ms end
+end
+"""
 
 
-def measure(redis, daemons, circuits, rate, seconds):
-    over, counts = threading.Event(), []
-    thread = threading.Thread(target=load, args=(daemons, circuits, rate, over, counts))
-    thread.start()
-    time.sleep(1)
-    commands, processor, begun = redis.commands(), redis.processor_seconds(), time.monotonic()
-    time.sleep(seconds)
-    took = time.monotonic() - begun
-    commands = (redis.commands() - commands) / took
-    processor = (redis.processor_seconds() - processor) / took
-    over.set()
-    thread.join()
-    return counts[0] / (took + 1), commands, processor
+def measure(redis, daemons, circuits, rate, reports, seconds):
+    """Requests, commands and processor seconds of Redis, each a second; `rate` 0: as fast as it goes."""
+    connections = len(daemons) if rate or len(daemons) > 1 else 32
+    delay = f"{1000 * connections / rate:.0f}" if rate else "nil"
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        script.write(LOAD % (",".join(str(d.port) for d in daemons), circuits,
+                             "true" if reports else "false", delay))
+        script.flush()
+        with subprocess.Popen(
+                ["wrk", f"-t{len(daemons)}", f"-c{connections}", f"-d{seconds + 3:.0f}s", "-s",
+                 script.name, f"http://127.0.0.1:{daemons[0].port}"],
+                stdout=subprocess.PIPE, text=True) as wrk:
+            time.sleep(2)
+            commands, processor, begun = redis.commands(), redis.processor_seconds(), time.monotonic()
+            time.sleep(seconds)
+            took = time.monotonic() - begun
+            commands = (redis.commands() - commands) / took
+            processor = (redis.processor_seconds() - processor) / took
+            said = wrk.communicate()[0]
+    if "Non-2xx" in said:
+        sys.exit(said)
+    return float(re.search(r"Requests/sec: *([\d.]+)", said)[1]), commands, processor
 
 
 def trips(daemons, rounds):
@@ -158,11 +184,11 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--daemons", default="1,10,50")
     parser.add_argument("--circuits", default="1,100")
-    parser.add_argument("--rates", default="100,1000,0")
+    parser.add_argument("--rates", default="100,1000,0", help="0: as many as go")
     parser.add_argument("--seconds", type=float, default=4)
     args = parser.parse_args()
-    print("| daemons | circuits | requests/s | commands/s | a daemon and circuit | Redis, of a core |"
-          " a trip reaches all, median / longest |\n| --: | --: | --: | --: | --: | --: | --: |")
+    print("| daemons | circuits | requests | a second | commands/s | a daemon and circuit | Redis, of a core |"
+          " a trip reaches all, median / longest |\n| --: | --: | --- | --: | --: | --: | --: | --: |")
     for count in map(int, args.daemons.split(",")):
         with tempfile.TemporaryDirectory() as directory:
             redis = Redis(directory)
@@ -170,13 +196,16 @@ def main():
             try:
                 for daemon in daemons:
                     until(daemon.ready, "a daemon is ready")
+                until(lambda r=redis, n=count: r.listeners() >= n, "all daemons listen")
                 reach = trips(daemons, 20)
                 for circuits in map(int, args.circuits.split(",")):
                     for rate in map(int, args.rates.split(",")):
-                        got, commands, cpu = measure(redis, daemons, circuits, rate, args.seconds)
-                        print(f"| {count} | {circuits} | {got:.0f} | {commands:.0f} | "
-                              f"{commands / count / circuits:.1f} | {cpu * 100:.1f}% | "
-                              f"{reach[0]:.1f} / {reach[1]:.1f} ms |", flush=True)
+                        for reports in (False, True):
+                            got, commands, cpu = measure(redis, daemons, circuits, rate, reports,
+                                                         args.seconds)
+                            print(f"| {count} | {circuits} | {'with reports' if reports else 'acquires'} | "
+                                  f"{got:.0f} | {commands:.0f} | {commands / count / circuits:.1f} | "
+                                  f"{cpu * 100:.1f}% | {reach[0]:.1f} / {reach[1]:.1f} ms |", flush=True)
             finally:
                 for daemon in daemons:
                     daemon.process.terminate()

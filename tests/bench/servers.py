@@ -12,6 +12,7 @@ import socket
 import subprocess
 
 import paths
+from gate import FarGate
 from ports import free_port
 from redis_server import Redis, RedisServer
 from wait import until
@@ -24,6 +25,10 @@ ROUTES = {
     "write": ["POST", "/v1/circuits/", "/failure"],
     # A gateway asks before each request and tells afterwards how it went.
     "mix": ["GET", "/v1/circuits/", "", "POST", "/v1/circuits/", "/success"],
+    # The same with breakerd's policy.
+    "acquire": ["POST", "/v1/circuits/", "/acquire"],
+    "decide": ["POST", "/v1/circuits/", "/acquire",
+               "POST", "/v1/circuits/", '/report {"outcome":"success"}'],
 }
 
 
@@ -219,6 +224,21 @@ class BreakerdOnRedis(OnRedis, Breakerd):
         return self
 
 
+class BreakerdFar(BreakerdOnRedis):
+    name = "breakerd redis far"
+    gate = None
+
+    @property
+    def store(self):
+        self.gate = self.gate or FarGate(self.redis.address, 0.001).open()
+        return self.gate.url
+
+    def stop(self):
+        super().stop()
+        if self.gate:
+            self.gate.shut()
+
+
 class Webdis(OnRedis):
     name = "webdis"
 
@@ -230,13 +250,17 @@ class Webdis(OnRedis):
     def command(self):
         with open(os.path.join(paths.HERE, "increment.lua"), encoding="utf-8") as f:
             sha = self.redis.call("SCRIPT", "LOAD", f.read()).decode()
+        get = self.redis.call("SCRIPT", "LOAD", "return redis.call('GET', KEYS[1])").decode()
 
         def record(member):
             return ["GET", f"/EVALSHA/{sha}/1/stoma:cb:", f"/{TTL}000/{member}"]
 
         read = ["GET", "/GET/stoma:cb:", ""]
         self.requests = {"read": read, "write": record("failureCount"),
-                         "mix": read + record("successCount")}
+                         "mix": read + record("successCount"),
+                         # One script each: less than a decision would be.
+                         "decide": ["GET", f"/EVALSHA/{get}/1/stoma:cb:", ""] +
+                         record("successCount")}
         path = os.path.join(self.directory, "webdis.json")
         with open(path, "w", encoding="utf-8") as f:
             json.dump({"redis_host": "127.0.0.1", "redis_port": self.redis.port,
@@ -295,5 +319,5 @@ def running(contenders, directory):
         yield started
 
 
-__all__ = ["Breakerd", "BreakerdOnRedis", "Minimal", "NginxDict", "NginxReturn", "Redis", "Webdis",
+__all__ = ["Breakerd", "BreakerdFar", "BreakerdOnRedis", "Minimal", "NginxDict", "NginxReturn", "Redis", "Webdis",
            "cpu_ns", "memory_kb", "present", "running"]

@@ -1,6 +1,7 @@
 """A proxy between a daemon and its Redis that can be shut, and servers that misbehave in one
 way each."""
 
+import queue
 import re
 import socket
 import threading
@@ -88,6 +89,42 @@ class Gate:
             listener.shutdown(socket.SHUT_RDWR)
             listener.close()
         for s in sockets:
+            try:
+                s.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+
+class FarGate(Gate):
+    """A gate to a Redis that is so far away: what comes is passed on `delay` seconds later, each way
+    half of it, and any number of pieces may be on the way."""
+
+    def __init__(self, upstream, delay):
+        super().__init__(upstream)
+        self.delay = delay / 2
+
+    def _pump(self, one, other, up):
+        pieces = queue.SimpleQueue()
+
+        def deliver():
+            while (piece := pieces.get()) is not None:
+                due, data = piece
+                time.sleep(max(0.0, due - time.monotonic()))
+                try:
+                    other.sendall(data)
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=deliver, daemon=True)
+        thread.start()
+        try:
+            while data := one.recv(65536):
+                pieces.put((time.monotonic() + self.delay, data))
+        except OSError:
+            pass
+        pieces.put(None)
+        thread.join()
+        for s in (one, other):
             try:
                 s.shutdown(socket.SHUT_RDWR)
             except OSError:

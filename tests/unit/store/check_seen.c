@@ -611,6 +611,64 @@ START_TEST(two_changes_in_one_millisecond_are_asked_for)
 }
 END_TEST
 
+START_TEST(an_override_is_asked_for)
+{
+	struct breaker member;
+	struct store_event event = {
+		.key = "k", .key_len = 1, .by = 'o', .exists = false, .breaker = &member};
+
+	breaker_none(&member);
+	acquire();
+	scripted->store.on_event(scripted->store.on_event_arg, &event);
+	ck_assert(acquire().decision.allowed);
+	ck_assert_uint_eq(journal_count("g:k"), 2);
+}
+END_TEST
+
+static void run_for(int ms)
+{
+	struct timeval time = {.tv_usec = ms * 1000};
+
+	event_base_loopexit(base, &time);
+	event_base_dispatch(base);
+}
+
+START_TEST(a_main_too_far_away_for_a_read_first_is_asked_at_once)
+{
+	struct client c;
+	struct breaker_call call = {.policy = &default_policy, .random = 1};
+
+	teardown();
+	open_with(400, 0);
+	scripted->mood = HOLD;
+	submit(&c, (struct circuit_op){.verb = CIRCUIT_ACQUIRE, .call = &call});
+	run_for(250);
+	scripted->mood = ANSWER;
+	scripted_release();
+	until_answered(&c);
+	/* Too old by now. */
+	run_for(450);
+	acquire();
+	ck_assert_str_eq(scripted->journal, "g:k a:k");
+}
+END_TEST
+
+/* By main's clock it has just been opened, by ours an hour ago. */
+START_TEST(whether_an_opening_is_over_is_told_by_mains_clock)
+{
+	struct circuit open = {.state = CIRCUIT_OPEN,
+			       .last_state_change = clock_wall_ms() - 3600000};
+
+	scripted_set_up(false);
+	scripted->offset_ms = -3600000;
+	scripted_set_up(true);
+	store_memory_put(scripted->circuits, "k", 1, &open);
+	for (int i = 0; i < 10; i++)
+		ck_assert(!acquire().decision.allowed);
+	ck_assert_str_eq(scripted->journal, "g:k");
+}
+END_TEST
+
 /* Main has answered the read before the change; the message overtakes the answer. */
 START_TEST(an_answer_older_than_a_message_is_not_obeyed)
 {
@@ -672,6 +730,9 @@ static Suite *seen_suite(void)
 	tcase_add_test(t, what_a_message_says_is_obeyed);
 	tcase_add_test(t, a_message_older_than_what_is_known_is_not);
 	tcase_add_test(t, two_changes_in_one_millisecond_are_asked_for);
+	tcase_add_test(t, an_override_is_asked_for);
+	tcase_add_test(t, a_main_too_far_away_for_a_read_first_is_asked_at_once);
+	tcase_add_test(t, whether_an_opening_is_over_is_told_by_mains_clock);
 	tcase_add_test(t, an_answer_older_than_a_message_is_not_obeyed);
 	suite_add_tcase(s, t);
 	return s;
