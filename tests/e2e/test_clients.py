@@ -113,12 +113,15 @@ def test_a_thousand_requests_while_breakerd_hangs(driver, scripted, threads, rec
     assert driver.new(scripted.url, timeout_ms="-") == "made"
     if threads > 1:  # those under way when trouble begins each wait for themselves
         assert driver.say("acquire", "orders") == "allowed - - unreachable 0 unreachable"
+    began = time.monotonic()
     answer = driver.say("many", 1000, "orders", threads)
+    # One tries when a pause of a second is over: more than two only where a thousand take more than two seconds.
+    most = max(2, 1 + int(time.monotonic() - began))
     passed, waited = map(int, re.fullmatch(r"(\d+) passed \((\d+) waited\)", answer).groups())
     record_property("waited", waited)
     assert passed == 1000
-    assert waited <= 2
-    assert len(scripted.requests) <= 3
+    assert waited <= most
+    assert len(scripted.requests) <= most + 1
     assert driver.log()[0] == 1
 
 
