@@ -430,6 +430,21 @@ START_TEST(a_store_that_refuses_says_what_it_may_have_lost)
 }
 END_TEST
 
+/* Redis is there and takes none: out of memory, no permission. */
+START_TEST(successes_that_main_refuses_are_counted_as_lost)
+{
+	acquire();
+	report_successes(10);
+	scripted->mood = FAIL;
+	scripted->words = "OOM command not allowed";
+	store_send_held(store);
+	for (int i = 0; i < 1000 && metrics->reports_pending; i++)
+		event_base_loop(base, EVLOOP_ONCE);
+	ck_assert_int_eq(metrics->reports_pending, 0);
+	ck_assert_uint_eq(metrics->reports_lost, 10);
+}
+END_TEST
+
 START_TEST(with_read_cache_getState_is_from_memory_but_for_own_writes)
 {
 	struct store_limits limits = store->limits;
@@ -720,6 +735,7 @@ static Suite *seen_suite(void)
 	tcase_add_test(t, what_main_may_have_taken_never_goes_again);
 	tcase_add_test(t, a_store_that_refuses_answers_nothing_while_main_is_away);
 	tcase_add_test(t, a_store_that_refuses_says_what_it_may_have_lost);
+	tcase_add_test(t, successes_that_main_refuses_are_counted_as_lost);
 	tcase_add_test(t, with_read_cache_getState_is_from_memory_but_for_own_writes);
 	tcase_add_test(t, those_that_miss_share_one_read);
 	tcase_add_test(t, of_those_that_share_a_read_each_that_changes_something_asks);
