@@ -194,7 +194,7 @@ def test_without_inotify_files_are_looked_at(start, directory):
     token = f"{directory}/token"
     write(token, TOKEN_A)
     daemon = start(token_file=token, reload_on_change="yes", under=forbid)
-    assert "watch_failed reason=" in daemon.stderr()
+    until(lambda: "watch_failed reason=" in daemon.stderr(), "it says so")
     replace(token, TOKEN_B)
     until(lambda: works(daemon, TOKEN_B), "seen all the same")
 
