@@ -171,6 +171,10 @@ outages: $(BUILD)/breakerd ## the e2e tests of outages at full length: some eigh
 	CHAOS=full BREAKERD=$(abspath $(BUILD)/breakerd) $(PYTHON) -m pytest -q -s \
 		$(wildcard tests/e2e/test_outage*.py) tests/e2e/test_sentinel.py tests/e2e/test_server_conditions.py
 
+.PHONY: streams
+streams: $(BUILD)/breakerd ## the e2e tests of streams of events at full size: some six minutes, and their figures
+	STREAMS=full BREAKERD=$(abspath $(BUILD)/breakerd) $(PYTHON) -m pytest -q -s tests/e2e/test_streams.py
+
 .PHONY: interop
 interop: $(BUILD)/breakerd ## the daemon beside Stoma's own store, in Node
 	BREAKERD=$(abspath $(BUILD)/breakerd) scripts/interop
