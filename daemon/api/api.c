@@ -227,7 +227,7 @@ void api_reconfigure(struct api *api, const struct api_access *access,
 	api->max_streams = limits->max_streams;
 	api->metrics_circuits = limits->metrics_circuits;
 	api->max_lines = limits->max_lines;
-	api_watch(api)->max = limits->max_circuits;
+	api->watch->max = limits->max_circuits;
 	api->access = *access;
 	api->policies = policies;
 }

@@ -3,6 +3,7 @@
  * its result. What the store refuses is answered here, as a problem.
  */
 #include "api/private.h"
+#include "api/watch.h"
 #include "base/clock.h"
 #include "store/count.h"
 
@@ -123,6 +124,23 @@ static void answer_problem(struct http_request *rq, const struct ask *ask,
 	api_reply_problem(rq, ask->route, &what);
 }
 
+/* What was read may be news: another program writes to Redis, too. */
+static void note_read(struct api *api, const struct ask *ask, const struct store_result *result)
+{
+	struct watch *w = api->watch;
+
+	if (w->embedded || result->status != STORE_OK || result->degraded)
+		return;
+	if (ask->operation == CIRCUIT_GET_STATE || ask->operation == CIRCUIT_ACQUIRE)
+		watch_read(w, ask->store.key, ask->store.key_len, result->circuit.state,
+			   result->override);
+	for (size_t i = 0; result->page && i < result->page->count; i++) {
+		const struct store_item *item = &result->page->items[i];
+
+		watch_read(w, item->key, item->key_len, item->circuit.state, item->override);
+	}
+}
+
 /* The one way out: every answer of the store passes here. */
 static void answer(struct api *api, struct http_request *rq, const struct ask *ask,
 		   struct store_result *result)
@@ -131,6 +149,7 @@ static void answer(struct api *api, struct http_request *rq, const struct ask *a
 
 	store_count(api->metrics, ask->operation, result->status,
 		    now_ns - http_request_arrived_ns(rq));
+	note_read(api, ask, result);
 	if (result->status == STORE_OK || ask->answers_errors)
 		ask->answer(api, rq, ask, result, now_ns);
 	else

@@ -1,5 +1,6 @@
 /* Changes of state: counted and logged, whatever led to them. */
 #include "api/private.h"
+#include "api/watch.h"
 
 #include <string.h>
 
@@ -7,6 +8,9 @@ void api_note_transition(struct api *api, const struct http_request *rq, const s
 			 const struct store_result *result, const char *why)
 {
 	api->metrics->transitions[result->was][result->circuit.state]++;
+	if (why)
+		watch_explain(api->watch, ask->store.key, ask->store.key_len, &result->circuit,
+			      why);
 	if (result->was == result->circuit.state ||
 	    !log_allows(api->log, &api->changes, LOG_LEVEL_INFO, "state_change"))
 		return;

@@ -50,6 +50,7 @@ struct stream {
 	struct http_stream *http;
 	struct store_query query; /* its state and prefix */
 	enum stream_phase phase;
+	uint64_t listing;         /* the one that it waits for */
 	uint64_t number;          /* of the event that is being sent, or is looked at next */
 	uint64_t ready_at;        /* `ready` comes before this one */
 	struct evbuffer *out;     /* what goes before events: reset, beginning, ready, comments */
@@ -65,6 +66,7 @@ struct events {
 	uint64_t next;  /* the number of the next event; the first is 1 */
 	uint64_t bytes; /* of all events */
 	uint64_t boot;
+	uint64_t listed; /* the last listing that is over */
 	TAILQ_HEAD(stream_list, stream) streams;
 	unsigned count;
 	struct later *flush;
@@ -163,6 +165,16 @@ static void on_changed(void *arg, const struct watched *c, enum circuit_state be
 	e->bytes += text->len;
 	if (e->count > 0)
 		later_run(e->flush);
+}
+
+static void on_override_over(void *arg, const struct watched *c)
+{
+	struct api *api = ((struct events *)arg)->api;
+
+	if (log_allows(api->log, &api->changes, LOG_LEVEL_INFO, "override_over"))
+		log_info(api->log, "override_over", "key=%s mode=%s",
+			 log_quote(keynode_key(&c->node), c->node.key_len).text,
+			 breaker_override_name(c->override->mode));
 }
 
 /* --- what a stream sends ------------------------------------------------------------------- */
@@ -308,7 +320,7 @@ static void begin_all(struct events *e)
 
 	event_del(e->patience);
 	TAILQ_FOREACH (s, &e->streams, entry)
-		if (s->phase == STREAM_WAITS)
+		if (s->phase == STREAM_WAITS && s->listing <= e->listed)
 			stream_begin(s);
 }
 
@@ -320,11 +332,12 @@ static void on_patience(evutil_socket_t fd, short what, void *arg)
 }
 
 /* What changes from now on is told, or will not be for a while. */
-static void on_listed(void *arg)
+static void on_listed(void *arg, uint64_t number)
 {
 	struct events *e = arg;
 	struct store_health health;
 
+	e->listed = number;
 	store_health(e->api->store, &health);
 	if (e->watch.live || health.condition != STORE_READY)
 		begin_all(e);
@@ -389,7 +402,7 @@ static void stream_place(struct stream *s, const char *last_id)
 		evbuffer_add_printf(s->out, "event: reset\ndata: {}\n\n");
 	s->number = e->next;
 	s->phase = STREAM_WAITS;
-	watch_list(&e->watch);
+	s->listing = watch_list(&e->watch);
 }
 
 static const char *read_parameter(void *arg, unsigned which, const char *value, size_t len)
@@ -505,11 +518,6 @@ void api_changes(struct api *api, struct http_request *rq, const struct target *
 
 /* --- the whole ----------------------------------------------------------------------------- */
 
-struct watch *api_watch(struct api *api)
-{
-	return &api->events->watch;
-}
-
 int api_events_init(struct api *api, struct event_base *base, size_t max_circuits)
 {
 	struct events *e = calloc(1, sizeof(*e));
@@ -518,6 +526,7 @@ int api_events_init(struct api *api, struct event_base *base, size_t max_circuit
 	if (!e)
 		return -1;
 	api->events = e;
+	api->watch = &e->watch;
 	siphash_key_init(&seed);
 	e->api = api;
 	e->boot = seed.k0;
@@ -528,6 +537,7 @@ int api_events_init(struct api *api, struct event_base *base, size_t max_circuit
 	e->patience = evtimer_new(base, on_patience, e);
 	e->watch.changed = on_changed;
 	e->watch.listed = on_listed;
+	e->watch.override_over = on_override_over;
 	e->watch.arg = e;
 	if (!e->flush || !e->comment || !e->patience)
 		return -1;

@@ -37,8 +37,8 @@ static int add_series(struct evbuffer *out, const struct watched *c)
 
 int api_add_open_metric(struct api *api, struct evbuffer *out)
 {
-	const struct watched **open = calloc(api->metrics_circuits + 1, sizeof(*open));
-	size_t count = open ? watch_open(api_watch(api), open, api->metrics_circuits) : 0;
+	const struct watched **open = calloc(api->metrics_circuits + 1, sizeof(void *));
+	size_t count = open ? watch_open(api->watch, open, api->metrics_circuits) : 0;
 	int rc = open ? 0 : -1;
 
 	if (evbuffer_add_printf(out, "# HELP breakerd_circuit_open_seconds How long ago circuits "
@@ -70,7 +70,7 @@ static void format_age(int64_t ms, char *out, size_t size)
 int api_add_open_lines(struct api *api, struct evbuffer *out)
 {
 	const struct watched *open[LINES_MAX];
-	struct watch *w = api_watch(api);
+	struct watch *w = api->watch;
 	size_t count = watch_open(w, open, LINES_MAX);
 	char age[32];
 

@@ -24,6 +24,7 @@
 #define JSON      "application/json"
 #define NO_MEMORY "Out of memory. Try again in a second."
 
+struct watch;
 TAILQ_HEAD(waiting_list, waiting);
 
 struct api {
@@ -35,6 +36,7 @@ struct api {
 	struct log_limit changes;    /* circuits may be many, and flap */
 	struct waiting_list waiting; /* for the store */
 	struct events *events;
+	struct watch *watch; /* of events: circuits that are not closed or overridden */
 	unsigned max_streams;
 	unsigned metrics_circuits;
 	unsigned max_lines;
@@ -158,15 +160,11 @@ const char *api_read_prefix(struct store_query *query, const char *value, size_t
 
 struct event_base;
 struct events;
-struct watch;
 
 /* 0, or -1 when out of memory; api_events_free then, too. */
 int api_events_init(struct api *api, struct event_base *base, size_t max_circuits);
 /* Behind the end of http. */
 void api_events_free(struct api *api);
-
-/* What is known of circuits that are not closed or overridden. */
-struct watch *api_watch(struct api *api);
 
 /* --- open.c --------------------------------------------------------------------------- */
 

@@ -51,11 +51,13 @@ static void entry_free(struct watched *c)
 	if (c->active)
 		count_active(w, c, -1);
 	minheap_remove(&w->open, &c->open);
+	recheck_end(&w->recheck, &c->check);
 	TAILQ_REMOVE(c->active ? &w->active : &w->past, c, entry);
 	w->change_count -= c->change_count;
 	for (unsigned i = 0; c->changes && i < WATCH_CHANGES; i++)
 		free(c->changes[i].why);
 	free(c->changes);
+	free(c->why);
 	free(c->override);
 	if (c->end)
 		event_free(c->end);
@@ -104,11 +106,37 @@ static void note_history(struct watched *c, enum circuit_state from, int64_t at_
 		c->watch->change_count++;
 	}
 	free(change->why);
+	if ((!why || !*why) && c->why && c->why_at_ms == at_ms)
+		why = c->why;
 	*change = (struct watch_change){.at_ms = at_ms,
 					.why = why && *why ? strdup(why) : NULL,
 					.from = (unsigned char)from,
 					.to = (unsigned char)c->circuit.state,
 					.by = (unsigned char)by};
+	free(c->why);
+	c->why = NULL;
+}
+
+void watch_explain(struct watch *w, const char *key, size_t len, const struct circuit *circuit,
+		   const char *why)
+{
+	struct watched *c = w->embedded ? NULL : entry_get(w, key, len);
+
+	if (!c)
+		return;
+	for (unsigned i = 0; i < c->change_count; i++) {
+		struct watch_change *change = &c->changes[i];
+
+		if (change->at_ms != circuit->last_state_change || change->to != circuit->state)
+			continue;
+		if (!change->why)
+			change->why = strdup(why);
+		return;
+	}
+	/* The message is on its way. */
+	free(c->why);
+	c->why = strdup(why);
+	c->why_at_ms = circuit->last_state_change;
 }
 
 static bool same_override(const struct breaker_override *a, const struct breaker_override *b)
@@ -153,6 +181,10 @@ static void settle_list(struct watch *w, struct watched *c)
 	TAILQ_INSERT_TAIL(active ? &w->active : &w->past, c, entry);
 	if (active)
 		count_active(w, c, 1);
+	if (active)
+		recheck_begin(&w->recheck, &c->check);
+	else
+		recheck_end(&w->recheck, &c->check);
 }
 
 /* How long it is open counts from when it left closed; from now where that is not known. */
@@ -212,15 +244,18 @@ static void on_override_end(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	if (left > 0)
+	if (left > 0) {
 		timer_arm(c->end, left);
-	else
-		note(c->watch, &change);
+		return;
+	}
+	if (c->override)
+		c->watch->override_over(c->watch->arg, c);
+	note(c->watch, &change);
 }
 
 size_t watch_open(const struct watch *w, const struct watched **out, size_t max)
 {
-	struct minheap_node **nodes = calloc(max + 1, sizeof(*nodes));
+	struct minheap_node **nodes = calloc(max + 1, sizeof(void *));
 	size_t count = nodes ? minheap_first(&w->open, nodes, max) : 0;
 
 	for (size_t i = 0; i < count; i++)
@@ -280,7 +315,7 @@ static void list_done(struct watch *w)
 	struct watched *c, *next;
 
 	w->listing = false;
-	for (c = TAILQ_FIRST(&w->active); c; c = next) {
+	for (c = w->complete ? NULL : TAILQ_FIRST(&w->active); c; c = next) {
 		struct store_change change = {
 			.key = keynode_key(&c->node),
 			.key_len = c->node.key_len,
@@ -292,10 +327,10 @@ static void list_done(struct watch *w)
 		if (c->told_ms < w->list_began_ms)
 			note(w, &change);
 	}
+	w->complete = w->embedded;
+	w->listed(w->arg, w->list_number);
 	if (w->list_again)
 		watch_list(w);
-	else
-		w->listed(w->arg);
 }
 
 static void take_page(struct watch *w)
@@ -349,24 +384,101 @@ static void on_retry(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	if (w->page)
 		take_page(w);
+	else if (w->listing && w->complete)
+		list_done(w);
 	else if (w->listing)
 		list_next(w);
 	else
 		watch_list(w);
 }
 
-void watch_list(struct watch *w)
+uint64_t watch_list(struct watch *w)
 {
 	if (w->listing) {
 		w->list_again = true;
-		return;
+		return w->list_number + 1;
 	}
+	w->list_number++;
 	w->listing = true;
 	w->list_again = false;
 	w->list_began_ms = clock_ms() + 1;
 	w->query = (struct store_query){.limit = LIST_PAGE, .background = true};
 	/* From the loop: a listing of the embedded store ends at once. */
 	timer_arm(w->retry, 1);
+	return w->list_number;
+}
+
+/* --- reads --------------------------------------------------------------------------------- */
+
+static struct watched *watched_of(const struct recheck_node *node)
+{
+	return (struct watched *)(void *)((char *)(uintptr_t)node -
+					  offsetof(struct watched, check));
+}
+
+static const char *on_recheck_key(const struct recheck_node *node, size_t *len)
+{
+	const struct watched *c = watched_of(node);
+
+	*len = c->node.key_len;
+	return keynode_key(&c->node);
+}
+
+static bool differs(const struct watched *c, enum circuit_state state,
+		    const struct breaker_override *override)
+{
+	return (c ? c->circuit.state : CIRCUIT_CLOSED) != state ||
+	       !same_override(c ? c->override : NULL, override);
+}
+
+static bool on_recheck_differs(const struct recheck_node *node, const struct store_result *result,
+			       int64_t began_ms)
+{
+	const struct watched *c = watched_of(node);
+
+	/* What was told since is newer. */
+	return c->told_ms < began_ms && differs(c, result->circuit.state, result->override);
+}
+
+static bool on_recheck_stays(const struct recheck_node *node)
+{
+	return watched_of(node)->active;
+}
+
+static void on_recheck_take(struct recheck_node *node, const struct store_result *result)
+{
+	struct watched *c = watched_of(node);
+	struct store_change change = {
+		.key = keynode_key(&c->node),
+		.key_len = c->node.key_len,
+		.circuit = result->circuit,
+		.override = result->override,
+		.by = STORE_BY_ELSEWHERE,
+	};
+
+	if (result->absent)
+		change.circuit.last_state_change = store_clock_ms(c->watch->store);
+	note(c->watch, &change);
+}
+
+static const struct recheck_events recheck_events = {
+	.key = on_recheck_key,
+	.differs = on_recheck_differs,
+	.stays = on_recheck_stays,
+	.take = on_recheck_take,
+};
+
+void watch_read(struct watch *w, const char *key, size_t len, enum circuit_state state,
+		const struct breaker_override *override)
+{
+	struct watched *c;
+
+	if (w->embedded || (state == CIRCUIT_CLOSED && !override && TAILQ_EMPTY(&w->active)) ||
+	    !differs(watch_find(w, key, len), state, override))
+		return;
+	c = entry_get(w, key, len);
+	if (c)
+		recheck_doubt(&w->recheck, &c->check);
 }
 
 /* --- the whole ----------------------------------------------------------------------------- */
@@ -405,10 +517,11 @@ int watch_init(struct watch *w, struct event_base *base, struct store *store, si
 	TAILQ_INIT(&w->active);
 	TAILQ_INIT(&w->past);
 	w->retry = evtimer_new(base, on_retry, w);
-	if (keytable_init(&w->table) != 0 || !w->retry)
+	if (keytable_init(&w->table) != 0 || !w->retry ||
+	    recheck_init(&w->recheck, base, store, &recheck_events) != 0)
 		return -1;
 	store_health(store, &health);
-	w->live = health.counts_circuits;
+	w->live = w->embedded = health.counts_circuits;
 	store_follow(store, on_store_change, w);
 	watch_list(w);
 	return 0;
@@ -429,6 +542,7 @@ void watch_fini(struct watch *w)
 		return;
 	while ((c = TAILQ_FIRST(&w->active)) != NULL || (c = TAILQ_FIRST(&w->past)) != NULL)
 		entry_free(c);
+	recheck_fini(&w->recheck); /* behind its nodes */
 	keytable_fini(&w->table);
 	minheap_fini(&w->open);
 }

@@ -1,11 +1,13 @@
 /*
  * What is known of circuits that are not closed or have an override, and the last changes of each
  * circuit. Fed by the store's changes (store_follow), by listings of the store when changes may
- * have been missed, and by reads. Whatever is told twice is noted once.
+ * have been missed, and by reads: those of clients, and its own of circuits that are not closed or
+ * have an override (recheck.h). Whatever is told twice is noted once.
  */
 #ifndef BREAKERD_API_WATCH_H
 #define BREAKERD_API_WATCH_H
 
+#include "api/recheck.h"
 #include "base/keytable.h"
 #include "base/minheap.h"
 #include "store/store.h"
@@ -35,6 +37,10 @@ struct watched {
 	struct minheap_node open; /* if it is not closed; value: when it left closed */
 	int64_t told_ms;          /* monotonic: when something was last heard of it */
 	int64_t listed_ms;        /* the same, by a listing; 0: never */
+	struct recheck_node check;
+	/* Of a change that is not known yet: what led to it. */
+	char *why;
+	int64_t why_at_ms;
 	bool active;
 	unsigned char change_count, change_at; /* a ring: change_at is the next place */
 	struct watch_change *changes;
@@ -50,8 +56,11 @@ struct watch {
 	struct store *store;
 	struct metrics *metrics;
 	watch_fn *changed;
-	/* A listing of the store that had begun before is over: all that the store has is known. */
-	void (*listed)(void *arg);
+	/* The listings up to this number are over: all that the store had when they began is known.
+	 */
+	void (*listed)(void *arg, uint64_t number);
+	/* An override is over by itself; `changed` comes next. */
+	void (*override_over)(void *arg, const struct watched *w);
 	void *arg;
 	size_t max;
 	struct keytable table;
@@ -64,17 +73,29 @@ struct watch {
 	struct store_page *page; /* read, and not taken yet */
 	struct store_query query;
 	int64_t list_began_ms;
+	uint64_t list_number; /* of the last one that has begun */
 	bool listing, list_again;
-	bool live; /* the store tells of all changes */
+	bool live;     /* the store tells of all changes */
+	bool embedded; /* and the store is this process's own */
+	bool complete; /* all that an embedded store has is known */
 	struct event *retry;
+	struct recheck recheck; /* circuits that are active, and those that are doubted */
 };
 
 int watch_init(struct watch *w, struct event_base *base, struct store *store, size_t max,
 	       struct metrics *metrics);
 void watch_fini(struct watch *w);
 
-/* Lists the store, from the beginning if it is being listed: then `listed` is called. */
-void watch_list(struct watch *w);
+/* Lists the store, anew if it is being listed. Returns the listing's number, for `listed`. */
+uint64_t watch_list(struct watch *w);
+
+/* Something has been read, of whichever circuit: one that is not as it is known is looked after. */
+void watch_read(struct watch *w, const char *key, size_t len, enum circuit_state state,
+		const struct breaker_override *override);
+
+/* What led to the change that made the circuit this, which the store does not tell. */
+void watch_explain(struct watch *w, const char *key, size_t len, const struct circuit *circuit,
+		   const char *why);
 
 /* NULL: nothing is known of it. */
 struct watched *watch_find(struct watch *w, const char *key, size_t len);

@@ -37,7 +37,7 @@ int minheap_add(struct minheap *heap, struct minheap_node *node, int64_t value)
 {
 	if (heap->count == heap->room) {
 		size_t room = heap->room ? 2 * heap->room : 64;
-		struct minheap_node **nodes = reallocarray(heap->nodes, room, sizeof(*nodes));
+		struct minheap_node **nodes = reallocarray(heap->nodes, room, sizeof(void *));
 
 		if (!nodes)
 			return -1;
@@ -89,7 +89,7 @@ size_t minheap_first(const struct minheap *heap, struct minheap_node **out, size
 	struct candidate *all = calloc(2 * most + 1, sizeof(*all));
 	struct minheap candidates = {.room = 2 * most + 1};
 
-	candidates.nodes = calloc(candidates.room, sizeof(*candidates.nodes));
+	candidates.nodes = calloc(candidates.room, sizeof(void *));
 	if (!all || !candidates.nodes)
 		goto end;
 	add_candidate(heap, &candidates, &all[0], 1);

@@ -51,8 +51,8 @@ def test_the_beginning_and_what_follows(daemon):
         assert stream.quiet()
 
 
-def test_reports_and_acquires_move_circuits(start):
-    daemon = start(consecutive_failures=2, open_time="50ms")
+def test_reports_and_acquires_move_circuits(start_on, store):
+    daemon = start_on(store, consecutive_failures=2, open_time="50ms")
     with Stream(daemon) as stream:
         stream.until_ready()
         for _ in range(2):
@@ -320,3 +320,92 @@ def test_an_open_circuit_stays_in_the_beginning_of_a_busy_daemon(daemon):
             wire.close()
     changes = daemon.get(path("open", "changes")).json()["changes"]
     assert [c["to"] for c in changes] == ["open"]
+
+
+OPEN = ('{"state":"open","failureCount":1,"successCount":0,"lastFailureTime":5,'
+        '"lastStateChange":6}')
+
+
+@pytest.mark.parametrize("read", ["get", "acquire", "list"])
+def test_what_another_program_does_is_shown_once_it_is_read(start_on, redis, read):
+    daemon, other = start_on("redis"), start_on("redis")
+    with Stream(daemon) as stream:
+        stream.until_ready()
+        for value, state in ((OPEN, "open"), (OPEN.replace("open", "half-open"), "half-open"),
+                             (None, "closed")):
+            if value:
+                redis.call("SET", "stoma:cb:k", value)
+            else:
+                redis.call("DEL", "stoma:cb:k")
+            time.sleep(0.15)  # max_staleness: what was known is not known any more
+            if read == "get":
+                daemon.get(path("k"))
+            elif read == "acquire":
+                daemon.post(path("k", "acquire"))
+            else:
+                daemon.get("/v1/circuits")
+            if read == "acquire" and state == "open":
+                while brief(stream.next())[1] != "half-open":  # its opening was over: a probe
+                    pass
+                continue
+            if read == "acquire" and state == "half-open":
+                continue
+            assert brief(stream.next()) == ("k", state, "elsewhere")
+    del other
+
+
+@pytest.mark.slow
+def test_the_end_of_its_time_is_told(start_on, store):
+    """Nobody writes then: the daemon finds it by itself."""
+    daemon = start_on(store, ttl="1s", open_time="10ms", open_time_max="10ms")
+    with Stream(daemon) as stream:
+        stream.until_ready()
+        move(daemon, "k", "open")
+        assert brief(stream.next()) == ("k", "open", "transition")
+        event = stream.next()
+        assert brief(event) == ("k", "closed", "elsewhere") and event.data["failureCount"] == 0
+    assert daemon.metric("breakerd_circuits", state="open") == 0
+
+
+@pytest.mark.slow
+def test_a_message_that_was_lost_is_made_up_for(start, private_redis):
+    """A server that forbids SUBSCRIBE and PUBLISH: what is not closed is read again by itself."""
+    server = private_redis()
+    server.call("ACL", "SETUSER", "default", "-publish", "-subscribe")
+    daemon, other = (start(store=server.url).wait_ready() for _ in range(2))
+    move(daemon, "k", "open")
+    with Stream(daemon) as stream:
+        assert [brief(e)[0] for e in stream.until_ready()] == ["k"]
+        move(other, "k", "closed")
+        assert brief(stream.next()) == ("k", "closed", "elsewhere")
+
+
+def test_the_log_says_when_an_override_is_over(daemon):
+    force(daemon, "k", seconds=1)
+    until(lambda: 'override_over key="k" mode=forced-open' in daemon.stderr(), "it is said", 3)
+
+
+@pytest.mark.slow
+def test_streams_begin_however_many_more_come(start_on, redis):
+    """Each waits for a listing that began behind it, and for no further one."""
+    redis.call("EVAL", "for i = 1, 30000 do redis.call('SET', 'stoma:cb:k' .. i, ARGV[1]) end", "0",
+               OPEN.replace("open", "closed"))
+    daemon = start_on("redis", max_streams=2000)
+    with Stream(daemon) as first:
+        first.until_ready()
+    later = []
+    try:
+        with Stream(daemon) as stream:
+            stream.sock.settimeout(0.01)
+            for _ in range(500):
+                later.append(Stream(daemon))
+                try:
+                    assert stream.next(0.01).kind == "ready"
+                    break
+                except TimeoutError:
+                    pass
+            else:
+                raise AssertionError("it never begins")
+    finally:
+        for one in later:
+            one.close()

@@ -172,6 +172,15 @@ def test_a_hostile_key_is_text(daemon, key):
 
 
 @pytest.mark.slow
+def test_they_are_forgotten_when_they_have_run_out(start_on, store):
+    daemon = start_on(store, ttl="1s", open_time="10ms", open_time_max="10ms")
+    move(daemon, "a", "open")
+    until(lambda: keys(daemon) == ["a"], "it is named")
+    until(lambda: keys(daemon) == [], "its time is over", deadline=8)
+    assert daemon.metric("breakerd_circuits", state="open") == 0
+
+
+@pytest.mark.slow
 def test_metrics_stay_small_and_quick_with_many_open(memory_daemon):
     daemon = memory_daemon
     wire = daemon.wire()

@@ -114,6 +114,7 @@ def test_a_hundred_streams_have_each_change_once_in_order(start_on, store, direc
                     assert wire.receive().status == 200
                 seconds += steady.tell()["seconds"]
             readers.wait(CHANGES)
+            daemon.client_close()  # it may have been idle for idle_timeout
             took = time.monotonic() - began
             seconds += steady.tell()["seconds"]
             # Those that read nothing go when 64 KiB wait beside what the kernel holds for them.
@@ -186,14 +187,16 @@ def test_a_stream_that_is_cut_at_any_moment_misses_nothing(daemon):
         return event
 
     for _ in range(CUTS):
-        make(rng.randrange(4))
+        if sent - len(seen) < 500:  # 1024 are remembered
+            make(rng.randrange(4))
         try:
             # The head has some 200 bytes, an event some 250.
-            stream = Cut(daemon, last, rng.randrange(2500))
+            stream = Cut(daemon, last, rng.randrange(4000))
         except EOFError:
             continue
         try:
-            make(rng.randrange(8))
+            if sent - len(seen) < 500:
+                make(rng.randrange(8))
             while True:
                 stream.sock.settimeout(0.02)
                 take(stream)
