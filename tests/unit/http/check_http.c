@@ -859,6 +859,9 @@ START_TEST(connection_limit_is_reached_and_left)
 	send_get(b, "/a");
 	ck_assert_int_eq(read_reply(a), 200);
 	ck_assert_int_eq(read_reply(b), 200);
+	/* Amid a request, or they make room in a moment. */
+	send_text(a, "GET /a HTTP/1.1\r\n");
+	send_text(b, "GET /a HTTP/1.1\r\n");
 	/* The third waits in the listen queue ... */
 	c = client_new();
 	send_get(c, "/c");
