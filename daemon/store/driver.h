@@ -156,6 +156,14 @@ void store_memory_put_breaker(struct store *s, const char *key, size_t key_len,
 			      const struct circuit *circuit, const struct breaker *breaker);
 
 /*
+ * What a listing showed of a circuit, asked for at asked_ms (monotonic) or later: its snapshot and
+ * override; the rest of the member stays. What was written here since is newer and stays. A circuit
+ * that is not here is added if `add`.
+ */
+void store_memory_put_item(struct store *s, const struct store_item *item, int64_t asked_ms,
+			   bool add);
+
+/*
  * Keeps the steps of `queues`, and what s holds of their circuits, in a file from now on; s is
  * just made, and both are empty. As store_memory_keep. The queues outlive s, or
  * store_memory_keep_end.

@@ -65,12 +65,21 @@ static void on_local_listed(void *arg, struct store_result *result)
 	store_op_finish(&o->op, result);
 }
 
+/* Main has answered a listing: what it shows is seen. */
+static void learn_page(struct fallback_store *f, const struct fallback_op *o,
+		       const struct store_result *result)
+{
+	if (f->ready && result->status == STORE_OK)
+		seen_remember_page(f, result->page, o->asked_ms);
+}
+
 static void on_main_listed(void *arg, struct store_result *result)
 {
 	struct fallback_op *o = arg;
 	struct fallback_store *f = fallback_of(o->op.store);
 
 	o->inner = NULL;
+	learn_page(f, o, result);
 	if (!f->refuses &&
 	    (result->status == STORE_UNAVAILABLE || result->status == STORE_TIMEOUT)) {
 		o->inner = store_list(f->local, o->query, on_local_listed, o, result);
@@ -102,7 +111,10 @@ static struct store_op *fallback_list(struct store *s, const struct store_query 
 		return NULL;
 	}
 	if (ready) {
+		o->asked_ms = clock_offset_monotonic(&f->clock);
 		o->inner = store_list(f->main, query, on_main_listed, o, result);
+		if (!o->inner)
+			learn_page(f, o, result);
 		ready = o->inner || f->refuses || result->status != STORE_UNAVAILABLE;
 	}
 	if (!ready)

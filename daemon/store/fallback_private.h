@@ -109,6 +109,12 @@ struct seen_circuit *seen_get(struct fallback_store *f, const char *key, size_t 
 void seen_remember(struct fallback_store *f, const char *key, size_t len,
 		   const struct circuit *circuit, const struct breaker *breaker);
 
+/* The same from a message, of a circuit that has a place in memory, or not; and from a page of a
+ * listing that was asked for then (the embedded store's monotonic time). What decides as if it were
+ * not there gets no place. */
+void seen_remember_told(struct fallback_store *f, const struct store_event *event, bool has_place);
+void seen_remember_page(struct fallback_store *f, const struct store_page *page, int64_t asked_ms);
+
 /* Main has answered the request, which came at asked_ms, with this: what it says of the circuit is
  * remembered. */
 void seen_learn(struct fallback_store *f, const struct store_request *request, int64_t asked_ms,

@@ -342,6 +342,33 @@ void store_memory_put_breaker(struct store *s, const char *key, size_t key_len,
 		expiry_arm(m, now, now + s->limits.ttl_ms);
 }
 
+void store_memory_put_item(struct store *s, const struct store_item *item, int64_t asked_ms,
+			   bool add)
+{
+	struct memory_store *m = memory(s);
+	const struct circuit_entry *entry =
+		circuit_table_find(m->table, item->key, item->key_len, table_now(m));
+	const unsigned char *member = NULL;
+	struct breaker b;
+	size_t len = 0;
+
+	if (entry ? circuit_entry_written(entry) >= asked_ms ||
+			    circuit_entry_get(entry)->last_state_change >
+				    item->circuit.last_state_change
+		  : !add)
+		return;
+	if (entry)
+		member = circuit_entry_member(entry, &len);
+	packed_breaker_read(member, len, &b);
+	if (item->override) {
+		b.exists = true;
+		b.override = *item->override;
+	} else {
+		b.override.mode = BREAKER_NO_OVERRIDE;
+	}
+	store_memory_put_breaker(s, item->key, item->key_len, &item->circuit, &b);
+}
+
 /* Looks at LIST_STEP slots at most. True when the page is done, with its cursor. */
 static bool list_step(struct memory_store *m, const struct store_query *query, size_t *slot,
 		      struct store_page *page, bool *no_memory)

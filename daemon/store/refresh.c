@@ -145,34 +145,59 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 
 /* --- what others tell --------------------------------------------------------------------- */
 
+/* What was known of a circuit last: by the table of those that are asked for, or by the memory for
+ * an absence of main, which has more of them. */
+static struct store_result known_last(const struct seen_circuit *e,
+				      const struct store_result *remembered)
+{
+	struct store_result last = *remembered;
+
+	if (last.absent)
+		last.circuit.last_state_change = 0;
+	if (e && e->change_ms >= last.circuit.last_state_change) {
+		last.absent = !e->exists;
+		last.circuit.state = e->state;
+		last.circuit.last_state_change = e->change_ms;
+	}
+	return last;
+}
+
 /* A message that is older than what is known says nothing. One of the same time may be this
- * daemon's own, of which more is known by now; but an override leaves lastStateChange as it is. */
+ * daemon's own, of which more is known by now; but an override leaves lastStateChange as it is, and
+ * so who asks for the circuit shall have main's word. */
 void refresh_told(struct fallback_store *f, const struct store_event *event)
 {
 	struct seen_circuit *e = seen_find(f, event->key, event->key_len);
+	const struct store_request get = {
+		.key = event->key,
+		.key_len = event->key_len,
+		.op = {.verb = CIRCUIT_GET_STATE},
+	};
+	struct store_result remembered, last;
 	int64_t change_ms = event->circuit.last_state_change;
+	bool is_override = event->by == 'o' || event->by == 'x';
+	bool same_time, same_state;
 
+	store_memory_try(f->local, &get, &remembered);
+	last = known_last(e, &remembered);
+	same_time = change_ms == last.circuit.last_state_change;
+	same_state = event->exists == !last.absent && event->circuit.state == last.circuit.state;
+	if (change_ms > last.circuit.last_state_change || (same_time && is_override))
+		seen_remember_told(f, event, !remembered.absent);
 	if (!e)
 		return;
-	if (event->by == 'o' || event->by == 'x') {
-		refresh_now(f, e);
-		return;
-	}
-	if (change_ms < e->change_ms || (change_ms == e->change_ms && event->exists == e->exists &&
-					 event->circuit.state == e->state))
-		return;
 	/* Two changes in one millisecond: which is the later one? */
-	if (change_ms == e->change_ms) {
+	if (is_override || (same_time && !same_state)) {
 		refresh_now(f, e);
 		return;
 	}
+	if (change_ms <= last.circuit.last_state_change)
+		return;
 	e->told_change_ms = change_ms;
 	e->told_ms = clock_ms();
 	e->exists = event->exists;
 	e->state = event->circuit.state;
 	e->change_ms = change_ms;
-	seen_remember(f, event->key, event->key_len, event->exists ? &event->circuit : NULL,
-		      event->breaker);
 }
 
 /* --- answers ------------------------------------------------------------------------------ */

@@ -169,18 +169,56 @@ static void learn(struct fallback_store *f, const struct store_request *request,
 	seen_tick_arm(f);
 }
 
-void seen_remember(struct fallback_store *f, const char *key, size_t len,
-		   const struct circuit *circuit, const struct breaker *breaker)
+static bool has_steps(struct fallback_store *f, const char *key, size_t len)
 {
 	const struct circuit_queue *q = circuit_queue_find(&f->queues, key, len);
 
+	return q && circuit_queue_has_steps(q);
+}
+
+void seen_remember(struct fallback_store *f, const char *key, size_t len,
+		   const struct circuit *circuit, const struct breaker *breaker)
+{
 	/* The steps have changed what is here, and main does not have them yet. */
-	if (q && circuit_queue_has_steps(q))
+	if (has_steps(f, key, len))
 		return;
 	if (circuit && breaker)
 		store_memory_put_breaker(f->local, key, len, circuit, breaker);
 	else
 		store_memory_put(f->local, key, len, circuit);
+}
+
+/* A closed circuit without an override decides as one that does not exist, until it is asked for:
+ * memory needs no place for it. */
+static bool is_worth_a_place(const struct circuit *circuit, const struct breaker_override *override)
+{
+	return circuit->state != CIRCUIT_CLOSED || override;
+}
+
+void seen_remember_told(struct fallback_store *f, const struct store_event *event, bool has_place)
+{
+	const struct breaker_override *override = &event->breaker->override;
+
+	if (!event->exists)
+		f->seen.removed_ms = clock_offset_monotonic(&f->clock);
+	else if (!has_place && !is_worth_a_place(&event->circuit, override->mode ? override : NULL))
+		return;
+	seen_remember(f, event->key, event->key_len, event->exists ? &event->circuit : NULL,
+		      event->breaker);
+}
+
+/* A page says what main had at some time since it was asked for. */
+void seen_remember_page(struct fallback_store *f, const struct store_page *page, int64_t asked_ms)
+{
+	for (size_t i = 0; i < page->count; i++) {
+		const struct store_item *item = &page->items[i];
+
+		if (!has_steps(f, item->key, item->key_len))
+			store_memory_put_item(f->local, item, asked_ms,
+					      f->seen.removed_ms < asked_ms &&
+						      is_worth_a_place(&item->circuit,
+								       item->override));
+	}
 }
 
 void seen_learn(struct fallback_store *f, const struct store_request *request, int64_t asked_ms,
@@ -190,6 +228,8 @@ void seen_learn(struct fallback_store *f, const struct store_request *request, i
 
 	if (is_old(f, request, asked_ms, result))
 		return;
+	if (request->op.verb == CIRCUIT_RESET)
+		f->seen.removed_ms = clock_offset_monotonic(&f->clock);
 	seen_remember(f, request->key, request->key_len, gone ? NULL : &result->circuit,
 		      result->breaker);
 	learn(f, request, asked_ms, result);

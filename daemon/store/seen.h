@@ -80,6 +80,8 @@ struct seen {
 	struct random_state random;
 	unsigned refreshing; /* circuits that main is asked for */
 	uint64_t pending;    /* successes held back or on their way */
+	int64_t removed_ms;  /* when a circuit was last seen to be reset (the embedded store's
+				monotonic time) */
 };
 
 #endif

@@ -572,21 +572,33 @@ START_TEST(the_end_of_the_store_ends_who_waits_for_a_read)
 }
 END_TEST
 
-static void tell(enum circuit_state state, int64_t change_ms)
+/* Somebody has done this to the circuit, which is so now, with this override. */
+static void tell_of(char by, struct circuit circuit, enum breaker_override_mode mode)
 {
 	struct breaker member;
 	struct store_event event = {
 		.key = "k",
 		.key_len = 1,
-		.by = 't',
+		.by = by,
 		.existed = true,
-		.exists = true,
-		.circuit = {.state = state, .last_state_change = change_ms},
+		.exists = by != 'd',
+		.circuit = circuit,
 		.breaker = &member,
 	};
 
 	breaker_none(&member);
+	if (mode != BREAKER_NO_OVERRIDE) {
+		member.exists = true;
+		member.override = (struct breaker_override){.mode = mode,
+							    .until_ms = clock_wall_ms() + 3600000};
+	}
 	scripted->store.on_event(scripted->store.on_event_arg, &event);
+}
+
+static void tell(enum circuit_state state, int64_t change_ms)
+{
+	tell_of('t', (struct circuit){.state = state, .last_state_change = change_ms},
+		BREAKER_NO_OVERRIDE);
 }
 
 /* Just now, and later than whatever was before. */
@@ -684,6 +696,134 @@ START_TEST(whether_an_opening_is_over_is_told_by_mains_clock)
 }
 END_TEST
 
+/* Nobody asks for the circuit, and then main goes. */
+static const struct told_of_a_quiet_one {
+	bool known; /* from a success long ago */
+	enum circuit_state before;
+	char by;
+	enum circuit_state state;
+	enum breaker_override_mode override;
+	bool allowed;
+} told_of_quiet_ones[] = {
+	{true, CIRCUIT_CLOSED, 't', CIRCUIT_OPEN, BREAKER_NO_OVERRIDE, false},
+	{true, CIRCUIT_CLOSED, 'o', CIRCUIT_CLOSED, BREAKER_FORCED_OPEN, false},
+	{true, CIRCUIT_OPEN, 'o', CIRCUIT_OPEN, BREAKER_FORCED_CLOSED, true},
+	{true, CIRCUIT_OPEN, 't', CIRCUIT_CLOSED, BREAKER_NO_OVERRIDE, true},
+	{true, CIRCUIT_OPEN, 'd', CIRCUIT_CLOSED, BREAKER_NO_OVERRIDE, true},
+	{false, CIRCUIT_CLOSED, 't', CIRCUIT_OPEN, BREAKER_NO_OVERRIDE, false},
+	{false, CIRCUIT_CLOSED, 'o', CIRCUIT_CLOSED, BREAKER_FORCED_OPEN, false},
+};
+
+START_TEST(without_main_what_a_message_said_of_a_quiet_circuit_goes_on)
+{
+	const struct told_of_a_quiet_one *t = &told_of_quiet_ones[_i];
+	struct circuit before = {.state = t->before, .last_state_change = OPENED - 1000};
+	struct circuit now = {.state = t->state, .last_state_change = OPENED - 1};
+
+	if (t->known) {
+		store_memory_put(scripted->circuits, "k", 1, &before);
+		run(OP_GET);
+	}
+	if (t->by == 'o')
+		now.last_state_change = t->known ? before.last_state_change : now.last_state_change;
+	tell_of(t->by, now, t->override);
+	scripted_set_up(false);
+	ck_assert_int_eq(acquire().decision.allowed, t->allowed);
+}
+END_TEST
+
+START_TEST(without_main_an_override_that_a_message_ended_is_over)
+{
+	struct circuit closed = {.last_state_change = OPENED};
+
+	tell_of('o', closed, BREAKER_FORCED_OPEN);
+	tell_of('x', closed, BREAKER_NO_OVERRIDE);
+	scripted_set_up(false);
+	ck_assert(acquire().decision.allowed);
+}
+END_TEST
+
+static struct store_result list(void)
+{
+	const struct store_query query = {.limit = 10};
+	struct client c = {0};
+
+	c.op = store_list(store, &query, on_answer, &c, &c.result);
+	c.answered = !c.op;
+	until_answered(&c);
+	ck_assert_int_eq(c.result.status, STORE_OK);
+	store_page_free(c.result.page);
+	return c.result;
+}
+
+static void put_in_main(enum circuit_state state, enum breaker_override_mode mode)
+{
+	struct circuit circuit = {.state = state, .last_state_change = OPENED - 1000};
+	struct breaker member;
+
+	breaker_none(&member);
+	member.exists = mode != BREAKER_NO_OVERRIDE;
+	member.override =
+		(struct breaker_override){.mode = mode, .until_ms = clock_wall_ms() + 3600000};
+	store_memory_put_breaker(scripted->circuits, "k", 1, &circuit, &member);
+}
+
+START_TEST(without_main_what_a_listing_showed_goes_on)
+{
+	put_in_main(_i == 0 ? CIRCUIT_OPEN : CIRCUIT_CLOSED,
+		    _i == 0 ? BREAKER_NO_OVERRIDE : BREAKER_FORCED_OPEN);
+	list();
+	scripted_set_up(false);
+	ck_assert(!acquire().decision.allowed);
+}
+END_TEST
+
+START_TEST(without_main_an_override_that_a_listing_did_not_show_any_more_is_over)
+{
+	struct timeval moment = {.tv_usec = 5000};
+
+	put_in_main(CIRCUIT_CLOSED, BREAKER_FORCED_OPEN);
+	list();
+	put_in_main(CIRCUIT_CLOSED, BREAKER_NO_OVERRIDE);
+	event_base_loopexit(base, &moment);
+	event_base_dispatch(base);
+	list();
+	scripted_set_up(false);
+	ck_assert(acquire().decision.allowed);
+}
+END_TEST
+
+#define MANY_LISTED 20000
+
+/* The listing has seen the circuit, and goes on for some turns, as it is reset. */
+START_TEST(what_a_listing_saw_before_a_reset_does_not_come_back)
+{
+	const struct store_query query = {.limit = 10, .has_state = true, .state = CIRCUIT_OPEN};
+	struct store_limits limits = store->limits;
+	struct circuit closed = {.last_state_change = OPENED};
+	struct client c = {0};
+
+	limits.max_circuits = MANY_LISTED + 1;
+	store_reconfigure(scripted->circuits, &limits);
+	put_in_main(CIRCUIT_OPEN, BREAKER_NO_OVERRIDE);
+	for (int i = 0; i < MANY_LISTED; i++) {
+		char key[16];
+
+		snprintf(key, sizeof(key), "k%d", i);
+		store_memory_put(scripted->circuits, key, strlen(key), &closed);
+	}
+	c.op = store_list(store, &query, on_answer, &c, &c.result);
+	ck_assert_ptr_nonnull(c.op);
+	run((struct circuit_op){.verb = CIRCUIT_RESET});
+	ck_assert(!c.answered);
+	until_answered(&c);
+	ck_assert_uint_eq(c.result.page->count, 1);
+	store_page_free(c.result.page);
+	scripted_set_up(false);
+	ck_assert(acquire().decision.allowed);
+}
+END_TEST
+
 /* Main has answered the read before the change; the message overtakes the answer. */
 START_TEST(an_answer_older_than_a_message_is_not_obeyed)
 {
@@ -750,6 +890,12 @@ static Suite *seen_suite(void)
 	tcase_add_test(t, a_main_too_far_away_for_a_read_first_is_asked_at_once);
 	tcase_add_test(t, whether_an_opening_is_over_is_told_by_mains_clock);
 	tcase_add_test(t, an_answer_older_than_a_message_is_not_obeyed);
+	tcase_add_loop_test(t, without_main_what_a_message_said_of_a_quiet_circuit_goes_on, 0,
+			    sizeof(told_of_quiet_ones) / sizeof(told_of_quiet_ones[0]));
+	tcase_add_test(t, without_main_an_override_that_a_message_ended_is_over);
+	tcase_add_loop_test(t, without_main_what_a_listing_showed_goes_on, 0, 2);
+	tcase_add_test(t, without_main_an_override_that_a_listing_did_not_show_any_more_is_over);
+	tcase_add_test(t, what_a_listing_saw_before_a_reset_does_not_come_back);
 	suite_add_tcase(s, t);
 	return s;
 }
