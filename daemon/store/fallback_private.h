@@ -115,6 +115,10 @@ void seen_remember(struct fallback_store *f, const char *key, size_t len,
 void seen_remember_told(struct fallback_store *f, const struct store_event *event, bool has_place);
 void seen_remember_page(struct fallback_store *f, const struct store_page *page, int64_t asked_ms);
 
+/* A message has come, of a change at change_ms, or SEEN_UNSURE: answers that were asked for before
+ * and do not know of it are not believed. */
+void seen_note_told(struct fallback_store *f, const struct store_event *event, int64_t change_ms);
+
 /* Main has answered the request, which came at asked_ms, with this: what it says of the circuit is
  * remembered. */
 void seen_learn(struct fallback_store *f, const struct store_request *request, int64_t asked_ms,

@@ -184,17 +184,18 @@ void refresh_told(struct fallback_store *f, const struct store_event *event)
 	same_state = event->exists == !last.absent && event->circuit.state == last.circuit.state;
 	if (change_ms > last.circuit.last_state_change || (same_time && is_override))
 		seen_remember_told(f, event, !remembered.absent);
-	if (!e)
-		return;
 	/* Two changes in one millisecond: which is the later one? */
 	if (is_override || (same_time && !same_state)) {
-		refresh_now(f, e);
+		seen_note_told(f, event, SEEN_UNSURE);
+		if (e)
+			refresh_now(f, e);
 		return;
 	}
 	if (change_ms <= last.circuit.last_state_change)
 		return;
-	e->told_change_ms = change_ms;
-	e->told_ms = clock_ms();
+	seen_note_told(f, event, change_ms);
+	if (!e)
+		return;
 	e->exists = event->exists;
 	e->state = event->circuit.state;
 	e->change_ms = change_ms;

@@ -113,17 +113,62 @@ struct seen_circuit *seen_get(struct fallback_store *f, const char *key, size_t 
 	return e;
 }
 
-/* True if a message has told a later change than this answer to a read, which was asked before. */
-static bool is_old(struct fallback_store *f, const struct store_request *request, int64_t asked_ms,
-		   const struct store_result *result)
+/* The place of what was told of this circuit: its own, else the one that was told longest ago. */
+static struct seen_told *told_place(struct fallback_store *f, uint64_t hash)
 {
-	struct seen_circuit *e = seen_find(f, request->key, request->key_len);
+	struct seen_told *place =
+		&f->seen.told[hash % (SEEN_TOLD / SEEN_TOLD_EACH) * SEEN_TOLD_EACH];
+	struct seen_told *oldest = place;
 
-	if (!e || e->told_change_ms == 0 || e->told_ms < asked_ms)
+	for (unsigned i = 0; i < SEEN_TOLD_EACH; i++) {
+		if (place[i].hash == hash)
+			return &place[i];
+		if (place[i].told_ms < oldest->told_ms)
+			oldest = &place[i];
+	}
+	return oldest;
+}
+
+void seen_note_told(struct fallback_store *f, const struct store_event *event, int64_t change_ms)
+{
+	uint64_t hash = siphash(&f->seen.table.secret, event->key, event->key_len);
+	struct seen_told *place = told_place(f, hash);
+
+	if (place->hash != hash && place->told_ms > f->seen.lost_ms)
+		f->seen.lost_ms = place->told_ms;
+	f->seen.told_ms = clock_ms();
+	*place = (struct seen_told){
+		.hash = hash,
+		.told_ms = f->seen.told_ms,
+		.change_ms = change_ms,
+		.exists = event->exists,
+	};
+}
+
+/* True if a message has told a later change than this answer, which was asked for before. */
+static bool is_old(struct fallback_store *f, const struct store_request *request, int64_t asked_ms,
+		   const struct store_result *result, bool gone)
+{
+	const struct seen_told *told;
+	struct seen_circuit *e;
+	uint64_t hash;
+
+	if (f->seen.told_ms < asked_ms)
 		return false;
-	if (!result->absent && result->circuit.last_state_change >= e->told_change_ms)
+	hash = siphash(&f->seen.table.secret, request->key, request->key_len);
+	told = told_place(f, hash);
+	if (told->hash == hash) {
+		if (told->told_ms < asked_ms)
+			return false;
+		if (told->change_ms != SEEN_UNSURE &&
+		    (gone ? !told->exists : result->circuit.last_state_change >= told->change_ms))
+			return false;
+	} else if (f->seen.lost_ms < asked_ms) {
 		return false;
-	seen_forget(f, e);
+	}
+	e = seen_find(f, request->key, request->key_len);
+	if (e)
+		seen_forget(f, e);
 	return true;
 }
 
@@ -226,7 +271,7 @@ void seen_learn(struct fallback_store *f, const struct store_request *request, i
 {
 	bool gone = result->absent || request->op.verb == CIRCUIT_RESET;
 
-	if (is_old(f, request, asked_ms, result))
+	if (is_old(f, request, asked_ms, result, gone))
 		return;
 	if (request->op.verb == CIRCUIT_RESET)
 		f->seen.removed_ms = clock_offset_monotonic(&f->clock);

@@ -51,10 +51,6 @@ struct seen_circuit {
 	bool stale_refresh;          /* something happened since: its answer says nothing */
 	struct seen_readers readers; /* operations that wait for its answer, */
 	unsigned reader_count;       /* and how many */
-	/* The last change that a message told, and when it came (monotonic). An answer of main that
-	 * was asked for before and knows only an earlier change is older than the message. */
-	int64_t told_change_ms;
-	int64_t told_ms;
 	/* Successes that were answered and that main does not have. */
 	TAILQ_ENTRY(seen_circuit) held_entry;
 	struct circuit_op held[HELD_KINDS]; /* no call: none. Its call's count says how many */
@@ -66,6 +62,24 @@ struct seen_circuit {
 TAILQ_HEAD(seen_circuits, seen_circuit);
 
 #define SEEN_NEVER INT64_MIN
+
+/*
+ * What a message told of a circuit of late, whether it has an entry or not: an answer of main that
+ * was asked for before the message came and does not know of the change is older than the message.
+ */
+struct seen_told {
+	uint64_t hash;     /* of the key */
+	int64_t told_ms;   /* when it came (monotonic) */
+	int64_t change_ms; /* lastStateChange; or SEEN_UNSURE */
+	bool exists;
+};
+
+/* It is not known which of two changes is the later one: no answer asked for before knows of it. */
+#define SEEN_UNSURE INT64_MAX
+
+/* Those of late, by hash: a few for each remainder. */
+#define SEEN_TOLD_EACH 8
+#define SEEN_TOLD      1024
 
 struct seen {
 	struct keytable table;
@@ -80,8 +94,11 @@ struct seen {
 	struct random_state random;
 	unsigned refreshing; /* circuits that main is asked for */
 	uint64_t pending;    /* successes held back or on their way */
-	int64_t removed_ms;  /* when a circuit was last seen to be reset (the embedded store's
-				monotonic time) */
+	int64_t told_ms;     /* when the last message came (monotonic); ... */
+	int64_t lost_ms;     /* ... and the last of those that have no place in `told` any more */
+	struct seen_told told[SEEN_TOLD];
+	int64_t removed_ms; /* when a circuit was last seen to be reset (the embedded store's
+			       monotonic time) */
 };
 
 #endif

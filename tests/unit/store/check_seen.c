@@ -851,6 +851,88 @@ START_TEST(an_answer_older_than_a_message_is_not_obeyed)
 }
 END_TEST
 
+/* The first request for a circuit is under way: main has answered it before it was opened, and the
+ * message overtakes the answer. */
+static const struct circuit_op first_requests[] = {
+	{.verb = CIRCUIT_ACQUIRE,
+	 .call = &(struct breaker_call){.policy = &default_policy, .random = 1}},
+	{.verb = CIRCUIT_REPORT,
+	 .call = &(struct breaker_call){.policy = &default_policy,
+					.count = 1,
+					.outcome = BREAKER_SUCCESS}},
+	{.verb = CIRCUIT_GET_STATE},
+	{.verb = CIRCUIT_RECORD_SUCCESS},
+};
+
+static void cross(struct circuit_op op, char by, enum breaker_override_mode mode)
+{
+	struct circuit now = {.state = by == 't' ? CIRCUIT_OPEN : CIRCUIT_CLOSED,
+			      .last_state_change = OPENED};
+	struct store_limits limits = store->limits;
+	struct client c;
+
+	limits.read_cache = true;
+	store_reconfigure(store, &limits);
+	scripted->mood = HOLD;
+	submit(&c, op);
+	tell_of(by, now, mode);
+	scripted->mood = ANSWER;
+	scripted_release();
+	until_answered(&c);
+}
+
+START_TEST(the_first_answer_older_than_a_message_is_not_obeyed)
+{
+	cross(first_requests[_i / 2], _i % 2 ? 'o' : 't',
+	      _i % 2 ? BREAKER_FORCED_OPEN : BREAKER_NO_OVERRIDE);
+	put_in_main(_i % 2 ? CIRCUIT_CLOSED : CIRCUIT_OPEN,
+		    _i % 2 ? BREAKER_FORCED_OPEN : BREAKER_NO_OVERRIDE);
+	scripted->journal[0] = '\0';
+	acquire();
+	ck_assert_uint_gt(strlen(scripted->journal), 0);
+}
+END_TEST
+
+START_TEST(without_main_the_first_answer_older_than_a_message_is_not_obeyed)
+{
+	cross(first_requests[_i / 2], _i % 2 ? 'o' : 't',
+	      _i % 2 ? BREAKER_FORCED_OPEN : BREAKER_NO_OVERRIDE);
+	scripted_set_up(false);
+	ck_assert(!acquire().decision.allowed);
+}
+END_TEST
+
+/* Also when more messages came than are kept. */
+START_TEST(an_answer_older_than_a_message_among_many_is_not_obeyed)
+{
+	struct breaker member;
+	struct client c;
+
+	breaker_none(&member);
+	scripted->mood = HOLD;
+	submit(&c, OP_GET);
+	tell(CIRCUIT_OPEN, OPENED);
+	for (int i = 0; i < 20000; i++) {
+		char key[16];
+		struct store_event event = {
+			.key = key,
+			.by = 't',
+			.exists = true,
+			.circuit = {.state = CIRCUIT_OPEN, .last_state_change = OPENED},
+			.breaker = &member,
+		};
+
+		event.key_len = (size_t)snprintf(key, sizeof(key), "x%d", i);
+		scripted->store.on_event(scripted->store.on_event_arg, &event);
+	}
+	scripted->mood = ANSWER;
+	scripted_release();
+	until_answered(&c);
+	scripted_set_up(false);
+	ck_assert(!acquire().decision.allowed);
+}
+END_TEST
+
 static Suite *seen_suite(void)
 {
 	Suite *s = suite_create("seen");
@@ -896,6 +978,10 @@ static Suite *seen_suite(void)
 	tcase_add_loop_test(t, without_main_what_a_listing_showed_goes_on, 0, 2);
 	tcase_add_test(t, without_main_an_override_that_a_listing_did_not_show_any_more_is_over);
 	tcase_add_test(t, what_a_listing_saw_before_a_reset_does_not_come_back);
+	tcase_add_loop_test(t, the_first_answer_older_than_a_message_is_not_obeyed, 0, 8);
+	tcase_add_loop_test(t, without_main_the_first_answer_older_than_a_message_is_not_obeyed, 0,
+			    8);
+	tcase_add_test(t, an_answer_older_than_a_message_among_many_is_not_obeyed);
 	suite_add_tcase(s, t);
 	return s;
 }
