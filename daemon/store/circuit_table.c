@@ -44,6 +44,8 @@ struct circuit_table {
 	struct entry_list closed;
 	struct entry_list tripped;
 	struct entry_list held; /* closed, with an override; the next to be looked at first */
+	int64_t (*now_ms)(void *arg);
+	void *now_arg;
 	struct metrics *metrics;
 };
 
@@ -73,14 +75,14 @@ static void gauge(struct circuit_table *t, enum circuit_state state, int by)
 }
 
 /* A circuit lives as long as its override, its opening and what else its member has a say in. */
-static bool holds(const struct circuit_entry *e)
+static bool holds(const struct circuit_table *t, const struct circuit_entry *e)
 {
 	const struct member *member = member_of(e);
 	int64_t now_ms;
 
 	if (!member)
 		return false;
-	now_ms = clock_wall_ms();
+	now_ms = t->now_ms(t->now_arg);
 	return packed_breaker_matters_until(member->bytes, member->len, now_ms) > now_ms;
 }
 
@@ -91,7 +93,7 @@ static bool is_old(const struct circuit_table *t, const struct circuit_entry *e,
 
 static bool expired(const struct circuit_table *t, const struct circuit_entry *e, int64_t now)
 {
-	return is_old(t, e, now) && !holds(e);
+	return is_old(t, e, now) && !holds(t, e);
 }
 
 static void expire(struct circuit_table *t, struct circuit_entry *e)
@@ -101,6 +103,12 @@ static void expire(struct circuit_table *t, struct circuit_entry *e)
 		t->metrics->expirations++;
 }
 
+static int64_t wall_clock(void *arg)
+{
+	(void)arg;
+	return clock_wall_ms();
+}
+
 struct circuit_table *circuit_table_new(size_t max, int64_t ttl_ms, struct metrics *metrics)
 {
 	struct circuit_table *t = calloc(1, sizeof(*t));
@@ -108,6 +116,7 @@ struct circuit_table *circuit_table_new(size_t max, int64_t ttl_ms, struct metri
 	if (!t)
 		return NULL;
 	t->metrics = metrics;
+	t->now_ms = wall_clock;
 	TAILQ_INIT(&t->closed);
 	TAILQ_INIT(&t->tripped);
 	TAILQ_INIT(&t->held);
@@ -129,6 +138,12 @@ void circuit_table_free(struct circuit_table *t)
 	}
 	keytable_fini(&t->keys);
 	free(t);
+}
+
+void circuit_table_set_clock(struct circuit_table *t, int64_t (*now_ms)(void *arg), void *arg)
+{
+	t->now_ms = now_ms;
+	t->now_arg = arg;
 }
 
 void circuit_table_limit(struct circuit_table *t, size_t max, int64_t ttl_ms)
@@ -206,7 +221,7 @@ static void release_over(struct circuit_table *t, unsigned most)
 
 	if (TAILQ_EMPTY(&t->held))
 		return;
-	now_ms = clock_wall_ms();
+	now_ms = t->now_ms(t->now_arg);
 	while (most-- > 0 && (e = TAILQ_FIRST(&t->held)) != NULL && e != kept) {
 		if (override_is_over(e, now_ms)) {
 			release(t, e);
@@ -232,7 +247,7 @@ int64_t circuit_table_expire(struct circuit_table *t, int64_t now, unsigned most
 		struct circuit_entry *e;
 
 		while ((e = TAILQ_FIRST(lists[i])) != NULL && is_old(t, e, now) && most > 0) {
-			if (holds(e))
+			if (holds(t, e))
 				renew(t, e, now);
 			else
 				expire(t, e);

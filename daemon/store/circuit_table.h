@@ -28,6 +28,10 @@ enum circuit_table_status {
 struct circuit_table *circuit_table_new(size_t max, int64_t ttl_ms, struct metrics *metrics);
 void circuit_table_free(struct circuit_table *t);
 
+/* Where it has the store's time from, by which openings and overrides end (epoch milliseconds).
+ * Until then the wall clock. */
+void circuit_table_set_clock(struct circuit_table *t, int64_t (*now_ms)(void *arg), void *arg);
+
 /* A smaller bound is reached by circuit_table_shrink, and as circuits are added; a new time to
  * live holds for all. */
 void circuit_table_limit(struct circuit_table *t, size_t max, int64_t ttl_ms);

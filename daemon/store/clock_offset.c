@@ -31,12 +31,18 @@ void clock_offset_measured(struct clock_offset *o, int64_t offset_ms, int64_t er
 		o->offset_ms = offset_ms;
 }
 
+int64_t clock_offset_look(void *arg)
+{
+	const struct clock_offset *o = arg;
+
+	return (o->clock.now_ms ? store_now_ms(&o->clock) : clock_steady_ms()) + o->offset_ms;
+}
+
 int64_t clock_offset_now(void *arg)
 {
 	struct clock_offset *o = arg;
 
-	o->stamp_ms =
-		(o->clock.now_ms ? store_now_ms(&o->clock) : clock_steady_ms()) + o->offset_ms;
+	o->stamp_ms = clock_offset_look(o);
 	if (o->after_ms >= o->stamp_ms && o->after_ms - o->stamp_ms <= CLOCKS_APART_MS)
 		o->stamp_ms = o->after_ms + 1;
 	return o->stamp_ms;

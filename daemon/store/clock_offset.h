@@ -23,6 +23,9 @@ void clock_offset_measured(struct clock_offset *o, int64_t offset_ms, int64_t er
 /* Now in main's time, for a stamp. `arg` is a struct clock_offset: a store_clock_fn. */
 int64_t clock_offset_now(void *arg);
 
+/* The same, to look at: no stamp is made. */
+int64_t clock_offset_look(void *arg);
+
 /* Our monotonic clock; the same. */
 int64_t clock_offset_monotonic(void *arg);
 

@@ -36,8 +36,8 @@ struct store_driver {
 	struct store_op *(*fold)(struct store *s, const char *key, size_t key_len,
 				 const struct circuit_fold *fold, store_done_fn *done, void *arg,
 				 struct store_result *result);
-	/* The store's clock less ours in milliseconds, as last measured, and by how much that
-	 * may be wrong. */
+	/* The store's clock less ours (clock_steady_ms) in milliseconds, as last measured, and by
+	 * how much that may be wrong. */
 	int64_t (*clock_offset_ms)(struct store *s, int64_t *error_ms);
 	/* store_follow was called; NULL: s->follow is all that is needed. */
 	void (*follow)(struct store *s);
@@ -137,8 +137,9 @@ struct store_op *store_refuse(struct store_result *result, enum store_status sta
 bool store_keep_call(struct circuit_op *op);
 void store_drop_call(struct circuit_op *op);
 
-/* The wall clock, or the test's. */
+/* The wall clock, or the clock's own; and the same for no stamp. */
 int64_t store_now_ms(const struct store_clock *clock);
+int64_t store_look_ms(const struct store_clock *clock);
 
 /*
  * Makes the embedded store hold this snapshot as if it had just been written; NULL removes

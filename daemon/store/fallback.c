@@ -257,8 +257,8 @@ struct store *store_fallback_new(struct event_base *base, struct store *main,
 	struct store_clock local_clock;
 
 	if (f)
-		local_clock =
-			(struct store_clock){clock_offset_now, clock_offset_monotonic, &f->clock};
+		local_clock = (struct store_clock){clock_offset_now, clock_offset_monotonic,
+						   &f->clock, clock_offset_look};
 	if (!f || store_init(&f->store, &fallback_driver, base, limits) != 0)
 		goto fail;
 	clock_offset_init(&f->clock, &clock);

@@ -51,6 +51,14 @@ static int64_t table_now(struct memory_store *m)
 	return m->clock.monotonic_ms ? m->clock.monotonic_ms(m->clock.arg) : clock_ms();
 }
 
+/* What openings and overrides end by. */
+static int64_t circuits_now(void *arg)
+{
+	const struct memory_store *m = arg;
+
+	return store_look_ms(&m->clock);
+}
+
 static void expiry_arm(struct memory_store *m, int64_t now, int64_t next)
 {
 	if (next >= 0)
@@ -300,7 +308,7 @@ static struct store_op *memory_submit(struct store *s, const struct store_reques
 		/* The entry may move. */
 		override = result->was != result->circuit.state && entry &&
 					   circuit_entry_is_held(entry)
-				   ? override_of(m, entry, store_now_ms(&m->clock))
+				   ? override_of(m, entry, circuits_now(m))
 				   : NULL;
 		note_written(m, write_circuit(m, entry, request, &result->circuit, now), now,
 			     result);
@@ -560,6 +568,7 @@ struct store *store_memory_new(struct event_base *base, const struct store_limit
 	m->table = circuit_table_new(limits->max_circuits, limits->ttl_ms, metrics);
 	if (!m->expiry || !m->table)
 		goto fail;
+	circuit_table_set_clock(m->table, circuits_now, m);
 	return &m->store;
 fail:
 	memory_free(&m->store);

@@ -113,6 +113,11 @@ int64_t store_now_ms(const struct store_clock *clock)
 	return clock->now_ms ? clock->now_ms(clock->arg) : clock_wall_ms();
 }
 
+int64_t store_look_ms(const struct store_clock *clock)
+{
+	return clock->look_ms ? clock->look_ms(clock->arg) : store_now_ms(clock);
+}
+
 /* Takes the op out of the books; who calls decides what becomes of it. */
 static void op_remove(struct store_op *op)
 {
@@ -333,6 +338,7 @@ int64_t store_clock_ms(struct store *s)
 {
 	int64_t error_ms;
 
-	return clock_wall_ms() +
-	       (s->driver->clock_offset_ms ? s->driver->clock_offset_ms(s, &error_ms) : 0);
+	if (!s->driver->clock_offset_ms)
+		return clock_wall_ms();
+	return clock_steady_ms() + s->driver->clock_offset_ms(s, &error_ms);
 }

@@ -209,6 +209,7 @@ struct store_clock {
 	store_clock_fn *now_ms;       /* since the epoch: stamps */
 	store_clock_fn *monotonic_ms; /* the time to live */
 	void *arg;
+	store_clock_fn *look_ms; /* as now_ms, but for no stamp; NULL: now_ms */
 };
 
 /* The embedded store. NULL when out of memory. `metrics` may be NULL; all but `limits` must

@@ -13,9 +13,11 @@ import pytest
 
 from chaos import FULL, SANITIZED, full, process_seconds
 from contract import expect, path, problem, snapshot
+from decisions import acquire
 from gate import Gate
 from load import hammer
 from redis_server import RedisError
+from sse import Stream
 from storm import Storm
 from wait import until
 from wire import request_bytes
@@ -23,6 +25,11 @@ from wire import request_bytes
 # Clocks are compared over a round trip: to some milliseconds, and less well where the gate has
 # to wait for a processor.
 APART = 0.5
+
+
+def force(daemon, key):
+    body = {"mode": "forced-open", "reason": "why", "seconds": 3600}
+    assert daemon.request("PUT", path(key, "override"), body=body).status == 200
 
 
 class Site:
@@ -383,6 +390,43 @@ def test_an_interrupted_fold_back_goes_on(private_redis, start, how):
     gate.shut()
 
 
+def test_what_others_did_to_circuits_that_nobody_asks_for(site):
+    """Without Redis they go on as the channel told last."""
+    s = site()
+    for key in ("opened", "forced", "closed", "reset"):
+        record(s.a, key, failures=1)
+    for key in ("closed", "reset"):
+        move(s.a, "open", key)
+    force(s.a, "ended")
+    with Stream(s.a) as stream:
+        stream.until_ready()
+        move(s.b, "open", "opened")
+        force(s.b, "forced")
+        move(s.b, "closed", "closed")
+        assert s.b.delete(path("reset")).status == 204
+        assert s.b.delete(path("ended", "override")).status == 204
+        told = [stream.next().data["key"] for _ in range(5)]
+        assert told == ["opened", "forced", "closed", "reset", "ended"]
+    s.cut()
+    got = {key: acquire(s.a, key, degraded=True)["allowed"] for key in told}
+    assert got == {"opened": False, "forced": False, "closed": True, "reset": True, "ended": True}
+
+
+def test_what_the_own_listing_showed_goes_on_without_redis(private_redis, start):
+    redis = private_redis()
+    other = start(store=redis.url).wait_ready()
+    move(other, "open", "opened")
+    force(other, "forced")
+    gate = Gate(redis.address).open()
+    daemon = start(store=gate.url).wait_ready()
+    until(lambda: daemon.metric("breakerd_overrides", mode="forced-open") == 1 and
+          daemon.metric("breakerd_circuits", state="open") == 1, "it has listed them")
+    gate.shut()
+    until(lambda: daemon.readyz() == "degraded", "the loss is noticed")
+    assert not acquire(daemon, "opened", degraded=True)["allowed"]
+    assert not acquire(daemon, "forced", degraded=True)["allowed"]
+
+
 def faketime():
     found = glob.glob("/usr/lib/*/faketime/libfaketime.so.1")
     return found[0] if found else None
@@ -451,6 +495,36 @@ def test_a_clock_that_is_set_while_redis_is_away(private_redis, start, tmp_path,
     got, end = snapshot(daemon.get(path("k"))), redis.client().now_ms()
     for stamp in (got["lastFailureTime"], got["lastStateChange"]):
         assert began - APART * 1000 <= stamp <= end + APART * 1000, (stamp - began, got)
+    gate.shut()
+
+
+@pytest.mark.skipif(not faketime(), reason="needs Debian's package libfaketime")
+@pytest.mark.skipif(SANITIZED, reason="faketime would stand before ASan")
+@pytest.mark.parametrize("steps", [("+7200", "+7200"), ("+0", "+7200")])
+def test_an_override_holds_by_the_clock_of_redis(private_redis, start, tmp_path, steps):
+    """Of a daemon whose clock is two hours ahead, or was set so: in streams, metrics, and without Redis,
+    when nothing but the override keeps the circuit."""
+    redis = private_redis()
+    clock = tmp_path / "clock"
+    clock.write_text(steps[0] + "\n")
+    env = {"LD_PRELOAD": faketime(), "FAKETIME_TIMESTAMP_FILE": str(clock),
+           "FAKETIME_NO_CACHE": "1", "DONT_FAKE_MONOTONIC": "1"}
+    gate = Gate(redis.address)
+    gate.open()
+    daemon = start(store=gate.url, ttl=1, env=env).wait_ready()
+    clock.write_text(steps[1] + "\n")
+    with Stream(daemon) as stream:
+        stream.until_ready()
+        force(daemon, "k")
+        assert "override" in stream.next().data
+        seen = time.monotonic()
+        until(lambda: time.monotonic() - seen > 1.5, "its time to live is over")
+        assert daemon.metric("breakerd_overrides", mode="forced-open") == 1
+        assert daemon.get(path("k", "override")).status == 200
+    gate.shut()
+    until(lambda: daemon.readyz() == "degraded", "the loss is noticed")
+    assert acquire(daemon, "k", degraded=True)["reason"] == "forced-open"
+    assert daemon.get(path("k", "override")).status == 200
     gate.shut()
 
 

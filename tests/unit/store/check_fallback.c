@@ -28,7 +28,9 @@ static int64_t fake_clock(void *arg)
 
 static struct store *open_on(struct event_base *on, const struct store_limits *limits)
 {
-	struct store_clock clock = {fake_clock, fake_clock, &fake_now};
+	struct store_clock clock = {.now_ms = fake_clock,
+				    .monotonic_ms = fake_clock,
+				    .arg = &fake_now};
 
 	fake_now = T0;
 	if (!metrics)

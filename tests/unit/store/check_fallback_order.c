@@ -26,7 +26,9 @@ static int64_t fake_clock(void *arg)
 
 static void open_with(struct store_limits limits)
 {
-	struct store_clock clock = {fake_clock, fake_clock, &fake_now};
+	struct store_clock clock = {.now_ms = fake_clock,
+				    .monotonic_ms = fake_clock,
+				    .arg = &fake_now};
 
 	fake_now = T0;
 	metrics = calloc(1, sizeof(*metrics));

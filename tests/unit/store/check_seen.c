@@ -933,6 +933,56 @@ START_TEST(an_answer_older_than_a_message_among_many_is_not_obeyed)
 }
 END_TEST
 
+/* Main's clock is two hours behind ours. */
+static void begin_behind(int64_t ttl_ms)
+{
+	struct store_limits limits = store->limits;
+	struct breaker member;
+	struct store_event event = {
+		.key = "k",
+		.key_len = 1,
+		.by = 'o',
+		.exists = true,
+		.circuit = {.last_state_change = clock_wall_ms() - 7200000},
+		.breaker = &member,
+	};
+
+	scripted_set_up(false);
+	scripted->offset_ms = -7200000;
+	scripted_set_up(true);
+	limits.ttl_ms = ttl_ms;
+	store_reconfigure(store, &limits);
+	breaker_none(&member);
+	member.exists = true;
+	member.override = (struct breaker_override){
+		.mode = BREAKER_FORCED_OPEN,
+		.until_ms = event.circuit.last_state_change + 3600000,
+	};
+	scripted->store.on_event(scripted->store.on_event_arg, &event);
+	scripted_set_up(false);
+}
+
+START_TEST(how_long_an_override_holds_is_told_by_mains_clock)
+{
+	struct timeval moment = {.tv_usec = 5000};
+
+	/* Its time to live is over, and only the override keeps it. */
+	begin_behind(1);
+	event_base_loopexit(base, &moment);
+	event_base_dispatch(base);
+	ck_assert(!acquire().decision.allowed);
+}
+END_TEST
+
+START_TEST(an_override_that_holds_by_mains_clock_is_shown)
+{
+	begin_behind(3600000);
+	/* Looks for overrides that are over. */
+	store_reconfigure(store, &store->limits);
+	ck_assert_ptr_nonnull(run(OP_GET).override);
+}
+END_TEST
+
 static Suite *seen_suite(void)
 {
 	Suite *s = suite_create("seen");
@@ -982,6 +1032,8 @@ static Suite *seen_suite(void)
 	tcase_add_loop_test(t, without_main_the_first_answer_older_than_a_message_is_not_obeyed, 0,
 			    8);
 	tcase_add_test(t, an_answer_older_than_a_message_among_many_is_not_obeyed);
+	tcase_add_test(t, how_long_an_override_holds_is_told_by_mains_clock);
+	tcase_add_test(t, an_override_that_holds_by_mains_clock_is_shown);
 	suite_add_tcase(s, t);
 	return s;
 }
