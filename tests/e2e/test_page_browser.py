@@ -647,11 +647,13 @@ def test_curl(daemon, directory):
         def text():
             with open(f"{directory}/out", encoding="utf-8") as file:
                 return file.read()
-        until(lambda: "event: ready\n" in text(), "the beginning")
-        assert text().startswith('event: circuit\ndata: {"key":"first","state":"open"')
-        daemon.post(path("second", "transition"), {"to": "open"})
-        until(lambda: '"key":"second","state":"open"' in text(), "the change")
-        curl.terminate()
+        try:
+            until(lambda: "event: ready\n" in text(), "the beginning")
+            assert text().startswith('event: circuit\ndata: {"key":"first","state":"open"')
+            daemon.post(path("second", "transition"), {"to": "open"})
+            until(lambda: '"key":"second","state":"open"' in text(), "the change")
+        finally:
+            curl.terminate()
 
 
 # --- pictures ---
