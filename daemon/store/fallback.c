@@ -70,7 +70,7 @@ static void learn_page(struct fallback_store *f, const struct fallback_op *o,
 		       const struct store_result *result)
 {
 	if (f->ready && result->status == STORE_OK)
-		seen_remember_page(f, result->page, o->asked_ms);
+		seen_remember_page(f, result->page, o->asked.ms);
 }
 
 static void on_main_listed(void *arg, struct store_result *result)
@@ -111,7 +111,7 @@ static struct store_op *fallback_list(struct store *s, const struct store_query 
 		return NULL;
 	}
 	if (ready) {
-		o->asked_ms = clock_offset_monotonic(&f->clock);
+		o->asked.ms = clock_offset_monotonic(&f->clock);
 		o->inner = store_list(f->main, query, on_main_listed, o, result);
 		if (!o->inner)
 			learn_page(f, o, result);
@@ -187,14 +187,15 @@ static void fallback_health(struct store *s, struct store_health *health)
 }
 
 /* How many requests wait is bounded here. Main has room for the rest besides: the steps in the
- * background, and one ahead of each request; successes that were held back; and refreshes. */
+ * background, and one ahead of each request; successes that were held back; refreshes; and reads
+ * for memory. */
 static void fallback_reconfigure(struct store *s)
 {
 	struct fallback_store *f = fallback_of(s);
 	struct store_limits limits = s->limits;
 
 	store_reconfigure(f->local, &limits);
-	limits.max_in_flight = 2 * limits.max_in_flight + FOLDS_IN_FLIGHT + 2 * BACKGROUND_MAX;
+	limits.max_in_flight = 2 * limits.max_in_flight + FOLDS_IN_FLIGHT + 3 * BACKGROUND_MAX;
 	store_reconfigure(f->main, &limits);
 }
 

@@ -133,8 +133,8 @@ static void answer_in_doubt(struct fallback_store *f, const struct store_request
 }
 
 /* Main has answered: what it says, or what the embedded store says in its place. */
-void op_settle(struct fallback_store *f, const struct store_request *request, int64_t asked_ms,
-	       struct store_result *result)
+void op_settle(struct fallback_store *f, const struct store_request *request,
+	       struct seen_asked asked, struct store_result *result)
 {
 	if (f->refuses && result->status != STORE_OK && result->status != STORE_CONFLICT)
 		return;
@@ -142,7 +142,7 @@ void op_settle(struct fallback_store *f, const struct store_request *request, in
 	case STORE_OK:
 	case STORE_CONFLICT:
 		if (!result->overtaken)
-			seen_learn(f, request, asked_ms, result);
+			seen_learn(f, request, asked, result);
 		break;
 	case STORE_UNAVAILABLE:
 		op_run_here(f, request, result);
@@ -198,7 +198,7 @@ static void on_main_done(void *arg, struct store_result *result)
 	struct store_request request = op_request(o);
 
 	o->inner = NULL;
-	op_settle(f, &request, o->asked_ms, result);
+	op_settle(f, &request, o->asked, result);
 	op_finish(f, o, result);
 }
 
@@ -208,6 +208,7 @@ bool op_submit_to_main(struct fallback_store *f, struct fallback_op *o,
 {
 	request->behind_writes = !circuit_verb_writes(request->op.verb) &&
 				 seen_reports_under_way(f, request->key, request->key_len);
+	o->asked.told = f->seen.told_count;
 	o->inner = store_submit(f->main, request, on_main_done, o, result);
 	return !o->inner;
 }
@@ -321,7 +322,7 @@ struct fallback_op *op_new(const struct store_request *request)
 	o->reads = NULL;
 	o->due_ms = 0;
 	o->query = NULL;
-	o->asked_ms = clock_ms();
+	o->asked.ms = clock_ms();
 	o->ended = NULL;
 	o->reporter = NULL;
 	o->what = request->op;

@@ -75,8 +75,8 @@ struct fallback_op {
 	struct seen_circuit *reads;        /* or it waits for what main says of the circuit */
 	TAILQ_ENTRY(fallback_op) in_queue; /* of one of the two */
 	TAILQ_ENTRY(fallback_op) in_timed;
-	int64_t due_ms;   /* monotonic; 0: it never waited, and main has its deadline */
-	int64_t asked_ms; /* when it came (monotonic) */
+	int64_t due_ms; /* monotonic; 0: it never waited, and main has its deadline */
+	struct seen_asked asked;
 	/* Nobody waits for the answer, but this is told of it, the end of the store included. */
 	op_ended_fn *ended;
 	struct seen_circuit *reporter; /* ended's argument */
@@ -119,10 +119,10 @@ void seen_remember_page(struct fallback_store *f, const struct store_page *page,
  * and do not know of it are not believed. */
 void seen_note_told(struct fallback_store *f, const struct store_event *event, int64_t change_ms);
 
-/* Main has answered the request, which came at asked_ms, with this: what it says of the circuit is
+/* Main has answered the request, asked for then, with this: what it says of the circuit is
  * remembered. */
-void seen_learn(struct fallback_store *f, const struct store_request *request, int64_t asked_ms,
-		const struct store_result *result);
+void seen_learn(struct fallback_store *f, const struct store_request *request,
+		struct seen_asked asked, const struct store_result *result);
 
 /* True if something is known of the circuit, however old. */
 bool seen_is_known(const struct fallback_store *f, const struct seen_circuit *e);
@@ -187,10 +187,10 @@ void op_give_up_read(struct fallback_store *f, struct fallback_op *o);
 /* One that is under way ends. */
 void op_finish(struct fallback_store *f, struct fallback_op *o, struct store_result *result);
 
-/* Main has answered the request, which came at asked_ms: *result becomes what main says, or what
- * the embedded store says in its place. */
-void op_settle(struct fallback_store *f, const struct store_request *request, int64_t asked_ms,
-	       struct store_result *result);
+/* Main has answered the request, asked for then: *result becomes what main says, or what the
+ * embedded store says in its place. */
+void op_settle(struct fallback_store *f, const struct store_request *request,
+	       struct seen_asked asked, struct store_result *result);
 
 /* Answers a request that main surely has not done: what it did becomes a step. */
 void op_run_here(struct fallback_store *f, const struct store_request *request,

@@ -29,7 +29,7 @@ struct store_op *in_order_submit(struct fallback_store *f, struct fallback_op *o
 		start(f, o, done, arg);
 		return &o->op;
 	}
-	op_settle(f, &request, o->asked_ms, result);
+	op_settle(f, &request, o->asked, result);
 	store_drop_call(&o->what);
 	free(o);
 	return NULL;
@@ -48,7 +48,7 @@ void in_order_go_on(struct fallback_store *f, struct fallback_op *o)
 		op_enter_queue(f, q, o);
 		fold_back_now(f, q);
 	} else if (op_submit_to_main(f, o, &request, &result)) {
-		op_settle(f, &request, o->asked_ms, &result);
+		op_settle(f, &request, o->asked, &result);
 		op_finish(f, o, &result);
 	}
 }

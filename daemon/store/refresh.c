@@ -63,7 +63,7 @@ static void on_refreshed(void *arg, struct store_result *result)
 			.op = {.verb = CIRCUIT_GET_STATE},
 		};
 
-		seen_learn(f, &get, e->refresh_ms, result);
+		seen_learn(f, &get, e->refresh_asked, result);
 	}
 	answer_readers(f, e, result->status != STORE_TIMEOUT);
 	e->in_use = false;
@@ -85,7 +85,7 @@ static void read_main(struct fallback_store *f, struct seen_circuit *e)
 	struct store_result result;
 
 	seen_list_leave(f, e);
-	e->refresh_ms = clock_ms();
+	e->refresh_asked = (struct seen_asked){clock_ms(), f->seen.told_count};
 	e->refresh = store_submit(f->main, &get, on_refreshed, e, &result);
 	if (e->refresh)
 		f->seen.refreshing++;
@@ -145,26 +145,88 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 
 /* --- what others tell --------------------------------------------------------------------- */
 
-/* What was known of a circuit last: by the table of those that are asked for, or by the memory for
- * an absence of main, which has more of them. */
-static struct store_result known_last(const struct seen_circuit *e,
-				      const struct store_result *remembered)
-{
-	struct store_result last = *remembered;
+/* What a message says, beside what is known. */
+enum told {
+	TOLD_NEWS,  /* later */
+	TOLD_KNOWN, /* it may be this daemon's own, of which more is known by now */
+	TOLD_DOUBT, /* which of the two is the later one? */
+};
 
-	if (last.absent)
-		last.circuit.last_state_change = 0;
-	if (e && e->change_ms >= last.circuit.last_state_change) {
-		last.absent = !e->exists;
-		last.circuit.state = e->state;
-		last.circuit.last_state_change = e->change_ms;
-	}
-	return last;
+/* A reset by this daemon within this time may be later than a message of a circuit that is there:
+ * messages come over a connection of their own, and an absence has no stamp. */
+#define RESET_LATELY_MS 1000
+
+static bool is_override(const struct store_event *event)
+{
+	return event->by == 'o' || event->by == 'x';
 }
 
-/* A message that is older than what is known says nothing. One of the same time may be this
- * daemon's own, of which more is known by now; but an override leaves lastStateChange as it is, and
- * so who asks for the circuit shall have main's word. */
+/* True if the circuit was known not to exist, and perhaps later than the message was sent. */
+static bool is_absent_of_late(struct fallback_store *f, const struct seen_circuit *e)
+{
+	if (e && seen_is_known(f, e))
+		return !e->exists;
+	return f->seen.reset_ms && clock_ms() - f->seen.reset_ms < RESET_LATELY_MS;
+}
+
+/* By stamps, which other programs set by other clocks. What was known last is in the table of the
+ * circuits that are asked for; or in the memory for an absence of main, which has more of them. */
+static enum told compare(struct fallback_store *f, const struct seen_circuit *e,
+			 const struct store_event *event, const struct store_result *remembered)
+{
+	bool by_entry =
+		e && (remembered->absent || e->change_ms >= remembered->circuit.last_state_change);
+	bool exists = by_entry ? e->exists : !remembered->absent;
+	enum circuit_state state = by_entry ? e->state : remembered->circuit.state;
+	int64_t known_ms = by_entry ? e->change_ms : remembered->circuit.last_state_change;
+	int64_t told_ms = event->circuit.last_state_change;
+
+	if (!exists && !event->exists)
+		return TOLD_NEWS;
+	if (!exists)
+		return is_absent_of_late(f, e) ? TOLD_DOUBT : TOLD_NEWS;
+	if (told_ms != known_ms)
+		return told_ms > known_ms ? TOLD_NEWS : TOLD_DOUBT;
+	if (is_override(event)) /* it leaves lastStateChange as it is */
+		return TOLD_NEWS;
+	return event->exists && event->circuit.state == state ? TOLD_KNOWN : TOLD_DOUBT;
+}
+
+/* Main has answered for memory alone. */
+static void on_asked(struct fallback_store *f, struct seen_circuit *e, const struct circuit_op *op,
+		     const struct store_result *result)
+{
+	(void)e;
+	(void)op;
+	(void)result;
+	f->seen.asking--;
+}
+
+static void on_unheard(void *arg, struct store_result *result)
+{
+	(void)arg;
+	(void)result;
+}
+
+/* Asks main for a circuit of which only the memory for an absence knows. */
+static void ask(struct fallback_store *f, const struct store_request *get)
+{
+	struct store_result result;
+	struct fallback_op *o;
+
+	if (f->seen.asking >= BACKGROUND_MAX)
+		return;
+	o = op_new(get);
+	if (!o)
+		return;
+	o->ended = on_asked;
+	f->seen.asking++;
+	if (!in_order_submit(f, o, on_unheard, NULL, &result))
+		f->seen.asking--;
+}
+
+/* A message that is not clearly later than what is known is a question to main. An override, too,
+ * is asked for: two of them may have the same stamp. */
 void refresh_told(struct fallback_store *f, const struct store_event *event)
 {
 	struct seen_circuit *e = seen_find(f, event->key, event->key_len);
@@ -173,32 +235,29 @@ void refresh_told(struct fallback_store *f, const struct store_event *event)
 		.key_len = event->key_len,
 		.op = {.verb = CIRCUIT_GET_STATE},
 	};
-	struct store_result remembered, last;
-	int64_t change_ms = event->circuit.last_state_change;
-	bool is_override = event->by == 'o' || event->by == 'x';
-	bool same_time, same_state;
+	struct store_result remembered;
+	enum told told;
 
 	store_memory_try(f->local, &get, &remembered);
-	last = known_last(e, &remembered);
-	same_time = change_ms == last.circuit.last_state_change;
-	same_state = event->exists == !last.absent && event->circuit.state == last.circuit.state;
-	if (change_ms > last.circuit.last_state_change || (same_time && is_override))
+	told = compare(f, e, event, &remembered);
+	if (told == TOLD_KNOWN)
+		return;
+	if (told == TOLD_NEWS)
 		seen_remember_told(f, event, !remembered.absent);
-	/* Two changes in one millisecond: which is the later one? */
-	if (is_override || (same_time && !same_state)) {
+	if (told == TOLD_DOUBT || is_override(event)) {
 		seen_note_told(f, event, SEEN_UNSURE);
 		if (e)
 			refresh_now(f, e);
+		else if (told == TOLD_DOUBT)
+			ask(f, &get);
 		return;
 	}
-	if (change_ms <= last.circuit.last_state_change)
-		return;
-	seen_note_told(f, event, change_ms);
+	seen_note_told(f, event, event->circuit.last_state_change);
 	if (!e)
 		return;
 	e->exists = event->exists;
 	e->state = event->circuit.state;
-	e->change_ms = change_ms;
+	e->change_ms = event->circuit.last_state_change;
 }
 
 /* --- answers ------------------------------------------------------------------------------ */

@@ -123,7 +123,7 @@ static struct seen_told *told_place(struct fallback_store *f, uint64_t hash)
 	for (unsigned i = 0; i < SEEN_TOLD_EACH; i++) {
 		if (place[i].hash == hash)
 			return &place[i];
-		if (place[i].told_ms < oldest->told_ms)
+		if (place[i].number < oldest->number)
 			oldest = &place[i];
 	}
 	return oldest;
@@ -134,36 +134,36 @@ void seen_note_told(struct fallback_store *f, const struct store_event *event, i
 	uint64_t hash = siphash(&f->seen.table.secret, event->key, event->key_len);
 	struct seen_told *place = told_place(f, hash);
 
-	if (place->hash != hash && place->told_ms > f->seen.lost_ms)
-		f->seen.lost_ms = place->told_ms;
-	f->seen.told_ms = clock_ms();
+	if (place->hash != hash && place->number > f->seen.told_lost)
+		f->seen.told_lost = place->number;
 	*place = (struct seen_told){
 		.hash = hash,
-		.told_ms = f->seen.told_ms,
+		.number = ++f->seen.told_count,
 		.change_ms = change_ms,
 		.exists = event->exists,
 	};
 }
 
 /* True if a message has told a later change than this answer, which was asked for before. */
-static bool is_old(struct fallback_store *f, const struct store_request *request, int64_t asked_ms,
-		   const struct store_result *result, bool gone)
+static bool is_old(struct fallback_store *f, const struct store_request *request,
+		   struct seen_asked asked, const struct store_result *result, bool gone)
 {
 	const struct seen_told *told;
 	struct seen_circuit *e;
 	uint64_t hash;
 
-	if (f->seen.told_ms < asked_ms)
+	if (f->seen.told_count <= asked.told)
 		return false;
 	hash = siphash(&f->seen.table.secret, request->key, request->key_len);
 	told = told_place(f, hash);
 	if (told->hash == hash) {
-		if (told->told_ms < asked_ms)
+		if (told->number <= asked.told)
 			return false;
 		if (told->change_ms != SEEN_UNSURE &&
-		    (gone ? !told->exists : result->circuit.last_state_change >= told->change_ms))
+		    (gone ? !told->exists
+			  : told->exists && result->circuit.last_state_change == told->change_ms))
 			return false;
-	} else if (f->seen.lost_ms < asked_ms) {
+	} else if (f->seen.told_lost <= asked.told) {
 		return false;
 	}
 	e = seen_find(f, request->key, request->key_len);
@@ -266,18 +266,20 @@ void seen_remember_page(struct fallback_store *f, const struct store_page *page,
 	}
 }
 
-void seen_learn(struct fallback_store *f, const struct store_request *request, int64_t asked_ms,
-		const struct store_result *result)
+void seen_learn(struct fallback_store *f, const struct store_request *request,
+		struct seen_asked asked, const struct store_result *result)
 {
 	bool gone = result->absent || request->op.verb == CIRCUIT_RESET;
 
-	if (is_old(f, request, asked_ms, result, gone))
+	if (is_old(f, request, asked, result, gone))
 		return;
-	if (request->op.verb == CIRCUIT_RESET)
+	if (request->op.verb == CIRCUIT_RESET) {
 		f->seen.removed_ms = clock_offset_monotonic(&f->clock);
+		f->seen.reset_ms = clock_ms();
+	}
 	seen_remember(f, request->key, request->key_len, gone ? NULL : &result->circuit,
 		      result->breaker);
-	learn(f, request, asked_ms, result);
+	learn(f, request, asked.ms, result);
 }
 
 /* The entries leave when their time comes: there may be many, and main has just gone. */

@@ -28,6 +28,12 @@ struct store_op;
 
 TAILQ_HEAD(seen_readers, fallback_op);
 
+/* When main was asked for something. */
+struct seen_asked {
+	int64_t ms;    /* the request came then (monotonic) */
+	uint64_t told; /* messages that had come when it was handed to main */
+};
+
 enum seen_list {
 	SEEN_IN_NONE,  /* it is being refreshed, or nothing is known */
 	SEEN_IN_FRESH, /* known, and not yet to be refreshed */
@@ -44,10 +50,10 @@ struct seen_circuit {
 	int64_t known_ms;    /* main had it so then (monotonic), or later; SEEN_NEVER */
 	uint32_t generation; /* of known_ms; an earlier one: nothing is known */
 	bool exists;         /* what is known: whether it is there, ... */
-	enum circuit_state state;    /* ... its state ... */
-	int64_t change_ms;           /* ... and its lastStateChange */
-	struct store_op *refresh;    /* main is asked for it */
-	int64_t refresh_ms;          /* since when */
+	enum circuit_state state; /* ... its state ... */
+	int64_t change_ms;        /* ... and its lastStateChange */
+	struct store_op *refresh; /* main is asked for it */
+	struct seen_asked refresh_asked;
 	bool stale_refresh;          /* something happened since: its answer says nothing */
 	struct seen_readers readers; /* operations that wait for its answer, */
 	unsigned reader_count;       /* and how many */
@@ -69,7 +75,7 @@ TAILQ_HEAD(seen_circuits, seen_circuit);
  */
 struct seen_told {
 	uint64_t hash;     /* of the key */
-	int64_t told_ms;   /* when it came (monotonic) */
+	uint64_t number;   /* of the message */
 	int64_t change_ms; /* lastStateChange; or SEEN_UNSURE */
 	bool exists;
 };
@@ -92,11 +98,13 @@ struct seen {
 	struct event *send;         /* the first in held is due */
 	int64_t round_trip_eighths; /* of a millisecond, an average of late */
 	struct random_state random;
-	unsigned refreshing; /* circuits that main is asked for */
+	unsigned refreshing; /* circuits that main is asked for, ... */
+	unsigned asking;     /* ... and those for memory alone */
 	uint64_t pending;    /* successes held back or on their way */
-	int64_t told_ms;     /* when the last message came (monotonic); ... */
-	int64_t lost_ms;     /* ... and the last of those that have no place in `told` any more */
+	uint64_t told_count; /* messages that have come, ... */
+	uint64_t told_lost;  /* ... and the last of those that have no place in `told` any more */
 	struct seen_told told[SEEN_TOLD];
+	int64_t reset_ms;   /* when main last answered a reset (monotonic) */
 	int64_t removed_ms; /* when a circuit was last seen to be reset (the embedded store's
 			       monotonic time) */
 };

@@ -57,8 +57,12 @@ static void answer(struct scripted_op *o, const struct store_request *request,
 	if (!o->is_fold) {
 		store_submit(scripted->circuits, request, NULL, NULL, result);
 		/* As the store in Redis. The tests need no more of the member than that it was
-		 * looked at. */
+		 * looked at, and its override. */
 		breaker_none(&member);
+		if (result->override) {
+			member.exists = true;
+			member.override = *result->override;
+		}
 		if (request->op.call || o->with_member)
 			result->breaker = &member;
 	} else if (o->mood != LOSE_STEP)
@@ -74,6 +78,7 @@ static void on_scripted_turn(evutil_socket_t fd, short what, void *arg)
 	struct scripted_op *o = arg;
 	struct store_request request = {.key = o->key, .key_len = o->key_len, .op = o->what};
 	struct store_result result;
+	void (*meanwhile)(void);
 
 	(void)fd;
 	(void)what;
@@ -90,6 +95,11 @@ static void on_scripted_turn(evutil_socket_t fd, short what, void *arg)
 		break;
 	default:
 		answer(o, &request, &result);
+	}
+	if (scripted->meanwhile) {
+		meanwhile = scripted->meanwhile;
+		scripted->meanwhile = NULL;
+		meanwhile();
 	}
 	store_drop_call(&o->what);
 	store_op_finish(&o->op, &result);

@@ -40,7 +40,8 @@ struct scripted_store {
 	enum mood mood;
 	const char *words; /* of FAIL */
 	int64_t offset_ms, error_ms;
-	char journal[1024]; /* what was applied: "f:key" an operation, "w:key" a step */
+	void (*meanwhile)(void); /* runs once: behind the next answer, before it arrives */
+	char journal[1024];      /* what was applied: "f:key" an operation, "w:key" a step */
 };
 
 /* The one that is open. */
