@@ -70,16 +70,19 @@ static const char *file(const char *name, const char *content)
 static enum config_status load(const char *const *words)
 {
 	struct log log = {.level = LOG_LEVEL_DEBUG, .journal = 1, .sink = keep_warning};
-	char *argv[32] = {"breakerd"}, *envp[32] = {"PATH=/bin"};
+	static char *argv[32], *envp[32]; /* input keeps them */
 	int argc = 1, envc = 1;
 	enum config_status status;
 
+	argv[0] = "breakerd";
+	envp[0] = "PATH=/bin";
 	for (; *words; words++) {
 		if (strncmp(*words, "BREAKERD_", 9) == 0)
 			envp[envc++] = (char *)*words;
 		else
 			argv[argc++] = (char *)*words;
 	}
+	argv[argc] = envp[envc] = NULL;
 	config_free(config);
 	warnings[0] = '\0';
 	input.argc = argc;

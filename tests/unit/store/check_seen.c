@@ -202,10 +202,10 @@ END_TEST
 
 START_TEST(one_refresh_is_under_way)
 {
-	struct timeval moment = {.tv_usec = 100000};
+	struct timeval moment = {.tv_usec = 500000};
 
 	teardown();
-	open_with(40, 0);
+	open_with(200, 0);
 	acquire();
 	ck_assert(acquire().decision.allowed);
 	scripted->mood = HOLD;
