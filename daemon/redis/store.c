@@ -419,6 +419,7 @@ static void redis_health(struct store *s, struct store_health *health)
 	struct redis_store *r = redis_store(s);
 
 	health->condition = redis_link_ready(r->link) ? STORE_READY : STORE_AWAY;
+	health->suspect = redis_link_state(r->link) == LINK_SUSPECT;
 	health->since_ms = redis_link_since_ms(r->link);
 	if (health->condition != STORE_READY)
 		snprintf(health->reason, sizeof(health->reason), "%s", redis_link_reason(r->link));
@@ -536,6 +537,8 @@ static void on_change(void *arg, bool ready)
 
 	if (r->metrics)
 		r->metrics->store_up = ready;
+	if (ready)
+		redis_writes_begin(r);
 	if (r->store.on_change)
 		r->store.on_change(r->store.on_change_arg, ready);
 	if (!ready)

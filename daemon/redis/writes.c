@@ -6,6 +6,7 @@
  */
 #include "redis/writes.h"
 
+#include "base/clock.h"
 #include "base/keytable.h"
 #include "base/later.h"
 #include "proto/breaker_member.h"
@@ -15,9 +16,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Calls under way: Redis runs one while the next is on its way. More calls would be smaller ones.
- */
+/* Calls under way, to a server near by: Redis runs one while the next is on its way. More calls
+ * would be smaller ones. To a server far away, one more for each CALL_EACH_MS that a call takes. */
 #define CALLS_UNDER_WAY 2
+#define CALL_EACH_MS    2
+#define CALLS_MAX       64
 /* Bounds of one call, so that Redis serves others soon: some 0.3 ms. */
 #define CALL_CIRCUITS 64
 #define CALL_OPS      1024
@@ -56,7 +59,8 @@ struct call_part {
 struct redis_call {
 	TAILQ_ENTRY(redis_call) entry;
 	struct redis_store *r;
-	bool whole; /* with the script, not its hash */
+	bool whole;      /* with the script, not its hash */
+	int64_t sent_ms; /* monotonic */
 	size_t part_count;
 	size_t op_count;
 	struct evbuffer
@@ -72,6 +76,7 @@ struct redis_writes {
 	struct queue_list given_up;
 	TAILQ_HEAD(call_list, redis_call) calls;
 	unsigned under_way; /* calls */
+	int64_t took_ms;    /* how long calls take; one that was held up counts little */
 	struct later *flush;
 };
 
@@ -125,20 +130,27 @@ static void write_fail(struct redis_write *write, enum store_status status, cons
 	redis_op_finish(&write->base, &result);
 }
 
-/* Ends the operations that wait for a call. They were surely not sent. */
-static void fail_waiting(struct redis_store *r, struct write_queue *q, const char *why)
+/* Ends the operations that wait for a call, those before `end` (NULL: all). They were surely not
+ * sent. */
+static void fail_waiting_before(struct redis_store *r, struct write_queue *q,
+				const struct redis_write *end, const char *why)
 {
 	struct redis_write *write;
 	bool under_way = q->under_way;
 
 	q->under_way = true; /* nobody else settles it meanwhile */
-	while ((write = TAILQ_FIRST(&q->waiting)) != NULL) {
+	while ((write = TAILQ_FIRST(&q->waiting)) != end) {
 		TAILQ_REMOVE(&q->waiting, write, entry);
 		store_drop_call(&write->what);
 		write_fail(write, STORE_UNAVAILABLE, why);
 	}
 	q->under_way = under_way;
 	queue_settle(r, q);
+}
+
+static void fail_waiting(struct redis_store *r, struct write_queue *q, const char *why)
+{
+	fail_waiting_before(r, q, NULL, why);
 }
 
 /*
@@ -365,6 +377,22 @@ static void call_answer(struct redis_call *call, const redisReply *reply)
 	call_free(call);
 }
 
+/* The time falls at once and rises slowly. */
+static void measure(struct redis_writes *writes, int64_t took_ms)
+{
+	if (took_ms > writes->took_ms)
+		took_ms = writes->took_ms + (took_ms - writes->took_ms + 3) / 4;
+	writes->took_ms = took_ms;
+}
+
+/* How many calls may be under way, each with `most` circuits at most. */
+static unsigned calls_allowed(const struct redis_writes *writes, size_t most)
+{
+	int64_t calls = CALLS_UNDER_WAY + writes->took_ms / CALL_EACH_MS;
+
+	return (unsigned)(calls < CALLS_MAX ? calls : CALLS_MAX) * (CALL_CIRCUITS / (unsigned)most);
+}
+
 static void on_call(void *arg, enum redis_outcome outcome, const redisReply *reply, const char *why)
 {
 	struct redis_call *call = arg;
@@ -372,6 +400,8 @@ static void on_call(void *arg, enum redis_outcome outcome, const redisReply *rep
 
 	TAILQ_REMOVE(&r->writes->calls, call, entry);
 	r->writes->under_way--;
+	if (outcome == REDIS_REPLY)
+		measure(r->writes, clock_ms() - call->sent_ms);
 	switch (outcome) {
 	case REDIS_REPLY:
 		if (reply->type == REDIS_REPLY_ERROR)
@@ -489,6 +519,7 @@ static void call_send(struct redis_call *call)
 		return;
 	}
 	call_sent(call);
+	call->sent_ms = clock_ms();
 	TAILQ_INSERT_TAIL(&r->writes->calls, call, entry);
 	r->writes->under_way++;
 }
@@ -529,10 +560,11 @@ static void on_flush(void *arg)
 	struct redis_store *r = arg;
 	/* With cluster mode on, all keys of a call must be in one slot: one circuit a call. */
 	size_t most = redis_link_cluster(r->link) ? 1 : CALL_CIRCUITS;
+	unsigned allowed = calls_allowed(r->writes, most);
 	struct write_queue *q;
 
 	end_given_up(r);
-	while (!TAILQ_EMPTY(&r->writes->ready) && r->writes->under_way < CALLS_UNDER_WAY) {
+	while (!TAILQ_EMPTY(&r->writes->ready) && r->writes->under_way < allowed) {
 		struct redis_call *call = call_new(r, count_ready(r, most));
 
 		while ((q = TAILQ_FIRST(&r->writes->ready)) != NULL &&
@@ -561,6 +593,10 @@ static void write_detach(struct redis_op *o, struct store_result *verdict)
 		verdict->status = o->writes ? STORE_UNKNOWN : STORE_TIMEOUT;
 		return;
 	}
+	/* Those without a deadline that came before it end before it. */
+	if (verdict->timed_out)
+		fail_waiting_before(r, write->circuit, write,
+				    "an operation that came later was given up");
 	TAILQ_REMOVE(&write->circuit->waiting, write, entry);
 	if (verdict->timed_out)
 		queue_give_up(r, write->circuit);
@@ -594,13 +630,24 @@ struct store_op *redis_writes_submit(struct redis_store *r, const struct store_r
 	write->circuit = q;
 	TAILQ_INSERT_TAIL(&q->waiting, write, entry);
 	queue_settle(r, q);
-	store_op_start(&r->store, &write->base.op, done, arg);
+	if (request->background)
+		store_op_start_open(&r->store, &write->base.op, done, arg);
+	else
+		store_op_start(&r->store, &write->base.op, done, arg);
 	return &write->base.op;
 }
 
 bool redis_writes_pending(struct redis_store *r, const char *full, size_t full_len)
 {
 	return keytable_find(&r->writes->circuits, full, full_len) != NULL;
+}
+
+void redis_writes_begin(struct redis_store *r)
+{
+	int64_t error_ms;
+
+	redis_link_clock_offset_ms(r->link, &error_ms);
+	r->writes->took_ms = error_ms > 1 ? 2 * (error_ms - 1) : 0;
 }
 
 void redis_writes_give_up(struct redis_store *r, const char *why)

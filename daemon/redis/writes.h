@@ -13,6 +13,9 @@ struct store_op *redis_writes_submit(struct redis_store *r, const struct store_r
 /* True while a write of this circuit, by its whole Redis key, waits or is under way. */
 bool redis_writes_pending(struct redis_store *r, const char *full, size_t full_len);
 
+/* The link is ready: how far away is the server? */
+void redis_writes_begin(struct redis_store *r);
+
 /* The link is no longer ready: ends what was not handed over. */
 void redis_writes_give_up(struct redis_store *r, const char *why);
 

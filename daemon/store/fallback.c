@@ -181,8 +181,9 @@ static void fallback_health(struct store *s, struct store_health *health)
 	health->in_flight = s->in_flight - s->background;
 	if (health->condition == STORE_AWAY && !f->refuses)
 		health->condition = STORE_DEGRADED;
-	health->held = f->ready || !f->refuses ? f->seen.pending : 0;
-	if (f->ready)
+	/* While main is away they become steps, or are refused. */
+	health->held = f->ready || f->stopping || !f->refuses ? f->seen.pending : 0;
+	if (f->ready || f->stopping)
 		health->unsettled = circuit_queues_count(&f->queues) - f->queues.refused_count;
 }
 
@@ -197,11 +198,19 @@ static void fallback_reconfigure(struct store *s)
 	store_reconfigure(f->local, &limits);
 	limits.max_in_flight = 2 * limits.max_in_flight + FOLDS_IN_FLIGHT + 3 * BACKGROUND_MAX;
 	store_reconfigure(f->main, &limits);
+	held_reconfigured(f);
+	seen_reconfigured(f);
 }
 
 static void fallback_send_held(struct store *s)
 {
-	held_send_all(fallback_of(s));
+	struct fallback_store *f = fallback_of(s);
+	struct store_health health;
+
+	store_health(f->main, &health);
+	if (f->ready || health.suspect)
+		f->stopping = true;
+	held_send_all(f);
 }
 
 static void fallback_free(struct store *s)

@@ -65,6 +65,24 @@ static struct circuit_queue *queue_of(struct fallback_store *f, const struct sto
 	return q;
 }
 
+/* True if the operation, answered here, would need a queue for which there is no room. *trial is
+ * what it would come to. */
+static bool lacks_room(struct fallback_store *f, const struct store_request *request,
+		       struct store_result *trial)
+{
+	if (circuit_queues_count(&f->queues) < f->store.limits.max_circuits ||
+	    circuit_queue_find(&f->queues, request->key, request->key_len))
+		return false;
+	return store_memory_try(f->local, request, trial) != CIRCUIT_CONFLICT &&
+	       has_changed(&request->op, trial);
+}
+
+static void refuse_full(struct store_result *result)
+{
+	store_refuse(result, STORE_FULL, "max_circuits have been written since Redis went away");
+	result->degraded = true;
+}
+
 /* An override is for all gateways or for none: it is never set or ended here alone. */
 static bool is_override(const struct store_request *request)
 {
@@ -85,14 +103,16 @@ void op_run_here(struct fallback_store *f, const struct store_request *request,
 			     "Redis is away, and an override is for all gateways or for none");
 		return;
 	}
+	if (lacks_room(f, request, result)) {
+		refuse_full(result);
+		return;
+	}
 	run_embedded(f, request, &before, result);
 	if (result->status != STORE_OK || !has_changed(&request->op, result))
 		return;
 	q = queue_of(f, request, &before);
 	if (!q) {
-		store_refuse(result, STORE_FULL,
-			     "max_circuits have been written since Redis went away");
-		result->degraded = true;
+		refuse_full(result);
 		return;
 	}
 	if (request->op.call)
@@ -163,7 +183,12 @@ void op_settle(struct fallback_store *f, const struct store_request *request,
 
 struct store_request op_request(const struct fallback_op *o)
 {
-	return (struct store_request){.key = o->key, .key_len = o->key_len, .op = o->what};
+	return (struct store_request){
+		.key = o->key,
+		.key_len = o->key_len,
+		.op = o->what,
+		.background = o->ended != NULL,
+	};
 }
 
 static void queue_leave(struct fallback_op *o)
@@ -180,6 +205,7 @@ static void timed_leave(struct fallback_store *f, struct fallback_op *o)
 	if (f->next_timed == o)
 		f->next_timed = TAILQ_NEXT(o, in_timed);
 	TAILQ_REMOVE(&f->timed, o, in_timed);
+	o->due_ms = 0;
 }
 
 void op_finish(struct fallback_store *f, struct fallback_op *o, struct store_result *result)
@@ -301,7 +327,9 @@ void op_on_deadline(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	answer_next_here(f);
 	while ((o = TAILQ_FIRST(&f->timed)) != NULL && o->due_ms <= now && budget-- > 0) {
-		if (o->inner)
+		if (o->inner && o->ended)
+			timed_leave(f, o); /* nobody waits, and main is sure to answer */
+		else if (o->inner)
 			store_op_expire(o->inner);
 		else if (o->reads)
 			op_give_up_read(f, o);

@@ -41,8 +41,10 @@ struct fallback_store {
 	struct store store;
 	struct store *main;
 	struct store *local;
-	bool ready;   /* main is there */
-	bool refuses; /* while it is not, operations end as it ends them */
+	bool ready;    /* main is there */
+	bool refuses;  /* while it is not, operations end as it ends them */
+	bool stopping; /* everything that waits for main is to arrive there: it was there when the
+			  stop began */
 	struct seen seen;
 	struct clock_offset clock;
 	struct circuit_queues queues;
@@ -85,6 +87,12 @@ struct fallback_op {
 	size_t key_len;
 	char key[];
 };
+
+/* So much that nobody waits for is under way that the rest has to wait. */
+static inline bool fallback_is_busy(const struct fallback_store *f)
+{
+	return f->store.background >= BACKGROUND_MAX || f->seen.refreshing >= BACKGROUND_MAX;
+}
 
 static inline struct fallback_store *fallback_of(struct store *s)
 {
@@ -146,6 +154,9 @@ void seen_tick_arm(struct fallback_store *f);
  */
 int64_t seen_refresh_age_ms(struct fallback_store *f);
 int64_t seen_interest_ms(const struct fallback_store *f);
+
+/* The limits have changed. */
+void seen_reconfigured(struct fallback_store *f);
 
 /* --- fold_turn.c */
 
@@ -247,6 +258,9 @@ void in_order_go_on(struct fallback_store *f, struct fallback_op *o);
 /* As seen_init, and behind it; fini before seen_fini. */
 int held_init(struct fallback_store *f);
 void held_fini(struct fallback_store *f);
+
+/* The limits have changed. */
+void held_reconfigured(struct fallback_store *f);
 
 /* True, with *result set, if the request is a success that can wait. Main is there. */
 bool held_take(struct fallback_store *f, const struct store_request *request,

@@ -35,6 +35,29 @@ static void timer_start(struct fallback_store *f, int64_t wait_ms)
 		timer_arm(f->seen.send, wait_ms);
 }
 
+/* For the first of those that are held back: it is due, or may go on. */
+static void start_for_first(struct fallback_store *f)
+{
+	const struct seen_circuit *e = TAILQ_FIRST(&f->seen.held);
+	int64_t wait_ms;
+
+	if (!e)
+		return;
+	wait_ms = e->held_ms + f->store.limits.report_interval_ms - clock_ms();
+	if (f->store.background >= BACKGROUND_MAX)
+		timer_start(f, BACKGROUND_MS);
+	else if (e->held_ms <= f->seen.send_until_ms)
+		timer_start(f, 0);
+	else
+		timer_start(f, wait_ms > 0 ? wait_ms : 1);
+}
+
+void held_reconfigured(struct fallback_store *f)
+{
+	evtimer_del(f->seen.send);
+	start_for_first(f);
+}
+
 static void enlist(struct fallback_store *f, struct seen_circuit *e)
 {
 	if (!e->held_listed)
@@ -269,14 +292,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 		held_send(f, e);
 		seen_drop_if_idle(f, e);
 	}
-	e = TAILQ_FIRST(&f->seen.held);
-	if (e && f->store.background >= BACKGROUND_MAX)
-		timer_start(f, BACKGROUND_MS);
-	else if (e && e->held_ms <= f->seen.send_until_ms)
-		timer_start(f, 0);
-	else if (e)
-		timer_start(f, e->held_ms + interval_ms - now > 0 ? e->held_ms + interval_ms - now
-								  : 1);
+	start_for_first(f);
 }
 
 /* --- what became of them ------------------------------------------------------------------ */

@@ -128,7 +128,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	while ((e = TAILQ_FIRST(&f->seen.fresh)) != NULL && e->known_ms <= soon &&
-	       f->seen.refreshing < BACKGROUND_MAX && budget-- > 0) {
+	       !fallback_is_busy(f) && budget-- > 0) {
 		if (!seen_is_known(f, e))
 			seen_forget(f, e);
 		else if (e->asked_ms != SEEN_NEVER &&

@@ -87,12 +87,18 @@ void seen_tick_arm(struct fallback_store *f)
 		return;
 	if (fresh)
 		due = fresh->known_ms + seen_refresh_age_ms(f);
-	if (fresh && f->seen.refreshing >= BACKGROUND_MAX && due < clock_ms() + BACKGROUND_MS)
+	if (fresh && fallback_is_busy(f) && due < clock_ms() + BACKGROUND_MS)
 		due = clock_ms() + BACKGROUND_MS;
 	if (aging && aging->known_ms + seen_interest_ms(f) < due)
 		due = aging->known_ms + seen_interest_ms(f);
 	if (due != INT64_MAX)
 		timer_arm(f->seen.tick, due - clock_ms());
+}
+
+void seen_reconfigured(struct fallback_store *f)
+{
+	evtimer_del(f->seen.tick);
+	seen_tick_arm(f);
 }
 
 /* --- what main says ----------------------------------------------------------------------- */

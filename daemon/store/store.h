@@ -46,6 +46,8 @@ struct store_request {
 	/* CIRCUIT_GET_STATE on Redis: the result has the member, and a circuit that does not exist
 	 * has no lastStateChange. */
 	bool with_member;
+	/* A write on Redis that nobody waits for: it has no deadline. */
+	bool background;
 };
 
 /* Room for any cursor with its NUL: letters, digits, '-', '_' and '.' only. */
@@ -127,6 +129,7 @@ struct store_health {
 	char reason[256];     /* why it is not ready, for a person and without secrets; or "" */
 	int64_t since_ms;     /* since when, epoch milliseconds */
 	unsigned in_flight;   /* operations waiting for an answer */
+	bool suspect;         /* Redis is away, but connected: it may be ready again in a moment */
 	uint64_t held;        /* successes held back, or on their way, while they can go */
 	size_t unsettled;     /* circuits recorded on while Redis was away, being folded in now */
 	bool counts_circuits; /* metrics->circuits holds all of its circuits by state */
@@ -153,7 +156,8 @@ struct store_limits {
 
 void store_reconfigure(struct store *s, const struct store_limits *limits);
 
-/* Sends what is held back at once; health says in `unsettled` when it has arrived. */
+/* For a stop: sends what is held back. Health says in `held` and `unsettled` when all has arrived,
+ * from now on also while Redis, which was there, is away for a moment. */
 void store_send_held(struct store *s);
 
 /* What changed a circuit. */

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from contract import expect, path, problem
+from gate import Gate
 from wait import until
 
 HOSTILE = "</script><img src=x onerror=alert(1)> \"quoted\" \\ \u202e\U0001f525"
@@ -259,3 +260,16 @@ def test_a_closed_circuit_whose_override_is_over_makes_room(start):
         expect(daemon.post(path(key, "failure")), failureCount=1)
     keys = {c["key"] for c in daemon.get("/v1/circuits").json()["circuits"]}
     assert keys == {"c", "d", "lasts"}
+
+
+def test_a_reset_that_has_no_room_while_redis_is_away_leaves_the_override(start, redis):
+    gate = Gate(redis.address).open()
+    daemon = start(store=gate.url, max_circuits=3).wait_ready()
+    assert put(daemon, "k").status == 200
+    gate.shut()
+    until(lambda: daemon.readyz() == "degraded", "Redis is away")
+    for key in ("a", "b", "c"):
+        assert daemon.post(path(key, "success")).status == 200
+    problem(daemon.delete(path("k")), "store_full", applied="no")
+    problem(daemon.post(path("k", "failure")), "store_full", applied="no")
+    assert acquire(daemon, "k")["reason"] == "forced-open"

@@ -16,6 +16,7 @@ from contract import path, snapshot
 from decisions import acquire, fails, report
 from gate import FarGate, Gate
 from wait import until
+from wire import request_bytes
 
 CHANNEL = "stoma:cb:events"
 
@@ -321,6 +322,64 @@ def test_with_error_a_memory_does_not_answer_for_a_redis_that_is_away(start, red
     until(lambda: daemon.readyz() == "ready", "Redis is back")
     until(lambda: metric(daemon, "reports_pending") == 0, "what waited has gone")
     assert snapshot(daemon.get(path("k")))["successCount"] == 20
+
+
+def hold(daemon, count):
+    """One success on each of so many circuits is held back; all were answered."""
+    keys = [f"held{n}" for n in range(count)]
+
+    def one(mine):
+        ask = quick(daemon)
+        for key in mine:
+            ask("POST", path(key, "acquire"))
+        for key in mine:
+            assert json.loads(ask("POST", path(key, "report"), b'{"outcome":"success"}'))["counted"]
+
+    with concurrent.futures.ThreadPoolExecutor(30) as pool:
+        list(pool.map(one, [keys[n::30] for n in range(30)]))
+    assert metric(daemon, "reports_pending") > count / 2
+
+
+@pytest.mark.parametrize("delay, count", [(0, 20000), (0.02, 3000)], ids=["near", "far"])
+def test_a_stop_sends_all_that_is_held_back(start, private_redis, delay, count):
+    redis = private_redis()
+    gate, daemon = far(start, redis, delay, store_timeout=250, report_interval="10s", max_staleness="10s")
+    hold(daemon, count)
+    daemon.stop()
+    with redis.client() as client:
+        assert client.call("DBSIZE") == count
+    assert not re.search("redis_suspect|folds_dropped|reports_lost|drain_cut", daemon.stderr())
+
+
+def test_many_circuits_on_a_redis_far_away_are_answered_from_it(start, redis):
+    """900 writes at once, each on a circuit of its own, take few round trips of 100 ms."""
+    _, daemon = far(start, redis, 0.1, store_timeout=600)
+    clients = [socket.create_connection(daemon.address, timeout=30) for _ in range(900)]
+    for n, client in enumerate(clients):
+        client.sendall(request_bytes("POST", path(f"far{n}", "failure")))
+    answers = [client.recv(65536).lower() for client in clients]
+    assert all(answer.startswith(b"http/1.1 200 ") for answer in answers)
+    assert sum(b"breakerd-degraded" in answer for answer in answers) == 0
+    for client in clients:
+        client.close()
+
+
+def test_one_lost_connection_with_much_held_back_disturbs_nobody(start, private_redis):
+    redis = private_redis()
+    daemon = start(store=redis.url, on_store_failure="error", report_interval="10s", max_staleness="10s")
+    daemon.wait_ready()
+    hold(daemon, 20000)
+    with redis.client() as client:
+        client.call("CLIENT", "KILL", "TYPE", "normal")
+    until(lambda: metric(daemon, "redis_disconnects_total") == 1, "the loss was seen")
+    until(lambda: daemon.readyz() == "ready", "the connection is back")
+    statuses = set()
+    while metric(daemon, "reports_pending"):
+        statuses.add(daemon.post(path("other", "failure")).status)
+    assert statuses <= {200}
+    assert metric(daemon, "reports_lost_total") == 0
+    with redis.client() as client:
+        assert client.call("DBSIZE") >= 20000
 
 
 def test_what_was_held_back_when_redis_went_is_folded(start, redis):

@@ -177,17 +177,34 @@ static void on_answer(void *arg, struct store_result *result)
 	}
 }
 
-static void submit(struct answer *a, const char *key, struct circuit_op op)
+static void submit_request(struct answer *a, const struct store_request *request)
 {
-	struct store_request request = {.key = key, .key_len = strlen(key), .op = op};
 	struct store_result result;
 
 	memset(a, 0, sizeof(*a));
-	a->op = store_submit(store, &request, on_answer, a, &result);
+	a->op = store_submit(store, request, on_answer, a, &result);
 	if (a->op)
 		waiting++;
 	else
 		keep(a, &result);
+}
+
+static void submit(struct answer *a, const char *key, struct circuit_op op)
+{
+	struct store_request request = {.key = key, .key_len = strlen(key), .op = op};
+
+	submit_request(a, &request);
+}
+
+/* Nobody waits for it. */
+static void submit_in_background(struct answer *a, const char *key, struct circuit_op op)
+{
+	struct store_request request = {.key = key,
+					.key_len = strlen(key),
+					.op = op,
+					.background = true};
+
+	submit_request(a, &request);
 }
 
 static void wait_for_all(void)
@@ -1056,6 +1073,37 @@ START_TEST(what_waited_was_surely_not_applied)
 }
 END_TEST
 
+/* A frozen server costs an operation that nobody waits for nothing but time, if no other operation
+ * of the circuit is given up behind it: then it ends first. */
+START_TEST(what_nobody_waits_for_has_no_deadline)
+{
+	struct store_limits limits = store_test_limits();
+	struct answer sent, alone, ahead, late;
+
+	limits.timeout_ms = 100;
+	open_store(server.store, "stoma:", limits);
+	wait_for(STORE_READY);
+	kill(server.pid, SIGSTOP);
+	submit_in_background(&sent, "k", OP_SUCCESS);
+	submit_in_background(&alone, "alone", OP_SUCCESS);
+	event_base_loop(base, EVLOOP_NONBLOCK); /* the call goes out */
+	submit_in_background(&ahead, "k", OP_SUCCESS);
+	submit(&late, "k", OP_FAILURE);
+	while (!late.count)
+		event_base_loop(base, EVLOOP_ONCE);
+	ck_assert(late.result.timed_out);
+	ck_assert_int_eq(late.result.status, STORE_UNAVAILABLE);
+	ck_assert_uint_eq(ahead.count, 1);
+	ck_assert_int_eq(ahead.result.status, STORE_UNAVAILABLE);
+	ck_assert_uint_eq(sent.count + alone.count, 0);
+	kill(server.pid, SIGCONT);
+	wait_for_all();
+	ck_assert_int_eq(sent.result.status, STORE_OK);
+	ck_assert_int_eq(sent.result.circuit.success_count, 1);
+	ck_assert_int_eq(alone.result.status, STORE_OK);
+}
+END_TEST
+
 static TCase *cases(void)
 {
 	TCase *t = tcase_create("redis");
@@ -1091,6 +1139,7 @@ static TCase *cases(void)
 	tcase_add_test(t, together_the_order_is_kept);
 	tcase_add_test(t, together_each_fails_by_itself);
 	tcase_add_test(t, what_waited_was_surely_not_applied);
+	tcase_add_test(t, what_nobody_waits_for_has_no_deadline);
 	return t;
 }
 

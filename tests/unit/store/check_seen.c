@@ -356,6 +356,82 @@ START_TEST(much_that_is_held_back_goes_in_many_turns)
 }
 END_TEST
 
+/* Redis takes its time: what it has not answered is bounded, and the rest waits. */
+START_TEST(no_more_goes_than_main_can_take)
+{
+	hold_many();
+	scripted->mood = HOLD;
+	store_send_held(store);
+	for (int i = 0; i < 100; i++)
+		event_base_loop(base, EVLOOP_ONCE);
+	ck_assert_uint_eq(store->in_flight, 1024);
+	scripted->mood = ANSWER;
+	scripted_release();
+	until_nothing_pends();
+	ck_assert_int_eq(scripted_get("k2999").circuit.success_count, 1);
+	ck_assert_uint_eq(metrics->reports_lost, 0);
+}
+END_TEST
+
+static bool a_stop_waits(void)
+{
+	struct store_health health;
+
+	store_health(store, &health);
+	return health.held > 0 || health.unsettled > 0;
+}
+
+/* The link is lost amid a stop, and comes back: what was held back, or has become steps meanwhile,
+ * is waited for. */
+START_TEST(a_stop_waits_for_main_that_was_there)
+{
+	bool refuses = _i == 1;
+
+	if (refuses)
+		store_fallback_refuse(store);
+	hold_many();
+	store_send_held(store);
+	scripted_set_up(false);
+	for (int i = 0; i < 100; i++)
+		event_base_loop(base, EVLOOP_NONBLOCK);
+	ck_assert(a_stop_waits());
+	scripted_set_up(true);
+	for (int i = 0; i < 10000 && a_stop_waits(); i++) {
+		store_send_held(store);
+		event_base_loop(base, EVLOOP_ONCE);
+	}
+	ck_assert(!a_stop_waits());
+	ck_assert_int_eq(scripted_get("k2999").circuit.success_count, 1);
+	ck_assert_uint_eq(metrics->reports_lost, 0);
+}
+END_TEST
+
+/* Main was away already: nobody knows when it comes back. */
+START_TEST(a_stop_does_not_wait_for_main_that_is_away)
+{
+	acquire();
+	report_successes(10);
+	scripted_set_up(false);
+	for (int i = 0; i < 10000 && metrics->reports_pending; i++)
+		event_base_loop(base, EVLOOP_ONCE);
+	store_send_held(store);
+	ck_assert(!a_stop_waits());
+}
+END_TEST
+
+START_TEST(a_shorter_interval_holds_from_now_on)
+{
+	struct store_limits limits = store->limits;
+
+	acquire();
+	report_successes(1);
+	limits.report_interval_ms = 20;
+	store_reconfigure(store, &limits);
+	until_nothing_pends();
+	ck_assert_int_eq(scripted_get("k").circuit.success_count, 1);
+}
+END_TEST
+
 /* The end comes before the turns: all becomes steps, which a file may keep. */
 START_TEST(what_is_held_back_when_main_has_just_gone_is_in_the_steps_at_the_end)
 {
@@ -1088,6 +1164,10 @@ static Suite *seen_suite(void)
 	tcase_add_test(t, what_is_held_back_when_main_goes_is_folded);
 	tcase_add_test(t, much_that_is_held_back_when_main_goes_takes_many_turns);
 	tcase_add_test(t, much_that_is_held_back_goes_in_many_turns);
+	tcase_add_test(t, no_more_goes_than_main_can_take);
+	tcase_add_loop_test(t, a_stop_waits_for_main_that_was_there, 0, 2);
+	tcase_add_test(t, a_stop_does_not_wait_for_main_that_is_away);
+	tcase_add_test(t, a_shorter_interval_holds_from_now_on);
 	tcase_add_test(t, what_is_held_back_when_main_has_just_gone_is_in_the_steps_at_the_end);
 	tcase_add_test(t, what_main_surely_did_not_take_is_folded);
 	tcase_add_test(t, what_main_may_have_taken_never_goes_again);
