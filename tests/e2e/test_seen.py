@@ -15,6 +15,7 @@ import pytest
 from contract import path, snapshot
 from decisions import acquire, fails, report
 from gate import FarGate, Gate
+from sse import Stream
 from wait import until
 from wire import request_bytes
 
@@ -202,6 +203,26 @@ def test_a_subscription_that_is_killed_again_and_again(start, private_redis, eve
         over.set()
         killer.join()
     listens(redis, 2)
+
+
+def test_a_change_is_obeyed_behind_a_stamp_that_is_ahead(start, private_redis):
+    """Another program, whose clock is ahead, has written the circuit: the channel is believed nevertheless."""
+    redis = private_redis()
+    one, other = [start(store=redis.url, max_staleness="10s", store_timeout=5000).wait_ready()
+                  for _ in range(2)]
+    listens(redis, 2)
+    value = json.dumps({"state": "closed", "failureCount": 0, "successCount": 0, "lastFailureTime": 0,
+                        "lastStateChange": int(time.time() * 1000) + 30000})
+    with Stream(one) as stream:
+        stream.until_ready()
+        for key in "abcde":
+            redis.call("SET", f"stoma:cb:{key}", value)
+            assert acquire(one, key)["allowed"]
+            other.post(path(key, "transition"), {"to": "open"})
+            event = stream.next()
+            while (event.data["key"], event.data["state"]) != (key, "open"):
+                event = stream.next()
+            assert not acquire(one, key)["allowed"]
 
 
 def test_a_server_that_forbids_the_channel_loses_that_alone(start, private_redis):

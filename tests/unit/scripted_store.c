@@ -58,6 +58,8 @@ static void answer(struct scripted_op *o, const struct store_request *request,
 		store_submit(scripted->circuits, request, NULL, NULL, result);
 		/* As the store in Redis. The tests need no more of the member than that it was
 		 * looked at, and its override. */
+		if (result->absent && o->with_member)
+			result->circuit.last_state_change = 0;
 		breaker_none(&member);
 		if (result->override) {
 			member.exists = true;
