@@ -1,7 +1,9 @@
-/* Changes of state: counted and logged, whatever led to them. */
+/* Changes of state: counted and logged, whatever led to them; the last ones of one circuit. */
 #include "api/private.h"
 #include "api/watch.h"
 
+#include <event2/buffer.h>
+#include <inttypes.h>
 #include <string.h>
 
 void api_note_transition(struct api *api, const struct http_request *rq, const struct ask *ask,
@@ -19,4 +21,46 @@ void api_note_transition(struct api *api, const struct http_request *rq, const s
 		 circuit_state_name(result->was), circuit_state_name(result->circuit.state),
 		 rq ? http_request_peer(rq) : "report_listen", why ? " why=" : "",
 		 why ? log_quote_text(why).text : "");
+}
+
+static int add_changes(struct evbuffer *out, const struct watched *c)
+{
+	int failed = evbuffer_add_printf(out, "{\"changes\":[") < 0;
+
+	for (unsigned i = 0; c && i < c->change_count; i++) {
+		const struct watch_change *change =
+			&c->changes[(c->change_at + WATCH_CHANGES - 1 - i) % WATCH_CHANGES];
+
+		failed |= evbuffer_add_printf(
+				  out,
+				  "%s{\"at\":%" PRId64
+				  ",\"from\":\"%s\",\"to\":\"%s\",\"by\":\"%s\",\"why\":\"%s\"}",
+				  i ? "," : "", change->at_ms, circuit_state_name(change->from),
+				  circuit_state_name(change->to), watch_by_name(change->by),
+				  change->why ? change->why : "") < 0;
+	}
+	return failed | (evbuffer_add_printf(out, "]}\n") < 0);
+}
+
+void api_changes(struct api *api, struct http_request *rq, const struct target *to)
+{
+	char key[KEY_MAX];
+	size_t len;
+	const char *wrong = key_decode(to->segment, to->segment_len, key, &len);
+	struct evbuffer *out;
+
+	if (wrong) {
+		api_refuse(rq, to->route, PROBLEM_INVALID_KEY, wrong);
+		return;
+	}
+	if (!api_takes_no_query(rq, to->route))
+		return;
+	out = evbuffer_new();
+	if (!out || add_changes(out, watch_find(api->watch, key, len)) != 0)
+		api_refuse(rq, to->route, PROBLEM_OVERLOADED, NO_MEMORY);
+	else
+		api_reply(rq, to->route, JSON, (const char *)evbuffer_pullup(out, -1),
+			  evbuffer_get_length(out));
+	if (out)
+		evbuffer_free(out);
 }

@@ -2,8 +2,9 @@
  * GET /v1/events: changes as server-sent events (WHATWG HTML, section 9.2).
  *
  * Each change is encoded once, into a ring of the last EVENTS; a stream is a place in the ring, and
- * takes what comes behind it as its connection takes bytes. Before that it sends the beginning, one
- * block of text made for it. Nothing is left out: a stream that is too far behind is disconnected.
+ * takes what comes behind it as its connection takes bytes. Before that it sends the beginning: a
+ * place in watch.c's list of active circuits, of which each item is encoded when it is sent.
+ * Nothing is left out: a stream that is too far behind is disconnected.
  */
 #include "api/private.h"
 #include "api/watch.h"
@@ -19,10 +20,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define EVENTS       1024
-#define BEHIND_MAX   65536 /* bytes that wait for a client that takes none */
-#define BEHIND_LOOKS 3     /* so often in a row it must have taken none */
-#define COMMENT_MS   15000
+#define EVENTS     1024
+#define BEHIND_MAX 65536 /* bytes that wait for a client that takes none */
+/* A client that takes none for so long is cut when BEHIND_MAX wait, or amid its beginning. */
+#define STUCK_MS   3000
+#define TICK_MS    500
+#define COMMENT_MS 15000
+/* The beginnings of all streams: so many circuits are looked at for one of them at a time, and in
+ * so many parts in a turn of the loop. */
+#define PART_LOOKS 64
+#define TURN_PARTS 16
+/* A listing waits with more news while a stream has so many events to take. */
+#define NEWS_BEHIND 256
 /* The beginning waits so long for the store to tell of changes: Redis may forbid SUBSCRIBE. */
 #define PATIENCE_MS  1000
 #define EVENT_STREAM "text/event-stream"
@@ -50,13 +59,22 @@ struct stream {
 	struct http_stream *http;
 	struct store_query query; /* its state and prefix */
 	enum stream_phase phase;
-	uint64_t listing;         /* the one that it waits for */
-	uint64_t number;          /* of the event that is being sent, or is looked at next */
-	uint64_t ready_at;        /* `ready` comes before this one */
-	struct evbuffer *out;     /* what goes before events: reset, beginning, ready, comments */
-	size_t offset;            /* sent of the event */
-	uint64_t sent, sent_then; /* bytes, now and at the last look */
-	unsigned stuck;
+	uint64_t listing; /* the one that it waits for */
+	/* Amid the beginning: the circuit that is next, NULL at the end; and the last change of
+	 * those that belong to it. */
+	const struct watched *next;
+	uint64_t begins_at;
+	bool may_begin, wants_begin; /* a part of it: in this turn, and in one to come */
+	uint64_t number;             /* of the event that is being sent, or is looked at next */
+	uint64_t ready_at;           /* `ready` comes before this one */
+	struct evbuffer *out; /* what goes before events: reset, an item of the beginning, ready,
+				 comments */
+	size_t offset;        /* sent of the event */
+	uint64_t sent;        /* bytes */
+	/* At the last look: `sent`, how far the client has got, since when (monotonic). */
+	uint64_t sent_then, progress;
+	int64_t progress_ms;
+	bool cut;
 };
 
 struct events {
@@ -69,7 +87,9 @@ struct events {
 	uint64_t listed; /* the last listing that is over */
 	TAILQ_HEAD(stream_list, stream) streams;
 	unsigned count;
+	unsigned parts; /* of beginnings, in this turn */
 	struct later *flush;
+	struct event *tick; /* while a stream has something to take */
 	struct event *comment;
 	struct event *patience;
 };
@@ -120,8 +140,10 @@ static struct event_text *text_new(struct events *e, const struct watched *c, co
 
 static void stream_cut(struct stream *s)
 {
+	if (s->cut)
+		return;
+	s->cut = true;
 	s->events->api->metrics->events_lost++;
-	s->stuck = 0;
 	s->number = UINT64_MAX;
 	http_stream_cut(s->http);
 }
@@ -193,6 +215,67 @@ static void add_ready(struct stream *s)
 	s->phase = STREAM_LIVE;
 }
 
+static bool is_in_beginning(const struct stream *s, const struct watched *c)
+{
+	return store_query_matches(&s->query, keynode_key(&c->node), c->node.key_len,
+				   c->circuit.state);
+}
+
+/* What has changed since the beginning is an event. */
+static const struct watched *in_beginning(const struct stream *s, const struct watched *c)
+{
+	return c && c->serial <= s->begins_at ? c : NULL;
+}
+
+/* The circuit leaves its place in the list of those that are active. */
+static void on_moves(void *arg, const struct watched *c)
+{
+	struct events *e = arg;
+	struct stream *s;
+
+	TAILQ_FOREACH (s, &e->streams, entry)
+		if (s->next == c)
+			s->next = in_beginning(s, TAILQ_NEXT(c, entry));
+}
+
+/*
+ * Puts the next item of the beginning into `out`. Bounded in two ways: a stream is given one part
+ * of PART_LOOKS circuits, or what its connection takes at once, and all streams TURN_PARTS in a
+ * turn. False if it has to wait for another turn.
+ */
+static bool begin_next(struct stream *s, unsigned *looks)
+{
+	struct events *e = s->events;
+
+	if (*looks == 0 && (!s->may_begin || e->parts >= TURN_PARTS)) {
+		s->wants_begin = true;
+		later_run(e->flush);
+		return false;
+	}
+	if (*looks == 0) {
+		s->may_begin = false;
+		e->parts++;
+		later_run(e->flush);
+	}
+	while (s->next) {
+		const struct watched *c = s->next;
+
+		if ((*looks)++ >= PART_LOOKS) {
+			s->wants_begin = true;
+			later_run(e->flush);
+			return false;
+		}
+		s->next = in_beginning(s, TAILQ_NEXT(c, entry));
+		if (!is_in_beginning(s, c))
+			continue;
+		if (evbuffer_add_printf(s->out, "event: circuit\n") < 0 ||
+		    add_data(s->out, c, watch_by_name(STORE_BY_ELSEWHERE)) != 0)
+			stream_cut(s);
+		return true;
+	}
+	return true;
+}
+
 /* The event to send (on), or NULL. */
 static const struct event_text *stream_event(struct stream *s)
 {
@@ -212,13 +295,19 @@ static ssize_t on_read(void *arg, char *buf, size_t max)
 {
 	struct stream *s = arg;
 	size_t len = 0;
+	unsigned looks = 0;
 
-	while (len < max) {
+	while (len < max && !s->cut) {
 		const struct event_text *t;
 		size_t n;
 
 		if (s->offset == 0 && evbuffer_get_length(s->out) > 0) {
 			len += (size_t)evbuffer_remove(s->out, buf + len, max - len);
+			continue;
+		}
+		if (s->phase == STREAM_BEGINS && s->next) {
+			if (!begin_next(s, &looks))
+				break;
 			continue;
 		}
 		if (s->offset == 0 && (s->phase == STREAM_BEGINS || s->phase == STREAM_RESUMES) &&
@@ -245,31 +334,95 @@ static ssize_t on_read(void *arg, char *buf, size_t max)
 	return (ssize_t)len;
 }
 
-/* Wakes the streams for which there is something; cuts those that take nothing. */
+/* Some streams go on with their beginning, those that have waited the longest first. */
+static void begin_parts(struct events *e)
+{
+	unsigned given = 0, count = e->count;
+	struct stream *s, *next;
+
+	e->parts = 0;
+	for (s = TAILQ_FIRST(&e->streams); s && count-- > 0; s = next) {
+		next = TAILQ_NEXT(s, entry);
+		if (!s->wants_begin)
+			continue;
+		if (given++ >= TURN_PARTS) {
+			later_run(e->flush);
+			return;
+		}
+		s->wants_begin = false;
+		s->may_begin = true;
+		TAILQ_REMOVE(&e->streams, s, entry);
+		TAILQ_INSERT_TAIL(&e->streams, s, entry);
+		http_stream_wake(s->http);
+	}
+}
+
+/* Wakes the streams for which there is something. */
 static void on_flush(void *arg)
+{
+	struct events *e = arg;
+	struct stream *s;
+
+	begin_parts(e);
+	TAILQ_FOREACH (s, &e->streams, entry)
+		if (!s->wants_begin)
+			http_stream_wake(s->http);
+	if (e->count > 0 && !event_pending(e->tick, EV_TIMEOUT, NULL))
+		timer_arm(e->tick, TICK_MS);
+}
+
+/* Its client has more to take than it may leave for long. */
+static bool stream_is_behind(const struct stream *s)
+{
+	const struct event_text *t = ring_get(s->events, s->number);
+
+	if (s->phase == STREAM_WAITS || s->cut)
+		return false;
+	return s->phase == STREAM_BEGINS || (t && s->events->bytes - t->begins > BEHIND_MAX);
+}
+
+static void check_progress(struct stream *s, int64_t now)
+{
+	uint64_t progress = http_stream_progress(s->http);
+
+	if (s->sent != s->sent_then || progress != s->progress || s->wants_begin || !s->progress_ms)
+		s->progress_ms = now;
+	s->sent_then = s->sent;
+	s->progress = progress;
+	if (now - s->progress_ms >= STUCK_MS)
+		stream_cut(s);
+}
+
+/* Cuts the streams whose clients have taken nothing for STUCK_MS. */
+static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
 	struct events *e = arg;
 	struct stream *s;
 	bool behind = false;
 
+	(void)fd;
+	(void)what;
 	TAILQ_FOREACH (s, &e->streams, entry) {
-		const struct event_text *t = ring_get(e, s->number);
-
-		http_stream_wake(s->http);
-		if (!t || s->phase == STREAM_WAITS || e->bytes - t->begins <= BEHIND_MAX) {
-			s->stuck = 0;
-		} else if (s->sent != s->sent_then) {
-			s->stuck = 0;
+		if (stream_is_behind(s)) {
+			check_progress(s, clock_ms());
 			behind = true;
-		} else if (++s->stuck > BEHIND_LOOKS) {
-			stream_cut(s);
 		} else {
-			behind = true;
+			s->progress_ms = 0;
 		}
-		s->sent_then = s->sent;
 	}
 	if (behind)
-		later_run(e->flush);
+		timer_arm(e->tick, TICK_MS);
+}
+
+static bool on_busy(void *arg)
+{
+	struct events *e = arg;
+	struct stream *s;
+
+	TAILQ_FOREACH (s, &e->streams, entry)
+		if (s->phase != STREAM_WAITS && !s->cut && s->number + NEWS_BEHIND < e->next)
+			return true;
+	return false;
 }
 
 static void on_comment(evutil_socket_t fd, short what, void *arg)
@@ -288,30 +441,16 @@ static void on_comment(evutil_socket_t fd, short what, void *arg)
 
 /* --- the beginning ------------------------------------------------------------------------- */
 
-static bool is_in_beginning(const struct stream *s, const struct watched *c)
-{
-	return store_query_matches(&s->query, keynode_key(&c->node), c->node.key_len,
-				   c->circuit.state);
-}
-
 static void stream_begin(struct stream *s)
 {
 	struct events *e = s->events;
-	const struct watched *c;
-	int failed = 0;
 
-	TAILQ_FOREACH (c, &e->watch.active, entry) {
-		if (!is_in_beginning(s, c))
-			continue;
-		failed |= evbuffer_add_printf(s->out, "event: circuit\n") < 0;
-		failed |= add_data(s->out, c, watch_by_name(STORE_BY_ELSEWHERE));
-	}
+	s->begins_at = e->watch.serial;
+	s->next = TAILQ_FIRST(&e->watch.active);
 	s->phase = STREAM_BEGINS;
 	s->number = s->ready_at = e->next;
-	if (failed)
-		stream_cut(s);
-	else
-		http_stream_wake(s->http);
+	s->wants_begin = true;
+	later_run(e->flush);
 }
 
 static void begin_all(struct events *e)
@@ -367,8 +506,10 @@ static void on_gone(void *arg)
 
 	TAILQ_REMOVE(&e->streams, s, entry);
 	e->api->metrics->event_streams = --e->count;
-	if (e->count == 0)
+	if (e->count == 0) {
 		event_del(e->comment);
+		event_del(e->tick);
+	}
 	evbuffer_free(s->out);
 	free(s);
 }
@@ -400,7 +541,8 @@ static void stream_place(struct stream *s, const char *last_id)
 	}
 	if (last_id)
 		evbuffer_add_printf(s->out, "event: reset\ndata: {}\n\n");
-	s->number = e->next;
+	/* No place yet: what is told before the beginning is in it. */
+	s->number = UINT64_MAX;
 	s->phase = STREAM_WAITS;
 	s->listing = watch_list(&e->watch);
 }
@@ -472,50 +614,6 @@ void api_events(struct api *api, struct http_request *rq, const struct target *t
 	free(s);
 }
 
-/* --- changes of one circuit ---------------------------------------------------------------- */
-
-static int add_changes(struct evbuffer *out, const struct watched *c)
-{
-	int failed = evbuffer_add_printf(out, "{\"changes\":[") < 0;
-
-	for (unsigned i = 0; c && i < c->change_count; i++) {
-		const struct watch_change *change =
-			&c->changes[(c->change_at + WATCH_CHANGES - 1 - i) % WATCH_CHANGES];
-
-		failed |= evbuffer_add_printf(
-				  out,
-				  "%s{\"at\":%" PRId64
-				  ",\"from\":\"%s\",\"to\":\"%s\",\"by\":\"%s\",\"why\":\"%s\"}",
-				  i ? "," : "", change->at_ms, circuit_state_name(change->from),
-				  circuit_state_name(change->to), watch_by_name(change->by),
-				  change->why ? change->why : "") < 0;
-	}
-	return failed | (evbuffer_add_printf(out, "]}\n") < 0);
-}
-
-void api_changes(struct api *api, struct http_request *rq, const struct target *to)
-{
-	char key[KEY_MAX];
-	size_t len;
-	const char *wrong = key_decode(to->segment, to->segment_len, key, &len);
-	struct evbuffer *out;
-
-	if (wrong) {
-		api_refuse(rq, to->route, PROBLEM_INVALID_KEY, wrong);
-		return;
-	}
-	if (!api_takes_no_query(rq, to->route))
-		return;
-	out = evbuffer_new();
-	if (!out || add_changes(out, watch_find(&api->events->watch, key, len)) != 0)
-		api_refuse(rq, to->route, PROBLEM_OVERLOADED, NO_MEMORY);
-	else
-		api_reply(rq, to->route, JSON, (const char *)evbuffer_pullup(out, -1),
-			  evbuffer_get_length(out));
-	if (out)
-		evbuffer_free(out);
-}
-
 /* --- the whole ----------------------------------------------------------------------------- */
 
 int api_events_init(struct api *api, struct event_base *base, size_t max_circuits)
@@ -535,11 +633,14 @@ int api_events_init(struct api *api, struct event_base *base, size_t max_circuit
 	e->flush = later_new(base, on_flush, e);
 	e->comment = event_new(base, -1, EV_PERSIST, on_comment, e);
 	e->patience = evtimer_new(base, on_patience, e);
+	e->tick = evtimer_new(base, on_tick, e);
 	e->watch.changed = on_changed;
+	e->watch.moves = on_moves;
+	e->watch.busy = on_busy;
 	e->watch.listed = on_listed;
 	e->watch.override_over = on_override_over;
 	e->watch.arg = e;
-	if (!e->flush || !e->comment || !e->patience)
+	if (!e->flush || !e->comment || !e->patience || !e->tick)
 		return -1;
 	return watch_init(&e->watch, base, api->store, max_circuits, api->metrics);
 }
@@ -556,6 +657,8 @@ void api_events_free(struct api *api)
 		event_free(e->comment);
 	if (e->patience)
 		event_free(e->patience);
+	if (e->tick)
+		event_free(e->tick);
 	for (unsigned i = 0; i < EVENTS; i++)
 		free(e->ring[i]);
 	free(e);

@@ -16,6 +16,10 @@
 /* When a listing failed, the next one begins so much later. */
 #define RETRY_MS  500
 #define LIST_PAGE 500
+/* Between two parts of a listing it waits so long at most for streams to take what is new, and
+ * looks so often. */
+#define BUSY_MAX_MS  200
+#define BUSY_LOOK_MS 2
 
 const char *watch_by_name(unsigned by)
 {
@@ -44,15 +48,25 @@ static void count_active(struct watch *w, const struct watched *c, int by)
 		m->overrides[c->override->mode == BREAKER_FORCED_CLOSED] += by;
 }
 
+/* Takes it out of its list; places in it move on. */
+static void leave_list(struct watch *w, struct watched *c)
+{
+	if (c->active && w->sweep == c)
+		w->sweep = TAILQ_NEXT(c, entry);
+	if (c->active)
+		w->moves(w->arg, c);
+	TAILQ_REMOVE(c->active ? &w->active : &w->past, c, entry);
+}
+
 static void entry_free(struct watched *c)
 {
 	struct watch *w = c->watch;
 
 	if (c->active)
 		count_active(w, c, -1);
+	leave_list(w, c);
 	minheap_remove(&w->open, &c->open);
 	recheck_end(&w->recheck, &c->check);
-	TAILQ_REMOVE(c->active ? &w->active : &w->past, c, entry);
 	w->change_count -= c->change_count;
 	for (unsigned i = 0; c->changes && i < WATCH_CHANGES; i++)
 		free(c->changes[i].why);
@@ -86,6 +100,7 @@ static struct watched *entry_get(struct watch *w, const char *key, size_t len)
 	if (!c)
 		return NULL;
 	c->watch = w;
+	c->serial = ++w->serial;
 	TAILQ_INSERT_TAIL(&w->past, c, entry);
 	return c;
 }
@@ -176,8 +191,9 @@ static void settle_list(struct watch *w, struct watched *c)
 {
 	bool active = c->circuit.state != CIRCUIT_CLOSED || c->override;
 
-	TAILQ_REMOVE(c->active ? &w->active : &w->past, c, entry);
+	leave_list(w, c);
 	c->active = active;
+	c->serial = ++w->serial;
 	TAILQ_INSERT_TAIL(active ? &w->active : &w->past, c, entry);
 	if (active)
 		count_active(w, c, 1);
@@ -309,28 +325,49 @@ static bool is_news(struct watch *w, const struct store_item *item)
 	       !same_override(c->override, item->override);
 }
 
-/* Circuits that the listing has not shown are gone. */
-static void list_done(struct watch *w)
+/* The circuit was in no page. */
+static void note_gone(struct watch *w, const struct watched *c)
 {
-	struct watched *c, *next;
+	struct store_change change = {
+		.key = keynode_key(&c->node),
+		.key_len = c->node.key_len,
+		.by = STORE_BY_ELSEWHERE,
+	};
 
-	w->listing = false;
-	for (c = w->complete ? NULL : TAILQ_FIRST(&w->active); c; c = next) {
-		struct store_change change = {
-			.key = keynode_key(&c->node),
-			.key_len = c->node.key_len,
-			.by = STORE_BY_ELSEWHERE,
-		};
+	change.circuit.last_state_change = store_clock_ms(w->store);
+	note(w, &change);
+}
 
-		next = TAILQ_NEXT(c, entry);
-		change.circuit.last_state_change = store_clock_ms(w->store);
-		if (c->told_ms < w->list_began_ms)
-			note(w, &change);
-	}
+static void list_end(struct watch *w)
+{
+	w->listing = w->sweeping = false;
 	w->complete = w->embedded;
 	w->listed(w->arg, w->list_number);
 	if (w->list_again)
 		watch_list(w);
+}
+
+/* Looks at a part of the active circuits: those that the listing has not shown are gone. */
+static void sweep_part(struct watch *w)
+{
+	for (unsigned looks = 0; looks < LIST_PAGE && w->sweep; looks++) {
+		struct watched *c = w->sweep;
+
+		w->sweep = TAILQ_NEXT(c, entry);
+		if (c->told_ms < w->list_began_ms)
+			note_gone(w, c);
+	}
+	if (w->sweep)
+		timer_arm(w->retry, 0);
+	else
+		list_end(w);
+}
+
+static void list_done(struct watch *w)
+{
+	w->sweeping = true;
+	w->sweep = w->complete ? NULL : TAILQ_FIRST(&w->active);
+	sweep_part(w);
 }
 
 static void take_page(struct watch *w)
@@ -376,14 +413,33 @@ static void list_next(struct watch *w)
 		on_page(w, &result);
 }
 
+/* True while streams have still to take the news of the part before, within limits: no client holds
+ * up a listing. */
+static bool must_wait(struct watch *w)
+{
+	int64_t now = clock_ms();
+
+	if (!w->listing || !w->busy(w->arg) || (w->busy_ms && now - w->busy_ms >= BUSY_MAX_MS)) {
+		w->busy_ms = 0;
+		return false;
+	}
+	if (!w->busy_ms)
+		w->busy_ms = now;
+	return true;
+}
+
 static void on_retry(evutil_socket_t fd, short what, void *arg)
 {
 	struct watch *w = arg;
 
 	(void)fd;
 	(void)what;
-	if (w->page)
+	if (must_wait(w))
+		timer_arm(w->retry, BUSY_LOOK_MS);
+	else if (w->page)
 		take_page(w);
+	else if (w->sweeping)
+		sweep_part(w);
 	else if (w->listing && w->complete)
 		list_done(w);
 	else if (w->listing)

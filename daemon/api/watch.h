@@ -31,6 +31,7 @@ struct watched {
 	struct keynode node;
 	TAILQ_ENTRY(watched) entry; /* in `active`, or in `past` in the order of the last change */
 	struct watch *watch;
+	uint64_t serial; /* of its last move into one of these lists; both are sorted by it */
 	struct circuit circuit; /* closed and zeros if it is past */
 	struct breaker_override *override;
 	struct event *end;        /* of the override */
@@ -59,12 +60,17 @@ struct watch {
 	/* The listings up to this number are over: all that the store had when they began is known.
 	 */
 	void (*listed)(void *arg, uint64_t number);
+	/* The circuit leaves its place in `active`, for the end of it perhaps. */
+	void (*moves)(void *arg, const struct watched *w);
+	/* True while who is told has still to take what was told: a listing waits a little. */
+	bool (*busy)(void *arg);
 	/* An override is over by itself; `changed` comes next. */
 	void (*override_over)(void *arg, const struct watched *w);
 	void *arg;
 	size_t max;
 	struct keytable table;
 	struct watched_list active, past;
+	uint64_t serial; /* of the last move */
 	struct minheap
 		open; /* circuits that are not closed, those that left closed first in front */
 	size_t change_count; /* of all circuits, at most max */
@@ -73,7 +79,10 @@ struct watch {
 	struct store_page *page; /* read, and not taken yet */
 	struct store_query query;
 	int64_t list_began_ms;
-	uint64_t list_number; /* of the last one that has begun */
+	int64_t busy_ms;       /* since when the listing waits; 0: it does not */
+	bool sweeping;         /* all pages are noted: circuits that were in none are gone */
+	struct watched *sweep; /* the next one to look at */
+	uint64_t list_number;  /* of the last one that has begun */
 	bool listing, list_again;
 	bool live;     /* the store tells of all changes */
 	bool embedded; /* and the store is this process's own */

@@ -109,9 +109,7 @@ void http_conn_enter(struct conn *c, enum phase phase)
 	sweep_by(http, c->since_ms + phase_limit_ms(http, phase));
 }
 
-/* For TCP the bytes that the peer has acknowledged; for a unix socket the bytes not yet read by it.
- */
-static uint64_t conn_progress(const struct conn *c)
+uint64_t http_conn_progress(const struct conn *c)
 {
 	struct tcp_info info;
 	socklen_t len = sizeof(info);
@@ -184,7 +182,7 @@ static void conn_overdue(struct conn *c, int64_t now)
 		http_conn_end(c, "idle");
 		break;
 	case PHASE_SENDING:
-		progress = conn_progress(c);
+		progress = http_conn_progress(c);
 		if (progress == c->progress)
 			http_conn_end(c, "sending");
 		else

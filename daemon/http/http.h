@@ -170,6 +170,8 @@ struct http_stream *http_reply_stream(struct http_request *rq, const struct http
 				      http_stream_read_fn *read, void (*gone)(void *arg),
 				      void *arg);
 void http_stream_wake(struct http_stream *stream);
+/* Another number whenever the client has taken something. */
+uint64_t http_stream_progress(const struct http_stream *stream);
 /* Ends it at once, whatever was sent of it; `gone` comes from the loop. */
 void http_stream_cut(struct http_stream *stream);
 

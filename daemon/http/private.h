@@ -277,6 +277,9 @@ struct conn *http_conn_of_mhd(struct MHD_Connection *mhd);
 
 /* Ends the connection; it is freed when that is noticed, in a later turn. */
 void http_conn_end(struct conn *c, const char *why);
+/* How far the client has got: another number whenever it has taken something. For TCP the bytes
+ * that it has acknowledged; for a unix socket the bytes that it has still to read. */
+uint64_t http_conn_progress(const struct conn *c);
 
 /* A connection that libmicrohttpd does not know yet, in no list. NULL when out of memory. */
 struct conn *http_conn_new(struct http *http, int fd, const struct sockaddr_storage *ss,

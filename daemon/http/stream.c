@@ -48,6 +48,11 @@ void http_stream_wake(struct http_stream *stream)
 	http_schedule_pump(c->http);
 }
 
+uint64_t http_stream_progress(const struct http_stream *stream)
+{
+	return http_conn_progress((const struct conn *)(const void *)stream);
+}
+
 void http_stream_cut(struct http_stream *stream)
 {
 	struct conn *c = (struct conn *)(void *)stream;
