@@ -23,10 +23,12 @@ static void on_connection(void *arg, struct MHD_Connection *mhd, void **context,
 		c = *context = http->accepting;
 		http->accepting = NULL;
 		c->mhd = mhd;
+		TAILQ_INSERT_TAIL(&http->known, c, known);
 		return;
 	}
 	c = *context;
 	*context = NULL;
+	TAILQ_REMOVE(&http->known, c, known);
 	http_parked_forget(c);
 	http_conn_gone(c);
 }
@@ -96,6 +98,7 @@ struct http *http_new(struct event_base *base, const struct http_limits *limits,
 	metrics->methods = (struct metrics_label){method_name, HTTP_METHODS};
 	http->log = log;
 	TAILQ_INIT(&http->streams);
+	TAILQ_INIT(&http->known);
 	TAILQ_INIT(&http->waiting);
 	TAILQ_INIT(&http->parked);
 	http_defer_init(http);

@@ -110,6 +110,7 @@ struct conn {
 	int64_t since_ms;      /* when it came into its phase */
 	uint64_t progress;
 	TAILQ_ENTRY(conn) entry; /* in the list of its phase, or of streams */
+	TAILQ_ENTRY(conn) known; /* in the list of those that libmicrohttpd has */
 	TAILQ_ENTRY(conn) side; /* in the list of those that wait for their first line, or parked */
 
 	/* first_line.c */
@@ -190,6 +191,7 @@ struct http {
 	bool paused; /* for want of descriptors or of room */
 	int64_t pause_logged_ms;
 	struct conn *accepting;   /* on its way through MHD_add_connection */
+	struct conn_list known;   /* libmicrohttpd has them */
 	struct conn_list waiting; /* for their first line: first_line.c */
 	char *peek;               /* max_head bytes to look at such a line */
 

@@ -5,7 +5,9 @@
  *
  * - if the head of a request is complete and the handler was not called: one request at most is in
  *   that state, which lasts for a moment inside libmicrohttpd;
- * - else if a single connection is in a state in which libmicrohttpd refuses so.
+ * - else if of all connections that libmicrohttpd has, those that hang up or end among them, a
+ *   single one is in a state in which it can be refused so. In doubt a connection is in such a
+ *   state: an answer on another's connection would be worse than a page of HTML.
  *
  * Then the answer goes straight to the socket, and libmicrohttpd's behind it fails. In all other
  * cases libmicrohttpd's answer goes out, and is counted.
@@ -48,31 +50,39 @@ static unsigned places_of(int status, const char *page)
 	return AT_LINE | AT_HEADERS | AT_CHUNKS;
 }
 
-static bool is_at(const struct conn *c, unsigned places)
+/* The places that libmicrohttpd may be at with this connection. */
+static unsigned places_at(const struct conn *c)
 {
-	if (c->phase != PHASE_READING)
-		return c->mhd && (places & AT_LINE);
-	if (!c->rq.begun)
-		return places & AT_HEADERS;
-	return c->rq.head.chunked && !c->parked && (places & AT_CHUNKS);
+	switch (c->phase) {
+	case PHASE_FRESH:
+	case PHASE_IDLE:
+	case PHASE_HUNG_UP:
+		return AT_LINE;
+	case PHASE_READING:
+		if (!c->rq.begun)
+			return AT_LINE | AT_HEADERS;
+		return c->parked ? 0 : AT_CHUNKS;
+	case PHASE_ENDING:
+		return AT_LINE | AT_HEADERS | AT_CHUNKS;
+	default:
+		/* It has the whole request, unless that was answered amid its body. */
+		return c->rq.direct || c->rq.too_large ? AT_CHUNKS : 0;
+	}
 }
 
-/* The only connection that is there; NULL if there is none, or are several. */
+/* The only connection that can be meant; NULL if several can, or if it takes no answer. */
 static struct conn *only_conn_at(struct http *http, unsigned places)
 {
-	static const enum phase phases[] = {PHASE_READING, PHASE_FRESH, PHASE_IDLE};
 	struct conn *c, *found = NULL;
 
-	for (size_t i = 0; i < sizeof(phases) / sizeof(phases[0]); i++) {
-		TAILQ_FOREACH (c, &http->phases[phases[i]], entry) {
-			if (!is_at(c, places))
-				continue;
-			if (found)
-				return NULL;
-			found = c;
-		}
+	TAILQ_FOREACH (c, &http->known, known) {
+		if (!(places_at(c) & places))
+			continue;
+		if (found)
+			return NULL;
+		found = c;
 	}
-	return found;
+	return found && found->phase < PHASES_TIMED && found->phase != PHASE_SENDING ? found : NULL;
 }
 
 /* The request whose head is complete, before the handler's first call; or NULL. */
@@ -167,4 +177,7 @@ void http_on_library_log(struct http *http, const char *text)
 		replace(c, status, sentence(amid_head, page));
 	else
 		metrics_request(http->metrics, 0, HTTP_OTHER, status, 0);
+	/* The handler will not be called for it: from now on another may be amid its head. */
+	if (amid_head)
+		amid_head->rq.begun = true;
 }

@@ -147,7 +147,7 @@ def test_broken_requests_are_answered_in_our_words(memory_daemon, data, status, 
 @pytest.mark.parametrize("data,status", [(b"GET / HTTP/2.0\r\n\r\n", 505), (b"GET /\r\n\r\n", 400),
                                          (b"GET /" + b"a" * 20000, 431)])
 def test_a_broken_line_behind_a_request(start, data, status):
-    """Alone it is answered in our words; where others could be meant libmicrohttpd answers. Both are
+    """Alone it is answered in our words; where others can be meant libmicrohttpd answers. Both are
     counted."""
     daemon = start()
     sound(refusal(daemon.address, data, kept=True), status)
@@ -183,6 +183,51 @@ def test_two_broken_bodies_at_once(memory_daemon):
         assert broken.receive().status == 400
         slow.send(b"\r\n0\r\n\r\n")
         expect(slow.receive(), successCount=1)
+
+
+# Behind a whole request and with the end of the stream, so that the connection is one that hangs up.
+HANGING_UP = {
+    "version": b"GET / HTTP/9.9\r\n\r\n",
+    "no-version": b"GET / FOO\r\nHost: localhost\r\n\r\n",
+    "line": b"GET\r\n\r\n",
+    "line-too-long": b"GET /" + b"a" * 20000,
+    "header": b"GET / HTTP/1.1\r\nfoo bar\r\n\r\n",
+    "headers-without-end": b"GET / HTTP/1.1\r\na: " + b"b" * 20000,
+    "chunk": CHUNKED + b"zz\r\n",
+}
+
+
+def beside(wire, other):
+    """What another connection is doing; and what has to come when `finish` is sent."""
+    assert wire.ask("GET", "/healthz").status == 200
+    request = request_bytes("POST", path("k", "failure"), body="x" * 10)
+    begun, finish = {"idle": (b"", request), "amid-headers": (request[:30], request[30:]),
+                     "amid-body": (request[:-5], request[-5:]),
+                     "amid-chunks": (CHUNKED.replace(b"success", b"failure") + b"1\r\na",
+                                     b"\r\n0\r\n\r\n")}[other]
+    wire.send(begun)
+    return finish
+
+
+@pytest.mark.parametrize("other", ["idle", "amid-headers", "amid-body", "amid-chunks"])
+@pytest.mark.parametrize("data", HANGING_UP.values(), ids=HANGING_UP)
+def test_a_refusal_goes_to_nobody_else(start, data, other):
+    """Whatever is refused on one connection, the only other one gets its own answer and nothing else."""
+    daemon = start()
+    with daemon.wire() as wire:
+        finish = beside(wire, other)
+        for _ in range(3):
+            with daemon.wire() as broken:
+                broken.send(KEPT + data)
+                broken.sock.shutdown(socket.SHUT_WR)
+                assert broken.receive().status == 200
+                broken.ended()
+        wire.send(finish)
+        expect(wire.receive(), failureCount=1)
+        if other == "amid-chunks":  # whose request is the last of its connection
+            assert wire.ended()
+        else:
+            expect(wire.ask("POST", path("k", "failure")), failureCount=2)
 
 
 def full_lines(daemon, stack, count, size):
