@@ -76,53 +76,56 @@ void api_note_report(struct api *api, const struct http_request *rq, const struc
 	note_change(api, rq, ask, result);
 }
 
-static char *put(char *to, const char *text)
-{
-	size_t len = strlen(text);
-
-	memcpy(to, text, len);
-	return to + len;
-}
-
 /* Room for either body: constant words, names, a permit and a number. */
 #define BODY_MAX 256
+
+/* Copies a constant in a few instructions: memcpy would be a call that looks at the room first. */
+#define PUT(to, text) ((char *)__builtin_memcpy((to), (text), sizeof(text) - 1) + sizeof(text) - 1)
+
+static char *put_name(char *to, const char *name)
+{
+	size_t len = strlen(name);
+
+	__builtin_memcpy(to, name, len);
+	return to + len;
+}
 
 static size_t write_acquired(char *body, const struct ask *ask, const struct breaker_answer *a)
 {
 	char *to = body;
 
 	if (a->allowed) {
-		to = put(to, "{\"allowed\":true,\"permit\":\"");
+		to = PUT(to, "{\"allowed\":true,\"permit\":\"");
 		to += breaker_permit_encode(to, &a->permit, ask->store.key, ask->store.key_len);
-		to = put(to, "\",\"state\":\"");
+		to = PUT(to, "\",\"state\":\"");
 	} else {
-		to = put(to, "{\"allowed\":false,\"state\":\"");
+		to = PUT(to, "{\"allowed\":false,\"state\":\"");
 	}
-	to = put(to, circuit_state_name(a->state));
-	to = put(to, "\",\"reason\":\"");
-	to = put(to, breaker_reason_name(a->reason));
-	to = put(to, "\",\"retryAfterMs\":");
+	to = put_name(to, circuit_state_name(a->state));
+	to = PUT(to, "\",\"reason\":\"");
+	to = put_name(to, breaker_reason_name(a->reason));
+	to = PUT(to, "\",\"retryAfterMs\":");
 	if (a->retry_after_ms == 0)
-		to = put(to, "0");
+		to = PUT(to, "0");
 	else
 		to += sprintf(to, "%" PRId64, a->retry_after_ms);
-	to = put(to, "}\n");
+	to = PUT(to, "}\n");
 	return (size_t)(to - body);
 }
 
 static size_t write_reported(char *body, const struct breaker_answer *a)
 {
-	char *to = put(body, a->counted ? "{\"counted\":true,\"was\":\""
-					: "{\"counted\":false,\"was\":\"");
+	char *to = a->counted ? PUT(body, "{\"counted\":true,\"was\":\"")
+			      : PUT(body, "{\"counted\":false,\"was\":\"");
 
-	to = put(to, circuit_state_name(a->was));
-	to = put(to, "\",\"state\":\"");
-	to = put(to, circuit_state_name(a->state));
+	to = put_name(to, circuit_state_name(a->was));
+	to = PUT(to, "\",\"state\":\"");
+	to = put_name(to, circuit_state_name(a->state));
 	if (!a->counted) {
-		to = put(to, "\",\"reason\":\"");
-		to = put(to, breaker_reason_name(a->reason));
+		to = PUT(to, "\",\"reason\":\"");
+		to = put_name(to, breaker_reason_name(a->reason));
 	}
-	to = put(to, "\"}\n");
+	to = PUT(to, "\"}\n");
 	return (size_t)(to - body);
 }
 
