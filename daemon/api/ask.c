@@ -124,13 +124,55 @@ static void answer_problem(struct http_request *rq, const struct ask *ask,
 	api_reply_problem(rq, ask->route, &what);
 }
 
+/* Has what this daemon changes looked after, in case that nobody tells of it. */
+static void note_write(struct watch *w, const struct ask *ask, const struct store_result *result)
+{
+	static const struct circuit none;
+	const struct circuit *c = &result->circuit;
+	enum store_by by;
+
+	switch (ask->operation) {
+	case CIRCUIT_REPORT:
+		if (result->was == c->state)
+			return;
+		by = STORE_BY_REPORT;
+		break;
+	case CIRCUIT_ACQUIRE:
+		if (result->was == c->state)
+			return;
+		by = STORE_BY_ACQUIRE;
+		break;
+	case CIRCUIT_TRANSITION:
+		by = STORE_BY_TRANSITION;
+		break;
+	case CIRCUIT_RESET:
+		c = &none;
+		by = STORE_BY_RESET;
+		break;
+	case CIRCUIT_OVERRIDE:
+	case CIRCUIT_END_OVERRIDE:
+		by = STORE_BY_OVERRIDE;
+		break;
+	default:
+		return;
+	}
+	watch_wrote(w, ask->store.key, ask->store.key_len, c, c == &none ? NULL : result->override,
+		    by);
+}
+
 /* What was read may be news: another program writes to Redis, too. */
 static void note_read(struct api *api, const struct ask *ask, const struct store_result *result)
 {
 	struct watch *w = api->watch;
 
-	if (w->embedded || result->status != STORE_OK || result->degraded)
+	if (w->embedded || result->status != STORE_OK)
 		return;
+	if (result->degraded) {
+		if (ask_writes(ask))
+			watch_unsure(w, ask->store.key, ask->store.key_len);
+		return;
+	}
+	note_write(w, ask, result);
 	if (ask->operation == CIRCUIT_GET_STATE || ask->operation == CIRCUIT_ACQUIRE)
 		watch_read(w, ask->store.key, ask->store.key_len, result->circuit.state,
 			   result->override);

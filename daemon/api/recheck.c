@@ -58,6 +58,14 @@ void recheck_doubt(struct recheck *r, struct recheck_node *node)
 	arm(r);
 }
 
+void recheck_now(struct recheck *r, struct recheck_node *node)
+{
+	node->doubted = true;
+	node->ms = FIRST_MS;
+	schedule(r, node, 0);
+	arm(r);
+}
+
 static void take(struct recheck *r, struct recheck_node *node, const struct store_result *result)
 {
 	bool differs = result->status == STORE_OK && !result->degraded &&

@@ -51,5 +51,7 @@ void recheck_begin(struct recheck *r, struct recheck_node *node);
 void recheck_end(struct recheck *r, struct recheck_node *node);
 /* It was read and was not what is known: it is read again soon. */
 void recheck_doubt(struct recheck *r, struct recheck_node *node);
+/* It is read at once, and once is enough. */
+void recheck_now(struct recheck *r, struct recheck_node *node);
 
 #endif

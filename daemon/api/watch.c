@@ -13,6 +13,8 @@
 #define MESSAGES_MS 20
 /* A message that is older than what a listing has told comes so much later at most. */
 #define LATE_MS 1000
+/* The circuit of an override that ends is read for so long at most. */
+#define END_READ_MS 300
 /* When a listing failed, the next one begins so much later. */
 #define RETRY_MS  500
 #define LIST_PAGE 500
@@ -162,6 +164,14 @@ static bool same_override(const struct breaker_override *a, const struct breaker
 	       a->reason_len == b->reason_len && memcmp(a->reason, b->reason, a->reason_len) == 0;
 }
 
+/* What was read is not what is known; c is NULL if nothing is. */
+static bool differs(const struct watched *c, enum circuit_state state,
+		    const struct breaker_override *override)
+{
+	return (c ? c->circuit.state : CIRCUIT_CLOSED) != state ||
+	       !same_override(c ? c->override : NULL, override);
+}
+
 static void on_override_end(evutil_socket_t fd, short what, void *arg);
 
 /* The entry's override is from now on a copy of this one. False when out of memory. */
@@ -184,6 +194,7 @@ static bool set_override(struct watched *c, const struct breaker_override *o)
 	}
 	free(c->override);
 	c->override = copy;
+	c->ends = false;
 	return true;
 }
 
@@ -220,14 +231,20 @@ static void note(struct watch *w, const struct store_change *change)
 	struct watched *c = watch_find(w, change->key, change->key_len);
 	enum circuit_state before = c ? c->circuit.state : CIRCUIT_CLOSED;
 	enum circuit_state after = change->circuit.state;
-	bool news = before != after || change->by == STORE_BY_RESET ||
+	bool news = before != after || (change->by == STORE_BY_RESET && !(c && c->unsure)) ||
 		    !same_override(c ? c->override : NULL, change->override);
 
 	if (!news) {
-		if (c && c->active) {
-			c->circuit = change->circuit;
+		/* A page that was read before may still be noted: it must find that this is newer.
+		 */
+		if (!c && w->listing)
+			c = entry_get(w, change->key, change->key_len);
+		if (c)
 			c->told_ms = clock_ms();
-		}
+		if (c && change->by == STORE_BY_RESET)
+			c->unsure = false;
+		if (c && c->active)
+			c->circuit = change->circuit;
 		return;
 	}
 	c = entry_get(w, change->key, change->key_len);
@@ -237,6 +254,7 @@ static void note(struct watch *w, const struct store_change *change)
 		count_active(w, c, -1);
 	c->circuit = change->circuit;
 	c->told_ms = clock_ms();
+	c->wrote = c->unsure = false;
 	if (!same_override(c->override, change->override))
 		set_override(c, change->override);
 	note_open(w, c);
@@ -257,11 +275,20 @@ static void on_override_end(evutil_socket_t fd, short what, void *arg)
 		.by = STORE_BY_OVERRIDE,
 	};
 	int64_t left = c->override ? c->override->until_ms - store_clock_ms(c->watch->store) : 0;
+	struct store_health health;
 
 	(void)fd;
 	(void)what;
 	if (left > 0) {
 		timer_arm(c->end, left);
+		return;
+	}
+	store_health(c->watch->store, &health);
+	/* What is known of the circuit is as old as the override: it is read first. */
+	if (!c->ends && health.condition == STORE_READY) {
+		c->ends = true;
+		recheck_now(&c->watch->recheck, &c->check);
+		timer_arm(c->end, END_READ_MS);
 		return;
 	}
 	if (c->override)
@@ -301,9 +328,13 @@ static void note_item(struct watch *w, const struct store_item *item)
 		.by = STORE_BY_ELSEWHERE,
 	};
 
-	/* What was told since the listing began is newer. */
-	if (c && c->told_ms >= w->list_began_ms)
+	/* What was told since the listing began is newer, unless another program has changed it
+	 * once more. */
+	if (c && c->told_ms >= w->list_began_ms) {
+		if (differs(c, item->circuit.state, item->override))
+			recheck_doubt(&w->recheck, &c->check);
 		return;
+	}
 	if (c || item->circuit.state != CIRCUIT_CLOSED || item->override)
 		note(w, &change);
 	c = watch_find(w, item->key, item->key_len);
@@ -480,25 +511,25 @@ static const char *on_recheck_key(const struct recheck_node *node, size_t *len)
 	return keynode_key(&c->node);
 }
 
-static bool differs(const struct watched *c, enum circuit_state state,
-		    const struct breaker_override *override)
-{
-	return (c ? c->circuit.state : CIRCUIT_CLOSED) != state ||
-	       !same_override(c ? c->override : NULL, override);
-}
-
 static bool on_recheck_differs(const struct recheck_node *node, const struct store_result *result,
 			       int64_t began_ms)
 {
-	const struct watched *c = watched_of(node);
+	struct watched *c = watched_of((struct recheck_node *)(uintptr_t)node);
 
+	if (c->ends)
+		return true;
 	/* What was told since is newer. */
-	return c->told_ms < began_ms && differs(c, result->circuit.state, result->override);
+	if (c->told_ms < began_ms && differs(c, result->circuit.state, result->override))
+		return true;
+	c->unsure = false;
+	return false;
 }
 
 static bool on_recheck_stays(const struct recheck_node *node)
 {
-	return watched_of(node)->active;
+	const struct watched *c = watched_of(node);
+
+	return c->active || c->unsure;
 }
 
 static void on_recheck_take(struct recheck_node *node, const struct store_result *result)
@@ -514,6 +545,18 @@ static void on_recheck_take(struct recheck_node *node, const struct store_result
 
 	if (result->absent)
 		change.circuit.last_state_change = store_clock_ms(c->watch->store);
+	if (c->wrote && (c->wrote_at_ms == result->circuit.last_state_change ||
+			 (result->absent && c->wrote_by == STORE_BY_RESET)))
+		change.by = c->wrote_by;
+	if (c->ends && c->override) {
+		/* Redis may think that it holds for a moment longer. */
+		if (same_override(c->override, change.override))
+			change.override = NULL;
+		if (!change.override)
+			change.by = STORE_BY_OVERRIDE;
+		c->watch->override_over(c->watch->arg, c);
+	}
+	c->unsure = false;
 	note(c->watch, &change);
 }
 
@@ -537,14 +580,40 @@ void watch_read(struct watch *w, const char *key, size_t len, enum circuit_state
 		recheck_doubt(&w->recheck, &c->check);
 }
 
+void watch_wrote(struct watch *w, const char *key, size_t len, const struct circuit *circuit,
+		 const struct breaker_override *override, enum store_by by)
+{
+	struct watched *c;
+
+	watch_read(w, key, len, circuit->state, override);
+	c = watch_find(w, key, len);
+	if (!c || !c->check.doubted)
+		return;
+	c->wrote = true;
+	c->wrote_by = by;
+	c->wrote_at_ms = circuit->last_state_change;
+}
+
+void watch_unsure(struct watch *w, const char *key, size_t len)
+{
+	struct watched *c = watch_find(w, key, len);
+
+	if (!c)
+		return;
+	c->unsure = true;
+	if (!c->active)
+		recheck_begin(&w->recheck, &c->check);
+}
+
 /* --- the whole ----------------------------------------------------------------------------- */
 
-/* True for a message of a change before the one that a listing has just shown. */
+/* True for a message of a change before the one that a listing has just shown; or of one behind it,
+ * where who made that has a clock that is ahead: the circuit is read then. */
 static bool is_late(struct watch *w, const struct store_change *change)
 {
 	const struct watched *c = watch_find(w, change->key, change->key_len);
 
-	return c && c->listed_ms && clock_ms() - c->listed_ms < LATE_MS &&
+	return !w->embedded && c && c->listed_ms && clock_ms() - c->listed_ms < LATE_MS &&
 	       change->circuit.last_state_change < c->circuit.last_state_change;
 }
 
@@ -556,7 +625,9 @@ static void on_store_change(void *arg, const struct store_change *change)
 		w->live = change->live;
 		if (w->live)
 			watch_list(w);
-	} else if (!is_late(w, change)) {
+	} else if (is_late(w, change)) {
+		recheck_doubt(&w->recheck, &watch_find(w, change->key, change->key_len)->check);
+	} else {
 		note(w, change);
 	}
 }

@@ -39,6 +39,11 @@ struct watched {
 	int64_t told_ms;          /* monotonic: when something was last heard of it */
 	int64_t listed_ms;        /* the same, by a listing; 0: never */
 	struct recheck_node check;
+	bool ends;   /* its override is over, and it is being read */
+	bool unsure; /* what was told last was done without Redis, which may have refused it */
+	bool wrote;  /* this daemon did what is read again, and this is what it was: */
+	enum store_by wrote_by;
+	int64_t wrote_at_ms;
 	/* Of a change that is not known yet: what led to it. */
 	char *why;
 	int64_t why_at_ms;
@@ -101,6 +106,15 @@ uint64_t watch_list(struct watch *w);
 /* Something has been read, of whichever circuit: one that is not as it is known is looked after. */
 void watch_read(struct watch *w, const char *key, size_t len, enum circuit_state state,
 		const struct breaker_override *override);
+
+/* This daemon has done something, `by`: if nobody tells of it, for want of PUBLISH or SUBSCRIBE,
+ * the circuit is read. */
+void watch_wrote(struct watch *w, const char *key, size_t len, const struct circuit *circuit,
+		 const struct breaker_override *override, enum store_by by);
+
+/* What was told last of the circuit was done while the store did not answer: it is read once it
+ * does. */
+void watch_unsure(struct watch *w, const char *key, size_t len);
 
 /* What led to the change that made the circuit this, which the store does not tell. */
 void watch_explain(struct watch *w, const char *key, size_t len, const struct circuit *circuit,
