@@ -172,9 +172,21 @@ static int judge(const char *address, int fd)
 	return not_ready(address, why);
 }
 
+/* The line says what is wrong with the settings file, too: the address may be from elsewhere. */
+static int not_reached(const struct config *config, const char *address, const char *why)
+{
+	char both[sizeof(config->unread.text) + 640];
+
+	if (!config->unread.text[0])
+		return not_ready(address, why);
+	snprintf(both, sizeof(both), "%.600s; %s", why, config->unread.text);
+	return not_ready(address, both);
+}
+
 int check_ready(const struct config *config)
 {
-	char why[512] = "", checked[CONFIG_VALUE_MAX + 1];
+	const struct config_list *lists[] = {&config->listen, &config->metrics_listen};
+	char first[512] = "", why[512] = "", checked[CONFIG_VALUE_MAX + 1];
 	const char *address = config->ready_address;
 	int fd;
 
@@ -187,10 +199,14 @@ int check_ready(const struct config *config)
 		fd = connect_to(address, why, sizeof(why));
 		return fd >= 0 ? judge(address, fd) : not_ready(address, why);
 	}
-	for (size_t i = 0; i < config->listen.count; i++) {
-		fd = connect_to(config->listen.items[i], why, sizeof(why));
-		if (fd >= 0)
-			return judge(config->listen.items[i], fd);
+	for (size_t n = 0; n < 2; n++) {
+		for (size_t i = 0; i < lists[n]->count; i++) {
+			fd = connect_to(lists[n]->items[i], why, sizeof(why));
+			if (fd >= 0)
+				return judge(lists[n]->items[i], fd);
+			if (!first[0])
+				strcpy(first, why);
+		}
 	}
-	return not_ready(config->listen.items[0], why);
+	return not_reached(config, config->listen.items[0], first);
 }

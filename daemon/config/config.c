@@ -162,30 +162,62 @@ static struct config *new_config(struct config_error *error)
 	return config;
 }
 
-static bool take_all(struct config *config, int argc, char *const argv[], char *const envp[],
+/* `read`: file_read, or what else reads the settings file. */
+static bool take_all(struct config *config, const struct config_input *input,
+		     bool (*read)(struct config *, struct config_error *),
 		     struct config_error *error)
 {
 	const struct config_setting *file = take_setting("config");
 
-	if (!environment_take(config, envp, file, error) ||
-	    !arguments_take(config, argc, argv, file, error))
+	if (!environment_take(config, input->envp, file, error) ||
+	    !arguments_take(config, input->argc, input->argv, file, error))
 		return false;
-	if (*config->config_file && !file_read(config, error))
+	if (*config->config_file && !read(config, error))
 		return false;
 	for (size_t i = 0; i < CONFIG_SETTINGS; i++)
 		if (&config_settings[i] != file &&
-		    !environment_take(config, envp, &config_settings[i], error))
+		    !environment_take(config, input->envp, &config_settings[i], error))
 			return false;
-	return arguments_take(config, argc, argv, NULL, error);
+	return arguments_take(config, input->argc, input->argv, NULL, error);
 }
 
-/* All that --check-ready needs. It may run as a user who can read neither secrets nor, if it is
- * given an address, the file of settings. */
-static bool load_addresses(struct config *config, const struct config_input *input,
-			   const char *address, struct config_error *error)
+/* False if the file could not be opened and nothing else says where the daemon listens. */
+static bool has_address(const struct config *c)
 {
-	config->ready_address = address;
-	return address || take_all(config, input->argc, input->argv, input->envp, error);
+	return c->sources[config_index(take_setting("listen"))].origin != CONFIG_FROM_DEFAULT ||
+	       (c->file_count > 0 && c->file_stamps[0].ino != 0);
+}
+
+/*
+ * All that --check-ready needs. The daemon may run with settings that the file does not hold any
+ * more, having refused the file: errors in it are only noted. If it cannot be opened, an
+ * address must come from the environment or the command line: at the default there may be another
+ * daemon.
+ */
+static struct config *load_addresses(const struct config_input *input, const char *address,
+				     struct config_error *error)
+{
+	struct config *c = new_config(error);
+	struct config_error unread = {.text = ""};
+
+	if (c && !address && !take_all(c, input, file_read, &unread)) {
+		config_free(c);
+		c = new_config(error);
+		if (c && !take_all(c, input, file_read_addresses, error)) {
+			config_free(c);
+			return NULL;
+		}
+		if (c && !has_address(c)) {
+			*error = unread;
+			config_free(c);
+			return NULL;
+		}
+		if (c)
+			c->unread = unread;
+	}
+	if (c)
+		c->ready_address = address;
+	return c;
 }
 
 enum config_status config_load(const struct config_input *input, enum config_action *action,
@@ -199,20 +231,16 @@ enum config_status config_load(const struct config_input *input, enum config_act
 	status = arguments_action(input->argc, input->argv, action, &action_value, error);
 	if (status != CONFIG_OK || *action == CONFIG_HELP || *action == CONFIG_VERSION)
 		return status;
+	if (*action == CONFIG_CHECK_READY) {
+		*config = load_addresses(input, action_value, error);
+		return *config ? CONFIG_OK : CONFIG_INVALID;
+	}
 	c = new_config(error);
 	if (!c)
 		return CONFIG_INVALID;
 	c->again = input->reload;
 	c->runs_in_memory = input->runs_in_memory;
-	if (*action == CONFIG_CHECK_READY) {
-		if (!load_addresses(c, input, action_value, error)) {
-			config_free(c);
-			return CONFIG_INVALID;
-		}
-		*config = c;
-		return CONFIG_OK;
-	}
-	if (!take_all(c, input->argc, input->argv, input->envp, error) || !read_store(c, error) ||
+	if (!take_all(c, input, file_read, error) || !read_store(c, error) ||
 	    !read_token(c, error) || !check_addresses(c, error) || !policies_finish(c, error)) {
 		config_free(c);
 		return CONFIG_INVALID;

@@ -14,7 +14,8 @@
  * and how they go together, reads the password and the token file. *action is set also
  * where a bad setting is found later; CONFIG_HELP and CONFIG_VERSION, wherever they stand, return
  * CONFIG_OK at once with *config NULL. With CONFIG_CHECK_READY no secret is read and nothing is
- * warned of; if it has an address, no settings are read at all. Otherwise, on CONFIG_OK *config is
+ * warned of; what is wrong with the settings file is noted in `unread` and its other addresses are
+ * taken; if it has an address, no settings are read at all. Otherwise, on CONFIG_OK *config is
  * the caller's for config_free, and on failure it is NULL.
  */
 enum config_status config_load(const struct config_input *input, enum config_action *action,

@@ -259,3 +259,42 @@ bool file_read(struct config *config, struct config_error *error)
 	free(text);
 	return !r.failed;
 }
+
+/* An address of the line, if it has one outside of policies. */
+static void take_address_line(struct config *config, char *line)
+{
+	size_t name = strspn(line, NAME);
+	char *value = line + name + strspn(line + name, " \t");
+	struct config_source source = {.origin = CONFIG_FROM_FILE};
+	const struct config_setting *s = config_find(line, name, false);
+	struct config_error ignored;
+
+	if (!s || *value != '=' ||
+	    (s != take_setting("listen") && s != take_setting("metrics_listen")))
+		return;
+	value += 1 + strspn(value + 1, " \t");
+	for (size_t len = strlen(value); len > 0 && isspace((unsigned char)value[len - 1]);)
+		value[--len] = '\0';
+	take_value(config, s, source, value, &ignored);
+}
+
+bool file_read_addresses(struct config *config, struct config_error *error)
+{
+	char *text, *rest, *line, why[256];
+	bool in_policy = false;
+	size_t len;
+
+	(void)error;
+	if (!take_file(config, config->config_file, FILE_MAX, &text, &len, why, sizeof(why)))
+		return true;
+	rest = text;
+	while ((line = strsep(&rest, "\n"))) {
+		if (*line == '[')
+			in_policy = strncmp(line + 1, POLICY, strlen(POLICY)) == 0;
+		if (!in_policy)
+			take_address_line(config, line);
+	}
+	explicit_bzero(text, len);
+	free(text);
+	return true;
+}

@@ -7,4 +7,10 @@
 /* Reads config->config_file. False with the error set. */
 bool file_read(struct config *config, struct config_error *error);
 
+/*
+ * Takes `listen` and `metrics_listen` from config->config_file, and nothing else: lines that are
+ * wrong are skipped, and a file that cannot be read is one without lines. Returns true.
+ */
+bool file_read_addresses(struct config *config, struct config_error *error);
+
 #endif

@@ -54,6 +54,11 @@ struct config_section {
 	struct config_policy policy;     /* all of it, once config_load is through */
 };
 
+/* One line without a newline: what is wrong, where, and what would be right. No secrets. */
+struct config_error {
+	char text[1024];
+};
+
 struct config {
 	/* As set; strings are the config's own, "" where nothing was set. */
 	char *config_file;
@@ -94,9 +99,10 @@ struct config {
 
 	struct config_source sources[CONFIG_SETTINGS]; /* in the order of the table */
 
-	const char *ready_address; /* of --check-ready=ADDRESS, in argv; NULL: none was given */
-	bool again;                /* read on SIGHUP */
-	bool runs_in_memory;       /* then: as in struct config_input */
+	const char *ready_address;  /* of --check-ready=ADDRESS, in argv; NULL: none was given */
+	struct config_error unread; /* --check-ready: what is wrong with the file, or "" */
+	bool again;                 /* read on SIGHUP */
+	bool runs_in_memory;        /* then: as in struct config_input */
 
 	/* The files that were read, and as what. */
 	char *files[FILE_WATCH_MAX];
@@ -136,11 +142,6 @@ struct config_input {
 	bool reload;
 	/* On SIGHUP: the store that runs is memory, whatever the settings say from now on. */
 	bool runs_in_memory;
-};
-
-/* One line without a newline: what is wrong, where, and what would be right. No secrets. */
-struct config_error {
-	char text[1024];
 };
 
 /* What --print-config shows in place of a password; refused as one. */

@@ -42,6 +42,48 @@ def test_where_the_settings_say_and_at_an_address(start, directory, listen):
     assert ready("--check-ready", f"--config={directory}/conf") is True
 
 
+LATER = {  # what becomes of the file under a running daemon
+    "unknown-setting": "listen = {a}\nmetrics_listen = {m}\nmax_circuit = 5\n",
+    "wrong-value-before": "ttl = 0\nlisten = {a}\n[policy x\n",
+    "no-setting": "listen\nlisten : {a}\n listen = {other}\nlisten = {a}\n",
+    "in-a-policy": "listen = {a}\n[policy p]\nlisten = {other}\n",
+    "listen-moved": "listen = {other}\nmetrics_listen = {m}\n",
+    "listen-wrong": "listen = nonsense\nmetrics_listen = {m}\n",
+    "gone": None,
+    "nul": "listen = {a}\n\0\n",
+    "directory": "",
+}
+
+
+@pytest.mark.parametrize("how", LATER)
+def test_a_file_that_the_running_daemon_has_refused(start, directory, how):
+    """The probe's answer is the daemon's, not the file's."""
+    conf = f"{directory}/conf"
+    named = {"a": f"unix:{directory}/s", "other": f"unix:{directory}/other", "m": f"127.0.0.1:{free_port()}"}
+    good = "listen = {a}\nmetrics_listen = {m}\n".format(**named)
+    with open(conf, "w", encoding="ascii") as file:
+        file.write(good)
+    daemon = start("--config", conf, listen=named["a"])
+    assert ready("--check-ready", f"--config={conf}") is True
+    os.unlink(conf)
+    if how == "directory":
+        os.mkdir(conf)
+    elif LATER[how] is not None:
+        with open(conf, "w", encoding="ascii") as file:
+            file.write(LATER[how].format(**named))
+    daemon.hangup()
+    if how not in ("gone", "directory"):
+        assert ready("--check-ready", f"--config={conf}") is True
+    else:
+        assert conf in ready("--check-ready", f"--config={conf}"), "nothing says where it listens"
+    assert ready("--check-ready", env={"BREAKERD_CONFIG": conf, "BREAKERD_LISTEN": named["a"]}) is True
+    assert ready(f"--check-ready={named['a']}", env={"BREAKERD_CONFIG": conf}) is True
+    daemon.stop()
+    line = ready("--check-ready", f"--config={conf}")
+    if how != "listen-moved":
+        assert f"{conf}:" in line, f"the file's error is told where nobody answers: {line}"
+
+
 @pytest.mark.parametrize("any_address", ["0.0.0.0", "[::]"])
 def test_an_address_of_all_interfaces_is_asked_on_loopback(start, directory, any_address):
     """Without the token, which such an address needs."""

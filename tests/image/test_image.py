@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import tarfile
 import time
@@ -167,7 +168,8 @@ def test_the_manifest_s_settings_start(run, directory):
     mounts = {one["mountPath"] for one in sidecar["volumeMounts"]}
     assert mounts == {"/run/breakerd", "/etc/breakerd"}
     for probe in ("startupProbe", "readinessProbe"):
-        assert sidecar[probe]["exec"]["command"] == ["/breakerd", "--check-ready"]
+        listen = re.search("^listen = (.*)$", objects["ConfigMap"]["data"]["breakerd.conf"], re.M)[1]
+        assert sidecar[probe]["exec"]["command"] == ["/breakerd", f"--check-ready={listen}"]
     assert sidecar["securityContext"]["runAsUser"] == 65534
     volume = Volume(f"{directory}/volume")
     volume.put(**objects["ConfigMap"]["data"], **objects["Secret"]["stringData"])
