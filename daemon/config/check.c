@@ -68,11 +68,14 @@ bool check_listen(const char *text, char out[CONFIG_VALUE_MAX + 1], char *why, s
 		return check_refuse(why, size,
 				    "the host is missing; 127.0.0.1%s for this host alone", text);
 	if (!listen_parse(text, &local, &error)) {
-		/* the caller says which address */
-		bool named = strncmp(error.text, text, len) == 0 &&
-			     strncmp(error.text + len, ": ", 2) == 0;
+		/* The caller says which address, if it may be shown; a long one is cut. */
+		size_t same = 0;
+		const char *words;
 
-		return check_refuse(why, size, "%s", error.text + (named ? len + 2 : 0));
+		while (same < len && text[same] == error.text[same])
+			same++;
+		words = same >= (len < 120 ? len : 120) ? strstr(error.text + same, ": ") : NULL;
+		return check_refuse(why, size, "%s", words ? words + 2 : error.text);
 	}
 	memcpy(out, text, len + 1);
 	return true;
@@ -263,16 +266,17 @@ bool check_statuses(const char *text, char out[CONFIG_VALUE_MAX + 1], char *why,
 				    CONFIG_STATUSES_MAX);
 	strcpy(out, text);
 	for (text += strspn(text, " \t"); *text;) {
-		size_t len = strcspn(text, APART);
+		/* The wrong one is named, unless it may hold a password (user:password@). */
+		size_t len = strchr(text, '@') ? 0 : strcspn(text, APART);
 		const char *next = read_range(text, &first, &last);
 
 		if (*text == ',')
 			return check_refuse(why, size, "a comma with nothing before it");
 		if (!next)
 			return check_refuse(why, size,
-					    "%.*s: statuses and ranges of them expected, 100 to "
+					    "%.*s%sstatuses and ranges of them expected, 100 to "
 					    "599, as in 500-599, 429",
-					    (int)len, text);
+					    (int)len, text, len ? ": " : "");
 		text = next + strspn(next, " \t");
 		if (*text == ',') {
 			text += 1 + strspn(text + 1, " \t");

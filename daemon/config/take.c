@@ -11,12 +11,19 @@ const struct config_setting *take_setting(const char *name)
 	return config_find(name, strlen(name), false);
 }
 
-/* A value for an error message: on one line, and not all of a long one. */
-static void show(const char *text, char out[136])
+/*
+ * The value of `name` for an error message, behind `sep`: on one line, and not all of a long one.
+ * Nothing of a secret setting, wherever it stands, nor of a value that is a URL with a
+ * password (user:password@), under whatever name.
+ */
+static void show(const char *name, const char *sep, const char *text, char out[144])
 {
-	size_t len = strlen(text);
+	const struct config_setting *s = take_setting(name);
 
-	snprintf(out, 136, "%.128s%s", text, len > 128 ? "..." : "");
+	out[0] = '\0';
+	if ((s && (s->flags & CONFIG_SECRET)) || strchr(text, '@'))
+		return;
+	snprintf(out, 144, "%s%.128s%s", sep, text, strlen(text) > 128 ? "..." : "");
 	for (char *p = out; *p; p++)
 		if ((unsigned char)*p < 0x20 || *p == 0x7f)
 			*p = '?';
@@ -26,29 +33,26 @@ bool take_blame(struct config_error *error, const struct config *config,
 		const struct config_setting *s, struct config_source source, const char *text,
 		const char *why)
 {
-	char name[CONFIG_NAME_MAX], value[136];
-	bool shown = !(s->flags & CONFIG_SECRET);
+	bool file = source.origin == CONFIG_FROM_FILE || source.origin == CONFIG_FROM_DEFAULT;
+	char name[CONFIG_NAME_MAX], value[144];
 	size_t size = sizeof(error->text);
 
-	show(text, value);
+	show(s->name, file ? " = " : "=", text, value);
 	switch (source.origin) {
 	case CONFIG_FROM_DEFAULT:
-		snprintf(error->text, size, "%s%s%s: %s", s->name, shown ? " = " : "",
-			 shown ? value : "", why);
+		snprintf(error->text, size, "%s%s: %s", s->name, value, why);
 		break;
 	case CONFIG_FROM_FILE:
-		snprintf(error->text, size, "%.400s:%u: %s%s%s: %s", config->config_file,
-			 source.line, s->name, shown ? " = " : "", shown ? value : "", why);
+		snprintf(error->text, size, "%.400s:%u: %s%s: %s", config->config_file, source.line,
+			 s->name, value, why);
 		break;
 	case CONFIG_FROM_ENVIRONMENT:
 		config_variable(s, name);
-		snprintf(error->text, size, "%s%s%s: %s", name, shown ? "=" : "",
-			 shown ? value : "", why);
+		snprintf(error->text, size, "%s%s: %s", name, value, why);
 		break;
 	case CONFIG_FROM_ARGUMENTS:
 		config_flag(s, name);
-		snprintf(error->text, size, "--%s%s%s: %s", name, shown ? "=" : "",
-			 shown ? value : "", why);
+		snprintf(error->text, size, "--%s%s: %s", name, value, why);
 		break;
 	}
 	return false;
@@ -66,10 +70,10 @@ bool take_blame_section(struct config_error *error, const struct config *config,
 			const struct config_section *section, unsigned line, const char *name,
 			const char *text, const char *why)
 {
-	char value[136];
+	char value[144];
 
-	show(text, value);
-	snprintf(error->text, sizeof(error->text), "%.400s:%u: [policy %s] %s = %s: %s",
+	show(name, " = ", text, value);
+	snprintf(error->text, sizeof(error->text), "%.400s:%u: [policy %s] %s%s: %s",
 		 config->config_file, line, section->name, name, value, why);
 	return false;
 }

@@ -260,14 +260,14 @@ static bool set_statuses(void *base, const struct config_setting *s, const char 
 /* --- lists */
 
 static bool add_item(struct config_list *list, config_check_fn *check, unsigned line,
-		     const char *item, bool alone, char *why, size_t size)
+		     const char *item, bool named, char *why, size_t size)
 {
 	char kept[CONFIG_VALUE_MAX + 1], reason[512];
 
 	if (strlen(item) > CONFIG_ITEM_MAX)
 		return refuse(why, size, "an item is longer than %d bytes", CONFIG_ITEM_MAX);
 	if (!check(item, kept, reason, sizeof(reason)))
-		return refuse(why, size, "%s%s%s", alone ? "" : item, alone ? "" : ": ", reason);
+		return refuse(why, size, "%s%s%s", named ? item : "", named ? ": " : "", reason);
 	for (size_t i = 0; i < list->count; i++)
 		if (strcmp(list->items[i], kept) == 0)
 			return true;
@@ -284,7 +284,8 @@ bool value_add_items(struct config_list *list, config_check_fn *check, unsigned 
 		     const char *text, bool may_empty, char *why, size_t why_size)
 {
 	static const char apart[] = ", \t";
-	bool alone = !text[strcspn(text, apart)];
+	/* Of several the wrong one is named; not where a password may be (user:password@). */
+	bool named = text[strcspn(text, apart)] && !strchr(text, '@');
 	char item[CONFIG_VALUE_MAX + 1];
 	size_t items = 0;
 
@@ -295,7 +296,7 @@ bool value_add_items(struct config_list *list, config_check_fn *check, unsigned 
 		item[len] = '\0';
 		text += len;
 		items++;
-		if (!add_item(list, check, line, item, alone, why, why_size))
+		if (!add_item(list, check, line, item, named, why, why_size))
 			return false;
 	}
 	if (items == 0 && !may_empty)

@@ -858,6 +858,55 @@ START_TEST(a_secret_is_never_shown)
 }
 END_TEST
 
+/* The setting of that number, in each place, with a value that holds a password. */
+START_TEST(a_password_at_the_wrong_place_is_not_shown)
+{
+	static const char *const values[] = {
+		"redis://u:hunter2@h",
+		"redis://u:hunter2@h:99999",
+		"redis://u:hunter2,x@h",
+		"10, redis://u:hunter2 x@h, c",
+		"u:hunter2@127.0.0.1:99999",
+		"unix:/hunter2@/"
+		"0123456789012345678901234567890123456789012345678901234567890123456789"
+		"01234567890123456789012345678901234567890123456789",
+	};
+	const struct config_setting *s = &config_settings[_i];
+	const char *forms[] = {"%s = %s\n", "[policy a]\nkeys = a\n%s = %s\n",
+			       "[policy a]\nkey = a\n%s = %s\n", "%s %s\n", "x%s = %s\n"};
+	char name[CONFIG_NAME_MAX], argument[512], text[512];
+
+	for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
+		for (size_t n = 0; n < sizeof(forms) / sizeof(forms[0]); n++) {
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+			snprintf(text, sizeof(text), forms[n], s->name, values[i]);
+#pragma GCC diagnostic pop
+			error.text[0] = '\0';
+			load(WORDS("--config", file("c", text)));
+			ck_assert_msg(!strstr(error.text, "hunter2"), "%s", error.text);
+			if (n > 0)
+				ck_assert_has(error.text, "/c:");
+		}
+		if (strcmp(s->name, "config") == 0)
+			continue; /* the file's name stands in each message */
+		config_variable(s, name);
+		snprintf(argument, sizeof(argument), "%s=%s", name, values[i]);
+		error.text[0] = '\0';
+		load(WORDS(argument));
+		ck_assert_msg(!strstr(error.text, "hunter2"), "%s", error.text);
+		config_flag(s, name);
+		snprintf(argument, sizeof(argument), "--%s=%s", name, values[i]);
+		error.text[0] = '\0';
+		load(WORDS(argument));
+		ck_assert_msg(!strstr(error.text, "hunter2"), "%s", error.text);
+	}
+	ck_assert_refused(CONFIG_INVALID, "c:3: [policy a] store: no setting of a policy",
+			  "--config",
+			  file("c", "[policy a]\nkeys = a\nstore = redis://u:hunter2@h\n"));
+}
+END_TEST
+
 START_TEST(the_password_file)
 {
 	char big[600];
@@ -1207,6 +1256,7 @@ int main(void)
 	tcase_add_test(tc, settings_without_effect_are_warned_of);
 	tcase_add_test(tc, the_store_is_taken_apart);
 	tcase_add_test(tc, a_secret_is_never_shown);
+	tcase_add_loop_test(tc, a_password_at_the_wrong_place_is_not_shown, 0, CONFIG_SETTINGS);
 	tcase_add_test(tc, the_password_file);
 	tcase_add_test(tc, the_token_file);
 	tcase_add_test(tc, an_address_that_others_reach_needs_a_token);
