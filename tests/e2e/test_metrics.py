@@ -375,8 +375,24 @@ def test_alert_rules_are_sound():
 
 
 @with_promtool
-def test_alerts_fire_when_they_should():
-    promtool("test", "rules", os.path.join(ROOT, "tests", "e2e", "prometheus-alerts.test.yml"))
+@pytest.mark.parametrize("job", ["breakerd", "default/breakerd", "sidecars"])
+def test_alerts_fire_when_they_should(directory, job):
+    """Whatever the scrape job is called. default/breakerd: as a PodMonitor without jobLabel makes it."""
+    with open(os.path.join(ROOT, "tests", "e2e", "prometheus-alerts.test.yml"), encoding="utf-8") as f:
+        tests = f.read()
+    tests = tests.replace("../../docs/prometheus-alerts.yml", ALERTS)
+    tests = tests.replace('job="breakerd"', f'job="{job}"').replace("job: breakerd", f"job: {job}")
+    name = os.path.join(directory, "test.yml")
+    with open(name, "w", encoding="utf-8") as f:
+        f.write(tests)
+    promtool("test", "rules", name)
+
+
+def test_the_job_of_the_manifest_is_one_of_those():
+    with open(os.path.join(ROOT, "docs", "kubernetes", "breakerd.yaml"), encoding="utf-8") as f:
+        monitors = [one for one in yaml.safe_load_all(f) if one["kind"] == "PodMonitor"]
+    assert [one["metadata"]["name"] for one in monitors] == ["breakerd"]
+    assert not any("jobLabel" in one["spec"] for one in monitors)
 
 
 def test_each_alert_is_explained():
