@@ -16,8 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Calls under way, to a server near by: Redis runs one while the next is on its way. More calls
- * would be smaller ones. To a server far away, one more for each CALL_EACH_MS that a call takes. */
+/* Calls under way: Redis runs one while the next is on its way. More calls would be smaller ones.
+ * To a server far away, so many that one goes out each CALL_EACH_MS. */
 #define CALLS_UNDER_WAY 2
 #define CALL_EACH_MS    2
 #define CALLS_MAX       64
@@ -388,8 +388,10 @@ static void measure(struct redis_writes *writes, int64_t took_ms)
 /* How many calls may be under way, each with `most` circuits at most. */
 static unsigned calls_allowed(const struct redis_writes *writes, size_t most)
 {
-	int64_t calls = CALLS_UNDER_WAY + writes->took_ms / CALL_EACH_MS;
+	int64_t calls = writes->took_ms / CALL_EACH_MS;
 
+	if (calls < CALLS_UNDER_WAY)
+		calls = CALLS_UNDER_WAY;
 	return (unsigned)(calls < CALLS_MAX ? calls : CALLS_MAX) * (CALL_CIRCUITS / (unsigned)most);
 }
 
