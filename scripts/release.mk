@@ -36,3 +36,9 @@ dist-try: dist ## ... and every test of it, in clean trees of Debian 12 and 13; 
 	@scripts/install-packages tree
 	BUILD=$(BUILD) tests/deb/dist bookworm
 	BUILD=$(BUILD) tests/deb/dist trixie
+
+.PHONY: readme-try
+readme-try: ## every command of README.md and CONTRIBUTING.md, in clean trees of Debian 12 and 13; as root
+	@scripts/install-packages tree
+	tests/deb/readme bookworm
+	tests/deb/readme trixie

@@ -31,6 +31,40 @@ tree_run() {
 			bash -euo pipefail -c "$script"' _ "$tree" "$1" </dev/null
 }
 
+# Boots a tree's systemd, without a network but for the loopback interface; what it starts may not be up yet.
+tree_boot() {
+	tree_booting=$1
+	unshare --mount --pid --fork --net --uts --ipc --cgroup --kill-child tests/deb/boot-tree "$1" </dev/null &
+	tree_booted_by=$!
+	disown
+	for _ in $(seq 300); do
+		tree_init >/dev/null && return
+		sleep 0.1
+	done
+	return 1
+}
+
+# The pid of the booted tree's systemd. One that is not in its tree yet would be this machine's root.
+tree_init() {
+	local pid
+	pid=$(pgrep -P "$tree_booted_by") && [ "/proc/$pid/root" -ef "$tree_booting" ] && echo "$pid"
+}
+
+# Runs a script of bash in the booted tree.
+tree_booted() {
+	local pid
+	pid=$(tree_init) || return
+	nsenter --target "$pid" --mount --pid --net --uts --ipc --cgroup --root --wd \
+		env -i HOME=/root LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive \
+		PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+		bash -euo pipefail -c "$1" </dev/null
+}
+
+# Ends the booted tree, if there is one, and all that runs there.
+tree_halt() {
+	while [ -n "${tree_booted_by:-}" ] && kill -KILL "$tree_booted_by" 2>/dev/null; do sleep 0.1; done
+}
+
 # True if a kept tree is whole and not too old.
 tree_is_good() {
 	[ -e "$1.made" ] && [ -z "$(find "$1.made" -mtime "+$tree_days")" ] &&
@@ -42,6 +76,8 @@ tree_is_good() {
 tree_network() {
 	cp /etc/resolv.conf "$1/etc/resolv.conf"
 	cat /etc/ssl/certs/ca-certificates.crt >"$1/etc/machine-ca.crt" 2>/dev/null || true
+	# debootstrap leaves this to an installer; tests ask for localhost.
+	printf "127.0.0.1 localhost\n::1 localhost\n" >"$1/etc/hosts"
 }
 
 # Makes a new clean tree of a suite in a directory: tree_make SUITE DIRECTORY.

@@ -68,3 +68,15 @@ def test_configuration_md_has_every_setting_and_its_default():
     for name, default in rows.items():
         if name != "allowed_hosts":  # made from the addresses listened on
             assert default.strip().strip("`") == (settings[name] or "none"), name
+
+
+def test_each_command_has_its_place_in_a_clean_tree():
+    """... of Debian, where `make readme-try` types it or says why not. Which it is, is said without a tree."""
+    done = subprocess.run([os.path.join(ROOT, "tests", "deb", "readme"), "--list"], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, timeout=20, check=False, universal_newlines=True)
+    assert done.returncode == 0, done.stderr
+    typed = [line.split("\t") for line in done.stdout.splitlines()]
+    blocks = "".join(re.findall(r"^```sh\n(.*?)^```", read("README.md") + read("CONTRIBUTING.md"), re.M | re.S))
+    commands = [re.sub(r" +# .*", "", line) for line in blocks.splitlines() if line]
+    assert len(commands) >= 15
+    assert {command for command, _ in transcript()} | set(commands) <= {command for _, _, command in typed}
