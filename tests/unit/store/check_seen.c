@@ -1026,6 +1026,10 @@ static void cross(struct circuit_op op, char by, enum breaker_override_mode mode
 
 	limits.read_cache = true;
 	store_reconfigure(store, &limits);
+	/* A circuit that the request made would have the stamp of the answer, later than the
+	 * message. */
+	if (op.verb == CIRCUIT_REPORT || op.verb == CIRCUIT_RECORD_SUCCESS)
+		put_in_main(CIRCUIT_CLOSED, BREAKER_NO_OVERRIDE);
 	scripted->mood = HOLD;
 	submit(&c, op);
 	tell_of(by, now, mode);
