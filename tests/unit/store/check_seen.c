@@ -820,8 +820,9 @@ START_TEST(a_main_too_far_away_for_a_read_first_is_asked_at_once)
 	until_answered(&c);
 	/* Too old by now. */
 	run_for(450);
+	scripted->journal[0] = '\0';
 	acquire();
-	ck_assert_str_eq(scripted->journal, "g:k a:k");
+	ck_assert_str_eq(scripted->journal, "a:k");
 }
 END_TEST
 
