@@ -341,8 +341,44 @@ static void watch_files(struct app *app)
 			    FILE_WATCH_POLL_MS);
 }
 
-/* `why`: the signal, or a change of the files. */
-static void reload(struct app *app, const char *why)
+static bool has_of_file(const struct config *c)
+{
+	for (size_t i = 0; i < CONFIG_SETTINGS; i++)
+		if (c->sources[i].origin == CONFIG_FROM_FILE)
+			return true;
+	return c->section_count > 0;
+}
+
+/*
+ * A file that became empty is more likely one that somebody is about to write, or a command that
+ * failed, than an operator's will: it would take the token and all policies away.
+ */
+static bool allow_empty(const struct app *app, const struct config *next,
+			struct config_error *error)
+{
+	if (!has_of_file(app->config) || has_of_file(next))
+		return true;
+	snprintf(error->text, sizeof(error->text),
+		 "%.400s: it sets nothing any more; SIGHUP takes it all the same",
+		 next->config_file);
+	return false;
+}
+
+/* What is less safe from now on, whoever asked for it. */
+static void warn_of_loss(struct app *app, const struct config *next)
+{
+	if (app->config->token && !next->token)
+		log_warning(
+			&app->log, "token_gone",
+			"reason=\"token_file is no longer set: no client is asked for a token\"");
+	if (app->config->reload_on_change && !next->reload_on_change)
+		log_warning(&app->log, "watch_ended",
+			    "reason=\"reload_on_change is no longer set: only SIGHUP reads the "
+			    "files again\"");
+}
+
+/* `signalled`: an operator's word; else a change of the files. */
+static void reload(struct app *app, bool signalled)
 {
 	enum config_action action;
 	struct config_error error;
@@ -353,7 +389,8 @@ static void reload(struct app *app, const char *why)
 		return;
 	systemd_reloading();
 	if (config_load(&app->input, &action, &next, &error) != CONFIG_OK ||
-	    !sockets_allow(&app->sockets, next, &error)) {
+	    !sockets_allow(&app->sockets, next, &error) ||
+	    (!signalled && !allow_empty(app, next, &error))) {
 		log_error(&app->log, "reload_refused", "reason=%s",
 			  log_quote_text(error.text).text);
 		systemd_reloaded(app->systemd, true);
@@ -367,6 +404,7 @@ static void reload(struct app *app, const char *why)
 		log_warning(&app->log, "few_descriptors", "max_connections=%u",
 			    app->share.max_connections);
 	apply(app, next);
+	warn_of_loss(app, next);
 	if (app->config != app->started)
 		config_free(app->config);
 	app->config = next;
@@ -374,7 +412,8 @@ static void reload(struct app *app, const char *why)
 	if (names[0])
 		log_warning(&app->log, "restart_needed", "settings=\"%s\"", names);
 	log_info(&app->log, "reloaded", "file=%s why=%s",
-		 next->config_file[0] ? next->config_file : "none", why);
+		 next->config_file[0] ? next->config_file : "none",
+		 signalled ? "SIGHUP" : "change");
 	systemd_reloaded(app->systemd, false);
 }
 
@@ -382,12 +421,12 @@ static void on_reload_signal(evutil_socket_t fd, short what, void *arg)
 {
 	(void)fd;
 	(void)what;
-	reload(arg, "SIGHUP");
+	reload(arg, true);
 }
 
 static void on_files_changed(void *arg)
 {
-	reload(arg, "change");
+	reload(arg, false);
 }
 
 /* Makes the loop, too. No signal is handled before the loop runs, and then all parts are there. */

@@ -21,7 +21,7 @@
 	(IN_CLOSE_WRITE | IN_ATTRIB | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO |        \
 	 IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR)
 /* A file that is mounted by itself: its directory here does not hear of its changes. */
-#define IN_FILE (IN_CLOSE_WRITE | IN_ATTRIB)
+#define IN_FILE (IN_MODIFY | IN_CLOSE_WRITE | IN_ATTRIB)
 
 struct file_watch {
 	void (*on_change)(void *);
@@ -33,7 +33,11 @@ struct file_watch {
 	int fd; /* -1: inotify cannot be had */
 	int watches[WATCHES_MAX];
 	size_t watch_count;
-	int error; /* of the last renewal */
+	/* Those of files that were written to and not closed since (MODIFY without CLOSE_WRITE). */
+	int written[FILE_WATCH_MAX];
+	size_t written_count;
+	int64_t written_ms; /* the last of these writes; monotonic */
+	int error;          /* of the last renewal */
 	struct event *readable, *timer;
 	bool differs;       /* at the last look */
 	int64_t differs_ms; /* since then; monotonic */
@@ -192,14 +196,54 @@ static void read_stamps(struct file_watch *w, struct file_stamp *stamps)
 			stat(w->paths[i], &st) == 0 ? file_stamp_of(&st) : (struct file_stamp){0};
 }
 
-/* What happened does not matter, only that something did. */
-static void drain_queue(const struct file_watch *w)
+static void forget_writer(struct file_watch *w, int wd)
 {
-	char events[4096];
+	for (size_t i = 0; i < w->written_count; i++)
+		if (w->written[i] == wd)
+			w->written[i--] = w->written[--w->written_count];
+}
 
-	for (int i = 0; w->fd >= 0 && i < READS_MAX; i++)
-		if (read(w->fd, events, sizeof(events)) <= 0)
+/* An event without a name is of a file's own watch, with one of what is in a directory. */
+static void note_writer(struct file_watch *w, const struct inotify_event *e)
+{
+	if (e->len > 0)
+		return;
+	if (e->mask & (IN_MODIFY | IN_CLOSE_WRITE | IN_IGNORED))
+		forget_writer(w, e->wd);
+	if (!(e->mask & IN_MODIFY) || w->written_count == FILE_WATCH_MAX)
+		return;
+	w->written[w->written_count++] = e->wd;
+	w->written_ms = clock_ms();
+}
+
+/* What happened does not matter beyond that: only that something did. */
+static void drain_queue(struct file_watch *w)
+{
+	_Alignas(struct inotify_event) char events[4096];
+	ssize_t n;
+
+	for (int i = 0; w->fd >= 0 && i < READS_MAX; i++) {
+		n = read(w->fd, events, sizeof(events));
+		if (n <= 0)
 			return;
+		for (char *at = events; at < events + n;) {
+			const struct inotify_event *e = (const void *)at;
+
+			note_writer(w, e);
+			at += sizeof(*e) + e->len;
+		}
+	}
+}
+
+/* Somebody is amid writing a file that is still one of those watched. */
+static bool is_written(const struct file_watch *w, int64_t now_ms)
+{
+	if (now_ms - w->written_ms >= FILE_WATCH_WRITER_MS)
+		return false;
+	for (size_t i = 0; i < w->written_count; i++)
+		if (holds(w->watches, w->watch_count, w->written[i]))
+			return true;
+	return false;
 }
 
 /* Waits for the next event, or for time to pass where there can be none. */
@@ -226,7 +270,7 @@ static void look(struct file_watch *w)
 		wait_for_events(w);
 		return;
 	}
-	settled = w->differs &&
+	settled = w->differs && !is_written(w, now_ms) &&
 		  (same_stamps(w, now, w->seen) || now_ms - w->differs_ms >= FILE_WATCH_BOUND_MS);
 	if (!w->differs)
 		w->differs_ms = now_ms;

@@ -3,7 +3,9 @@
  * the directories that the paths and the symbolic links on their way are in, so that files that
  * are replaced, and the links that Kubernetes swaps, are noticed too. A change is told
  * once nothing has changed for FILE_WATCH_LOOK_MS, but at most FILE_WATCH_BOUND_MS after it was
- * seen. However much happens in these directories, they are looked at once in FILE_WATCH_LOOK_MS.
+ * seen. A file that is written in place is left until it is closed, or nothing was written to it
+ * for FILE_WATCH_WRITER_MS; that takes inotify. However much happens in these directories, they are
+ * looked at once in FILE_WATCH_LOOK_MS.
  */
 #ifndef BREAKERD_FILE_WATCH_H
 #define BREAKERD_FILE_WATCH_H
@@ -12,8 +14,9 @@
 #include <stddef.h>
 #include <sys/stat.h>
 
-#define FILE_WATCH_LOOK_MS  100
-#define FILE_WATCH_BOUND_MS 1000
+#define FILE_WATCH_LOOK_MS   100
+#define FILE_WATCH_BOUND_MS  1000
+#define FILE_WATCH_WRITER_MS 10000
 /* How often the files are looked at where inotify cannot be had. */
 #define FILE_WATCH_POLL_MS 1000
 /* How many files one watch can have. */

@@ -199,6 +199,63 @@ def test_without_inotify_files_are_looked_at(start, directory):
     until(lambda: works(daemon, TOKEN_B), "seen all the same")
 
 
+def whole(directory):
+    write(f"{directory}/token", TOKEN_A)
+    return f"reload_on_change = yes\ntoken_file = {directory}/token\n[policy pay]\nkeys = pay*\n"
+
+
+def test_a_file_amid_its_writing_is_left(start, directory):
+    """Other files come meanwhile, so that its directory is looked at. The writer rests for longer than
+    FILE_WATCH_BOUND_MS."""
+    conf = f"{directory}/conf"
+    write(conf, whole(directory))
+    daemon = start(config=conf)
+    with open(conf, "w", encoding="ascii") as file:
+        file.write("reload_on_change = yes\nmax_body = 2000\n")
+        file.flush()
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            write(f"{directory}/other", "x")
+            assert daemon.get("/v1/policies").status == 401
+        file.write(whole(directory).partition("\n")[2])
+    until(lambda: reloads(daemon) == 1, "it is read when it is closed")
+    assert daemon.get("/v1/policies").status == 401 and works(daemon, TOKEN_A)
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "# nothing\n", "[breakerd]\n"])
+def test_a_file_that_becomes_empty_is_refused(start, directory, text):
+    conf = f"{directory}/conf"
+    write(conf, whole(directory))
+    daemon = start(config=conf)
+    with open(conf, "w", encoding="ascii") as file:
+        file.write(text)
+    until(lambda: "it sets nothing any more" in daemon.stderr(), "it is refused")
+    assert daemon.get("/v1/policies").status == 401 and reloads(daemon) == 0
+    with open(conf, "w", encoding="ascii") as file:
+        file.write(whole(directory) + "open_time = 5s\n")
+    until(lambda: reloads(daemon) == 1, "the whole file is read")
+    assert daemon.get("/v1/policies").status == 401 and works(daemon, TOKEN_A)
+    with open(conf, "w", encoding="ascii") as file:
+        file.write(text)
+    until(lambda: daemon.stderr().count("it sets nothing any more") == 2, "it is refused")
+    daemon.hangup()
+    until(lambda: reloads(daemon) == 2, "SIGHUP is an operator's word")
+    assert daemon.get("/v1/policies").status == 200
+
+
+def test_what_a_reload_takes_away_is_said(start, directory):
+    conf = f"{directory}/conf"
+    write(conf, whole(directory))
+    daemon = start(config=conf)
+    write(conf, "max_body = 2000\n")
+    until(lambda: reloads(daemon) == 1, "it is read")
+    assert "warning token_gone " in daemon.stderr() and "warning watch_ended " in daemon.stderr()
+    write(conf, whole(directory))
+    daemon.hangup()
+    until(lambda: reloads(daemon) == 2, "it is read")
+    assert daemon.stderr().count(" token_gone ") == 1
+
+
 def test_check_config_knows_it():
     done = run("--check-config", "--reload-on-change=maybe")
     assert done.returncode == 1 and "yes" in done.stderr and "no" in done.stderr
