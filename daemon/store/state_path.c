@@ -64,18 +64,37 @@ static int find(struct state_path *p, const char *path, char *why, size_t why_si
 	return 0;
 }
 
+static void lock_name(const struct state_path *p, char name[PATH_MAX])
+{
+	snprintf(name, PATH_MAX, "%.*s.lock", (int)(PATH_MAX - 6), p->path);
+}
+
+/* With errno. A lock file is never removed, and only who made it can open it. */
+static int complain_of_lock(const char *name, char *why, size_t size)
+{
+	int error = errno;
+	struct stat st;
+
+	if (error == EACCES && lstat(name, &st) == 0)
+		snprintf(why, size,
+			 "state_file: cannot write %s: %s; it belongs to user %u, as whom breakerd "
+			 "was once run: remove it",
+			 name, strerror(error), st.st_uid);
+	else
+		snprintf(why, size, "state_file: cannot write %s: %s", name, strerror(error));
+	return -1;
+}
+
 /* A daemon that was just told to stop still saves: waiting for it is what a restart needs. */
 static int take_lock(struct state_path *p, unsigned lock_ms, char *why, size_t why_size)
 {
 	int64_t stop = clock_ms() + (lock_ms ? lock_ms : LOCK_MS);
 	char name[PATH_MAX];
 
-	snprintf(name, sizeof(name), "%.*s.lock", (int)(PATH_MAX - 6), p->path);
+	lock_name(p, name);
 	p->lock = open(name, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (p->lock < 0) {
-		snprintf(why, why_size, "state_file: cannot write %s: %s", name, strerror(errno));
-		return -1;
-	}
+	if (p->lock < 0)
+		return complain_of_lock(name, why, why_size);
 	/* Where a file system knows no locks, there are none. */
 	while (flock(p->lock, LOCK_EX | LOCK_NB) != 0 && (errno == EWOULDBLOCK || errno == EINTR)) {
 		if (clock_ms() >= stop)
@@ -132,6 +151,20 @@ static int try_file(const char *path, bool *regular)
 	return 0;
 }
 
+/* The lock file is not made here, and not locked: the daemon may be running. */
+static int try_lock_file(const struct state_path *p, char *why, size_t why_size)
+{
+	char name[PATH_MAX];
+	int fd;
+
+	lock_name(p, name);
+	fd = open(name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? 0 : complain_of_lock(name, why, why_size);
+	close(fd);
+	return 0;
+}
+
 int state_path_check(const char *path, char *why, size_t why_size)
 {
 	struct state_path p = {.lock = -1};
@@ -151,7 +184,7 @@ int state_path_check(const char *path, char *why, size_t why_size)
 	snprintf(directory, sizeof(directory), "%.*s", slash ? (int)(slash + 1 - p.path) : 1,
 		 slash ? p.path : ".");
 	if (faccessat(AT_FDCWD, directory, W_OK | X_OK, AT_EACCESS) == 0)
-		return 0;
+		return try_lock_file(&p, why, why_size);
 	snprintf(why, why_size, "state_file: cannot write %s: %s", p.tmp, strerror(errno));
 	return -1;
 }

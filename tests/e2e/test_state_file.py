@@ -204,6 +204,20 @@ def test_permissions_are_checked_at_the_start(state):
     assert "Permission denied" in refused(state, BY_THE_MODES)
 
 
+def test_a_lock_file_of_another_user_is_named_at_the_start_and_by_check_config(state):
+    """As one run by hand as root leaves it. --check-config makes no lock file."""
+    lock = state + ".lock"
+    with open(lock, "w", encoding="ascii"):
+        os.chmod(lock, 0)
+    done = run("--check-config", f"--state-file={state}", under=BY_THE_MODES)
+    assert done.returncode == 1
+    for words in (refused(state, BY_THE_MODES), done.stderr):
+        assert f"{lock}: Permission denied" in words and f"user {os.getuid()}" in words
+    os.unlink(lock)
+    assert run("--check-config", f"--state-file={state}", under=BY_THE_MODES).returncode == 0
+    assert not os.path.exists(lock)
+
+
 def test_with_errors_in_place_of_a_fallback_nothing_is_kept(start, state):
     daemon = start(state_file=state, store=f"redis://127.0.0.1:{free_port()}",
                    on_store_failure="error")
