@@ -19,14 +19,19 @@ image-try: ## the image in containers of runc, and a second build of it; as root
 NAME = breakerd-$(VERSION)
 .PHONY: dist dist-check dist-try
 dist: ## the sources of the last commit, $(BUILD)/breakerd-VERSION.tar.gz
+	@[ -e .git ] && git rev-parse -q --verify HEAD >/dev/null || \
+		{ echo "make dist needs a git clone: it packs the last commit" >&2; exit 1; }
 	@mkdir -p $(BUILD)
-	@git archive --format=tar --prefix=$(NAME)/ HEAD | gzip -9n >$(BUILD)/$(NAME).tar.gz.new
+	@git archive --format=tar --prefix=$(NAME)/ HEAD >$(BUILD)/$(NAME).tar
+	@gzip -9nc $(BUILD)/$(NAME).tar >$(BUILD)/$(NAME).tar.gz.new
+	@rm $(BUILD)/$(NAME).tar
 	@mv $(BUILD)/$(NAME).tar.gz.new $(BUILD)/$(NAME).tar.gz
 	@sha256sum $(BUILD)/$(NAME).tar.gz
 
 dist-check: dist ## ... unpacked elsewhere, where all commands of CONTRIBUTING.md work
 	@rm -rf $(BUILD)/dist && mkdir -p $(BUILD)/dist
 	@tar -x -C $(BUILD)/dist -f $(BUILD)/$(NAME).tar.gz
+	@cd $(BUILD)/dist/$(NAME) && ! $(MAKE) -s BUILD=build-none dist 2>/dev/null && [ ! -e build-none ]
 	@cd $(BUILD)/dist/$(NAME) && awk '/^```sh$$/ { on = 1; next } /^```$$/ { on = 0 } on' CONTRIBUTING.md | \
 		env -u MAKEFLAGS -u MAKELEVEL -u BUILD -u MFLAGS bash -eux
 	@$(BUILD)/dist/$(NAME)/build/breakerd --version
