@@ -55,6 +55,14 @@ def test_what_its_configuration_says(image):
         [os.environ["BREAKERD"], "--version"], check=True, capture_output=True, text=True).stdout
 
 
+def test_its_name_is_the_one_that_docs_run(image):
+    name = json.loads(member(image, "index.json"))["manifests"][0]["annotations"]["io.containerd.image.name"]
+    assert json.loads(member(image, "manifest.json"))[0]["RepoTags"] == [name]
+    with open(f"{TOP}/docs/kubernetes.md", encoding="utf-8") as file:
+        command = re.search(r"^docker run (?:.*\\\n)*.*", file.read(), re.M)[0]
+    assert command.split()[-1] == name
+
+
 def test_another_build_has_the_same_digest(image, directory):
     """From a copy of the sources, in another place and with other times on the files."""
     copy = os.path.join(directory, "other", "place")
