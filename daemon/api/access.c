@@ -67,9 +67,8 @@ static bool origin_is_ours(const char *origin, const char *host)
 }
 
 /* Compares in a time that depends on the length of what was sent only. */
-static bool token_equal(const char *given, const char *token)
+static bool token_equal(const char *given, size_t given_len, const char *token, size_t token_len)
 {
-	size_t given_len = strlen(given), token_len = strlen(token);
 	unsigned char differ = given_len != token_len;
 
 	for (size_t i = 0; i < given_len; i++)
@@ -77,17 +76,25 @@ static bool token_equal(const char *given, const char *token)
 	return differ == 0;
 }
 
-/* RFC 6750, section 2.1: "Bearer", a space or more, the token. */
-static bool token_given(const struct http_request *rq, const char *token)
+/* RFC 6750, section 2.1: "Bearer", a space or more, the token. All tokens are compared with it,
+ * whichever is the one. */
+static bool token_given(const struct http_request *rq, const char *tokens)
 {
 	unsigned count;
 	const char *value = http_request_header(rq, HTTP_FIELD_AUTHORIZATION, &count);
+	size_t value_len, len;
+	bool equal = false;
 
 	if (count != 1 || strncasecmp(value, "Bearer ", 7) != 0)
 		return false;
 	value += 7;
 	value += strspn(value, " ");
-	return token_equal(value, token);
+	value_len = strlen(value);
+	for (; *tokens; tokens += len + (tokens[len] == '\n')) {
+		len = strcspn(tokens, "\n");
+		equal |= token_equal(value, value_len, tokens, len);
+	}
+	return equal;
 }
 
 #define AUTHORITY_MAX 256

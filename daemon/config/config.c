@@ -12,13 +12,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TOKEN_MAX 4096
+#define TOKEN_MAX  4096
+#define TOKENS_MAX 8
 
 /* --- how settings go together */
 
-/* Reads a file that holds one secret; a newline at its end is no part of it. */
+/* Reads a file that holds a secret; a newline at its end is no part of it. */
 static bool read_secret(struct config *config, const char *name, const char *path, size_t max,
-			char **secret, struct config_error *error)
+			bool one_line, char **secret, struct config_error *error)
 {
 	char why[256];
 	size_t len;
@@ -36,7 +37,7 @@ static bool read_secret(struct config *config, const char *name, const char *pat
 		snprintf(why, sizeof(why), "the file is empty");
 	else if (len > max)
 		snprintf(why, sizeof(why), "more than %zu bytes in the file", max);
-	else if (strlen(*secret) != len || strpbrk(*secret, "\r\n"))
+	else if (strlen(*secret) != len || (one_line && strpbrk(*secret, "\r\n")))
 		snprintf(why, sizeof(why), "the file must hold one line and no NUL byte");
 	else
 		return true;
@@ -48,27 +49,54 @@ static bool read_secret(struct config *config, const char *name, const char *pat
 }
 
 /* RFC 6750, section 2.1: b64token, which is what a client can send. */
-static bool is_b64token(const char *token)
+static bool is_b64token(const char *token, size_t len)
 {
 	size_t n = 0;
 
 	while (isalnum((unsigned char)token[n]) || (token[n] && strchr("-._~+/", token[n])))
 		n++;
-	return n > 0 && token[n + strspn(token + n, "=")] == '\0';
+	return n > 0 && n + strspn(token + n, "=") == len;
+}
+
+/* The lines of `text` without what ends them but one newline between them. NULL: they are right. */
+static const char *check_tokens(char *text)
+{
+	unsigned count = 0;
+	char *out = text;
+
+	for (char *line = text;; count++) {
+		size_t len = strcspn(line, "\n"), kept = len;
+		bool last = line[len] == '\0';
+
+		if (len > 0 && line[len - 1] == '\r')
+			line[--kept] = last ? '\0' : '\n';
+		if (count == TOKENS_MAX)
+			return "more than 8 tokens";
+		if (kept > TOKEN_MAX)
+			return "more than 4096 bytes in a token";
+		if (!is_b64token(line, kept))
+			return "a token is letters, digits and -._~+/, with = at its end only "
+			       "(RFC 6750), on a line of its own";
+		memmove(out, line, kept);
+		out += kept;
+		*out++ = last ? '\0' : '\n';
+		if (last)
+			return NULL;
+		line += len + 1;
+	}
 }
 
 static bool read_token(struct config *config, struct config_error *error)
 {
+	const char *why;
+
 	if (!*config->token_file)
 		return true;
-	if (!read_secret(config, "token_file", config->token_file, TOKEN_MAX, &config->token,
-			 error))
+	if (!read_secret(config, "token_file", config->token_file, TOKENS_MAX * (TOKEN_MAX + 2),
+			 false, &config->token, error))
 		return false;
-	if (is_b64token(config->token))
-		return true;
-	return take_blame_setting(error, config, "token_file", config->token_file,
-				  "a token is letters, digits and -._~+/, with = at its end only "
-				  "(RFC 6750), on one line");
+	why = check_tokens(config->token);
+	return !why || take_blame_setting(error, config, "token_file", config->token_file, why);
 }
 
 static bool read_password(struct config *config, struct config_error *error)
@@ -83,7 +111,7 @@ static bool read_password(struct config *config, struct config_error *error)
 					  config->redis_password_file,
 					  "store holds a password as well; give it in one place");
 	if (!read_secret(config, "redis_password_file", config->redis_password_file,
-			 sizeof(redis->password) - 1, &password, error))
+			 sizeof(redis->password) - 1, true, &password, error))
 		return false;
 	strcpy(redis->password, password);
 	explicit_bzero(password, strlen(password));

@@ -113,7 +113,7 @@ struct config {
 	struct policy_set policies; /* the sections, then "default" */
 	bool store_is_redis;
 	struct redis_target redis; /* if so; the password of redis_password_file in it */
-	char *token; /* what token_file holds, without its trailing newline; or NULL */
+	char *token; /* the tokens of token_file, with a newline between them; or NULL */
 };
 
 /* What the arguments asked for beside settings. */

@@ -97,8 +97,29 @@ def test_token_is_read_again_on_hangup(start, token_file):
             "unauthorized")
 
 
-@pytest.mark.parametrize("content", [None, "", "\n", "two\nlines\n"],
-                         ids=["gone", "empty", "blank", "two-lines"])
+def test_a_rotation_in_which_nobody_is_refused(start, token_file):
+    """Each line of token_file is a token."""
+    def status(token):
+        return daemon.get(path("a"), headers={"Authorization": f"Bearer {token}"}).status
+
+    daemon = start(token_file=token_file)
+    assert status("another-one") == 401
+    with open(token_file, "w", encoding="ascii") as file:
+        file.write("s3cret-Token\nanother-one\r\nthird\n")
+    daemon.hangup()
+    until(lambda: status("another-one") == 200, "the new token holds")
+    assert status("s3cret-Token") == status("third") == 200
+    for wrong in ("", "s3cret-Token\tanother-one", "s3cret-Tokenanother-one", "another", "third3", "thirD"):
+        assert status(wrong) == 401
+    with open(token_file, "w", encoding="ascii") as file:
+        file.write("another-one\n")
+    daemon.hangup()
+    until(lambda: status("s3cret-Token") == 401, "the old token does not hold")
+    assert status("another-one") == 200 and status("third") == 401
+
+
+@pytest.mark.parametrize("content", [None, "", "\n", "two\n\nlines\n"],
+                         ids=["gone", "empty", "blank", "blank-between"])
 def test_a_token_file_that_is_none_is_refused_on_hangup(start, token_file, content):
     """The old token stays: nobody is let in who was not before."""
     daemon = start(token_file=token_file)
@@ -155,7 +176,7 @@ def test_the_token_s_comparison_does_not_tell_how_far_it_came(directory):
     cheapest counts."""
     token = "0123456789abcdef" * 4
     with open(f"{directory}/token", "w", encoding="ascii") as file:
-        file.write(token)
+        file.write(f"{token}\n{token[::-1]}\n")
     wrong = {"first": "x" + token[1:], "middle": token[:32] + "x" + token[33:],
              "last": token[:-1] + "x", "each": "x" * len(token)}
     counts = {}

@@ -953,13 +953,22 @@ START_TEST(the_token_file)
 	ck_assert_refused(CONFIG_INVALID, "RFC 6750", "--token-file", file("t", "=="));
 	ck_assert_refused(CONFIG_INVALID, "RFC 6750", "--token-file",
 			  file("t", "gr\xc3\xbc\xc3\x9f"));
-	ck_assert_refused(CONFIG_INVALID, "one line", "--token-file", file("t", "a\n\n"));
+	ck_assert_refused(CONFIG_INVALID, "RFC 6750", "--token-file", file("t", "a\n\n"));
+	ck_assert_refused(CONFIG_INVALID, "RFC 6750", "--token-file", file("t", "a\n\nb\n"));
+	ck_assert_refused(CONFIG_INVALID, "RFC 6750", "--token-file", file("t", "a\nb c\n"));
+	ck_assert_refused(CONFIG_INVALID, "RFC 6750", "--token-file", file("t", "a\rb\n"));
+	ck_assert_load("--token-file", file("t", "a=\r\nb==\r\nc\r\n"));
+	ck_assert_str_eq(config->token, "a=\nb==\nc");
+	ck_assert_load("--token-file", file("t", "1\n2\n3\n4\n5\n6\n7\n8\n"));
+	ck_assert_refused(CONFIG_INVALID, "more than 8 tokens", "--token-file",
+			  file("t", "1\n2\n3\n4\n5\n6\n7\n8\n9"));
 	memset(big, 'x', sizeof(big));
 	ck_assert_load("--token-file", file_of("t", big, 4096));
 	ck_assert_uint_eq(strlen(config->token), 4096);
 	ck_assert_refused(CONFIG_INVALID, "more than 4096 bytes", "--token-file",
 			  file_of("t", big, 4097));
-	ck_assert_refused(CONFIG_INVALID, "larger than", "--token-file", file_of("t", big, 5000));
+	ck_assert_refused(CONFIG_INVALID, "more than 4096 bytes", "--token-file",
+			  file_of("t", big, 5000));
 	/* found bad at the end, the line of the file is still known */
 	ck_assert_refused(CONFIG_INVALID, "c:2: token_file = /none: No such file", "--config",
 			  file("c", "ttl = 1\ntoken_file = /none\n"));
