@@ -186,7 +186,8 @@ static int open_report_lines(struct app *app)
 
 static int listen_on(struct app *app, int *fd, const char *name, enum access_purpose purpose)
 {
-	if (http_listen(app->http, *fd, name, (unsigned char)purpose) != 0)
+	if (http_listen(app->http, *fd, name, (unsigned char)purpose, purpose == ACCESS_METRICS) !=
+	    0)
 		return start_failed(app, "out of memory");
 	*fd = -1;
 	log_info(&app->log, "listening", "addr=%s%s", name,

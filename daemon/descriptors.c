@@ -1,5 +1,7 @@
 #include "descriptors.h"
 
+#include "http/http.h"
+
 #include <dirent.h>
 #include <sys/resource.h>
 
@@ -24,7 +26,11 @@ unsigned descriptors_open(void)
 
 static rlim_t kept_back(const struct config *config, unsigned others)
 {
-	return (rlim_t)others + SPARE + (config->store_is_redis ? config->redis.host_count : 0);
+	/* Connections of metrics_listen, and those of them that linger. */
+	rlim_t apart = config->metrics_listen.count ? 2 * HTTP_PLACES_APART : 0;
+
+	return (rlim_t)others + SPARE + apart +
+	       (config->store_is_redis ? config->redis.host_count : 0);
 }
 
 static rlim_t wanted(const struct config *config, unsigned others)

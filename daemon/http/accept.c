@@ -1,6 +1,7 @@
 /*
  * Listeners. At max_connections, and without descriptors, a new connection is let in when the one
- * that has been idle for longest has made room for it; one amid a request never does.
+ * that has been idle for longest has made room for it; one amid a request never does. Listeners
+ * whose places are apart neither take those of the others nor wait for them.
  */
 #include "base/timer.h"
 #include "http/private.h"
@@ -21,17 +22,21 @@
  * cannot be told from a request on its way (conn.c). */
 #define BUSY_MS 100
 
-static bool is_full(const struct http *http)
+static bool is_full(const struct http *http, const struct listener *l)
 {
-	return http->connections + http->lingering_count >= http->limits.max_connections;
+	if (l->apart)
+		return http->apart_count >= HTTP_PLACES_APART;
+	return http->connections - http->apart_count + http->lingering_count >=
+	       http->limits.max_connections;
 }
 
 void http_accept_update(struct http *http)
 {
-	bool enable = !http->paused && !http->draining;
 	struct listener *l;
 
 	TAILQ_FOREACH (l, &http->listeners, entry) {
+		bool enable = !http->draining && !(l->apart ? http->apart_full : http->paused);
+
 		if (l->enabled == enable)
 			continue;
 		l->enabled = enable;
@@ -49,6 +54,31 @@ static void on_unpause(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	http->paused = false;
+	http_accept_update(http);
+}
+
+static void on_apart_timer(evutil_socket_t fd, short what, void *arg)
+{
+	struct http *http = arg;
+
+	(void)fd;
+	(void)what;
+	http->apart_full = false;
+	http_accept_update(http);
+}
+
+void http_accept_soon(struct http *http, bool apart)
+{
+	if (apart && http->apart_full)
+		timer_arm(http->apart_timer, 0);
+	else if (!apart && http->paused)
+		timer_arm(http->unpause, 0);
+}
+
+static void pause_apart(struct http *http)
+{
+	http->apart_full = true;
+	timer_arm(http->apart_timer, PAUSE_MS);
 	http_accept_update(http);
 }
 
@@ -84,7 +114,21 @@ static void accept_failed(struct http *http, const struct listener *l, int why)
 	}
 	if (why == EMFILE || why == ENFILE)
 		make_room(http, IDLE_MS);
-	pause_listeners(http);
+	if (l->apart)
+		pause_apart(http);
+	else
+		pause_listeners(http);
+}
+
+/* Somebody waits at the listener, and there is no room. */
+static void on_full(struct http *http, const struct listener *l)
+{
+	if (l->apart) {
+		pause_apart(http);
+		http_conn_displace_apart(http);
+	} else if (!make_room(http, BUSY_MS)) {
+		pause_listeners(http);
+	}
 }
 
 static void on_acceptable(evutil_socket_t fd, short what, void *arg)
@@ -98,9 +142,10 @@ static void on_acceptable(evutil_socket_t fd, short what, void *arg)
 		socklen_t len = sizeof(ss);
 		int client;
 
-		if (is_full(http)) {
-			if (!make_room(http, BUSY_MS))
-				pause_listeners(http);
+		if (is_full(http, l)) {
+			/* Behind the first one nobody may be waiting. */
+			if (n == 0)
+				on_full(http, l);
 			break;
 		}
 		memset(&ss, 0, sizeof(ss));
@@ -120,7 +165,7 @@ static void on_acceptable(evutil_socket_t fd, short what, void *arg)
 	http_accept_update(http);
 }
 
-int http_listen(struct http *http, int fd, const char *name, unsigned char purpose)
+int http_listen(struct http *http, int fd, const char *name, unsigned char purpose, bool apart)
 {
 	size_t len = strlen(name) + 1;
 	struct listener *l = calloc(1, sizeof(*l) + len);
@@ -130,6 +175,7 @@ int http_listen(struct http *http, int fd, const char *name, unsigned char purpo
 	l->http = http;
 	l->fd = fd;
 	l->purpose = purpose;
+	l->apart = apart;
 	memcpy(l->name, name, len);
 	evutil_make_socket_nonblocking(fd);
 	l->ev = event_new(http->base, fd, EV_READ | EV_PERSIST, on_acceptable, l);
@@ -158,5 +204,6 @@ int http_accept_init(struct http *http)
 {
 	TAILQ_INIT(&http->listeners);
 	http->unpause = evtimer_new(http->base, on_unpause, http);
-	return http->unpause ? 0 : -1;
+	http->apart_timer = evtimer_new(http->base, on_apart_timer, http);
+	return http->unpause && http->apart_timer ? 0 : -1;
 }

@@ -221,7 +221,8 @@ bool http_conn_end_left(struct http *http)
 			if (!http_conn_has_hung_up(c))
 				continue;
 			http_conn_end(c, "left");
-			any = true;
+			/* One that is apart leaves no place that others could have. */
+			any = any || !c->apart;
 		}
 	}
 	return any;
@@ -239,13 +240,26 @@ bool http_conn_displace(struct http *http, int64_t idle_ms)
 		TAILQ_FOREACH (c, &http->phases[idle[i]], entry) {
 			if (c->since_ms > before || ++looks > DISPLACE_LOOKS)
 				break;
-			if (idle[i] == PHASE_HUNG_UP || conn_is_idle(c)) {
+			if (!c->apart && (idle[i] == PHASE_HUNG_UP || conn_is_idle(c))) {
 				http_conn_end(c, "displaced");
 				return true;
 			}
 		}
 	}
 	return false;
+}
+
+void http_conn_displace_apart(struct http *http)
+{
+	struct conn *c, *oldest = NULL;
+
+	TAILQ_FOREACH (c, &http->apart, aside)
+		if (c->phase < PHASES_TIMED && (!oldest || c->since_ms < oldest->since_ms))
+			oldest = c;
+	if (!oldest)
+		return;
+	http_conn_end(oldest, "displaced");
+	http->metrics->http_connections_displaced++;
 }
 
 static void on_sweep(evutil_socket_t fd, short what, void *arg)

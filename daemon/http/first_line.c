@@ -27,8 +27,15 @@ void http_conn_gone(struct conn *c)
 {
 	struct http *http = c->http;
 
-	if (c->lingers && !http->draining)
+	bool apart = c->apart;
+
+	/* Those apart may leave as many lingering as they are. */
+	if (c->lingers && !http->draining && (!apart || http->lingering_count < HTTP_PLACES_APART))
 		http_linger_add(http, c->fd);
+	if (apart) {
+		TAILQ_REMOVE(&http->apart, c, aside);
+		http->apart_count--;
+	}
 	if (c->rq.orphaned)
 		c->mhd = NULL; /* http_reply frees it */
 	else
@@ -40,7 +47,7 @@ void http_conn_gone(struct conn *c)
 		http_pump_rest(http);
 		http_sweep_stop(http);
 	}
-	http_accept_soon(http);
+	http_accept_soon(http, apart);
 }
 
 /* The connection waits no more. */
@@ -158,6 +165,11 @@ void http_first_line_wait(const struct listener *l, int fd, const struct sockadd
 		return;
 	}
 	c->purpose = l->purpose;
+	c->apart = l->apart;
+	if (c->apart) {
+		TAILQ_INSERT_TAIL(&http->apart, c, aside);
+		http->apart_count++;
+	}
 	http->connections++;
 	http->metrics->http_connections++;
 	http->metrics->http_connections_accepted++;

@@ -98,6 +98,7 @@ struct http *http_new(struct event_base *base, const struct http_limits *limits,
 	metrics->methods = (struct metrics_label){method_name, HTTP_METHODS};
 	http->log = log;
 	TAILQ_INIT(&http->streams);
+	TAILQ_INIT(&http->apart);
 	TAILQ_INIT(&http->known);
 	TAILQ_INIT(&http->waiting);
 	TAILQ_INIT(&http->parked);
@@ -154,5 +155,7 @@ void http_free(struct http *http)
 		event_free(http->sweep);
 	if (http->unpause)
 		event_free(http->unpause);
+	if (http->apart_timer)
+		event_free(http->apart_timer);
 	free(http);
 }

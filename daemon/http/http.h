@@ -48,12 +48,16 @@ struct http *http_new(struct event_base *base, const struct http_limits *limits,
 		      http_handler_fn *handler, void *arg, struct metrics *metrics,
 		      struct log *log);
 
+/* Connections of all listeners whose places are apart; as many more may linger. */
+#define HTTP_PLACES_APART 16u
+
 /*
  * Accepts on a listening socket (AF_INET, AF_INET6, AF_UNIX), made non-blocking here.
- * `name` is for the log, `purpose` for http_request_purpose. On success the descriptor is http's;
- * -1 when out of memory.
+ * `name` is for the log, `purpose` for http_request_purpose. `apart`: its connections have places
+ * beside max_connections, where the one that waits for longest, amid a request or not, makes room
+ * for a new one. On success the descriptor is http's; -1 when out of memory.
  */
-int http_listen(struct http *http, int fd, const char *name, unsigned char purpose);
+int http_listen(struct http *http, int fd, const char *name, unsigned char purpose, bool apart);
 
 void http_reconfigure(struct http *http, const struct http_limits *limits);
 

@@ -105,11 +105,13 @@ struct conn {
 	uint64_t requests;     /* done */
 	bool hung_up;          /* the client sends no more */
 	unsigned char purpose; /* of its listener */
+	bool apart;            /* so are the places of its listener */
 	size_t unsent;         /* bytes of its answer in http->unsent */
 	bool lingers;          /* answered while it may still send: see linger.c */
 	int64_t since_ms;      /* when it came into its phase */
 	uint64_t progress;
 	TAILQ_ENTRY(conn) entry; /* in the list of its phase, or of streams */
+	TAILQ_ENTRY(conn) aside; /* in the list of those that are apart */
 	TAILQ_ENTRY(conn) known; /* in the list of those that libmicrohttpd has */
 	TAILQ_ENTRY(conn) side; /* in the list of those that wait for their first line, or parked */
 
@@ -155,6 +157,7 @@ struct listener {
 	struct http *http;
 	int fd;
 	bool enabled;
+	bool apart;            /* its places are */
 	unsigned char purpose; /* the handler's word for it */
 	struct event *ev;
 	TAILQ_ENTRY(listener) entry;
@@ -189,6 +192,13 @@ struct http {
 	TAILQ_HEAD(listener_list, listener) listeners;
 	struct event *unpause;
 	bool paused; /* for want of descriptors or of room */
+
+	/* Connections of listeners whose places are apart. */
+	struct conn_list apart;
+	unsigned apart_count;
+	bool apart_full; /* such listeners wait until one has ended, or for a moment */
+	struct event *apart_timer;
+
 	int64_t pause_logged_ms;
 	struct conn *accepting;   /* on its way through MHD_add_connection */
 	struct conn_list known;   /* libmicrohttpd has them */
@@ -262,13 +272,6 @@ void http_answer_sent(struct conn *c);
 /* The connection ends. */
 void http_answer_forget(struct conn *c);
 
-/* A connection has ended: what listeners wait for may be there in the next turn. */
-static inline void http_accept_soon(struct http *http)
-{
-	if (http->paused)
-		timer_arm(http->unpause, 0);
-}
-
 /* conn.c */
 
 /* The connection that the request is part of. */
@@ -301,6 +304,8 @@ bool http_conn_has_hung_up(const struct conn *c);
  * False if there is none.
  */
 bool http_conn_displace(struct http *http, int64_t idle_ms);
+/* Ends the one of those apart that waits for longest. */
+void http_conn_displace_apart(struct http *http);
 
 /*
  * Ends the connections whose clients have left amid a request or before it, which libmicrohttpd
@@ -376,8 +381,10 @@ void http_conn_gone(struct conn *c);
 
 /* accept.c */
 
-/* Makes the timer `unpause`; -1 when out of memory. */
+/* Makes its timers; -1 when out of memory. */
 int http_accept_init(struct http *http);
+/* The connection has ended: what listeners wait for may be there in the next turn. */
+void http_accept_soon(struct http *http, bool apart);
 /* Brings the listeners into line with what may be accepted now. */
 void http_accept_update(struct http *http);
 /* Closes the listeners. */

@@ -95,7 +95,7 @@ static void stream_begin(struct conn *c)
 	http->streams_awake++;
 	http->connections--;
 	http->metrics->http_connections--;
-	http_accept_soon(http);
+	http_accept_soon(http, c->apart);
 }
 
 struct http_stream *http_reply_stream(struct http_request *rq, const struct http_reply *reply,

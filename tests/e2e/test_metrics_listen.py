@@ -1,12 +1,17 @@
 """metrics_listen: /metrics, /healthz and /readyz alone, without token, for any Host."""
 
+import contextlib
+import select
+import threading
+import time
+
 import pytest
 
 from breakerd import Breakerd, run
 from contract import path, problem
 from ports import free_port
 from wait import until
-from wire import Client
+from wire import Client, Wire
 
 HAS = ("/metrics", "/healthz", "/readyz")
 HAS_NOT = [("GET", "/"), ("GET", "/ui"), ("GET", "/v1/circuits"), ("GET", path("a")), ("POST", path("a", "failure")),
@@ -103,3 +108,83 @@ def test_sighup_says_that_a_restart_is_needed(directory, metrics_port):
 def test_a_check_of_readiness_there(start, metrics_port):
     start(metrics_listen=f"127.0.0.1:{metrics_port}")
     assert run(f"--check-ready=127.0.0.1:{metrics_port}").returncode == 0
+
+
+@contextlib.contextmanager
+def held(port, count, data):
+    """Holds so many connections there that have sent `data`; those that are cut are made anew."""
+    stop = threading.Event()
+    wires = {}
+
+    def add():
+        wire = Wire(("127.0.0.1", port))
+        wires[wire.sock.fileno()] = wire
+        poll.register(wire.sock, select.POLLRDHUP)
+        wire.send(data)
+
+    def hold():
+        while not stop.is_set():
+            for fd, _ in poll.poll(50):
+                poll.unregister(fd)
+                wires.pop(fd).close()
+            with contextlib.suppress(OSError):
+                while len(wires) < count and not stop.is_set():
+                    add()
+
+    poll = select.poll()
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        until(lambda: len(wires) >= min(count, 40), "they are there")
+        yield wires
+    finally:
+        stop.set()
+        thread.join()
+        for wire in wires.values():
+            wire.close()
+
+
+HELD = {"silent": b"", "amid-line": b"GET /met", "amid-headers": b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-A: ",
+        "amid-body": b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n",
+        "amid-chunks": b"POST /metrics HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "answered": b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+        "refused": b"GET /healthz HTTP/9.9\r\n\r\n"}
+
+
+@pytest.mark.parametrize("data", HELD.values(), ids=HELD)
+def test_who_holds_its_connections_keeps_no_gateway_out(start, token_file, metrics_port, data):
+    """They have places of their own: new connections of the others are answered at once, and a scraper is."""
+    token = {"Authorization": "Bearer s3cret-Token"}
+    daemon = start(token_file=token_file, metrics_listen=f"127.0.0.1:{metrics_port}", max_connections=20)
+    with held(metrics_port, 100, data):
+        waits = []
+        for _ in range(50):
+            began = time.monotonic()
+            with daemon.wire() as gateway:
+                assert gateway.ask("POST", path("k", "acquire"), token).status == 200
+            waits.append(time.monotonic() - began)
+        print(f"the longest wait: {max(waits):.3f} s")
+        assert max(waits) < 1 and sorted(waits)[40] < 0.1
+        for _ in range(3):
+            began = time.monotonic()
+            assert ask(metrics_port, "GET", "/metrics").status == 200
+            assert time.monotonic() - began < 5
+
+
+def test_it_has_16_connections_at_most(start, metrics_port):
+    daemon = start(metrics_listen=f"127.0.0.1:{metrics_port}")
+    with contextlib.ExitStack() as stack:
+        first = [stack.enter_context(Wire(("127.0.0.1", metrics_port))) for _ in range(16)]
+        for wire in first:
+            assert wire.ask("GET", "/healthz").status == 200
+        # The one that waits for longest is closed, and none of the others'. The clock has ticks of milliseconds.
+        time.sleep(0.05)
+        first[0].ask("GET", "/healthz")
+        idle = stack.enter_context(daemon.wire())
+        idle.ask("GET", "/healthz")
+        new = stack.enter_context(Wire(("127.0.0.1", metrics_port)))
+        assert new.ask("GET", "/healthz").status == 200
+        assert first[1].ended()
+        for wire in (idle, new, first[0], *first[2:]):
+            assert wire.ask("GET", "/healthz").status == 200
+    until(lambda: daemon.metric("breakerd_http_connections") == 1, "all are gone")

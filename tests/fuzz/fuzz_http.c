@@ -283,7 +283,7 @@ static void open_listener(void)
 	FUZZ_CHECK(fd >= 0);
 	FUZZ_CHECK(bind(fd, (struct sockaddr *)&fuzz.address, fuzz.address_len) == 0);
 	FUZZ_CHECK(listen(fd, 8) == 0);
-	FUZZ_CHECK(http_listen(fuzz.http, fd, "fuzz", 0) == 0);
+	FUZZ_CHECK(http_listen(fuzz.http, fd, "fuzz", 0, false) == 0);
 }
 
 static void start(void)

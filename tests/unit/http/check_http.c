@@ -134,7 +134,7 @@ static void listen_on(const char *where)
 	ck_assert_msg(listen_open(where, 0600, &fd, 1, &error) == 1, "%s", error.text);
 	address_len = sizeof(address);
 	getsockname(fd, (struct sockaddr *)&address, &address_len);
-	ck_assert_int_eq(http_listen(http, fd, where, 0), 0);
+	ck_assert_int_eq(http_listen(http, fd, where, 0, false), 0);
 }
 
 static void setup(void)
