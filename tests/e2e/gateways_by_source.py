@@ -160,19 +160,18 @@ class Traefik(Gateway):
         self.report = subprocess.Popen(["sh", "-c", script], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                        start_new_session=True)
 
-    def check(self, given):
+    def check(self, given, method, uri):
         """What a sub-request gets behind the service `failover`."""
         names = [n for n in self.auth["authRequestHeaders"] if n in given]
         sent = [("Host", "%s:%d" % self.address), *((n, given[n]) for n in names), ("X-Forwarded-For", "10.0.0.1, 127.0.0.1"),
-                ("X-Forwarded-Host", "127.0.0.1:8748"), ("X-Forwarded-Port", "8748"), ("X-Forwarded-Proto", "http"),
+                ("X-Forwarded-Method", method), ("X-Forwarded-Uri", uri), ("X-Forwarded-Host", "127.0.0.1:8748"), ("X-Forwarded-Port", "8748"), ("X-Forwarded-Proto", "http"),
                 ("X-Forwarded-Server", "gateway"), ("X-Real-Ip", "127.0.0.1"), ("Accept-Encoding", "gzip")]
         answer = self.exchange("GET", self.path, sent, self.timeout)
         status = answer.status if answer else 502
         return None if any(low <= status <= high for low, high in self.trouble) else answer
 
     def ask(self, method="GET", path="/", headers=(), own=None):
-        del method, path  # in X-Forwarded-Method and X-Forwarded-Uri only, and not to breakerd
-        answer = self.check(dict(headers))
+        answer = self.check(dict(headers), method, path)
         if answer and answer.status >= 300:
             self.write({"RouterName": "orders@file", "OriginStatus": 0, "DownstreamStatus": answer.status}, headers)
             return answer.status, answer.header("Retry-After")

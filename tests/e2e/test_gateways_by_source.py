@@ -119,6 +119,21 @@ def test_an_end_user_chooses_neither_refusal_nor_permit_nor_report(gateway, upst
         assert one.ask(method, route, EVIL)[0] == 503, (method, route)
 
 
+@pytest.mark.parametrize("path,headers", [("/?" + "a" * 9000, {}), ("/?" + "a" * 17000, {}), ("/", {"Accept": "a" * 9000}),
+                                          ("/", {"Accept": "a\x01"}), ("/", {"Accept": "a\x7f"})],
+                         ids=["uri", "longer-uri", "accept", "control", "delete"])
+def test_an_end_user_does_not_pass_with_what_is_too_long_or_broken(gateway, upstream, path, headers):
+    """An open circuit stays so for a sub-request that breakerd refuses with 431 or 400."""
+    one, daemon, _ = gateway()
+    trip(one, upstream, daemon)
+    assert one.ask()[0] == 503
+    hits = upstream.hits
+    with daemon.wire() as idle:  # in doubt libmicrohttpd answers
+        idle.ask("GET", "/healthz")
+        assert one.ask("GET", path, headers)[0] in (400, 413, 414, 431, 503)
+    assert upstream.hits == hits
+
+
 def test_what_is_the_end_users_fault_opens_nothing(gateway):
     """Envoy answers 400 itself; Traefik 499 to an end user who has left, 500 to a malformed body."""
     one, daemon, _ = gateway()
