@@ -38,6 +38,9 @@ deb: ## a Debian package for this release, in $(BUILD)/deb, and what lintian thi
 		tar -x -C $(DEB)/breakerd
 	cd $(DEB)/breakerd && DEB_BUILD_OPTIONS="nocheck $$DEB_BUILD_OPTIONS" DEB_BUILD_PROFILES=nocheck \
 		dpkg-buildpackage --build=binary --no-sign >$(DEB)/log 2>&1 || { tail -n 40 $(DEB)/log; exit 1; }
+	rm -rf $(DEB)/unpacked && dpkg-deb -x $(DEB)/breakerd_*.deb $(DEB)/unpacked
+	scripts/check-links --top $(DEB)/unpacked/usr/share/doc/breakerd
+	rm -rf $(DEB)/unpacked
 	lintian --allow-root --fail-on error --info $(DEB)/*.changes
 	@echo; ls $(DEB)/*.deb
 
