@@ -30,12 +30,17 @@ static bool is_full(const struct http *http, const struct listener *l)
 	       http->limits.max_connections;
 }
 
+static bool may_accept(const struct http *http, const struct listener *l)
+{
+	return !http->draining && !(l->apart ? http->apart_full : http->paused);
+}
+
 void http_accept_update(struct http *http)
 {
 	struct listener *l;
 
 	TAILQ_FOREACH (l, &http->listeners, entry) {
-		bool enable = !http->draining && !(l->apart ? http->apart_full : http->paused);
+		bool enable = may_accept(http, l);
 
 		if (l->enabled == enable)
 			continue;
