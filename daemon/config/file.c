@@ -280,12 +280,13 @@ static void take_address_line(struct config *config, char *line)
 
 bool file_read_addresses(struct config *config, struct config_error *error)
 {
-	char *text, *rest, *line, why[256];
+	char *text = NULL, *rest, *line, why[256];
 	bool in_policy = false;
 	size_t len;
 
 	(void)error;
-	if (!take_file(config, config->config_file, FILE_MAX, &text, &len, why, sizeof(why)))
+	if (!take_file(config, config->config_file, FILE_MAX, &text, &len, why, sizeof(why)) ||
+	    !text)
 		return true;
 	rest = text;
 	while ((line = strsep(&rest, "\n"))) {
