@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "http/private.h"
 
+#include <poll.h>
 #include <stdlib.h>
 
 /* Of a client that takes nothing, so much waits in the kernel. */
@@ -62,13 +63,16 @@ void http_stream_cut(struct http_stream *stream)
 	http_stream_wake(stream);
 }
 
+/* A reset is told as something to read (libevent 2.1, epoll_dispatch). Bytes that the client sends
+ * nobody reads: edge-triggered, they are told once. */
 static void on_hang_up(evutil_socket_t fd, short what, void *arg)
 {
 	struct conn *c = arg;
+	struct pollfd look = {.fd = fd, .events = POLLRDHUP};
 
-	(void)fd;
 	(void)what;
-	http_stream_cut((struct http_stream *)(void *)c);
+	if (poll(&look, 1, 0) == 1)
+		http_stream_cut((struct http_stream *)(void *)c);
 }
 
 static struct MHD_Response *new_response(struct conn *c, const struct http_reply *reply)
@@ -102,7 +106,8 @@ struct http_stream *http_reply_stream(struct http_request *rq, const struct http
 				      http_stream_read_fn *read, void (*gone)(void *arg), void *arg)
 {
 	struct conn *c = http_conn_of(rq);
-	struct event *hang_up = event_new(c->http->base, c->fd, EV_CLOSED, on_hang_up, c);
+	struct event *hang_up = event_new(c->http->base, c->fd,
+					  EV_READ | EV_CLOSED | EV_ET | EV_PERSIST, on_hang_up, c);
 	struct MHD_Response *response = new_response(c, reply);
 
 	rq->answered = true;

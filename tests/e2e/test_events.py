@@ -1,6 +1,8 @@
 """GET /v1/events and /v1/circuits/{key}/changes."""
 
 import random
+import socket
+import struct
 import time
 
 import pytest
@@ -409,3 +411,30 @@ def test_streams_begin_however_many_more_come(start_on, redis):
     finally:
         for one in later:
             one.close()
+
+
+def test_a_stream_that_is_reset_is_over_at_once(daemon):
+    """Also with bytes that nobody has read; and it keeps no place."""
+    streams = [Stream(daemon) for _ in range(20)]
+    for stream in streams:
+        stream.until_ready()
+        stream.sock.sendall(b"x" * 10)
+    until(lambda: daemon.metric("breakerd_event_streams") == 20, "all are there")
+    for stream in streams:
+        stream.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        stream.sock.close()
+    until(lambda: daemon.metric("breakerd_event_streams") == 0, "all are gone", 5)
+
+
+def test_bytes_behind_the_request_of_a_stream_cost_nothing(daemon):
+    with Stream(daemon) as stream:
+        stream.until_ready()
+        stream.sock.sendall(b"x" * 1000)
+        move(daemon, "k", "open")
+        assert brief(stream.next()) == ("k", "open", "transition")
+        before = daemon.metric("process_cpu_seconds_total")
+        began = time.monotonic()
+        until(lambda: time.monotonic() - began > 1, "a second has passed")
+        assert daemon.metric("process_cpu_seconds_total") - before < 0.3
+        move(daemon, "k", "closed")
+        assert brief(stream.next()) == ("k", "closed", "transition")
