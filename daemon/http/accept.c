@@ -72,14 +72,6 @@ static void on_apart_timer(evutil_socket_t fd, short what, void *arg)
 	http_accept_update(http);
 }
 
-void http_accept_soon(struct http *http, bool apart)
-{
-	if (apart && http->apart_full)
-		timer_arm(http->apart_timer, 0);
-	else if (!apart && http->paused)
-		timer_arm(http->unpause, 0);
-}
-
 static void pause_apart(struct http *http)
 {
 	http->apart_full = true;

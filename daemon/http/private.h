@@ -272,6 +272,15 @@ void http_answer_sent(struct conn *c);
 /* The connection ends. */
 void http_answer_forget(struct conn *c);
 
+/* A connection has ended: what listeners wait for may be there in the next turn. */
+static inline void http_accept_soon(struct http *http, bool apart)
+{
+	if (apart && http->apart_full)
+		timer_arm(http->apart_timer, 0);
+	else if (!apart && http->paused)
+		timer_arm(http->unpause, 0);
+}
+
 /* conn.c */
 
 /* The connection that the request is part of. */
@@ -383,8 +392,6 @@ void http_conn_gone(struct conn *c);
 
 /* Makes its timers; -1 when out of memory. */
 int http_accept_init(struct http *http);
-/* The connection has ended: what listeners wait for may be there in the next turn. */
-void http_accept_soon(struct http *http, bool apart);
 /* Brings the listeners into line with what may be accepted now. */
 void http_accept_update(struct http *http);
 /* Closes the listeners. */
