@@ -179,8 +179,8 @@ def test_a_stream_that_is_cut_at_any_moment_misses_nothing(daemon):
             assert wire.receive().status == 200
         sent += count
 
-    def take(stream):
-        event = stream.next()
+    def take(stream, timeout=10):
+        event = stream.next(timeout)
         assert event.kind in ("circuit", "ready"), event
         if event.kind == "circuit":
             seen.append((event.data["key"], event.data["state"]))
@@ -198,8 +198,7 @@ def test_a_stream_that_is_cut_at_any_moment_misses_nothing(daemon):
             if sent - len(seen) < 500:
                 make(rng.randrange(8))
             while True:
-                stream.sock.settimeout(0.02)
-                take(stream)
+                take(stream, 0.02)
                 last = stream.last_id
         except (EOFError, TimeoutError):
             last = stream.last_id
