@@ -177,7 +177,7 @@ def test_a_rebound_name(targets):
 
 
 def test_a_person_may_look(start):
-    """Typed into the address bar, the daemon's own page is there."""
+    """Typed into the address bar, the daemon's address leads to its page."""
     daemon = start(log_level="debug")
     with visiting(f"http://127.0.0.1:{daemon.address[1]}/"):
-        until(lambda: 'method=GET path="/" status=200' in daemon.stderr(), "the page is there", 30)
+        until(lambda: 'method=GET path="/ui" status=200' in daemon.stderr(), "the page is there", 30)

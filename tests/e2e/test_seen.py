@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from chaos import SANITIZED
 from contract import path, snapshot
 from decisions import acquire, fails, report
 from gate import FarGate, Gate
@@ -345,6 +346,10 @@ def test_with_error_a_memory_does_not_answer_for_a_redis_that_is_away(start, red
     assert snapshot(daemon.get(path("k")))["successCount"] == 20
 
 
+# All of them are held within report_interval, also where the daemon is slow.
+MANY = 2000 if SANITIZED else 8000
+
+
 def hold(daemon, count):
     """One success on each of so many circuits is held back; all were answered."""
     keys = [f"held{n}" for n in range(count)]
@@ -361,7 +366,7 @@ def hold(daemon, count):
     assert metric(daemon, "reports_pending") > count / 2
 
 
-@pytest.mark.parametrize("delay, count", [(0, 20000), (0.02, 3000)], ids=["near", "far"])
+@pytest.mark.parametrize("delay, count", [(0, MANY), (0.02, MANY // 4)], ids=["near", "far"])
 def test_a_stop_sends_all_that_is_held_back(start, private_redis, delay, count):
     redis = private_redis()
     gate, daemon = far(start, redis, delay, store_timeout=250, report_interval="10s", max_staleness="10s")
@@ -389,7 +394,7 @@ def test_one_lost_connection_with_much_held_back_disturbs_nobody(start, private_
     redis = private_redis()
     daemon = start(store=redis.url, on_store_failure="error", report_interval="10s", max_staleness="10s")
     daemon.wait_ready()
-    hold(daemon, 20000)
+    hold(daemon, MANY)
     with redis.client() as client:
         client.call("CLIENT", "KILL", "TYPE", "normal")
     until(lambda: metric(daemon, "redis_disconnects_total") == 1, "the loss was seen")
@@ -400,7 +405,7 @@ def test_one_lost_connection_with_much_held_back_disturbs_nobody(start, private_
     assert statuses <= {200}
     assert metric(daemon, "reports_lost_total") == 0
     with redis.client() as client:
-        assert client.call("DBSIZE") >= 20000
+        assert client.call("DBSIZE") >= MANY
 
 
 def test_what_was_held_back_when_redis_went_is_folded(start, redis):
