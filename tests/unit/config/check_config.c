@@ -867,9 +867,9 @@ START_TEST(a_password_at_the_wrong_place_is_not_shown)
 		"redis://u:hunter2,x@h",
 		"10, redis://u:hunter2 x@h, c",
 		"u:hunter2@127.0.0.1:99999",
-		"unix:/hunter2@/"
-		"0123456789012345678901234567890123456789012345678901234567890123456789"
-		"01234567890123456789012345678901234567890123456789",
+		("unix:/hunter2@/"
+		 "0123456789012345678901234567890123456789012345678901234567890123456789"
+		 "01234567890123456789012345678901234567890123456789"),
 	};
 	const struct config_setting *s = &config_settings[_i];
 	const char *forms[] = {"%s = %s\n", "[policy a]\nkeys = a\n%s = %s\n",
