@@ -208,5 +208,7 @@ int check_ready(const struct config *config)
 				strcpy(first, why);
 		}
 	}
-	return not_reached(config, config->listen.items[0], first);
+	/* What the file gives may be no address at all. */
+	return not_reached(config, config->listen.count > 0 ? config->listen.items[0] : "listen",
+			   first[0] ? first : "no address to ask");
 }

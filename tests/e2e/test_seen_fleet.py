@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from chaos import SANITIZED
 from contract import path
 from decisions import acquire, report
 from wait import until
@@ -148,7 +149,7 @@ def test_a_crash_loses_what_is_pending_at_most(start, private_redis):
 
 OPEN, STALENESS, PROBES = 1.0, 0.2, 2
 # What the machine adds to the times of both ends of a comparison.
-SLACK = 0.15
+SLACK = 0.5 if SANITIZED else 0.15  # for a machine that is busy
 
 
 class Log:
