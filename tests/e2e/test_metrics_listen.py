@@ -11,7 +11,7 @@ from breakerd import Breakerd, run
 from contract import path, problem
 from ports import free_port
 from wait import until
-from wire import Client, Wire
+from wire import Client, Closed, Wire
 
 HAS = ("/metrics", "/healthz", "/readyz")
 HAS_NOT = [("GET", "/"), ("GET", "/ui"), ("GET", "/v1/circuits"), ("GET", path("a")), ("POST", path("a", "failure")),
@@ -151,6 +151,13 @@ HELD = {"silent": b"", "amid-line": b"GET /met", "amid-headers": b"GET /metrics 
         "refused": b"GET /healthz HTTP/9.9\r\n\r\n"}
 
 
+def scraped(port):
+    try:
+        return ask(port, "GET", "/metrics").status == 200
+    except (Closed, OSError):
+        return False
+
+
 @pytest.mark.parametrize("data", HELD.values(), ids=HELD)
 def test_who_holds_its_connections_keeps_no_gateway_out(start, token_file, metrics_port, data):
     """They have places of their own: new connections of the others are answered at once, and a scraper is."""
@@ -166,9 +173,8 @@ def test_who_holds_its_connections_keeps_no_gateway_out(start, token_file, metri
         print(f"the longest wait: {max(waits):.3f} s")
         assert max(waits) < 1 and sorted(waits)[40] < 0.1
         for _ in range(3):
-            began = time.monotonic()
-            assert ask(metrics_port, "GET", "/metrics").status == 200
-            assert time.monotonic() - began < 5
+            # They come again at once, and may take the scraper's place, too: it comes again as well.
+            until(lambda: scraped(metrics_port), "a scraper is answered", 5)
 
 
 def test_it_has_16_connections_at_most(start, metrics_port):
