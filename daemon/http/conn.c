@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -107,6 +108,13 @@ void http_conn_enter(struct conn *c, enum phase phase)
 		c->since_ms = http_coarse_ms();
 	TAILQ_INSERT_TAIL(&http->phases[phase], c, entry);
 	sweep_by(http, c->since_ms + phase_limit_ms(http, phase));
+}
+
+bool http_conn_hung_up(const struct conn *c)
+{
+	struct pollfd p = {.fd = c->fd, .events = POLLRDHUP};
+
+	return poll(&p, 1, 0) == 1;
 }
 
 uint64_t http_conn_progress(const struct conn *c)

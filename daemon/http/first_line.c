@@ -9,7 +9,6 @@
 #include "http/private.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -17,10 +16,7 @@
 /* The line is incomplete: true if the rest will not come. */
 static bool is_cut_short(const struct conn *c)
 {
-	struct pollfd p = {.fd = c->fd, .events = POLLRDHUP};
-
-	return c->phase == PHASE_ENDING ||
-	       (poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR)));
+	return c->phase == PHASE_ENDING || http_conn_hung_up(c);
 }
 
 void http_conn_gone(struct conn *c)

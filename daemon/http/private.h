@@ -295,6 +295,9 @@ void http_conn_end(struct conn *c, const char *why);
  * that it has acknowledged; for a unix socket the bytes that it has still to read. */
 uint64_t http_conn_progress(const struct conn *c);
 
+/* The client sends no more, or has reset the connection; what it sent before may lie unread. */
+bool http_conn_hung_up(const struct conn *c);
+
 /* A connection that libmicrohttpd does not know yet, in no list. NULL when out of memory. */
 struct conn *http_conn_new(struct http *http, int fd, const struct sockaddr_storage *ss,
 			   socklen_t len);

@@ -6,7 +6,6 @@
 #include "base/clock.h"
 #include "http/private.h"
 
-#include <poll.h>
 #include <stdlib.h>
 
 /* Of a client that takes nothing, so much waits in the kernel. */
@@ -68,10 +67,10 @@ void http_stream_cut(struct http_stream *stream)
 static void on_hang_up(evutil_socket_t fd, short what, void *arg)
 {
 	struct conn *c = arg;
-	struct pollfd look = {.fd = fd, .events = POLLRDHUP};
 
+	(void)fd;
 	(void)what;
-	if (poll(&look, 1, 0) == 1)
+	if (http_conn_hung_up(c))
 		http_stream_cut((struct http_stream *)(void *)c);
 }
 
