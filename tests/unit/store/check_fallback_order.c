@@ -95,6 +95,25 @@ static void until_folded(void)
 	ck_assert_int_eq(metrics->folds_pending, 0);
 }
 
+/* What waits to be folded is on its way, and not answered. */
+static void main_comes_back_slow(void)
+{
+	scripted->mood = HOLD;
+	scripted_set_up(true);
+	turns(3);
+}
+
+/* What it has got it does not take; all is folded in when it is back. */
+static void main_refuses_and_comes_back(void)
+{
+	scripted->mood = REFUSE;
+	scripted_release();
+	turns(3);
+	scripted->mood = ANSWER;
+	scripted_set_up(true);
+	until_folded();
+}
+
 static const struct circuit_op operations[] = {
 	{.verb = CIRCUIT_GET_STATE},      {.verb = CIRCUIT_RECORD_SUCCESS},
 	{.verb = CIRCUIT_RECORD_FAILURE}, {.verb = CIRCUIT_TRANSITION, .to = CIRCUIT_OPEN},
@@ -156,9 +175,7 @@ static void behind_a_lost_step(enum mood mood, const struct circuit_op *away,
 	for (int i = 0; i < 100 && scripted->up && metrics->folds_pending; i++)
 		event_base_loop(base, EVLOOP_ONCE);
 	/* Main is back, and slow: whatever comes now could overtake. */
-	scripted->mood = HOLD;
-	scripted_set_up(true);
-	turns(3);
+	main_comes_back_slow();
 	submit(&client, "k", *live);
 	turns(3);
 	scripted->mood = ANSWER;
@@ -199,9 +216,7 @@ START_TEST(what_comes_when_main_has_just_gone_comes_behind_what_waits)
 	store_reconfigure(store, &limits);
 	scripted_set_up(false);
 	submit(&away, "k", OP_FAILURE);
-	scripted->mood = HOLD;
-	scripted_set_up(true);
-	turns(3);
+	main_comes_back_slow();
 	for (int i = 0; i < MANY; i++)
 		submit(&waits[i], "k", OP_SUCCESS);
 	scripted_set_up(false);
@@ -215,12 +230,7 @@ START_TEST(what_comes_when_main_has_just_gone_comes_behind_what_waits)
 	ck_assert_uint_eq(answered, 256);
 	until_answered(&late);
 	ck_assert_int_eq(late.result.circuit.success_count, MANY);
-	scripted->mood = REFUSE;
-	scripted_release();
-	turns(3);
-	scripted->mood = ANSWER;
-	scripted_set_up(true);
-	until_folded();
+	main_refuses_and_comes_back();
 	ck_assert_int_eq(scripted_get("k").circuit.success_count, MANY);
 }
 END_TEST
@@ -233,9 +243,7 @@ START_TEST(what_waits_is_answered_when_main_goes)
 	scripted_set_up(false);
 	submit(&away, "k", OP_FAILURE);
 	submit(&away, "k", OP_FAILURE);
-	scripted->mood = HOLD;
-	scripted_set_up(true);
-	turns(3);
+	main_comes_back_slow();
 	submit(&waits, "k", OP_SUCCESS);
 	ck_assert(!waits.answered);
 	scripted_set_up(false);
@@ -243,12 +251,7 @@ START_TEST(what_waits_is_answered_when_main_goes)
 	ck_assert_int_eq(waits.result.status, STORE_OK);
 	ck_assert(waits.result.degraded);
 	ck_assert_int_eq(waits.result.circuit.failure_count, 2);
-	scripted->mood = REFUSE;
-	scripted_release();
-	turns(3);
-	scripted->mood = ANSWER;
-	scripted_set_up(true);
-	until_folded();
+	main_refuses_and_comes_back();
 	ck_assert_int_eq(scripted_get("k").circuit.failure_count, 2);
 	ck_assert_int_eq(scripted_get("k").circuit.success_count, 1);
 	ck_assert_uint_eq(metrics->folded_operations, 3);
@@ -265,9 +268,7 @@ START_TEST(what_waits_for_too_long_is_done_here)
 	store_reconfigure(store, &limits);
 	scripted_set_up(false);
 	submit(&c, "k", OP_FAILURE);
-	scripted->mood = HOLD;
-	scripted_set_up(true);
-	turns(3);
+	main_comes_back_slow();
 	submit(&c, "k", OP_FAILURE);
 	until_answered(&c);
 	ck_assert_int_eq(c.result.status, STORE_OK);
@@ -287,9 +288,7 @@ START_TEST(many_wait_in_their_order)
 
 	scripted_set_up(false);
 	submit(&c[0], "k", OP_FAILURE);
-	scripted->mood = HOLD;
-	scripted_set_up(true);
-	turns(3);
+	main_comes_back_slow();
 	submit(&c[0], "k", OP_RESET);
 	submit(&c[1], "k", OP_SUCCESS);
 	submit(&c[2], "k", OP_TO(CIRCUIT_OPEN));
@@ -312,9 +311,7 @@ START_TEST(what_is_cancelled_while_it_waits_is_not_done)
 
 	scripted_set_up(false);
 	submit(&a, "k", OP_FAILURE);
-	scripted->mood = HOLD;
-	scripted_set_up(true);
-	turns(3);
+	main_comes_back_slow();
 	submit(&a, "k", OP_FAILURE);
 	submit(&b, "k", OP_SUCCESS);
 	store_cancel(a.op);
@@ -366,21 +363,14 @@ START_TEST(nothing_is_dropped_when_the_table_is_full)
 	scripted_set_up(false);
 	submit(&c, "a", OP_FAILURE);
 	submit(&c, "b", OP_FAILURE);
-	scripted->mood = HOLD;
-	scripted_set_up(true);
-	turns(3);
+	main_comes_back_slow();
 	/* Both are on their way, and main goes: others take no place of theirs. */
 	scripted_set_up(false);
 	submit(&c, "c", OP_FAILURE);
 	ck_assert_int_eq(c.result.status, STORE_FULL);
 	submit(&c, "a", OP_FAILURE);
 	ck_assert_int_eq(c.result.status, STORE_OK);
-	scripted->mood = REFUSE;
-	scripted_release();
-	turns(3);
-	scripted->mood = ANSWER;
-	scripted_set_up(true);
-	until_folded();
+	main_refuses_and_comes_back();
 	ck_assert_int_eq(scripted_get("a").circuit.failure_count, 2);
 	ck_assert_int_eq(scripted_get("b").circuit.failure_count, 1);
 	ck_assert_uint_eq(metrics->folded_operations_lost, 0);
