@@ -19,14 +19,23 @@ static bool is_cut_short(const struct conn *c)
 	return c->phase == PHASE_ENDING || http_conn_hung_up(c);
 }
 
+static bool has_unread(const struct conn *c)
+{
+	char byte;
+
+	return recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
 void http_conn_gone(struct conn *c)
 {
 	struct http *http = c->http;
 
 	bool apart = c->apart;
 
-	/* Those apart may leave as many lingering as they are. */
-	if (c->lingers && !http->draining && (!apart || http->lingering_count < HTTP_PLACES_APART))
+	/* A drain ends connections behind an answer: what has come behind its request would make
+	 * the kernel answer with a reset. Those apart may leave as many lingering as they are. */
+	if ((c->lingers || (http->drained && has_unread(c))) &&
+	    (!apart || http->lingering_count < HTTP_PLACES_APART))
 		http_linger_add(http, c->fd);
 	if (apart) {
 		TAILQ_REMOVE(&http->apart, c, aside);

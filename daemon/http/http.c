@@ -130,6 +130,7 @@ void http_drain(struct http *http, void (*drained)(void *arg), void *arg)
 	http->drained_arg = arg;
 	http_accept_close(http);
 	http_streams_wake(http);
+	http_linger_drain(http);
 	http_pump_drain(http);
 }
 

@@ -7,6 +7,9 @@
  *
  * They are looked at by a timer, not by a descriptor: a client that sends as fast as it can is
  * slowed down so, and costs next to nothing.
+ *
+ * While the daemon stops, connections linger whose clients have sent further requests behind the
+ * one that was answered last; the stop waits for them, but not for long.
  */
 #include "base/timer.h"
 #include "http/private.h"
@@ -17,7 +20,9 @@
 #include <unistd.h>
 
 #define LINGER_MS 3000
-#define TICK_MS   20
+/* While the daemon stops. */
+#define DRAIN_LINGER_MS 200
+#define TICK_MS         20
 /* Of one connection in one tick: 50 MB in a second. */
 #define TICK_BYTES ((size_t)1 << 20)
 
@@ -71,6 +76,8 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 			drop(http, l);
 	}
 	wait_a_tick(http);
+	if (TAILQ_EMPTY(&http->lingering))
+		http_pump_check_drained(http);
 }
 
 int http_linger_init(struct http *http)
@@ -92,10 +99,21 @@ void http_linger_add(struct http *http, int fd)
 		free(l);
 		return;
 	}
-	l->end_ms = http_coarse_ms() + LINGER_MS;
+	l->end_ms = http_coarse_ms() + (http->draining ? DRAIN_LINGER_MS : LINGER_MS);
 	TAILQ_INSERT_TAIL(&http->lingering, l, entry);
 	if (http->lingering_count++ == 0)
 		wait_a_tick(http);
+}
+
+void http_linger_drain(struct http *http)
+{
+	int64_t end_ms = http_coarse_ms() + DRAIN_LINGER_MS;
+	struct leftover *l;
+
+	TAILQ_FOREACH (l, &http->lingering, entry) {
+		if (l->end_ms > end_ms)
+			l->end_ms = end_ms;
+	}
 }
 
 bool http_linger_drop(struct http *http)

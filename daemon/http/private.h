@@ -374,6 +374,8 @@ void http_streams_cut(struct http *http);
 int http_linger_init(struct http *http);
 /* Takes a connection that libmicrohttpd is about to close. */
 void http_linger_add(struct http *http, int fd);
+/* The daemon stops: none is waited for for longer than a moment. */
+void http_linger_drain(struct http *http);
 /* Closes the oldest one; false if there is none. */
 bool http_linger_drop(struct http *http);
 /* Closes all. */
@@ -420,6 +422,8 @@ int http_pump_init(struct http *http);
 void http_pump_rest(struct http *http);
 /* From now on looks whether all requests are done, and calls drained. */
 void http_pump_drain(struct http *http);
+/* Ends the drain if nothing is under way any more; may call back. */
+void http_pump_check_drained(struct http *http);
 /* Sends what can be sent at once, and looks at no descriptor any more. */
 void http_pump_stop(struct http *http);
 /* Behind the end of libmicrohttpd. */

@@ -24,7 +24,7 @@
 #define POLL_MS 5
 /* A drain waits so long for the next request on a connection that is new or had one within
  * DRAIN_RECENT_MS: it may be on its way. Its answer then says that the connection ends. */
-#define DRAIN_LINGER_MS 200
+#define DRAIN_WAIT_MS   200
 #define DRAIN_RECENT_MS 1000
 
 /* True while libmicrohttpd has data at hand that no descriptor will announce, or thinks so. */
@@ -36,7 +36,7 @@ static bool mhd_is_busy(struct http *http)
 }
 
 /* True while a request may well be on its way that no descriptor has announced yet. */
-static bool lingers(struct http *http)
+static bool may_come(struct http *http)
 {
 	struct conn *newest = TAILQ_LAST(&http->phases[PHASE_FRESH], conn_list);
 
@@ -44,11 +44,11 @@ static bool lingers(struct http *http)
 	       newest->since_ms >= http->drain_ms - DRAIN_RECENT_MS;
 }
 
-static void check_drained(struct http *http)
+void http_pump_check_drained(struct http *http)
 {
 	void (*drained)(void *arg) = http->drained;
 
-	if (!drained || http->requests || lingers(http))
+	if (!drained || http->requests || http->lingering_count || may_come(http))
 		return;
 	http->drained = NULL;
 	drained(http->drained_arg);
@@ -91,7 +91,7 @@ static void pump(void *arg)
 	} else if ((again || http->unsuspended) && !event_pending(http->poll, EV_TIMEOUT, NULL)) {
 		timer_arm(http->poll, POLL_MS);
 	}
-	check_drained(http);
+	http_pump_check_drained(http);
 }
 
 static void on_event(evutil_socket_t fd, short what, void *arg)
@@ -125,7 +125,7 @@ void http_pump_rest(struct http *http)
 void http_pump_drain(struct http *http)
 {
 	http->drain_ms = http_coarse_ms();
-	timer_arm(http->drain_timer, DRAIN_LINGER_MS);
+	timer_arm(http->drain_timer, DRAIN_WAIT_MS);
 	/* Takes in what has arrived already, then looks whether anything is under way. */
 	later_run(http->pump);
 }

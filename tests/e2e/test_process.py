@@ -149,6 +149,25 @@ def test_stop_finishes_what_is_in_flight(private_redis, start):
     assert redis.call("GET", "stoma:cb:a").startswith(b'{"state":"closed","failureCount":5')
 
 
+def test_what_is_sent_behind_the_last_answer_does_not_destroy_it(start):
+    """The connection ends, it is not reset: a reset takes with it what of the answer is on its way."""
+    daemon = start()
+    with daemon.wire() as wire:
+        for n in range(300):
+            wire.ask("POST", path(f"circuit-{n}", "failure"), body=b"")
+    with daemon.wire() as wire:
+        wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
+        wire.send(1000 * request_bytes("GET", "/v1/circuits?limit=300"))
+        until(lambda: daemon.metric("breakerd_http_requests_in_flight") == 1, "an answer waits for its client")
+        daemon.signal(signal.SIGTERM)
+        until(lambda: refuses(daemon.address), "nothing is accepted any more")
+        while (answer := wire.receive()).header("Connection") is None:
+            pass
+        assert len(answer.json()["circuits"]) == 300
+        assert wire.sock.recv(1) == b""
+    daemon.expect_exit(0)
+
+
 def refuses(address):
     try:
         socket.create_connection(address, 1).close()
