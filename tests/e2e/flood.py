@@ -22,6 +22,7 @@ TICK = 0.01      # seconds between two rounds
 PAUSE = 10       # rounds between two bytes of a slow sender
 CHURN = 20       # connections at most that a flood makes anew in a round
 INTERVAL = 0.002 # seconds between two requests of the steady client
+MAY_BE_DISPLACED = 0.45 # seconds without a request; half a second for the daemon, which began to count before
 
 
 class Load:
@@ -192,19 +193,30 @@ class Steady:
     """Keeps one connection, on which it writes and reads in turn. Tells how many `seconds` each
     answer since the last time took. While one is late the next ones would have been, too: they
     count, or a long stall would be one late answer among thousands. What does not count is the
-    time in which a busy machine had no processor for the daemon, or for us."""
+    time in which a busy machine had no processor for the daemon, or for us: whom it kept from asking
+    for half a second may have lost the connection to a new one, and makes another."""
 
     def __init__(self, address, pid):
-        self.pid = pid
+        self.address, self.pid = address, pid
         self.sock = connect(address)
         self.seconds = []
+        self.answered = time.monotonic()
 
     def ask(self, request):
         queued, ours = queued_seconds(self.pid), queued_seconds("self")
         began = time.monotonic()
-        self.sock.sendall(request)
-        answer = self.sock.recv(65536)
-        took = time.monotonic() - began
+        try:
+            self.sock.sendall(request)
+            answer = self.sock.recv(65536)
+        except OSError:
+            answer = b""
+        if not answer and began - self.answered >= MAY_BE_DISPLACED:
+            self.sock.close()
+            self.sock = connect(self.address)
+            self.answered = time.monotonic()
+            return
+        self.answered = time.monotonic()
+        took = self.answered - began
         # One waits behind the other. Where both waited at once it is too much, on a busy machine only.
         took -= queued_seconds(self.pid) - queued + queued_seconds("self") - ours
         self.seconds.append(max(took, 0))
