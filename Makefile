@@ -42,7 +42,7 @@ Q   = $(if $(V),,@)
 SAY = $(if $(V),@:,@printf '  %-4s %s\n')
 
 # What the checks look at.
-C_SOURCES  := $(SOURCES) daemon/main.c $(wildcard tests/*/*.c tests/unit/*/*.c)
+C_SOURCES  := $(SOURCES) daemon/main.c $(wildcard scripts/*.c tests/*/*.c tests/unit/*/*.c)
 C_FILES    := $(C_SOURCES) $(wildcard proto/*.h daemon/*.h daemon/*/*.h tests/*/*.h)
 PY_FILES   := $(wildcard tests/*.py tests/*/*.py tests/*/*/*.py docs/clients/*/*.py docs/clients/*/*/*.py) \
 	$(shell grep -lE '^\#!/.*\bpython3?\b' scripts/* 2>/dev/null)

@@ -1,18 +1,25 @@
 # What is given away: the image, the tarball.
 
+# The image's binary: of shared libraries it needs the C library alone. libmicrohttpd without GnuTLS: scripts/no_tls.c.
+# The map says which archives it was linked with.
+STATIC_LIBS = -Wl,-Bstatic -lmicrohttpd -lhiredis -ljansson -linih -levent_extra -levent_core -Wl,-Bdynamic
+$(BUILD)/breakerd-static: $(BUILD)/daemon/main.o $(OBJECTS) $(BUILD)/scripts/no_tls.o
+	$(SAY) LD $@
+	$(Q)$(CC) $(LDFLAGS_ALL) -Wl,-Map=$@.map -o $@ $^ $(STATIC_LIBS)
+
 # Without libsystemd, and with nothing in it that tells where it was built.
 .PHONY: image image-try
 image: ## an OCI image, $(BUILD)/image.oci.tar, and what is in it, $(BUILD)/image.spdx.json
 	@scripts/install-packages build image
 	@$(MAKE) $(JOBS) --no-print-directory BUILD=$(BUILD)-image SYSTEMD= \
-		CFLAGS='-O2 -g0 -ffile-prefix-map=$(CURDIR)=.' all
+		CFLAGS='-O2 -g0 -ffile-prefix-map=$(CURDIR)=.' $(BUILD)-image/breakerd-static
 	@mkdir -p $(BUILD)
-	@scripts/image $(BUILD)-image/breakerd $(VERSION) $(BUILD)
+	@scripts/image $(BUILD)-image/breakerd-static $(VERSION) $(BUILD)
 
 image-try: ## the image in containers of runc, and a second build of it; as root
 	@scripts/install-packages build image image-try
 	@$(MAKE) --no-print-directory BUILD=$(BUILD) image
-	IMAGE=$(abspath $(BUILD)) BREAKERD=$(abspath $(BUILD)-image/breakerd) \
+	IMAGE=$(abspath $(BUILD)) BREAKERD=$(abspath $(BUILD)-image/breakerd-static) \
 		$(PYTHON) -m pytest -q -p no:cacheprovider tests/image $(PYTEST_ARGS)
 
 # Of the last commit, so that what lies about in the tree has no part in it.
