@@ -2,25 +2,18 @@
 
 #include "api/api.h"
 #include "api/report_lines.h"
-#include "base/clock.h"
-#include "base/file_watch.h"
+#include "app_private.h"
 #include "base/loop_lag.h"
-#include "base/metrics.h"
-#include "base/systemd.h"
-#include "base/timer.h"
 #include "check_ready.h"
-#include "config/config.h"
-#include "descriptors.h"
 #include "logging.h"
 #include "part_limits.h"
 #include "redis/store.h"
-#include "sockets.h"
+#include "reload.h"
 #include "status.h"
+#include "stop.h"
 #include "store/state_path.h"
 
 #include <assert.h>
-#include <errno.h>
-#include <event2/event.h>
 #include <hiredis/hiredis.h>
 #include <microhttpd.h>
 #include <signal.h>
@@ -29,45 +22,9 @@
 #include <string.h>
 #include <unistd.h>
 
-/* A stop ends within 5 s. Requests in flight get DRAIN_MS, the answers to those that are cut off
- * LAST_WORDS_MS, the last save what is left until STOP_MS. */
-#define STOP_MS       4800
-#define DRAIN_MS      3000
-#define LAST_WORDS_MS 500
-/* How often a stop checks whether everything is folded into Redis. */
-#define SETTLE_MS 10
-
-/* Descriptors for all but connections, before it is known how many they are. */
-#define OTHER_DESCRIPTORS 64
-
 #define TEXT_(x)        #x
 #define TEXT(x)         TEXT_(x)
 #define HIREDIS_VERSION TEXT(HIREDIS_MAJOR) "." TEXT(HIREDIS_MINOR) "." TEXT(HIREDIS_PATCH)
-
-struct app {
-	struct config_input input;
-	struct log log;
-	struct config *config;
-	struct config *started; /* the configuration of the start, to find what needs a restart */
-	struct event_base *base;
-	struct metrics *metrics;
-	struct loop_lag *lag;
-	struct store *store;
-	struct api *api;
-	struct report_lines *report_lines; /* NULL: no report_listen */
-	struct http *http;
-	struct systemd *systemd;
-	struct sockets sockets;
-	struct file_watch *files; /* NULL: reload_on_change = no */
-	struct event *signals[3];
-	struct event *drain;
-	struct event *settle;
-	unsigned other_descriptors;    /* that were open before the first connection */
-	struct descriptor_share share; /* of connections, as far as descriptors go */
-	bool stopping;
-	int64_t end_ms; /* when the stop must be over; monotonic */
-	bool aborted;
-};
 
 /* --- start ---------------------------------------------------------------------------- */
 
@@ -149,13 +106,6 @@ static void on_store_changed(void *arg)
 	show_store(arg);
 }
 
-static void show_limits(const struct app *app, const struct config *config)
-{
-	app->metrics->store_in_flight_limit = config->max_in_flight;
-	app->metrics->circuits_limit = config->max_circuits;
-	app->metrics->http_connections_limit = app->share.max_connections;
-}
-
 static void on_request(void *arg, struct http_request *rq)
 {
 	struct app *app = arg;
@@ -229,7 +179,7 @@ static int open_parts(struct app *app)
 					 "raise it (LimitNOFILE, ulimit -n)");
 	limits = limits_of_http(app->config, &app->share);
 	api_limits = limits_of_api(app->config, &app->share);
-	show_limits(app, app->config);
+	limits_show(app->metrics, app->config, &app->share);
 	app->api = api_new(app->base, app->store, &access, &app->config->policies, &api_limits,
 			   app->metrics, &app->log);
 	app->lag = loop_lag_new(app->base, &app->metrics->loop_lag);
@@ -244,209 +194,14 @@ static int open_parts(struct app *app)
 	return listen_on_all(app);
 }
 
-/* --- signals -------------------------------------------------------------------------- */
-
-/* No request is left. Waits until Redis has what was held back or recorded without it. */
-static void on_drained(void *arg)
-{
-	struct app *app = arg;
-	struct store_health health;
-	bool waits;
-
-	if (app->report_lines)
-		report_lines_finish(app->report_lines);
-	store_send_held(app->store);
-	store_health(app->store, &health);
-	waits = health.unsettled > 0 || health.held > 0 ||
-		(app->report_lines && report_lines_busy(app->report_lines));
-	if (!waits || timer_arm(app->settle, SETTLE_MS) != 0)
-		event_base_loopexit(app->base, NULL);
-}
-
-static void on_settle(evutil_socket_t fd, short what, void *arg)
-{
-	(void)fd;
-	(void)what;
-	on_drained(arg);
-}
-
-static void on_drain_over(evutil_socket_t fd, short what, void *arg)
-{
-	struct app *app = arg;
-
-	(void)fd;
-	(void)what;
-	if (app->aborted) {
-		event_base_loopexit(app->base, NULL);
-		return;
-	}
-	log_warning(&app->log, "drain_cut",
-		    "reason=\"requests or steps to be folded were still in flight\"");
-	app->aborted = true;
-	api_abort(app->api);
-	http_cut_deferred(app->http);
-	timer_arm(app->drain, LAST_WORDS_MS);
-}
-
-static void on_stop_signal(evutil_socket_t signo, short what, void *arg)
-{
-	struct app *app = arg;
-
-	(void)what;
-	if (app->stopping) {
-		event_base_loopbreak(app->base);
-		return;
-	}
-	app->stopping = true;
-	app->end_ms = clock_ms() + STOP_MS;
-	log_info(&app->log, "stopping", "signal=%s", signo == SIGINT ? "SIGINT" : "SIGTERM");
-	systemd_stopping(app->systemd);
-	timer_arm(app->drain, DRAIN_MS);
-	http_drain(app->http, on_drained, app);
-}
-
-static void apply(struct app *app, struct config *next)
-{
-	struct store_limits store_limits = limits_of_store(next);
-	struct http_limits http_limits = limits_of_http(next, &app->share);
-	struct api_access access = sockets_access(&app->sockets, next);
-	struct api_limits api_limits = limits_of_api(next, &app->share);
-
-	logging_apply(&app->log, next);
-	store_reconfigure(app->store, &store_limits);
-	http_reconfigure(app->http, &http_limits);
-	api_reconfigure(app->api, &access, &next->policies, &api_limits);
-	show_limits(app, next);
-}
-
-static void on_files_changed(void *arg);
-
-/* Watches the files that were read, if it is asked for. */
-static void watch_files(struct app *app)
-{
-	const struct config *c = app->config;
-	int error = ENOMEM;
-
-	if (!c->reload_on_change) {
-		file_watch_free(app->files);
-		app->files = NULL;
-		return;
-	}
-	if (!app->files)
-		app->files = file_watch_new(app->base, on_files_changed, app);
-	if (app->files)
-		error = file_watch_set(app->files, (const char *const *)c->files, c->file_stamps,
-				       c->file_count);
-	if (error)
-		log_warning(&app->log, "watch_failed", "reason=\"%s\" every_ms=%d", strerror(error),
-			    FILE_WATCH_POLL_MS);
-}
-
-static bool has_of_file(const struct config *c)
-{
-	for (size_t i = 0; i < CONFIG_SETTINGS; i++)
-		if (c->sources[i].origin == CONFIG_FROM_FILE)
-			return true;
-	return c->section_count > 0;
-}
-
-/*
- * A file that became empty is more likely one that somebody is about to write, or a command that
- * failed, than an operator's will: it would take the token and all policies away.
- */
-static bool allow_empty(const struct app *app, const struct config *next,
-			struct config_error *error)
-{
-	if (!has_of_file(app->config) || has_of_file(next))
-		return true;
-	snprintf(error->text, sizeof(error->text),
-		 "%.400s: it sets nothing any more; SIGHUP takes it all the same",
-		 next->config_file);
-	return false;
-}
-
-/* What is less safe from now on, whoever asked for it. */
-static void warn_of_loss(struct app *app, const struct config *next)
-{
-	if (app->config->token && !next->token)
-		log_warning(
-			&app->log, "token_gone",
-			"reason=\"token_file is no longer set: no client is asked for a token\"");
-	if (app->config->reload_on_change && !next->reload_on_change)
-		log_warning(&app->log, "watch_ended",
-			    "reason=\"reload_on_change is no longer set: only SIGHUP reads the "
-			    "files again\"");
-}
-
-/* `signalled`: an operator's word; else a change of the files. */
-static void reload(struct app *app, bool signalled)
-{
-	enum config_action action;
-	struct config_error error;
-	struct config *next;
-	char names[512];
-
-	if (app->stopping)
-		return;
-	systemd_reloading();
-	if (config_load(&app->input, &action, &next, &error) != CONFIG_OK ||
-	    !sockets_allow(&app->sockets, next, &error) ||
-	    (!signalled && !allow_empty(app, next, &error))) {
-		log_error(&app->log, "reload_refused", "reason=%s",
-			  log_quote_text(error.text).text);
-		systemd_reloaded(app->systemd, true);
-		config_free(next);
-		return;
-	}
-	config_warn(next, &app->input, &app->log);
-	config_needs_restart(app->started, next, names, sizeof(names));
-	descriptors_raise(next, OTHER_DESCRIPTORS);
-	if (!descriptors_share(next, app->other_descriptors, &app->log, &app->share))
-		log_warning(&app->log, "few_descriptors", "max_connections=%u",
-			    app->share.max_connections);
-	apply(app, next);
-	warn_of_loss(app, next);
-	if (app->config != app->started)
-		config_free(app->config);
-	app->config = next;
-	watch_files(app);
-	if (names[0])
-		log_warning(&app->log, "restart_needed", "settings=\"%s\"", names);
-	log_info(&app->log, "reloaded", "file=%s why=%s",
-		 next->config_file[0] ? next->config_file : "none",
-		 signalled ? "SIGHUP" : "change");
-	systemd_reloaded(app->systemd, false);
-}
-
-static void on_reload_signal(evutil_socket_t fd, short what, void *arg)
-{
-	(void)fd;
-	(void)what;
-	reload(arg, true);
-}
-
-static void on_files_changed(void *arg)
-{
-	reload(arg, false);
-}
-
 /* Makes the loop, too. No signal is handled before the loop runs, and then all parts are there. */
 static int open_signals(struct app *app)
 {
 	app->base = event_base_new();
 	if (!app->base)
 		return start_failed(app, "out of memory");
-	app->signals[0] = evsignal_new(app->base, SIGTERM, on_stop_signal, app);
-	app->signals[1] = evsignal_new(app->base, SIGINT, on_stop_signal, app);
-	app->signals[2] = evsignal_new(app->base, SIGHUP, on_reload_signal, app);
-	app->drain = evtimer_new(app->base, on_drain_over, app);
-	app->settle = evtimer_new(app->base, on_settle, app);
-	if (!app->drain || !app->settle)
+	if (stop_init(app) != 0 || reload_init(app) != 0)
 		return start_failed(app, "out of memory");
-	for (size_t i = 0; i < 3; i++) {
-		if (!app->signals[i] || event_add(app->signals[i], NULL) != 0)
-			return start_failed(app, "out of memory");
-	}
 	return 0;
 }
 
@@ -454,15 +209,8 @@ static int open_signals(struct app *app)
 
 static void app_close(struct app *app)
 {
-	for (size_t i = 0; i < 3; i++) {
-		if (app->signals[i])
-			event_free(app->signals[i]);
-	}
-	file_watch_free(app->files);
-	if (app->drain)
-		event_free(app->drain);
-	if (app->settle)
-		event_free(app->settle);
+	reload_fini(app);
+	stop_fini(app);
 	if (app->api)
 		api_abort(app->api);
 	report_lines_free(app->report_lines);
@@ -473,8 +221,8 @@ static void app_close(struct app *app)
 	if (app->store)
 		store_watch(app->store, NULL, NULL);
 	systemd_free(app->systemd);
-	if (app->store && app->end_ms)
-		store_end_by(app->store, app->end_ms);
+	if (app->store && app->stop.end_ms)
+		store_end_by(app->store, app->stop.end_ms);
 	store_free(app->store);
 	sockets_close(&app->sockets);
 	app->log.suppressed = NULL;
@@ -516,7 +264,7 @@ static int serve(struct app *app)
 		return EXIT_FAILURE;
 	log_info(&app->log, "started", "version=%s store=%s pid=%ld", BREAKERD_VERSION, store,
 		 (long)getpid());
-	watch_files(app);
+	reload_watch_files(app);
 	systemd_serving(app->systemd, show_store(app));
 	event_base_dispatch(app->base);
 	return EXIT_SUCCESS;

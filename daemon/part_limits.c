@@ -35,3 +35,11 @@ struct api_limits limits_of_api(const struct config *config, const struct descri
 		.max_lines = config->max_in_flight < 4 ? 1 : config->max_in_flight / 4,
 	};
 }
+
+void limits_show(struct metrics *metrics, const struct config *config,
+		 const struct descriptor_share *share)
+{
+	metrics->store_in_flight_limit = config->max_in_flight;
+	metrics->circuits_limit = config->max_circuits;
+	metrics->http_connections_limit = share->max_connections;
+}

@@ -3,6 +3,7 @@
 #define BREAKERD_PART_LIMITS_H
 
 #include "api/api.h"
+#include "base/metrics.h"
 #include "config/settings.h"
 #include "descriptors.h"
 #include "http/http.h"
@@ -14,5 +15,9 @@ struct store_limits limits_of_store(const struct config *config);
 struct http_limits limits_of_http(const struct config *config,
 				  const struct descriptor_share *share);
 struct api_limits limits_of_api(const struct config *config, const struct descriptor_share *share);
+
+/* The limits that metrics show. */
+void limits_show(struct metrics *metrics, const struct config *config,
+		 const struct descriptor_share *share);
 
 #endif

@@ -76,11 +76,12 @@ bool policies_take(struct config *config, struct config_section *section, const 
 		   unsigned line, const char *text, struct config_error *error)
 {
 	const struct config_setting *s = config_find(name, strlen(name), false);
-	const char *nearest = config_nearest(name, strlen(name));
+	const char *nearest;
 	char why[512];
 
 	if (strcmp(name, "keys") == 0)
 		return take_keys(config, section, line, text, error);
+	nearest = s ? NULL : config_nearest(name, strlen(name));
 	if (s && !(s->flags & CONFIG_POLICY))
 		check_refuse(why, sizeof(why),
 			     "no setting of a policy: give it before the first "

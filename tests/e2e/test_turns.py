@@ -2,6 +2,7 @@
 have their turn, and what waits to be sent is bounded."""
 
 import signal
+import threading
 import time
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from chaos import SANITIZED
 from contract import path, snapshot
 from flood import queued_seconds
+from volume import write
 from wait import until
 from wire import request_bytes
 
@@ -83,6 +85,47 @@ def test_a_signal_is_heard_at_once(start):
     assert took < 5
     for wire in wires:
         wire.close()
+
+
+def largest_configuration():
+    """As many policies as are allowed, each with all that it can set."""
+    lines = []
+    for i in range(64):
+        keys = ", ".join(f"circuit-{i}-{n}*" for n in range(16))
+        lines += [f"[policy p{i}]", f"keys = {keys}", "consecutive_failures = 5", "failure_rate = 50",
+                  "slow_time = 1s", "slow_rate = 100", "window = 30s", "min_calls = 20",
+                  "open_time = 30s", "open_growth = 2", "open_time_max = 5m", "probes = 1",
+                  "probe_successes = 1", "probe_timeout = 30s", "failure_status = 500-599, 429",
+                  "ignore_status = 404, 410-420", "enforce = yes"]
+    return "\n".join(lines) + "\n"
+
+
+def test_signals_to_reload_keep_nobody_waiting(start, directory):
+    """SIGHUP faster than the settings can be read: all are answered, and the last one is obeyed."""
+    conf = f"{directory}/conf"
+    write(conf, largest_configuration())
+    daemon = start(config=conf)
+    over, sent = threading.Event(), []
+
+    def flood():
+        while not over.wait(0.0005):
+            daemon.hangup()
+            sent.append(1)
+
+    sender = threading.Thread(target=flood)
+    sender.start()
+    try:
+        until(lambda: len(sent) > 200, "the flood is there")
+        with daemon.wire() as wire:
+            for _ in range(100):
+                snapshot(wire.ask("GET", path("a")))
+    finally:
+        over.set()
+        sender.join()
+    write(conf, "max_body = 1000\n")
+    daemon.hangup()
+    until(lambda: len(daemon.get("/v1/policies").json()["policies"]) == 1, "the last one is obeyed")
+    assert 2 <= daemon.stderr().count(" reloaded ") < len(sent)
 
 
 def test_memory_of_answers_that_nobody_takes(start, directory):
