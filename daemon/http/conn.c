@@ -150,6 +150,24 @@ static bool conn_has_begun(const struct conn *c)
 	return (int64_t)info.tcpi_last_data_recv + 100 < http_coarse_ms() - c->since_ms;
 }
 
+bool http_conn_may_have_part(const struct conn *c)
+{
+	struct tcp_info info;
+	socklen_t len = sizeof(info);
+	int unread = 0;
+
+	/* The end of the stream counts as a byte; and before the first request there is nothing to
+	 * compare with. */
+	if (!c->requests || c->addr.any.sa_family == AF_UNIX || http_conn_hung_up(c))
+		return true;
+	memset(&info, 0, sizeof(info));
+	/* In this order: what comes in between leaves a doubt, never a false certainty. */
+	if (ioctl(c->fd, FIONREAD, &unread) < 0 ||
+	    getsockopt(c->fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
+		return true;
+	return info.tcpi_bytes_received - (uint64_t)unread != c->taken;
+}
+
 bool http_conn_has_hung_up(const struct conn *c)
 {
 	char byte;

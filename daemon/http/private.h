@@ -69,6 +69,7 @@ struct http_request {
 	const char *target; /* as libmicrohttpd has it, without query */
 	size_t target_len;  /* with the query */
 	struct http_head head;
+	size_t head_size;
 	const char *query; /* in query_buf, or NULL */
 	size_t body_len;
 	size_t pieces;       /* of the body so far */
@@ -103,6 +104,7 @@ struct conn {
 	int fd;
 	enum phase phase;
 	uint64_t requests;     /* done */
+	uint64_t taken;        /* bytes of these, but for chunked bodies, behind which it ends */
 	bool hung_up;          /* the client sends no more */
 	unsigned char purpose; /* of its listener */
 	bool apart;            /* so are the places of its listener */
@@ -297,6 +299,12 @@ uint64_t http_conn_progress(const struct conn *c);
 
 /* The client sends no more, or has reset the connection; what it sent before may lie unread. */
 bool http_conn_hung_up(const struct conn *c);
+
+/*
+ * False if libmicrohttpd has surely read nothing of a further request: on TCP, whose counters tell.
+ * For a connection without a request under way.
+ */
+bool http_conn_may_have_part(const struct conn *c);
 
 /* A connection that libmicrohttpd does not know yet, in no list. NULL when out of memory. */
 struct conn *http_conn_new(struct http *http, int fd, const struct sockaddr_storage *ss,

@@ -6,7 +6,8 @@
  * - if the head of a request is complete and the handler was not called: one request at most is in
  *   that state, which lasts for a moment inside libmicrohttpd;
  * - else if of all connections that libmicrohttpd has, those that hang up or end among them, a
- *   single one is in a state in which it can be refused so. In doubt a connection is in such a
+ *   single one is in a state in which it can be refused so. One without a request is not, if by
+ *   the counters of TCP no byte of a further request was read. In doubt a connection is in such a
  *   state: an answer on another's connection would be worse than a page of HTML.
  *
  * Then the answer goes straight to the socket, and libmicrohttpd's behind it fails. In all other
@@ -57,11 +58,11 @@ static unsigned places_at(const struct conn *c)
 	case PHASE_FRESH:
 	case PHASE_IDLE:
 	case PHASE_HUNG_UP:
-		return AT_LINE;
+		return http_conn_may_have_part(c) ? AT_LINE : 0;
 	case PHASE_READING:
 		if (!c->rq.begun)
 			return AT_LINE | AT_HEADERS;
-		return c->parked ? 0 : AT_CHUNKS;
+		return c->rq.head.chunked && !c->parked ? AT_CHUNKS : 0;
 	case PHASE_ENDING:
 		return AT_LINE | AT_HEADERS | AT_CHUNKS;
 	default:
@@ -70,19 +71,27 @@ static unsigned places_at(const struct conn *c)
 	}
 }
 
-/* The only connection that can be meant; NULL if several can, or if it takes no answer. */
+/*
+ * The only connection that can be meant; NULL if several can, or if it takes no answer. Of several,
+ * one ends with libmicrohttpd's answer: those linger, so that what it has sent behind its request
+ * destroys no answer.
+ */
 static struct conn *only_conn_at(struct http *http, unsigned places)
 {
 	struct conn *c, *found = NULL;
+	unsigned count = 0;
 
 	TAILQ_FOREACH (c, &http->known, known) {
 		if (!(places_at(c) & places))
 			continue;
-		if (found)
-			return NULL;
+		if (++count == 2)
+			found->lingers = true;
+		if (count >= 2)
+			c->lingers = true;
 		found = c;
 	}
-	return found && found->phase < PHASES_TIMED && found->phase != PHASE_SENDING ? found : NULL;
+	return count == 1 && found->phase < PHASES_TIMED && found->phase != PHASE_SENDING ? found
+											  : NULL;
 }
 
 /* The request whose head is complete, before the handler's first call; or NULL. */

@@ -111,6 +111,7 @@ void http_on_completed(void *arg, struct MHD_Connection *mhd, void **context,
 		return;
 	}
 	http->requests--;
+	c->taken += c->rq.head_size + c->rq.head.length;
 	if (c->body_size > BODY_KEEP) {
 		free(c->body);
 		c->body = NULL;
@@ -130,7 +131,7 @@ void http_on_completed(void *arg, struct MHD_Connection *mhd, void **context,
 /* True if the head is over max_head, or leaves libmicrohttpd no memory for an answer. */
 static bool head_is_too_long(const struct conn *c)
 {
-	size_t size = http_head_size(c->mhd), max = c->http->max_head;
+	size_t size = c->rq.head_size, max = c->http->max_head;
 	int records = MHD_get_connection_values(c->mhd, MHD_HEADER_KIND, NULL, NULL);
 
 	return size > max || size + (size_t)records * HEAD_RECORD > max + HEAD_ROOM - ANSWER_ROOM;
@@ -199,6 +200,7 @@ static enum MHD_Result on_begin(struct conn *c, const char *url, const char *met
 		c->buffer = method;
 	rq->method = http_parse_method(method);
 	rq->target = url;
+	rq->head_size = http_head_size(c->mhd);
 	if (head_is_too_long(c))
 		return http_refuse_head(rq);
 	wrong = http_head_check(c->mhd, &line, &rq->head);
