@@ -126,6 +126,8 @@ struct conn {
 	const char
 		*buffer; /* libmicrohttpd's, in which requests of the connection lie: replace.c */
 
+	int backlog; /* pump.c: bytes in the socket at the last look for progress */
+
 	/* parked.c */
 	bool parked;
 	bool doomed;  /* resumed so that libmicrohttpd ends it */

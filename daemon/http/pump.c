@@ -12,14 +12,17 @@
 #include "http/private.h"
 
 #include <stdint.h>
+#include <sys/ioctl.h>
 
 /* A turn's budget: calls of MHD_run, in each of which a connection does one step; and steps of
  * requests in all, five or so for each. */
 #define TURN_ROUNDS 16
 #define TURN_STEPS  1000
-/* Turns in a row that are taken at once although nothing was seen to move: the pieces of a head or
- * a trailer move nothing that can be seen from outside, but there are few of them. */
+/* Turns in a row that are taken at once although no request made a step. */
 #define BLIND_TURNS 8
+/* As many more are taken while heads arrive: libmicrohttpd reads one near max_head in hundreds of
+ * pieces, and only the bytes left in the socket tell of them. */
+#define HEAD_TURNS 512
 /* When to look again after that, or for requests that wait unsuspended. */
 #define POLL_MS 5
 /* A drain waits so long for the next request on a connection that is new or had one within
@@ -65,6 +68,39 @@ static bool may_get_on(struct http *http)
 				     !TAILQ_EMPTY(&http->phases[PHASE_SENDING]));
 }
 
+/* True if the bytes unread in its socket are others than at the last look. */
+static bool has_moved(struct conn *c)
+{
+	int unread = 0, before = c->backlog;
+
+	if (!c->mhd || ioctl(c->fd, FIONREAD, &unread) < 0)
+		unread = 0;
+	c->backlog = unread;
+	return unread != before;
+}
+
+/* True if libmicrohttpd has read of a request line, head or body since the last look. Looks at all
+ * of them, so that the next look compares with this one. */
+static bool bytes_move(struct http *http)
+{
+	static const enum phase arriving[] = {PHASE_FRESH, PHASE_IDLE, PHASE_READING};
+	bool moved = false;
+	struct conn *c;
+
+	for (size_t i = 0; i < sizeof(arriving) / sizeof(arriving[0]); i++)
+		TAILQ_FOREACH (c, &http->phases[arriving[i]], entry)
+			moved |= has_moved(c);
+	return moved;
+}
+
+/* True if the next turn is to run libmicrohttpd, which says that it is busy. */
+static bool go_on_at_once(struct http *http)
+{
+	unsigned turns = http->blind_turns;
+
+	return turns < BLIND_TURNS || (turns < BLIND_TURNS + HEAD_TURNS && bytes_move(http));
+}
+
 /* Runs libmicrohttpd until it waits for the network or for answers, or the budget is spent. */
 static void pump(void *arg)
 {
@@ -85,7 +121,7 @@ static void pump(void *arg)
 		http_parked_check(http);
 	if (!again || http->steps != begin)
 		http->blind_turns = 0;
-	if (again && http->blind_turns < BLIND_TURNS) {
+	if (again && go_on_at_once(http)) {
 		http->blind_turns += http->steps == begin;
 		later_run(http->pump);
 	} else if ((again || http->unsuspended) && !event_pending(http->poll, EV_TIMEOUT, NULL)) {

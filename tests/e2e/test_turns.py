@@ -10,6 +10,7 @@ import pytest
 from chaos import SANITIZED
 from contract import path, snapshot
 from flood import queued_seconds
+from test_idle import wakeups
 from volume import write
 from wait import until
 from wire import request_bytes
@@ -85,6 +86,27 @@ def test_a_signal_is_heard_at_once(start):
     assert took < 5
     for wire in wires:
         wire.close()
+
+
+LONG_HEADS = {
+    "target": request_bytes("GET", "/v1/check/k/" + "u" * 7900),
+    "header": request_bytes("GET", path("k"), {"X-Long": "v" * 7900}),
+    "headers": request_bytes("GET", path("k"), [(f"X-{i:02d}", "v" * 390) for i in range(20)]),
+}
+
+
+@pytest.mark.parametrize("kind", LONG_HEADS)
+def test_a_long_head_is_read_without_a_pause(start, kind):
+    """libmicrohttpd reads it in many pieces: the daemon does not sleep between them."""
+    assert 7900 < len(LONG_HEADS[kind]) <= 8192
+    daemon = start()
+    with daemon.wire() as wire:
+        assert wire.ask("GET", path("k")).status == 200
+        before = wakeups(daemon)
+        for _ in range(50):
+            wire.send(LONG_HEADS[kind])
+            assert wire.receive().status == 200
+        assert wakeups(daemon) - before < 50 * 5
 
 
 def largest_configuration():
