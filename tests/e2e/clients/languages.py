@@ -91,17 +91,22 @@ def build_c(compiler, *flags):
 
 
 def build_php(to):
-    if not shutil.which("composer"):
-        assert not os.environ.get("ALL_CLIENTS"), "no composer: scripts/install-packages clients"
-        return ["php", f"{DRIVERS}/driver.php", package("php", to) + "/src/autoload.php"]
+    driver = ["php", f"{DRIVERS}/driver.php", f"{to}/gateway/vendor/autoload.php"]
     package("php", to)
     os.mkdir(f"{to}/gateway")
+    if not shutil.which("composer"):
+        assert not os.environ.get("ALL_CLIENTS"), "no composer: scripts/install-packages clients"
+        # What composer would put there does no more than this.
+        os.mkdir(f"{to}/gateway/vendor")
+        with open(f"{to}/gateway/vendor/autoload.php", "w", encoding="ascii") as file:
+            file.write("<?php require __DIR__ . '/../../package/src/autoload.php';\n")
+        return driver
     with open(f"{to}/gateway/composer.json", "w", encoding="ascii") as file:
         json.dump({"repositories": [{"type": "path", "url": "../package", "options": {"symlink": False}}, {"packagist": False}],
                    "require": {"breakerd/client": version()}}, file)
     sh("composer", "install", "--quiet", "--no-interaction", "--no-plugins", cwd=f"{to}/gateway",
        env={"COMPOSER_ALLOW_SUPERUSER": "1", "COMPOSER_HOME": f"{to}/composer", "COMPOSER_DISABLE_NETWORK": "1"})
-    return ["php", f"{DRIVERS}/driver.php", f"{to}/gateway/vendor/autoload.php"]
+    return driver
 
 
 MAVEN_REPOSITORY = "/usr/share/maven-repo"  # of Debian's packages
@@ -166,12 +171,6 @@ def run_go(to, source):
     return sh("go", "run", "./example", cwd=f"{to}/gateway", env={"GOPROXY": "off", "GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local"})
 
 
-def run_php(to, source):
-    if os.path.isdir(f"{to}/gateway"):
-        return run_beside(to, source, "php")
-    return sh("php", "-d", f"auto_prepend_file={to}/package/src/autoload.php", source)
-
-
 def run_shell(to, source):
     shutil.copy(source, f"{to}/package")
     return sh("sh", os.path.basename(source), cwd=f"{to}/package")
@@ -190,7 +189,7 @@ EXAMPLES = {
     "Java": ("java", "java", "Example.java",
              lambda to, source: sh("java", "-cp", f"{to}/client.jar", source)),
     "Node": ("node", "js", "example.mjs", lambda to, source: run_beside(to, source, "node")),
-    "PHP": ("php", "php", "example.php", run_php),
+    "PHP": ("php", "php", "example.php", lambda to, source: run_beside(to, source, "php")),
     "Python": ("python", "python", "example.py", run_python),
     "asyncio": ("python", "python", "example.py", run_python),
     "shell": ("shell", "sh", "example.sh", run_shell),
