@@ -83,16 +83,18 @@ void seen_tick_arm(struct fallback_store *f)
 	const struct seen_circuit *aging = TAILQ_FIRST(&f->seen.aging);
 	int64_t due = INT64_MAX;
 
-	if (evtimer_pending(f->seen.tick, NULL))
-		return;
 	if (fresh)
 		due = fresh->known_ms + seen_refresh_age_ms(f);
 	if (fresh && fallback_is_busy(f) && due < clock_ms() + BACKGROUND_MS)
 		due = clock_ms() + BACKGROUND_MS;
 	if (aging && aging->known_ms + seen_interest_ms(f) < due)
 		due = aging->known_ms + seen_interest_ms(f);
-	if (due != INT64_MAX)
-		timer_arm(f->seen.tick, due - clock_ms());
+	/* It may be pending for one that leaves the table much later. The jitter moves nothing. */
+	if (due == INT64_MAX || (evtimer_pending(f->seen.tick, NULL) &&
+				 f->seen.tick_ms <= due + f->store.limits.max_staleness_ms / 64))
+		return;
+	f->seen.tick_ms = due;
+	timer_arm(f->seen.tick, due - clock_ms());
 }
 
 void seen_reconfigured(struct fallback_store *f)

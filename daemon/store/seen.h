@@ -94,7 +94,8 @@ struct seen {
 	struct seen_circuits held;  /* in the order of held_ms */
 	uint32_t generation;        /* main has gone so often */
 	int64_t send_until_ms;      /* what was held back until then goes out (monotonic) */
-	struct event *tick;         /* the first in fresh or aging is due */
+	struct event *tick;         /* the first in fresh or aging is due, ... */
+	int64_t tick_ms;            /* ... at this time (monotonic), while it is pending */
 	struct event *send;         /* the first in held is due */
 	int64_t round_trip_eighths; /* of a millisecond, an average of late */
 	struct random_state random;

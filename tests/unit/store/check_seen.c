@@ -166,51 +166,68 @@ START_TEST(an_answer_that_changes_something_is_not_from_memory)
 }
 END_TEST
 
+static void let_pass(int ms)
+{
+	struct timeval moment = {.tv_usec = 1000L * ms};
+
+	event_base_loopexit(base, &moment);
+	event_base_dispatch(base);
+}
+
+/* Until it was read so often: all from memory. */
+static void acquire_steadily(size_t reads)
+{
+	uint64_t before = metrics->cached_answers, answers = 0;
+
+	for (int i = 0; i < 5000 && journal_count("g:k") < reads; i++) {
+		let_pass(1);
+		acquire();
+		answers++;
+	}
+	ck_assert_uint_eq(journal_count("g:k"), reads);
+	ck_assert_uint_eq(journal_count("a:k"), 0);
+	ck_assert_uint_eq(metrics->cached_answers - before, answers);
+}
+
 START_TEST(what_is_asked_for_steadily_is_refreshed_ahead)
 {
-	struct timeval moment = {.tv_usec = 1000};
-	uint64_t answers = 0;
-
 	teardown();
 	/* Long, so that a busy machine does not miss the time. */
 	open_with(400, 0);
 	acquire();
-	for (int i = 0; i < 5000 && journal_count("g:k") < 4; i++) {
-		event_base_loopexit(base, &moment);
-		event_base_dispatch(base);
-		acquire();
-		answers++;
-	}
-	ck_assert_uint_eq(journal_count("g:k"), 4);
-	ck_assert_uint_eq(journal_count("a:k"), 0);
-	ck_assert_uint_eq(metrics->cached_answers, answers);
+	acquire_steadily(4);
+}
+END_TEST
+
+START_TEST(what_was_quiet_is_refreshed_ahead_at_once)
+{
+	teardown();
+	open_with(400, 0);
+	acquire();
+	let_pass(450); /* nobody asks: it is to be forgotten, much later */
+	report(BREAKER_FAILURE);
+	acquire_steadily(3);
 }
 END_TEST
 
 START_TEST(what_nobody_asks_for_is_not_refreshed)
 {
-	struct timeval moment = {.tv_usec = 100000};
-
 	teardown();
 	open_with(20, 0);
 	acquire();
-	event_base_loopexit(base, &moment);
-	event_base_dispatch(base);
+	let_pass(100);
 	ck_assert_str_eq(scripted->journal, "g:k");
 }
 END_TEST
 
 START_TEST(one_refresh_is_under_way)
 {
-	struct timeval moment = {.tv_usec = 500000};
-
 	teardown();
 	open_with(200, 0);
 	acquire();
 	ck_assert(acquire().decision.allowed);
 	scripted->mood = HOLD;
-	event_base_loopexit(base, &moment);
-	event_base_dispatch(base);
+	let_pass(500);
 	ck_assert_uint_eq(scripted->store.in_flight, 1);
 	scripted->mood = ANSWER;
 	scripted_release();
@@ -1161,6 +1178,7 @@ static Suite *seen_suite(void)
 	tcase_add_test(t, a_daemon_obeys_its_own_transition_at_once);
 	tcase_add_test(t, an_answer_that_changes_something_is_not_from_memory);
 	tcase_add_test(t, what_is_asked_for_steadily_is_refreshed_ahead);
+	tcase_add_test(t, what_was_quiet_is_refreshed_ahead_at_once);
 	tcase_add_test(t, what_nobody_asks_for_is_not_refreshed);
 	tcase_add_test(t, one_refresh_is_under_way);
 	tcase_add_test(t, successes_wait_and_go_together);
