@@ -728,11 +728,42 @@ local function decide(plus, ops, m)
 	end
 end
 
+-- The slots of a window without a zero before another digit: their sums, or nil if one is no sound one.
+local function sum_slots(slots)
+	local match = string.match
+	local count, calls, fails, slows = 0, 0, 0, 0
+	for slot in string.gmatch(slots .. ",", "([^,]*),") do
+		local c, f, s, who = slot, "0", "0", ""
+		if match(slot, "%.") then
+			c, f, s, who = match(slot, "^(%d+)%.(%d+)%.(%d+)%.(%w*)$")
+			if not c or f == "0" and s == "0" or #f > 9 or #s > 9 or #who > 32 or
+				string.gsub(who, "%u[%l%d]", "") ~= "" then
+				return nil
+			end
+		end
+		if #c > 9 or not match(c, "^%d+$") then
+			return nil
+		end
+		count, calls, fails, slows = count + 1, calls + c, fails + f, slows + s
+	end
+	if count > 10 then
+		return nil
+	end
+	return calls, fails, slows
+end
+
+-- True if no number of successes makes the window's rates such that it opens, by the policy's words.
+local function stays_closed(calls, fails, slows, failure_rate, slow, slow_rate, min_calls)
+	local least = math.max(calls + 1, min_calls) -- with which a rate is looked at
+	return (failure_rate == "0" or fails * 100 < failure_rate * least) and
+		(slow == "0" or slows * 100 < slow_rate * least)
+end
+
 -- Successes alone on a closed circuit, in the slot of the last report, that cannot open it: they count,
 -- and nothing is decided. Gives how many they are, and the member behind them; nil for anything else,
 -- of which decide says what it comes to. Most writes are such, and decide costs some five times as much.
-local function count_successes(ops, member, changed, now)
-	local match, gmatch, gsub, max = string.match, string.gmatch, string.gsub, math.max
+local function count_successes(sum_slots, stays_closed, ops, member, changed, now)
+	local match = string.match
 	local failure_rate, slow, slow_rate, window, min_calls, reports =
 		match(ops, "^;?p%d+ (%d+) ([01]) (%d+) (%d+) (%d+) [%d ]+(;.+)$")
 	local fresh, openings, open_ms, run, newest, slots
@@ -745,28 +776,12 @@ local function count_successes(ops, member, changed, now)
 		#newest < 3 or #openings > 9 or #open_ms > 9 or #run > 9 or match(member, "[ :,.]0%d") then
 		return nil
 	end
-	local count, calls, fails, slows = 0, 0, 0, 0
-	for slot in gmatch(slots .. ",", "([^,]*),") do
-		local c, f, s, who = slot, "0", "0", ""
-		if match(slot, "%.") then
-			c, f, s, who = match(slot, "^(%d+)%.(%d+)%.(%d+)%.(%w*)$")
-			if not c or f == "0" and s == "0" or #f > 9 or #s > 9 or #who > 32 or
-				gsub(who, "%u[%l%d]", "") ~= "" then
-				return nil
-			end
-		end
-		if #c > 9 or not match(c, "^%d+$") then
-			return nil
-		end
-		count, calls, fails, slows = count + 1, calls + c, fails + f, slows + s
-	end
-	local least = max(calls + 1, min_calls) -- with which a rate is looked at
-	if count > 10 or failure_rate ~= "0" and fails * 100 >= failure_rate * least or
-		slow ~= "0" and slows * 100 >= slow_rate * least then
+	local calls, fails, slows = sum_slots(slots)
+	if not calls or not stays_closed(calls, fails, slows, failure_rate, slow, slow_rate, min_calls) then
 		return nil
 	end
 	local more = 0
-	for token in gmatch(reports, "[^;]+") do
+	for token in string.gmatch(reports, "[^;]+") do
 		local kind, since, n = match(token, "^r([-cn]) (%d+) %x+ s 0 %w+ ([1-9]%d*)$")
 		if not kind or kind == "c" and since ~= changed or kind == "n" and fresh == "0" then
 			return nil
@@ -779,6 +794,60 @@ local function count_successes(ops, member, changed, now)
 	end
 	return more, "1 0 " .. changed .. " " .. fresh .. " " .. openings .. " " .. open_ms .. " 0 w" ..
 		window .. "." .. newest .. ":" .. string.format("%d", first + more) .. others
+end
+
+-- The same for what is mostly asked and stored: one report, and a value without other members, as we write it.
+-- `report` is where it begins in `ops`, behind the policy; the window and the slot are as they must be in the
+-- member. Gives the value behind it, and what the reply says of the circuit; nil for anything else.
+local function count_plainly(sum_slots, stays_closed, value, ops, report, window, slot, ttl)
+	local match, format = string.match, string.format
+	local kind, since, more = match(ops, "^;r([-cn]) (%d+) %x+ s 0 %w+ ([1-9]%d*)$", report)
+	local failures, successes, failed, changed, member, of, fresh, openings, open_ms, run, width, newest,
+		first, others
+	if kind then
+		failures, successes, failed, changed, member, of, fresh, openings, open_ms, run, width, newest,
+			first, others = match(value, '^{"state":"closed","failureCount":(%d+),"successCount":(%d+),' ..
+			'"lastFailureTime":(%d+),"lastStateChange":([1-9]%d*),"breakerd":"(1 0 (%d+) ([01]) (%d+) ' ..
+			'(%d+) (%d+) w(%d+)%.(%d+):(%d+)([%w.,]*))"}$')
+	end
+	if not of or of ~= changed or width ~= window or newest ~= slot or kind == "c" and since ~= changed or
+		kind == "n" and fresh == "0" or #slot < 3 or #changed > 15 or #failures > 15 or #successes > 9 or
+		#failed > 15 or #openings > 9 or #open_ms > 9 or #run > 9 or #first > 9 or #more > 9 then
+		return nil
+	end
+	-- A zero before another digit.
+	if failures ~= "0" and match(failures, "^0") or successes ~= "0" and match(successes, "^0") or
+		failed ~= "0" and match(failed, "^0") or openings ~= "0" and match(openings, "^0") or
+		run ~= "0" and match(run, "^0") or first ~= "0" and match(first, "^0") or
+		open_ms ~= "0" and (match(open_ms, "^0") or tonumber(open_ms) > tonumber(ttl)) then
+		return nil
+	end
+	if match(others, "[%a.]") then
+		local failure_rate, slow, slow_rate, min_calls =
+			match(ops, "^m;p%d+ (%d+) ([01]) (%d+) %d+ (%d+)")
+		local calls, fails, slows = sum_slots(first .. others)
+		if match(others, "[,.]0%d") or not calls or
+			not stays_closed(calls, fails, slows, failure_rate, slow, slow_rate, min_calls) then
+			return nil
+		end
+	elseif others ~= "" then
+		-- Each slot becomes a dot. Without a failure in them their sums do not matter.
+		local text, some, none
+		text, some = string.gsub(others, ",[1-9]%d?%d?%d?%d?%d?%d?%d?%d?", ".")
+		text, none = string.gsub(text, ",0", ".")
+		if #text ~= some + none or #text > 9 then
+			return nil
+		end
+	end
+	local calls, all = first + more, successes + more
+	if calls > 999999999 or all > 999999999 then
+		return nil
+	end
+	return '{"state":"closed","failureCount":' .. failures .. ',"successCount":' .. format("%d", all) ..
+		',"lastFailureTime":' .. failed .. ',"lastStateChange":' .. changed .. ',"breakerd":"1 0 ' ..
+		changed .. " " .. fresh .. " " .. openings .. " " .. open_ms .. " 0 w" .. width .. "." .. newest ..
+		":" .. format("%d", calls) .. others .. '"}',
+		failures .. " " .. successes .. " " .. failed .. " " .. changed .. " " .. member
 end
 
 -- For how many milliseconds a circuit lives that is written with this member: at least until the member
@@ -810,18 +879,53 @@ local function lifetime(ttl, member, now)
 	return string.format("%.0f", math.max(ttl, last + lasts - now))
 end
 
+-- Now in milliseconds, as text; or nil, and the error.
+local function read_time(pcall)
+	local time = pcall("TIME")
+	if time.err then
+		return nil, time
+	end
+	return time[1] .. string.sub("00000" .. time[2], -6, -4)
+end
+
 local match, pcall = string.match, redis.pcall
 local KEYS, ARGV = KEYS, ARGV
 -- The largest value that is read or written. A larger one would hold up Redis.
 local MAX = 65536
 local channel = ARGV[#KEYS + 2] -- with the number of the database, as channels know none
 local now, written
-local reply = {}
+local reply, left, values = {}, {}, {}
+local policy, window, slot
 
+-- First those that are only counted.
 for i = 1, #KEYS do
 	local key, ops = KEYS[i], ARGV[i + 1]
 	-- One byte more than MAX, if there is one, and never the whole of a large value.
 	local value = pcall("GETRANGE", key, "0", "65536")
+	if string.byte(ops) == 109 and not value.err then -- m
+		if not policy or string.sub(ops, 1, #policy) ~= policy then
+			policy, window = match(ops, "^(m;p%d+ %d+ [01] %d+ (%d+) [%d ]+);r")
+			slot = nil
+		end
+		if policy and not now then
+			now = read_time(pcall)
+		end
+		if policy and now then
+			slot = slot or string.format("%.0f", math.floor(now * 10 / window))
+			local after, said = count_plainly(sum_slots, stays_closed, value, ops, #policy + 1, window,
+				slot, ARGV[1])
+			if after and not pcall("SET", key, after, "PX", ARGV[1]).err then
+				reply[i], written = "0 " .. now .. " 0 " .. said, true
+			end
+		end
+	end
+	if not reply[i] then
+		left[#left + 1], values[i] = i, value
+	end
+end
+
+for _, i in ipairs(left) do
+	local key, ops, value = KEYS[i], ARGV[i + 1], values[i]
 	if value == "" then
 		value = pcall("GET", key) -- false if there is nothing
 	end
@@ -886,11 +990,10 @@ for i = 1, #KEYS do
 	local held = member and match(member, " o[12]%.%d")
 	if not now and (held or ops ~= "" and (not exists or ops == "f" or
 		not recorded and (match(ops, "[^gsd]") or match(ops, "d.")))) then
-		local time = pcall("TIME")
-		if time.err then
-			failure, ops, effect = time, "", nil
-		else
-			now = time[1] .. string.sub("00000" .. time[2], -6, -4)
+		local err
+		now, err = read_time(pcall)
+		if err then
+			failure, ops, effect = err, "", nil
 		end
 	end
 	reply[i] = stored .. " " .. (now or "0") .. " " .. state .. " " .. failures .. " " ..
@@ -913,7 +1016,8 @@ for i = 1, #KEYS do
 	end
 	local counted, text
 	if decides and member and exists and state == "0" then
-		counted, text = count_successes(ops, member, changed, tonumber(now))
+		counted, text = count_successes(sum_slots, stays_closed, ops, member, changed,
+			tonumber(now))
 	end
 	if counted then
 		successes, effect, ops = plus(successes, counted), "SET", ""
@@ -1026,10 +1130,7 @@ for i = 1, #KEYS do
 		local db, name = match(by and channel or "", "^(%d+) (.*)$")
 		if db and (effect == "SET" or was ~= "3") then
 			local at = effect == "SET" and changed or now
-			if not at then
-				local clock = pcall("TIME")
-				at = clock.err and "0" or clock[1] .. string.sub("00000" .. clock[2], -6, -4)
-			end
+			at = at or read_time(pcall) or "0"
 			pcall("PUBLISH", name, "1 " .. db .. " " .. by .. " " .. was .. " " ..
 				(effect == "SET" and state or "3") .. " " .. failures .. " " .. successes ..
 				" " .. failed .. " " .. at .. "\n" ..
