@@ -32,9 +32,11 @@ def program(name):
 
 
 class Server:
-    """A gateway program; `port` is where it listens, `reports` where the daemon reads reports, by kind."""
+    """A gateway program; `port` is where it listens, `reports` where the daemon reads reports, by kind.
+    `changes` are more changes of its file."""
 
-    def __init__(self, name, directory, upstream_port, daemon, reports, timeout):
+    def __init__(self, name, directory, upstream_port, daemon, reports, timeout, changes=None):
+        self.changes = changes or {}
         self.daemon = daemon
         self.reports = reports
         self.directory = os.path.join(directory, f"{name}-{free_port()}")
@@ -90,6 +92,7 @@ class Server:
             "bind abns@breakerd": f"bind abns@breakerd-{self.port}",
             "timeout connect 100ms": f"timeout connect {timeout}ms",
             "timeout server 300ms": f"timeout server {timeout}ms",
+            **self.changes,
         }))
         return [program("haproxy"), "-db", "-f", conf]
 

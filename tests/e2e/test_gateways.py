@@ -30,17 +30,17 @@ def upstream():
 
 @pytest.fixture
 def gateway(directory, upstream, start_on):
-    """gateway(name, store="memory", timeout=5000, beside=None, **settings): a daemon, or that of the server `beside`,
-    and the gateway in front of it."""
+    """gateway(name, store="memory", timeout=5000, beside=None, changes=None, **settings): a daemon, or that of the
+    server `beside`, and the gateway in front of it."""
     servers = []
 
-    def run(name, store="memory", timeout=5000, beside=None, **settings):
+    def run(name, store="memory", timeout=5000, beside=None, changes=None, **settings):
         if beside:
             daemon, reports = beside.daemon, beside.reports
         else:
             reports = {"unix": f"unix:{directory}/report-{len(servers)}.sock", "udp": f"127.0.0.1:{free_port()}"}
             daemon = start_on(store, report_listen=list(reports.values()), **{**POLICY, **settings})
-        servers.append(Server(name, directory, upstream.port, daemon, reports, timeout))
+        servers.append(Server(name, directory, upstream.port, daemon, reports, timeout, changes))
         return servers[-1], daemon
 
     yield run
@@ -209,10 +209,10 @@ def test_a_client_that_leaves_gives_its_probe_back(name, gateway, upstream):
     until(lambda: state(daemon) == "closed", "the second probe is reported")
 
 
-def leave_amid_a_body(server, how):
-    """Ends the connection in the way `how` when part of a body is sent."""
+def leave_amid_a_body(server, how, sent):
+    """Ends the connection in the way `how` when `sent` bytes of a body are sent."""
     with socket.create_connection(("127.0.0.1", server.port)) as client:
-        client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nno more than this")
+        client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + b"x" * sent)
         yield
         if how == "reset":
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -225,13 +225,15 @@ def nobody_is_to_blame(daemon, n):
     assert failures(daemon) == 0 and state(daemon) == "closed"
 
 
+@pytest.mark.parametrize("sent", [10, 50_000])
 @pytest.mark.parametrize("how", ["close", "reset"])
-def test_clients_that_leave_amid_a_body_open_nothing(name, how, gateway, upstream):
+def test_clients_that_leave_amid_a_body_open_nothing(name, how, sent, gateway, upstream):
     server, daemon = gateway(name)
     for n in range(FAILURES + 1):
-        leaving = leave_amid_a_body(server, how)
+        leaving = leave_amid_a_body(server, how, sent)
         next(leaving)
-        until(lambda n=n: daemon.metric("breakerd_decisions_total", reason="closed") == n + 1, "it is let in")
+        if name != "haproxy" or sent > 8192:  # it waits for as much before it asks
+            until(lambda n=n: daemon.metric("breakerd_decisions_total", reason="closed") == n + 1, "it is let in")
         next(leaving)
         nobody_is_to_blame(daemon, n + 1)
 
@@ -254,6 +256,38 @@ def test_clients_that_send_malformed_bodies_open_nothing(name, body, gateway, up
         until(lambda n=n: sum(daemon.metric("breakerd_report_lines_total", result=result)
                               for result in ("used", "unusable")) >= n + 1, "it is logged")
     assert failures(daemon) == 0 and state(daemon) == "closed"
+
+
+SHORTER = {"timeout server 10s": "timeout server 1s", "wait-for-body time 10s": "wait-for-body time 500ms"}
+
+
+@pytest.mark.parametrize("request_", [b"Content-Length: 100\r\n\r\nhalf", b"Transfer-Encoding: chunked\r\n\r\n3;x",
+                                      b"Content-Length: 100000\r\n\r\n" + b"x" * 50_000,
+                                      b"X: " + b"x" * 12_000 + b"\r\nContent-Length: 8000\r\n\r\n" + b"x" * 4000],
+                         ids=["length", "chunk", "large", "large-head"])
+def test_clients_that_stop_amid_a_body_and_wait_open_nothing(request_, gateway, upstream):
+    """nginx and Caddy do not wait for an answer before the upstream has the whole request."""
+    server, daemon = gateway("haproxy", changes=SHORTER)
+    clients = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(FAILURES + 1)]
+    for client in clients:
+        client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\n" + request_)
+    for client in clients:
+        client.settimeout(10)
+        assert client.recv(12) in (b"HTTP/1.1 408", b"HTTP/1.1 504")
+        client.close()
+    until(lambda: used(daemon) == len(clients), "all are logged")
+    assert failures(daemon) == 0 and state(daemon) == "closed"
+
+
+def test_an_upstream_that_does_not_answer_fails(gateway, upstream):
+    server, daemon = gateway("haproxy", changes=SHORTER)
+    upstream.hold()
+    assert server.get().status == 504
+    for n, body in enumerate([b"Content-Length: 5\r\n\r\nwhole", b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"]):
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\n" + body)
+            assert client.recv(12) == b"HTTP/1.1 504"
+        until(lambda n=n: failures(daemon) == n + 2, "it is reported")
 
 
 @pytest.mark.parametrize("what", [b"", b"HTTP/1.1 200 OK\r\nContent-", "reset"])
