@@ -13,13 +13,15 @@
 
 /* Links on the way of a path (path_resolution(7)), and watches in all. */
 #define LINKS_MAX   40
-#define WATCHES_MAX 64
+#define WATCHES_MAX 128
 /* What is read of the kernel's queue at a look; the rest waits there, and the kernel bounds it. */
 #define READS_MAX 16
 
 #define IN_DIRECTORY                                                                               \
 	(IN_CLOSE_WRITE | IN_ATTRIB | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO |        \
 	 IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR)
+/* A directory on the way: it is moved or removed, and the path leads elsewhere or nowhere. */
+#define IN_WAY (IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR)
 /* A file that is mounted by itself: its directory here does not hear of its changes. */
 #define IN_FILE (IN_MODIFY | IN_CLOSE_WRITE | IN_ATTRIB)
 
@@ -86,10 +88,11 @@ static bool holds(const int *watches, size_t count, int wd)
 
 static void add_watch(struct file_watch *w, const char *path, uint32_t events)
 {
-	/* For one that is watched already this is the same watch. */
-	int wd = inotify_add_watch(w->fd, path, events);
+	/* For one that is watched already this is the same watch, for these events too. */
+	int wd = inotify_add_watch(w->fd, path, events | IN_MASK_ADD);
 
-	if (wd < 0)
+	/* A directory on the way may be one that this process may pass, but not read. */
+	if (wd < 0 && !(events == IN_WAY && errno == EACCES))
 		w->error = errno;
 	if (wd < 0 || holds(w->watches, w->watch_count, wd))
 		return;
@@ -134,29 +137,41 @@ static bool next_name(const char *dir, char *rest, char to[PATH_MAX])
 	return true;
 }
 
+/* True if `path` is a directory, which is watched as one on the way from now on. */
+static bool passes(struct file_watch *w, const char *path, const struct stat *st)
+{
+	if (!S_ISDIR(st->st_mode))
+		return false;
+	add_watch(w, path, IN_WAY);
+	return true;
+}
+
 /*
- * Watches where the path's way can change: the directory of each symbolic link on it, of the
- * file, or of the first name that is not there. A directory is watched before the link is read,
- * so that no swap is missed.
+ * Watches where the path's way can change: each directory on it; and what is in the directory of
+ * each symbolic link on it, of the file, or of the first name that is not there. Such a directory
+ * is watched before the name in it is looked at, so that no swap is missed.
  */
 static void add_watches(struct file_watch *w, const char *path)
 {
 	char dir[PATH_MAX], rest[PATH_MAX], name[PATH_MAX];
 	unsigned links = 0;
 	struct stat st;
+	bool there;
 
 	if (strlen(path) >= sizeof(rest))
 		return;
 	strcpy(rest, path);
 	strcpy(dir, *path == '/' ? "/" : ".");
 	while (next_name(dir, rest, name)) {
-		bool there = lstat(name, &st) == 0;
-
-		if (there && S_ISDIR(st.st_mode)) {
+		there = lstat(name, &st) == 0;
+		if (!there || !S_ISDIR(st.st_mode)) {
+			add_watch(w, dir, IN_DIRECTORY);
+			there = lstat(name, &st) == 0;
+		}
+		if (there && passes(w, name, &st)) {
 			strcpy(dir, name);
 			continue;
 		}
-		add_watch(w, dir, IN_DIRECTORY);
 		if (!there || !S_ISLNK(st.st_mode)) {
 			if (there)
 				add_watch(w, name, IN_FILE);

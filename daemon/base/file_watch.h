@@ -1,7 +1,7 @@
 /*
  * Tells when files have changed: their content, or what a path leads to. Through inotify(7) on
- * the directories that the paths and the symbolic links on their way are in, so that files that
- * are replaced, and the links that Kubernetes swaps, are noticed too. A change is told
+ * the directories on their way, those of symbolic links included, so that files and directories
+ * that are replaced, and the links that Kubernetes swaps, are noticed too. A change is told
  * once nothing has changed for FILE_WATCH_LOOK_MS, but at most FILE_WATCH_BOUND_MS after it was
  * seen. A file that is written in place is left until it is closed, or nothing was written to it
  * for FILE_WATCH_WRITER_MS; that takes inotify. However much happens in these directories, they are

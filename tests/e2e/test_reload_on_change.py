@@ -110,6 +110,24 @@ def test_a_directory_on_the_way_is_replaced(start, directory):
     until(lambda: works(daemon, TOKEN_C), "and there it is")
 
 
+@pytest.mark.parametrize("moved", ["one", "one/two", "one/two/three"])
+def test_a_directory_on_the_way_is_moved(start, directory, moved):
+    """Another one takes its place, and then the first one is put back."""
+    token = f"{directory}/one/two/three/token"
+    os.makedirs(os.path.dirname(token))
+    write(token, TOKEN_A)
+    daemon = start(token_file=token, reload_on_change="yes")
+    os.rename(f"{directory}/{moved}", f"{directory}/aside")
+    os.makedirs(os.path.dirname(token))
+    write(token, TOKEN_B)
+    until(lambda: works(daemon, TOKEN_B), "the new one's token")
+    os.rename(f"{directory}/{moved}", f"{directory}/other")
+    os.rename(f"{directory}/aside", f"{directory}/{moved}")
+    until(lambda: works(daemon, TOKEN_A), "the first one's token")
+    replace(token, TOKEN_C)
+    until(lambda: works(daemon, TOKEN_C), "which is watched")
+
+
 def test_a_bad_file_is_refused_once_and_the_next_good_one_taken(start, directory):
     conf = f"{directory}/conf"
     write(conf, "reload_on_change = yes\nmax_body = 1000\n")
