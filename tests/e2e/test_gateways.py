@@ -238,12 +238,17 @@ def test_clients_that_leave_amid_a_body_open_nothing(name, how, sent, gateway, u
         nobody_is_to_blame(daemon, n + 1)
 
 
+SHORTER = {"timeout client 30s": "timeout client 2s", "timeout server 10s": "timeout server 1s",
+           "wait-for-body time 10s": "wait-for-body time 500ms"}
+
+
 @pytest.mark.parametrize("body", [b"zz\r\n", b"3\r\nabcdef\r\n", b"3;" + b"e" * 70_000 + b"\r\n", b"f" * 17 + b"\r\n",
                                   b"3\r\nabc\r\n0\r\nno trailer\r\n\r\n", b"3\r\nabc\r\n0\r\nX: " + b"x" * 200_000,
                                   b"10\r\nabc"], ids=range(7))
 def test_clients_that_send_malformed_bodies_open_nothing(name, body, gateway, upstream):
-    """Some servers mend a malformed body, and some stop to read: only that the upstream is not to blame is the same."""
-    server, daemon = gateway(name)
+    """Some servers mend a malformed body, and some stop to read: only that the upstream is not to blame is the same.
+    HAProxy 2.6.12 before its security update of 2026 reads no further where a chunk's extension fills its buffer."""
+    server, daemon = gateway(name, changes=SHORTER)
     for n in range(FAILURES + 1):
         with socket.create_connection(("127.0.0.1", server.port)) as client:
             try:
@@ -256,10 +261,6 @@ def test_clients_that_send_malformed_bodies_open_nothing(name, body, gateway, up
         until(lambda n=n: sum(daemon.metric("breakerd_report_lines_total", result=result)
                               for result in ("used", "unusable")) >= n + 1, "it is logged")
     assert failures(daemon) == 0 and state(daemon) == "closed"
-
-
-SHORTER = {"timeout client 30s": "timeout client 2s", "timeout server 10s": "timeout server 1s",
-           "wait-for-body time 10s": "wait-for-body time 500ms"}
 
 
 @pytest.mark.parametrize("request_", [b"Content-Length: 100\r\n\r\nhalf", b"Transfer-Encoding: chunked\r\n\r\n3;x",
