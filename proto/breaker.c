@@ -194,24 +194,30 @@ static int64_t first_deadline(const struct breaker *b)
 	return first;
 }
 
-/* Opens again if a probe is lost. */
-static bool find_lost(struct step *s)
+/*
+ * Opens again if a probe is lost. One with more than probe_timeout left has that much from now on:
+ * the setting was lowered, or the clock set back. True if something changed.
+ */
+static bool check_deadlines(struct step *s)
 {
 	struct breaker *b = s->b;
-	int64_t last = s->now_ms + s->policy->probe_timeout_ms + BREAKER_AHEAD_MAX_MS;
-	bool lost = false;
+	int64_t last = s->now_ms + s->policy->probe_timeout_ms;
+	bool lost = false, shortened = false;
 
 	if (b->state != CIRCUIT_HALF_OPEN)
 		return false;
 	for (unsigned i = b->probe_count; i-- > 0;) {
-		if (b->probes[i].deadline_ms <= s->now_ms || b->probes[i].deadline_ms > last) {
+		if (b->probes[i].deadline_ms <= s->now_ms) {
 			take_probe(b, i);
 			lost = true;
+		} else if (b->probes[i].deadline_ms > last) {
+			b->probes[i].deadline_ms = last;
+			shortened = true;
 		}
 	}
 	if (lost)
 		open_circuit(s, b->openings, BREAKER_PROBE_LOST);
-	return lost;
+	return lost || shortened;
 }
 
 static void give_probe(struct step *s, uint32_t random, struct breaker_permit *permit)
@@ -286,7 +292,7 @@ static bool decide(struct step *s, uint32_t random, struct breaker_answer *a)
 static bool acquire(struct step *s, bool exists, uint32_t random, struct breaker_answer *a)
 {
 	const struct breaker_override *override = breaker_override_at(s->b, s->now_ms);
-	bool changed = find_lost(s);
+	bool changed = check_deadlines(s);
 
 	if (override && override->mode == BREAKER_FORCED_OPEN) {
 		refuse(a, BREAKER_REASON_FORCED_OPEN, override->until_ms - s->now_ms);
@@ -401,7 +407,7 @@ static void report_probe(struct step *s, const struct breaker_call *call, struct
 static bool report(struct step *s, bool exists, const struct breaker_call *call,
 		   struct breaker_answer *a)
 {
-	bool changed = find_lost(s), probe;
+	bool changed = check_deadlines(s), probe;
 
 	a->reason = check_permit(s, exists, &call->permit);
 	if (a->reason != BREAKER_COUNTED)

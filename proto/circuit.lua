@@ -566,30 +566,34 @@ local function decide(plus, ops, m)
 			end
 		end
 	end
-	local function find_lost(m)
-		local lost, last = false, m.now + m.probe_timeout + 60000
+	local function check_deadlines(m)
+		local lost, shortened, last = false, false, m.now + m.probe_timeout
 		for i = m.state == "2" and #m.probes or 0, 1, -1 do
-			if m.probes[i].deadline <= m.now or m.probes[i].deadline > last then
+			local probe = m.probes[i]
+			if probe.deadline <= m.now then
 				table.remove(m.probes, i)
 				lost = true
+			elseif probe.deadline > last then
+				probe.deadline = last
+				shortened = true
 			end
 		end
 		if lost then
 			open(m, m.openings)
 		end
-		return lost
+		return lost or shortened
 	end
 
 	-- On a circuit that is not closed. True if something changed.
 	local function acquire(m, random)
-		local lost = find_lost(m)
+		local changed = check_deadlines(m)
 		if m.override and m.override.mode == "1" then
-			return lost
+			return changed
 		end
 		if m.state == "1" then
 			local open_ms = m.open_ms > 0 and m.open_ms or opening(m, 0)
 			if open_ms > age(m) then
-				return lost
+				return changed
 			end
 			m.open_ms = open_ms
 			decide_to(m, "2")
@@ -597,7 +601,7 @@ local function decide(plus, ops, m)
 		end
 		local probes = m.probes
 		if #probes >= m.max_probes or #probes >= 100 then
-			return lost
+			return changed
 		end
 		local id = random % 16777216
 		while find_probe(m, format("%06x", id)) do
@@ -626,10 +630,10 @@ local function decide(plus, ops, m)
 	local function report(m, token)
 		local kind, since, id, outcome, is_slow, who, count =
 			match(token, "^r(.) (%d+) (%x+) ([sfi]) ([01]) (%w+) (%d+)$")
-		local lost = find_lost(m)
+		local changed = check_deadlines(m)
 		local which = counts(m, kind, since, id)
 		if not which then
-			return lost
+			return changed
 		end
 		local is_failure = outcome == "f"
 		is_slow = is_slow == "1"

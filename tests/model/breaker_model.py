@@ -4,10 +4,10 @@ histories kept, nothing packed. tests/e2e/test_breaker_history.py holds proto/br
 proto/circuit.lua against it.
 
 Where several readings are possible, these hold:
-- An opening's length and a probe's deadline are fixed when they begin.
+- An opening's length and a probe's deadline are fixed when they begin. But a probe that is found with
+  more than probe_timeout left has that much from then on.
 - A stamp ahead of the clock by more than a minute is of another clock, or of this one before it was
-  set back: an opening since then is over, and a probe that is out for longer than probe_timeout and
-  a minute from now is lost.
+  set back: an opening since then is over.
 - A transition by one of the five leaves nothing of the window, of permits that are out and of former
   openings, at whatever time it comes. A permit of a closed circuit is told by lastStateChange.
 - While the clock is behind the newest slot by less than a window, that slot is the current one;
@@ -195,8 +195,9 @@ class Model:
         return math.inf if age < -AHEAD_MAX else max(age, 0)
 
     def _find_lost(self, c):
-        last = self.now + self.policy.probe_timeout + AHEAD_MAX
-        lost = [p for p in c.probes if not p.ended and not self.now < p.deadline <= last]
+        lost = [p for p in c.probes if not p.ended and p.deadline <= self.now]
+        for p in c.probes if c.state == "half-open" else ():
+            p.deadline = min(p.deadline, self.now + self.policy.probe_timeout)
         if c.state == "half-open" and lost:
             for p in lost:
                 p.ended = True
