@@ -24,8 +24,8 @@
  *   from closed to closed, it still counts.
  * - A stamp ahead of the clock by more than BREAKER_AHEAD_MAX_MS is of another clock, or of this
  *   one before it was set back. An opening since then is over.
- * - A probe that is found with more than probe_timeout left, as the setting was lowered or the clock
- *   set back, has that much from then on.
+ * - A probe that is found with more than probe_timeout left, as the setting was lowered or the
+ * clock set back, has that much from then on.
  * - A permit of a circuit that did not exist counts where there is none, or a closed one that has
  *   not changed its state since it was created. Where no decision has been made on a circuit, it
  *   has not if something is counted in it. A reset leaves no trace by which a permit given before

@@ -110,7 +110,7 @@ void store_drop_call(struct circuit_op *op)
 
 int64_t store_now_ms(const struct store_clock *clock)
 {
-	return clock->now_ms ? clock->now_ms(clock->arg) : clock_wall_ms();
+	return clock->now_ms ? clock->now_ms(clock->arg) : clock_forward_ms();
 }
 
 int64_t store_look_ms(const struct store_clock *clock)
@@ -339,6 +339,6 @@ int64_t store_clock_ms(struct store *s)
 	int64_t error_ms;
 
 	if (!s->driver->clock_offset_ms)
-		return clock_wall_ms();
+		return clock_forward_ms();
 	return clock_steady_ms() + s->driver->clock_offset_ms(s, &error_ms);
 }

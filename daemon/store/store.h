@@ -210,7 +210,7 @@ void store_free(struct store *s);
 /* Where a store has the time from, in milliseconds; NULL for the system's clocks. */
 typedef int64_t store_clock_fn(void *arg);
 struct store_clock {
-	store_clock_fn *now_ms;       /* since the epoch: stamps */
+	store_clock_fn *now_ms;       /* since the epoch: stamps; NULL: clock_forward_ms */
 	store_clock_fn *monotonic_ms; /* the time to live */
 	void *arg;
 	store_clock_fn *look_ms; /* as now_ms, but for no stamp; NULL: now_ms */

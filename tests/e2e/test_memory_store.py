@@ -4,7 +4,10 @@ import time
 
 import pytest
 
+from chaos import SANITIZED
 from contract import expect, path, problem
+from decisions import acquire
+from test_outage import faketime
 from wait import until
 
 
@@ -96,3 +99,26 @@ def test_memory_is_not_shared_and_not_kept(start):
     one, two = start(), start()
     one.post(path("a", "failure"))
     expect(two.get(path("a")), failureCount=0)
+
+
+@pytest.mark.skipif(not faketime(), reason="needs Debian's package libfaketime")
+@pytest.mark.skipif(SANITIZED, reason="faketime would stand before ASan")
+def test_a_clock_that_is_set_back_keeps_no_circuit_open(start, tmp_path):
+    """By less than a minute, twice: an opening lasts as long as it was to. A clock that is set ahead is
+    followed."""
+    clock = tmp_path / "clock"
+    clock.write_text("+0\n")
+    env = {"LD_PRELOAD": faketime(), "FAKETIME_TIMESTAMP_FILE": str(clock),
+           "FAKETIME_NO_CACHE": "1", "DONT_FAKE_MONOTONIC": "1"}
+    daemon = start(env=env, open_time="1s")
+    for back in ("-50", "-25", "-55"):
+        daemon.post(path("k", "transition"), {"to": "open"})
+        assert not acquire(daemon, "k")["allowed"]
+        clock.write_text(back + "\n")
+        until(lambda: acquire(daemon, "k")["allowed"], "the opening is over")
+        daemon.delete(path("k"))
+    opened = daemon.post(path("k", "transition"), {"to": "open"}).json()["lastStateChange"]
+    clock.write_text("+3600\n")
+    assert acquire(daemon, "k")["allowed"]
+    assert daemon.post(path("k", "transition"), {"to": "open"}).json()["lastStateChange"] \
+        > opened + 3600 * 1000
