@@ -172,6 +172,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (status != CONFIG_OK) {
 		FUZZ_CHECK(!config);
 		fuzz_check_sentence(error.text, sizeof(error.text));
+	} else if (action == CONFIG_CHECK_READY) {
+		/* It has the addresses alone. */
+		FUZZ_CHECK(config->listen.count >= 1 && config->listen.count <= CONFIG_LIST_MAX);
 	} else if (action != CONFIG_HELP && action != CONFIG_VERSION) {
 		config_warn(config, &input, &log);
 		check_config(config);
