@@ -69,10 +69,11 @@ static int64_t phase_limit_ms(const struct http *http, enum phase phase)
  * that. */
 static void sweep_by(struct http *http, int64_t at_ms)
 {
-	int64_t wait = at_ms - http_coarse_ms();
+	int64_t wait;
 
 	if (http->sweep_ms && http->sweep_ms <= at_ms)
 		return;
+	wait = at_ms - http_coarse_ms();
 	http->sweep_ms = at_ms;
 	/* 10 ms late, so that the coarse clock has reached at_ms by then. */
 	timer_arm(http->sweep, (wait < 0 ? 0 : wait) + 10);

@@ -6,7 +6,7 @@
 #include "redis/conn.h"
 
 #include "base/clock.h"
-#include "base/timer.h"
+#include "base/later.h"
 #include "redis/faults.h"
 #include "redis/fence.h"
 
@@ -52,7 +52,7 @@ struct redis_conn {
 	void (*del_read)(void *data);
 	void (*add_write)(void *data);
 	void (*del_write)(void *data);
-	struct event *flush; /* a timer of zero: what was sent in a turn is written at once */
+	struct later *flush; /* what was sent in a turn is written at once */
 	char *out;           /* a command as it travels, while it is handed to hiredis */
 	size_t out_size;
 	size_t waiting;
@@ -60,6 +60,7 @@ struct redis_conn {
 	char why[256];        /* what it failed for */
 	const char *free_why; /* in redis_conn_free: what it is freed for */
 	char channel[CHANNEL_MAX];
+	bool reading; /* the socket is in the poll set for it */
 	bool up;
 	bool shut;
 	bool dying;
@@ -71,7 +72,7 @@ struct redis_conn {
 void redis_conn_shut(struct redis_conn *conn)
 {
 	conn->shut = true;
-	event_del(conn->flush);
+	later_cancel(conn->flush);
 	if (!conn->ac || conn->dying)
 		return;
 	conn->del_read(conn->ac->ev.data);
@@ -219,7 +220,9 @@ static void on_want_read(void *data)
 
 	if (conn->shut)
 		return;
-	conn->add_read(data);
+	if (!conn->reading)
+		conn->add_read(data);
+	conn->reading = true;
 	redis_fence_check_buffer(&conn->fence);
 }
 
@@ -233,16 +236,14 @@ static void on_want_write(void *data)
 		return;
 	if (!conn->up || conn->flushing)
 		conn->add_write(data);
-	else if (!event_pending(conn->flush, EV_TIMEOUT, NULL))
-		timer_arm(conn->flush, 0);
+	else
+		later_run(conn->flush);
 }
 
-static void on_flush(evutil_socket_t fd, short what, void *arg)
+static void on_flush(void *arg)
 {
 	struct redis_conn *conn = arg;
 
-	(void)fd;
-	(void)what;
 	if (!conn->ac) {
 		/* connect(2) failed at once. */
 		conn_fail(conn, conn->why);
@@ -363,7 +364,7 @@ struct redis_conn *redis_conn_new(struct event_base *base, const struct redis_ad
 	if (!conn)
 		return NULL;
 	conn->on = *events;
-	conn->flush = evtimer_new(base, on_flush, conn);
+	conn->flush = later_new(base, on_flush, conn);
 	conn->ac = open_context(address);
 	if (!conn->flush || !conn->ac)
 		goto fail;
@@ -371,7 +372,7 @@ struct redis_conn *redis_conn_new(struct event_base *base, const struct redis_ad
 		snprintf(conn->why, sizeof(conn->why), "%s", conn->ac->errstr);
 		redisAsyncFree(conn->ac);
 		conn->ac = NULL;
-		timer_arm(conn->flush, 0);
+		later_run(conn->flush);
 	} else if (attach(conn, base, address->sockaddr.ss_family != AF_UNIX) < 0) {
 		goto fail;
 	}
@@ -379,8 +380,7 @@ struct redis_conn *redis_conn_new(struct event_base *base, const struct redis_ad
 fail:
 	if (conn->ac)
 		redisAsyncFree(conn->ac);
-	if (conn->flush)
-		event_free(conn->flush);
+	later_free(conn->flush);
 	free(conn);
 	return NULL;
 }
@@ -393,7 +393,7 @@ void redis_conn_free(struct redis_conn *conn, const char *why)
 	conn->free_why = why;
 	if (conn->ac)
 		redisAsyncFree(conn->ac);
-	event_free(conn->flush);
+	later_free(conn->flush);
 	free(conn->out);
 	free(conn);
 }

@@ -48,6 +48,7 @@ struct redis_link {
 
 	struct event *timer;    /* the state's own: connect, handshake, suspect, backoff, settled */
 	struct event *watchdog; /* on the oldest command in flight */
+	bool watched;           /* that timer is set */
 	/* A timer of zero: frees what ended, begins what is next. */
 	struct event *deferred;
 
@@ -180,6 +181,12 @@ static enum redis_failed_at failed_at(enum redis_link_state state)
 	return REDIS_FAILED_LOST;
 }
 
+static void unwatch(struct redis_link *link)
+{
+	event_del(link->watchdog);
+	link->watched = false;
+}
+
 /*
  * The attempt, or the connection, has failed. It is shut now. `deferred` frees it, which answers
  * what waits on it: this may be called from its own callback, where it must not be freed.
@@ -193,7 +200,7 @@ static void link_drop(struct redis_link *link, const char *reason)
 		return;
 	if (link->conn)
 		redis_conn_shut(link->conn);
-	event_del(link->watchdog);
+	unwatch(link);
 	timer_arm(link->deferred, 0);
 	if (link->state == LINK_CONNECTING || link->state == LINK_HANDSHAKE) {
 		redis_address_print(&link->addresses.at[link->address], where, sizeof(where));
@@ -236,11 +243,15 @@ static int64_t backoff_ms(const struct redis_link *link)
 
 /* --- commands --- */
 
+static void watch_for(struct redis_link *link, int64_t ms)
+{
+	link->watched = timer_arm(link->watchdog, ms) == 0;
+}
+
 static void watch(struct redis_link *link)
 {
-	if (link->state == LINK_READY && redis_conn_waiting(link->conn) > 0 &&
-	    !event_pending(link->watchdog, EV_TIMEOUT, NULL))
-		timer_arm(link->watchdog, link->options.command_timeout_ms);
+	if (link->state == LINK_READY && !link->watched && redis_conn_waiting(link->conn) > 0)
+		watch_for(link, link->options.command_timeout_ms);
 }
 
 static void link_ready(struct redis_link *link)
@@ -270,7 +281,7 @@ static void link_suspect(struct redis_link *link, const char *reason)
 	const char *argv[] = {"PING"};
 	const size_t lens[] = {4};
 
-	event_del(link->watchdog);
+	unwatch(link);
 	if (redis_conn_send(link->conn, on_pong, link, 1, argv, lens) < 0) {
 		link_drop(link, reason);
 		return;
@@ -286,11 +297,12 @@ static void on_watchdog(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
+	link->watched = false;
 	if (link->state != LINK_READY || redis_conn_waiting(link->conn) == 0)
 		return;
 	silent_ms = clock_ms() - redis_conn_silent_since_ms(link->conn);
 	if (silent_ms < (int64_t)link->options.command_timeout_ms)
-		timer_arm(link->watchdog, (int64_t)link->options.command_timeout_ms - silent_ms);
+		watch_for(link, (int64_t)link->options.command_timeout_ms - silent_ms);
 	else
 		link_suspect(link, "the server leaves commands unanswered");
 }

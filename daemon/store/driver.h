@@ -70,7 +70,8 @@ struct store {
 	unsigned background;      /* of those, the ones that nobody waits for: max_in_flight is not
 				     theirs */
 	struct store_op_list ops; /* in the order of their deadlines */
-	struct event *deadline;   /* of the first of them */
+	struct event *deadline;   /* of the first of them, or earlier */
+	int64_t deadline_ms;      /* when that timer fires, monotonic; INT64_MAX: it is off */
 	/* Told when the store comes and goes, if it can; NULL or set once by who holds it. */
 	void (*on_change)(void *arg, bool ready);
 	void *on_change_arg;

@@ -27,6 +27,7 @@ struct memory_store {
 	struct metrics *metrics;
 	struct state_keeper *keeper; /* or NULL */
 	struct event *expiry;        /* set while the table is not empty */
+	bool expiry_armed;           /* it is */
 	int64_t started_ms;
 	struct breaker_override override; /* of the last result */
 };
@@ -62,7 +63,14 @@ static int64_t circuits_now(void *arg)
 static void expiry_arm(struct memory_store *m, int64_t now, int64_t next)
 {
 	if (next >= 0)
-		timer_arm(m->expiry, next - now);
+		m->expiry_armed = timer_arm(m->expiry, next - now) == 0;
+}
+
+/* The table is not empty. */
+static void expiry_ensure(struct memory_store *m, int64_t now)
+{
+	if (!m->expiry_armed)
+		expiry_arm(m, now, now + m->store.limits.ttl_ms);
 }
 
 static void changed(struct memory_store *m)
@@ -88,9 +96,12 @@ static void expire_step(struct memory_store *m)
 
 static void on_expiry(evutil_socket_t fd, short what, void *arg)
 {
+	struct memory_store *m = arg;
+
 	(void)fd;
 	(void)what;
-	expire_step(arg);
+	m->expiry_armed = false;
+	expire_step(m);
 }
 
 /* Something was to be written: it was, or *result says why it was not. */
@@ -111,8 +122,8 @@ static void note_written(struct memory_store *m, enum circuit_table_status statu
 	changed(m);
 	if (circuit_table_count(m->table) > m->store.limits.max_circuits)
 		expiry_arm(m, now, now); /* it may just have been closed */
-	else if (!evtimer_pending(m->expiry, NULL))
-		expiry_arm(m, now, now + m->store.limits.ttl_ms);
+	else
+		expiry_ensure(m, now);
 }
 
 /* The override that holds, kept until the next one is asked for; or NULL. */
@@ -332,8 +343,7 @@ void store_memory_put(struct store *s, const char *key, size_t key_len,
 		return;
 	}
 	circuit_table_write(m->table, entry, key, key_len, circuit, now);
-	if (!evtimer_pending(m->expiry, NULL))
-		expiry_arm(m, now, now + s->limits.ttl_ms);
+	expiry_ensure(m, now);
 }
 
 void store_memory_put_breaker(struct store *s, const char *key, size_t key_len,
@@ -346,8 +356,7 @@ void store_memory_put_breaker(struct store *s, const char *key, size_t key_len,
 	size_t len = packed_breaker_write(packed, breaker);
 
 	circuit_table_write_member(m->table, entry, key, key_len, circuit, packed, len, now);
-	if (!evtimer_pending(m->expiry, NULL))
-		expiry_arm(m, now, now + s->limits.ttl_ms);
+	expiry_ensure(m, now);
 }
 
 void store_memory_put_item(struct store *s, const struct store_item *item, int64_t asked_ms,

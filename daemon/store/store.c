@@ -144,10 +144,12 @@ void store_op_expire(struct store_op *op)
  * deadline and sleeps again. That is one timer call a timeout, not two an op. */
 static void deadline_arm(struct store *s)
 {
-	if (TAILQ_EMPTY(&s->ops) || evtimer_pending(s->deadline, NULL) ||
-	    TAILQ_FIRST(&s->ops)->deadline_ms == INT64_MAX)
+	const struct store_op *first = TAILQ_FIRST(&s->ops);
+
+	if (!first || first->deadline_ms >= s->deadline_ms)
 		return;
-	timer_arm(s->deadline, TAILQ_FIRST(&s->ops)->deadline_ms - clock_ms());
+	if (timer_arm(s->deadline, first->deadline_ms - clock_ms()) == 0)
+		s->deadline_ms = first->deadline_ms;
 }
 
 static void on_deadline(evutil_socket_t fd, short what, void *arg)
@@ -159,6 +161,7 @@ static void on_deadline(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
+	s->deadline_ms = INT64_MAX;
 	while ((op = TAILQ_FIRST(&s->ops)) != NULL && op->deadline_ms <= now && budget-- > 0)
 		store_op_expire(op);
 	deadline_arm(s);
@@ -174,6 +177,7 @@ int store_init(struct store *s, const struct store_driver *driver, struct event_
 	s->in_flight = 0;
 	s->background = 0;
 	TAILQ_INIT(&s->ops);
+	s->deadline_ms = INT64_MAX;
 	s->deadline = evtimer_new(base, on_deadline, s);
 	return s->deadline ? 0 : -1;
 }
@@ -221,12 +225,10 @@ static void op_start(struct store *s, struct store_op *op, store_done_fn *done, 
 		if (before->deadline_ms <= op->deadline_ms)
 			break;
 	}
-	if (before) {
+	if (before)
 		TAILQ_INSERT_AFTER(&s->ops, before, op, entry);
-	} else {
+	else
 		TAILQ_INSERT_HEAD(&s->ops, op, entry);
-		evtimer_del(s->deadline);
-	}
 	deadline_arm(s);
 }
 
