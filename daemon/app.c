@@ -158,6 +158,22 @@ static int listen_on_all(struct app *app)
 	return 0;
 }
 
+/* What came together goes on together, in the same turn of the loop: requests to the store, and
+ * its answers to the clients. */
+static void on_handled(void *arg)
+{
+	struct app *app = arg;
+
+	store_flush(app->store);
+}
+
+static void on_answered(void *arg)
+{
+	struct app *app = arg;
+
+	http_flush(app->http);
+}
+
 static int open_parts(struct app *app)
 {
 	struct http_limits limits;
@@ -191,6 +207,8 @@ static int open_parts(struct app *app)
 	app->http = http_new(app->base, &limits, on_request, app, app->metrics, &app->log);
 	if (!app->http)
 		return start_failed(app, "the HTTP server cannot be set up");
+	store_on_answered(app->store, on_answered, app);
+	http_on_handled(app->http, on_handled, app);
 	return listen_on_all(app);
 }
 
@@ -214,6 +232,8 @@ static void app_close(struct app *app)
 	if (app->api)
 		api_abort(app->api);
 	report_lines_free(app->report_lines);
+	if (app->store)
+		store_on_answered(app->store, NULL, NULL);
 	if (app->http)
 		http_free(app->http);
 	api_free(app->api);

@@ -52,6 +52,14 @@ bool later_pending(const struct later *later)
 	return later->pending;
 }
 
+void later_now(struct later *later)
+{
+	if (!later->pending)
+		return;
+	later_cancel(later);
+	later->fn(later->arg);
+}
+
 void later_cancel(struct later *later)
 {
 	event_del(later->timer);

@@ -26,6 +26,9 @@ void later_run(struct later *later);
 /* True from later_run until fn is called. */
 bool later_pending(const struct later *later);
 
+/* Calls fn now rather than in the next turn, if it is pending. */
+void later_now(struct later *later);
+
 /* Takes it back. */
 void later_cancel(struct later *later);
 

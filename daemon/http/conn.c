@@ -65,18 +65,21 @@ static int64_t phase_limit_ms(const struct http *http, enum phase phase)
 	return phase == PHASE_FRESH && request < idle ? request : idle;
 }
 
-/* Makes the sweep run at `at_ms` at the latest. It is never delayed here: the sweep itself does
- * that. */
-static void sweep_by(struct http *http, int64_t at_ms)
+static void sweep_arm(struct http *http, int64_t at_ms)
 {
-	int64_t wait;
+	int64_t wait = at_ms - http_coarse_ms();
 
-	if (http->sweep_ms && http->sweep_ms <= at_ms)
-		return;
-	wait = at_ms - http_coarse_ms();
 	http->sweep_ms = at_ms;
 	/* 10 ms late, so that the coarse clock has reached at_ms by then. */
 	timer_arm(http->sweep, (wait < 0 ? 0 : wait) + 10);
+}
+
+/* Makes the sweep run at `at_ms` at the latest. It is never delayed here: the sweep itself does
+ * that. */
+static inline void sweep_by(struct http *http, int64_t at_ms)
+{
+	if (!http->sweep_ms || http->sweep_ms > at_ms)
+		sweep_arm(http, at_ms);
 }
 
 static void conn_leave(struct conn *c)

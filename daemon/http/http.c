@@ -115,6 +115,12 @@ fail:
 	return NULL;
 }
 
+void http_on_handled(struct http *http, void (*handled)(void *arg), void *arg)
+{
+	http->handled = handled;
+	http->handled_arg = arg;
+}
+
 void http_reconfigure(struct http *http, const struct http_limits *limits)
 {
 	http->limits = *limits;

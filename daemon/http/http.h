@@ -51,6 +51,14 @@ struct http *http_new(struct event_base *base, const struct http_limits *limits,
 /* Connections of all listeners whose places are apart; as many more may linger. */
 #define HTTP_PLACES_APART 16u
 
+/* Calls handled(arg) behind the handler's calls for all requests that came together. From the
+ * loop. One; NULL: none. */
+void http_on_handled(struct http *http, void (*handled)(void *arg), void *arg);
+
+/* Sends the answers that were given now rather than in the next turn of the loop. From the loop,
+ * not from the handler. */
+void http_flush(struct http *http);
+
 /*
  * Accepts on a listening socket (AF_INET, AF_INET6, AF_UNIX), made non-blocking here.
  * `name` is for the log, `purpose` for http_request_purpose. `apart`: its connections have places

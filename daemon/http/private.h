@@ -174,6 +174,8 @@ struct http {
 	size_t max_head; /* as it was at the start: the memory for it stays as it is */
 	http_handler_fn *handler;
 	void *arg;
+	void (*handled)(void *arg); /* http_on_handled */
+	void *handled_arg;
 	struct metrics *metrics;
 	struct log *log;
 	struct log_limit failed_replies;

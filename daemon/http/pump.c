@@ -121,6 +121,8 @@ static void pump(void *arg)
 	} while (again && blind_runs <= BLIND_RUNS && http->steps - begin < TURN_STEPS &&
 		 !http_defer_waiting(http) && ++rounds < TURN_ROUNDS);
 	http_defer_serve(http);
+	if (http->handled)
+		http->handled(http->handled_arg);
 	if (again)
 		http_parked_check(http);
 	if (!again || http->steps != begin)
@@ -155,6 +157,11 @@ int http_pump_init(struct http *http)
 	if (!http->readable || !http->pump || !http->poll || !http->drain_timer)
 		return -1;
 	return event_add(http->readable, NULL);
+}
+
+void http_flush(struct http *http)
+{
+	later_now(http->pump);
 }
 
 void http_pump_rest(struct http *http)

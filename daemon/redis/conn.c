@@ -47,11 +47,11 @@ struct redis_conn {
 	struct redis_conn_events on;
 	redisAsyncContext *ac; /* NULL once it has been freed */
 	struct redis_fence fence;
+	struct event *readable;
 	/* The adapter's, behind ours. */
-	void (*add_read)(void *data);
-	void (*del_read)(void *data);
 	void (*add_write)(void *data);
 	void (*del_write)(void *data);
+	void (*cleanup)(void *data);
 	struct later *flush; /* what was sent in a turn is written at once */
 	char *out;           /* a command as it travels, while it is handed to hiredis */
 	size_t out_size;
@@ -60,7 +60,7 @@ struct redis_conn {
 	char why[256];        /* what it failed for */
 	const char *free_why; /* in redis_conn_free: what it is freed for */
 	char channel[CHANNEL_MAX];
-	bool reading; /* the socket is in the poll set for it */
+	bool reading; /* `readable` is in the poll set */
 	bool up;
 	bool shut;
 	bool dying;
@@ -75,7 +75,7 @@ void redis_conn_shut(struct redis_conn *conn)
 	later_cancel(conn->flush);
 	if (!conn->ac || conn->dying)
 		return;
-	conn->del_read(conn->ac->ev.data);
+	event_del(conn->readable);
 	conn->del_write(conn->ac->ev.data);
 }
 
@@ -221,9 +221,30 @@ static void on_want_read(void *data)
 	if (conn->shut)
 		return;
 	if (!conn->reading)
-		conn->add_read(data);
-	conn->reading = true;
+		conn->reading = event_add(conn->readable, NULL) == 0;
 	redis_fence_check_buffer(&conn->fence);
+}
+
+/* In place of the adapter's: that of hiredis 0.14 takes the socket out of the poll set with each
+ * read, and neither says when all that was read has been answered. */
+static void on_readable(evutil_socket_t fd, short what, void *arg)
+{
+	struct redis_conn *conn = arg;
+
+	(void)fd;
+	(void)what;
+	redisAsyncHandleRead(conn->ac);
+	if (conn->on.answered)
+		conn->on.answered(conn->on.arg);
+}
+
+/* The socket is about to be closed. */
+static void on_cleanup(void *data)
+{
+	struct redis_conn *conn = conn_of(data);
+
+	event_del(conn->readable);
+	conn->cleanup(data);
 }
 
 /* hiredis asks for this when there is something to write. The adapter would wait for the socket
@@ -320,22 +341,6 @@ static redisAsyncContext *open_context(const struct redis_address *address)
 	return redisAsyncConnect(host, (int)strtol(port, NULL, 10));
 }
 
-/* The adapter of hiredis 0.14 takes the socket out of the poll set with each read, and adds it
- * again behind it. That of 1.x does not. */
-static void read_persistently(redisAsyncContext *ac, struct event_base *base)
-{
-#if HIREDIS_MAJOR < 1
-	redisLibeventEvents *e = ac->ev.data;
-
-	event_del(e->rev);
-	event_assign(e->rev, base, ac->c.fd, EV_READ | EV_PERSIST, redisLibeventReadEvent, e);
-	event_add(e->rev, NULL);
-#else
-	(void)ac;
-	(void)base;
-#endif
-}
-
 static int attach(struct redis_conn *conn, struct event_base *base, bool tcp)
 {
 	redisAsyncContext *ac = conn->ac;
@@ -343,15 +348,16 @@ static int attach(struct redis_conn *conn, struct event_base *base, bool tcp)
 	ac->data = conn;
 	tune(ac->c.fd, tcp);
 	redis_fence_init(&conn->fence, ac);
-	if (redisLibeventAttach(ac, base) != REDIS_OK)
+	conn->readable = event_new(base, ac->c.fd, EV_READ | EV_PERSIST, on_readable, conn);
+	if (!conn->readable || redisLibeventAttach(ac, base) != REDIS_OK)
 		return -1;
-	read_persistently(ac, base);
-	conn->add_read = ac->ev.addRead;
-	conn->del_read = ac->ev.delRead;
+	ac->ev.delRead(ac->ev.data);
 	conn->add_write = ac->ev.addWrite;
 	conn->del_write = ac->ev.delWrite;
+	conn->cleanup = ac->ev.cleanup;
 	ac->ev.addRead = on_want_read;
 	ac->ev.addWrite = on_want_write;
+	ac->ev.cleanup = on_cleanup;
 	redisAsyncSetDisconnectCallback(ac, on_disconnect);
 	return redisAsyncSetConnectCallback(ac, on_connect) == REDIS_OK ? 0 : -1;
 }
@@ -380,6 +386,8 @@ struct redis_conn *redis_conn_new(struct event_base *base, const struct redis_ad
 fail:
 	if (conn->ac)
 		redisAsyncFree(conn->ac);
+	if (conn->readable)
+		event_free(conn->readable);
 	later_free(conn->flush);
 	free(conn);
 	return NULL;
@@ -393,6 +401,8 @@ void redis_conn_free(struct redis_conn *conn, const char *why)
 	conn->free_why = why;
 	if (conn->ac)
 		redisAsyncFree(conn->ac);
+	if (conn->readable)
+		event_free(conn->readable);
 	later_free(conn->flush);
 	free(conn->out);
 	free(conn);
@@ -488,6 +498,12 @@ int redis_conn_subscribe(struct redis_conn *conn, const char *channel)
 		return -1;
 	conn_sent(conn);
 	return 0;
+}
+
+void redis_conn_flush(struct redis_conn *conn)
+{
+	if (conn->up)
+		later_now(conn->flush);
 }
 
 size_t redis_conn_waiting(const struct redis_conn *conn)

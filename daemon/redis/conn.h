@@ -42,6 +42,8 @@ struct redis_conn_events {
 	/* Sees each answer before its callback. To make it REDIS_REFUSED, returns why;
 	 * else NULL. */
 	const char *(*check_reply)(void *arg, const redisReply *reply);
+	/* Behind the callbacks of all answers that were read together. */
+	void (*answered)(void *arg);
 	/* The subscription stands; once for each redis_conn_subscribe. */
 	void (*subscribed)(void *arg);
 	/* A message on the channel. It has a NUL behind it. */
@@ -58,6 +60,10 @@ struct redis_conn *redis_conn_new(struct event_base *base, const struct redis_ad
  * will come; or -1: it was surely not sent. */
 int redis_conn_send(struct redis_conn *conn, redis_reply_fn *fn, void *arg, int argc,
 		    const char **argv, const size_t *argvlen);
+
+/* Writes what was handed over now rather than in the next turn of the loop. From the loop, not from
+ * a callback of the connection other than `answered`. */
+void redis_conn_flush(struct redis_conn *conn);
 
 /*
  * Subscribes to a channel, behind what was sent before; nothing else can be sent any more.

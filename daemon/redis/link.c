@@ -322,6 +322,20 @@ static const char *on_check_reply(void *arg, const redisReply *reply)
 	return fault;
 }
 
+static void on_answered(void *arg)
+{
+	struct redis_link *link = arg;
+
+	if (link->options.on_answered)
+		link->options.on_answered(link->options.arg);
+}
+
+void redis_link_flush(struct redis_link *link)
+{
+	if (link->conn)
+		redis_conn_flush(link->conn);
+}
+
 int redis_link_send(struct redis_link *link, redis_reply_fn *fn, void *arg, int argc,
 		    const char **argv, const size_t *argvlen)
 {
@@ -400,6 +414,7 @@ static void link_connect(struct redis_link *link)
 	struct redis_conn_events events = {.up = on_up,
 					   .down = on_down,
 					   .check_reply = on_check_reply,
+					   .answered = on_answered,
 					   .arg = link};
 
 	if (link->state != LINK_CONNECTING)

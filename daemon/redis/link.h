@@ -43,6 +43,8 @@ struct redis_link_options {
 	void (*on_change)(void *arg, bool ready);
 	/* Called after that, and when there is another reason for not being ready; may be NULL. */
 	void (*on_news)(void *arg);
+	/* Called behind the callbacks of answers that came together; may be NULL. */
+	void (*on_answered)(void *arg);
 	void *arg;
 };
 
@@ -61,6 +63,9 @@ bool redis_link_ready(const struct redis_link *link);
  */
 int redis_link_send(struct redis_link *link, redis_reply_fn *fn, void *arg, int argc,
 		    const char **argv, const size_t *argvlen);
+
+/* Sends what was handed over now rather than in the next turn of the loop. */
+void redis_link_flush(struct redis_link *link);
 
 /* The SHA1 of the script, 40 hex digits; "" before the first handshake, and if the server would not
  * load it. */

@@ -433,6 +433,14 @@ static void redis_reconfigure(struct store *s)
 	r->ttl_len = snprintf(r->ttl, sizeof(r->ttl), "%" PRId64, s->limits.ttl_ms);
 }
 
+static void redis_flush(struct store *s)
+{
+	struct redis_store *r = redis_store(s);
+
+	redis_writes_flush(r);
+	redis_link_flush(r->link);
+}
+
 static void redis_free(struct store *s)
 {
 	struct redis_store *r = redis_store(s);
@@ -452,6 +460,7 @@ static const struct store_driver redis_driver = {
 	.detach = redis_detach,
 	.health = redis_health,
 	.reconfigure = redis_reconfigure,
+	.flush = redis_flush,
 	.free = redis_free,
 	.fold = redis_fold,
 	.clock_offset_ms = redis_clock_offset_ms,
@@ -552,6 +561,14 @@ static void on_news(void *arg)
 	store_changed(&r->store);
 }
 
+static void on_answered(void *arg)
+{
+	struct redis_store *r = arg;
+
+	store_answered(&r->store);
+	redis_flush(&r->store);
+}
+
 struct store *store_redis_new(struct event_base *base, const struct redis_target *target,
 			      const char *prefix, const struct store_limits *limits,
 			      struct metrics *metrics, struct log *log)
@@ -565,6 +582,7 @@ struct store *store_redis_new(struct event_base *base, const struct redis_target
 		.script = circuit_lua,
 		.on_change = on_change,
 		.on_news = on_news,
+		.on_answered = on_answered,
 	};
 	struct redis_channel_events channel_events = {.message = on_message, .change = on_channel};
 	struct redis_store *r;

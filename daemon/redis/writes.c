@@ -639,6 +639,11 @@ struct store_op *redis_writes_submit(struct redis_store *r, const struct store_r
 	return &write->base.op;
 }
 
+void redis_writes_flush(struct redis_store *r)
+{
+	later_now(r->writes->flush);
+}
+
 bool redis_writes_pending(struct redis_store *r, const char *full, size_t full_len)
 {
 	return keytable_find(&r->writes->circuits, full, full_len) != NULL;

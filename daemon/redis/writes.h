@@ -10,6 +10,9 @@
 struct store_op *redis_writes_submit(struct redis_store *r, const struct store_request *request,
 				     store_done_fn *done, void *arg, struct store_result *result);
 
+/* Sends what waits for the next turn of the loop. */
+void redis_writes_flush(struct redis_store *r);
+
 /* True while a write of this circuit, by its whole Redis key, waits or is under way. */
 bool redis_writes_pending(struct redis_store *r, const char *full, size_t full_len);
 

@@ -28,6 +28,7 @@ struct store_driver {
 	void (*reconfigure)(struct store *s); /* s->limits is new; may be NULL */
 	void (*free)(struct store *s);        /* frees s itself; no ops are pending */
 	void (*send_held)(struct store *s);   /* as store_send_held; may be NULL */
+	void (*flush)(struct store *s);       /* as store_flush; may be NULL */
 	/*
 	 * For a store that can be away, else NULL. fold takes a step on a circuit as submit
 	 * runs an operation, but without a deadline: STORE_UNAVAILABLE says that it surely was
@@ -81,6 +82,8 @@ struct store {
 	void *on_event_arg;
 	void (*watcher)(void *arg); /* store_watch */
 	void *watcher_arg;
+	void (*on_answered)(void *arg); /* store_on_answered */
+	void *on_answered_arg;
 	store_follow_fn *follow; /* store_follow */
 	void *follow_arg;
 };
@@ -105,6 +108,9 @@ void store_fini(struct store *s);
 
 /* Tells the watcher, if there is one, that the store's health is news. */
 void store_changed(struct store *s);
+
+/* Calls store_on_answered's, if there is one. */
+void store_answered(struct store *s);
 
 /* Tells the follower, if there is one. */
 void store_tell(struct store *s, const struct store_change *change);

@@ -164,6 +164,13 @@ static void on_main_event(void *arg, const struct store_event *event)
 		refresh_told(f, event);
 }
 
+static void on_main_answered(void *arg)
+{
+	struct fallback_store *f = arg;
+
+	store_answered(&f->store);
+}
+
 static void on_main_news(void *arg)
 {
 	struct fallback_store *f = arg;
@@ -213,6 +220,11 @@ static void fallback_send_held(struct store *s)
 	held_send_all(f);
 }
 
+static void fallback_flush(struct store *s)
+{
+	store_flush(fallback_of(s)->main);
+}
+
 static void fallback_free(struct store *s)
 {
 	struct fallback_store *f = fallback_of(s);
@@ -220,6 +232,7 @@ static void fallback_free(struct store *s)
 	f->main->on_change = NULL;
 	f->main->on_event = NULL;
 	store_watch(f->main, NULL, NULL);
+	store_on_answered(f->main, NULL, NULL);
 	if (!f->ready && !f->refuses)
 		held_send_all_now(f);
 	fold_back_end(f);
@@ -256,6 +269,7 @@ static const struct store_driver fallback_driver = {
 	.health = fallback_health,
 	.reconfigure = fallback_reconfigure,
 	.send_held = fallback_send_held,
+	.flush = fallback_flush,
 	.free = fallback_free,
 };
 
@@ -288,6 +302,7 @@ struct store *store_fallback_new(struct event_base *base, struct store *main,
 	main->on_event = on_main_event;
 	main->on_event_arg = f;
 	store_watch(main, on_main_news, f);
+	store_on_answered(main, on_main_answered, f);
 	fallback_reconfigure(&f->store);
 	return &f->store;
 fail:

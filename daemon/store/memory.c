@@ -286,7 +286,7 @@ static struct store_op *memory_submit(struct store *s, const struct store_reques
 	struct memory_store *m = memory(s);
 	const struct breaker_override *override;
 	struct circuit_entry *entry;
-	int64_t now;
+	int64_t now, wall_ms = 0;
 
 	(void)done;
 	(void)arg;
@@ -300,8 +300,10 @@ static struct store_op *memory_submit(struct store *s, const struct store_reques
 	if (entry)
 		result->circuit = *circuit_entry_get(entry);
 	result->was = result->circuit.state;
-	switch (circuit_apply(&result->circuit, entry != NULL, &request->op,
-			      store_now_ms(&m->clock))) {
+	/* A circuit that exists is read without the time. */
+	if (!entry || request->op.verb != CIRCUIT_GET_STATE)
+		wall_ms = store_now_ms(&m->clock);
+	switch (circuit_apply(&result->circuit, entry != NULL, &request->op, wall_ms)) {
 	case CIRCUIT_READ:
 		show_override(m, entry, result);
 		break;

@@ -39,6 +39,24 @@ void store_watch(struct store *s, void (*changed)(void *arg), void *arg)
 	s->watcher_arg = arg;
 }
 
+void store_on_answered(struct store *s, void (*answered)(void *arg), void *arg)
+{
+	s->on_answered = answered;
+	s->on_answered_arg = arg;
+}
+
+void store_answered(struct store *s)
+{
+	if (s->on_answered)
+		s->on_answered(s->on_answered_arg);
+}
+
+void store_flush(struct store *s)
+{
+	if (s->driver->flush)
+		s->driver->flush(s);
+}
+
 void store_changed(struct store *s)
 {
 	if (s->watcher)

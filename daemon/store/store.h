@@ -117,6 +117,14 @@ void store_cancel(struct store_op *op);
 
 void store_page_free(struct store_page *page);
 
+/* Sends what was submitted now rather than in the next turn of the loop: for who has submitted all
+ * that came together. From the loop, not from a callback of the store other than the next. */
+void store_flush(struct store *s);
+
+/* Calls answered(arg) behind the callbacks of operations that were answered together. From the
+ * loop. One; NULL: none. */
+void store_on_answered(struct store *s, void (*answered)(void *arg), void *arg);
+
 enum store_condition {
 	STORE_READY,
 	STORE_DEGRADED, /* Redis is away, the embedded store serves */

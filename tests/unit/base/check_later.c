@@ -93,6 +93,24 @@ START_TEST(what_is_cancelled_does_not_run)
 }
 END_TEST
 
+START_TEST(what_is_pending_can_run_now)
+{
+	struct chain chain;
+
+	chain_init(&chain);
+	chain.calls = 5000;
+	later_now(chain.later);
+	ck_assert_uint_eq(chain.calls, 5000);
+	later_run(chain.later);
+	later_now(chain.later);
+	ck_assert_uint_eq(chain.calls, 5001);
+	ck_assert(!later_pending(chain.later));
+	event_base_dispatch(chain.base);
+	ck_assert_uint_eq(chain.calls, 5001);
+	chain_fini(&chain);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("later");
@@ -101,6 +119,7 @@ int main(void)
 	tcase_add_test(tc, work_that_goes_on_lets_timers_run);
 	tcase_add_test(tc, several_runs_are_one);
 	tcase_add_test(tc, what_is_cancelled_does_not_run);
+	tcase_add_test(tc, what_is_pending_can_run_now);
 	suite_add_tcase(s, tc);
 	return suite_run(s);
 }

@@ -25,6 +25,7 @@ static struct fake_redis *fake;
 static struct redis_conn *conn;
 static unsigned ups, downs, subscribed, answered, lost, refused, messages;
 static char why_down[256], why_lost[256], last_message[128], last_answer[128];
+static unsigned told, told_at;  /* how often answers were told of, answers when that was last */
 static const char *refuse_with; /* what check_reply says of each error */
 
 static void on_up(void *arg)
@@ -44,6 +45,13 @@ static const char *on_check_reply(void *arg, const redisReply *reply)
 {
 	(void)arg;
 	return reply->type == REDIS_REPLY_ERROR ? refuse_with : NULL;
+}
+
+static void on_answered(void *arg)
+{
+	(void)arg;
+	told++;
+	told_at = answered;
 }
 
 static void on_subscribed(void *arg)
@@ -121,6 +129,7 @@ static void connect_to(int port)
 	struct redis_conn_events events = {.up = on_up,
 					   .down = on_down,
 					   .check_reply = on_check_reply,
+					   .answered = on_answered,
 					   .subscribed = on_subscribed,
 					   .message = on_message};
 
@@ -303,6 +312,33 @@ START_TEST(nested_as_deep_as_may_be)
 	send_word("GET");
 	WAIT_FOR(answered == 1);
 	ck_assert_uint_eq(downs, 0);
+}
+END_TEST
+
+START_TEST(answers_that_come_together_are_told_once)
+{
+	come_up();
+	fake_redis_on(fake, "GET", "+a\r\n", FAKE_HOLD);
+	send_word("GET");
+	send_word("PING");
+	send_word("SET");
+	WAIT_FOR(strstr(fake_redis_heard(fake), "SET"));
+	told = 0;
+	fake_redis_release(fake);
+	WAIT_FOR(answered == 3);
+	ck_assert_uint_eq(told, 1);
+	ck_assert_uint_eq(told_at, 3);
+}
+END_TEST
+
+/* The server reads it in the next turn of the loop, where it would else be written. */
+START_TEST(what_is_flushed_is_on_its_way)
+{
+	come_up();
+	send_word("GET");
+	redis_conn_flush(conn);
+	event_base_loop(base, EVLOOP_ONCE);
+	ck_assert_ptr_nonnull(strstr(fake_redis_heard(fake), "GET"));
 }
 END_TEST
 
@@ -581,6 +617,8 @@ int main(void)
 	tcase_add_test(tcase, unasked_error_has_its_words);
 	tcase_add_loop_test(tcase, broken_answer, 0, COUNT(brokens));
 	tcase_add_test(tcase, nested_as_deep_as_may_be);
+	tcase_add_test(tcase, answers_that_come_together_are_told_once);
+	tcase_add_test(tcase, what_is_flushed_is_on_its_way);
 	tcase_add_loop_test(tcase, an_answer_without_an_end, 0, COUNT(endless));
 	tcase_add_test(tcase, nobody_listens);
 	tcase_add_test(tcase, no_such_socket);
