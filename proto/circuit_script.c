@@ -132,7 +132,7 @@ bool circuit_script_read_message(const char *text, size_t len, struct circuit_sc
 		return false;
 	words += 2;
 	if (!read_number(&words, words_end, INT32_MAX, &db) || words_end - words < 2 ||
-	    !strchr("tdarowx", words[0]) || words[1] != ' ')
+	    !memchr("tdarowx", words[0], 7) || words[1] != ' ')
 		return false;
 	m->db = (unsigned)db;
 	m->by = words[0];

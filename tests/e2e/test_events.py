@@ -284,7 +284,8 @@ def test_messages_that_anybody_publishes_are_passed_over(start_on, redis):
         stream.until_ready()
         for text in ("", "x", "1", "1 0 t", "1 0 t 0 1 0 0 0 5", "1 0 t 0 1 0 0 0 5\n-", "1 0 t 0 1 0 0 0 5\n-\n",
                      "1 0 t 0 1 0 0 0 5\n-\nstoma:cb:", "1 0 t 0 1 0 0 0 5\n-\nother:cb:x", "1 t 0 1 0 0 0 5\n-\nstoma:cb:x",
-                     "2 0 t 0 1 0 0 0 5\n-\nstoma:cb:x", "1 0 q 0 1 0 0 0 5\n-\nstoma:cb:x", "1 0 t 0 9 0 0 0 5\n-\nstoma:cb:x",
+                     "2 0 t 0 1 0 0 0 5\n-\nstoma:cb:x", "1 0 q 0 1 0 0 0 5\n-\nstoma:cb:x", "1 0 \0 0 1 0 0 0 5\n-\nstoma:cb:x",
+                     "1 0 t 0 9 0 0 0 5\n-\nstoma:cb:x",
                      "1 0 t 0 1 0 0 0 99999999999999999999\n-\nstoma:cb:x", "1 0 t 0 1 0 0 0 5\n-\nstoma:cb:a\nb",
                      "1 99999999999 t 0 1 0 0 0 5\n-\nstoma:cb:x", "1 7 t 0 1 0 0 0 5\n-\nstoma:cb:x"):
             redis.call("PUBLISH", "stoma:cb:events", text)

@@ -1,0 +1,349 @@
+/*
+ * What may come on the connection of the channel of events: the subscription's answers, and
+ * messages, which anybody may publish. The store, its link and its channel run as in the daemon, on
+ * the loop; connect(2) gives them, and hiredis, one end of a socket pair and us the other.
+ *
+ * An input is text, in parts that begin with a line "~<letter>". The first letter counts, and what
+ * is behind the line is
+ *
+ *   m  a message's text, as it is published
+ *   r  bytes that are sent on the channel's connection
+ *
+ * or nothing: S is a good server's answers until the subscription stands, X closes the channel's
+ * connection, after which it comes again, L that of the operations. S comes first by itself, unless
+ * an n stands before all parts.
+ */
+#include "base/log.h"
+#include "base/random.h"
+#include "fuzz.h"
+#include "redis/channel.h"
+#include "redis/op.h"
+#include "redis/store.h"
+#include "redis/target.h"
+#include "store/driver.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define PREFIX      "p:"
+#define CHANNEL     PREFIX "cb:events"
+#define DB          3
+#define QUIET_TURNS 3
+
+/* The first connection is the one for operations, all others are the channel's. */
+#define LINK            0
+#define CONNECTIONS_MAX 4
+
+static struct {
+	struct event_base *base;
+	struct store *store;
+	int peers[CONNECTIONS_MAX]; /* our ends */
+	unsigned peer_count;
+	const struct store_event *event; /* what is told now */
+	struct fuzz_text text;           /* the message on its way; no p: other bytes */
+	bool stands;                     /* the store has said so */
+	unsigned events, changes;
+} fuzz;
+
+/* --- in place of the system --------------------------------------------------------------------
+ */
+
+/* With -Wl,--wrap of it, which makes the names. */
+/* NOLINTBEGIN(bugprone-reserved-identifier) */
+void __wrap_siphash_key_init(struct siphash_key *key);
+
+/* The same in each run; and the channel does not pause before its first two connections. */
+void __wrap_siphash_key_init(struct siphash_key *key)
+{
+	static uint64_t seed;
+	struct random_state r = {.state = seed};
+
+	while (random_below(&r, 20) != 0 || random_below(&r, 40) != 0)
+		r.state = ++seed;
+	*key = (struct siphash_key){.k0 = seed};
+}
+
+/* NOLINTEND(bugprone-reserved-identifier) */
+
+/* These two are the program's own, so hiredis calls them as well. */
+
+/* TCP's options, on what is a Unix socket. */
+int setsockopt(int fd, int level, int option, const void *value, socklen_t len)
+{
+	(void)fd;
+	(void)level;
+	(void)option;
+	(void)value;
+	(void)len;
+	return 0;
+}
+
+/* hiredis 1.x calls it again to see whether it is connected. */
+int connect(int fd, const struct sockaddr *address, socklen_t len)
+{
+	struct sockaddr_storage own;
+	socklen_t own_len = sizeof(own);
+	int pair[2];
+
+	(void)address;
+	(void)len;
+	if (getpeername(fd, (struct sockaddr *)&own, &own_len) == 0)
+		return 0;
+	if (fuzz.peer_count == CONNECTIONS_MAX) {
+		errno = ECONNREFUSED;
+		return -1;
+	}
+	FUZZ_CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
+	FUZZ_CHECK(dup3(pair[0], fd, O_CLOEXEC) == fd);
+	close(pair[0]);
+	fuzz.peers[fuzz.peer_count++] = pair[1];
+	return 0;
+}
+
+/* Lets the loop do what it can do at once, and takes in what is sent to us. */
+static void turn(void)
+{
+	char heard[4096];
+
+	for (int quiet = 0; quiet < QUIET_TURNS; quiet++) {
+		event_base_loop(fuzz.base, EVLOOP_NONBLOCK);
+		for (unsigned n = 0; n < fuzz.peer_count; n++)
+			while (fuzz.peers[n] >= 0 && read(fuzz.peers[n], heard, sizeof(heard)) > 0)
+				quiet = 0;
+	}
+}
+
+static void say(unsigned peer, const char *text, size_t len)
+{
+	while (peer < fuzz.peer_count && fuzz.peers[peer] >= 0 && len > 0) {
+		ssize_t n = send(fuzz.peers[peer], text, len, MSG_NOSIGNAL);
+
+		if (n <= 0)
+			break;
+		text += n;
+		len -= (size_t)n;
+		turn();
+	}
+	turn();
+}
+
+/* --- what is told ------------------------------------------------------------------------- */
+
+static void check_circuit(const struct circuit *c)
+{
+	FUZZ_CHECK((unsigned)c->state < CIRCUIT_STATES);
+	FUZZ_CHECK(c->failure_count >= 0 && c->failure_count <= CIRCUIT_INT_MAX);
+	FUZZ_CHECK(c->success_count >= 0 && c->success_count <= CIRCUIT_INT_MAX);
+	FUZZ_CHECK(c->last_failure_time >= 0 && c->last_failure_time <= CIRCUIT_INT_MAX);
+	FUZZ_CHECK(c->last_state_change >= 0 && c->last_state_change <= CIRCUIT_INT_MAX);
+}
+
+/* The words of a message that was taken: it is of this database, and the event says the same. */
+static void check_words(const struct store_event *event, char *words)
+{
+	unsigned db, was, state;
+	char by;
+	long long n[4];
+
+	FUZZ_CHECK(sscanf(words, "1 %u %c %u %u %lld %lld %lld %lld", &db, &by, &was, &state, &n[0],
+			  &n[1], &n[2], &n[3]) == 8);
+	FUZZ_CHECK(db == DB && by == event->by && strchr("tdarowx", by));
+	FUZZ_CHECK(event->existed == (was != 3) && event->exists == (state != 3));
+	FUZZ_CHECK(!event->existed || was == (unsigned)event->was);
+	FUZZ_CHECK(!event->exists || state == (unsigned)event->circuit.state);
+	FUZZ_CHECK(n[0] == event->circuit.failure_count && n[1] == event->circuit.success_count);
+	FUZZ_CHECK(n[2] == event->circuit.last_failure_time);
+	FUZZ_CHECK(n[3] == event->circuit.last_state_change);
+}
+
+static void check_message(const struct store_event *event)
+{
+	struct fuzz_text rest = fuzz.text;
+	char *words = fuzz_string(fuzz_until(&rest, "\n"));
+	struct fuzz_text member = fuzz_until(&rest, "\n");
+	static const char prefix[] = PREFIX "cb:";
+	size_t len = strlen(prefix);
+
+	check_words(event, words);
+	free(words);
+	FUZZ_CHECK(rest.len == len + event->key_len && memcmp(rest.p, prefix, len) == 0);
+	FUZZ_CHECK(memcmp(rest.p + len, event->key, event->key_len) == 0);
+	FUZZ_CHECK(member.len > 1 || !event->breaker->exists);
+}
+
+static void on_event(void *arg, const struct store_event *event)
+{
+	const struct breaker_override *o = &event->breaker->override;
+
+	(void)arg;
+	FUZZ_CHECK(fuzz.stands);
+	FUZZ_CHECK(key_check(event->key, event->key_len) == NULL);
+	check_circuit(&event->circuit);
+	FUZZ_CHECK(o->mode <= BREAKER_FORCED_CLOSED);
+	FUZZ_CHECK(o->mode == BREAKER_NO_OVERRIDE || o->reason_len <= BREAKER_REASON_MAX);
+	if (fuzz.text.p)
+		check_message(event);
+	fuzz.event = event;
+	fuzz.events++;
+}
+
+/* Streams are told the same, behind it. */
+static void on_change(void *arg, const struct store_change *change)
+{
+	(void)arg;
+	if (!change->key) {
+		FUZZ_CHECK(fuzz.stands != change->live);
+		fuzz.stands = change->live;
+		return;
+	}
+	FUZZ_CHECK(fuzz.event && change->key == fuzz.event->key &&
+		   change->key_len == fuzz.event->key_len);
+	FUZZ_CHECK(!change->override || change->override->mode != BREAKER_NO_OVERRIDE);
+	check_circuit(&change->circuit);
+	fuzz.event = NULL;
+	fuzz.changes++;
+}
+
+/* What it says of a subscription that is lost: one line, whatever the server said. */
+static void on_line(void *arg, enum log_level level, const char *line)
+{
+	(void)arg;
+	(void)level;
+	for (; *line; line++)
+		FUZZ_CHECK(*line >= ' ' && *line < 0x7F);
+}
+
+/* --- one run ------------------------------------------------------------------------------ */
+
+/* What a server says to all that is asked of it at first. */
+static void handshake(unsigned peer)
+{
+	char text[512];
+	int len =
+		snprintf(text, sizeof(text),
+			 "+OK\r\n+OK\r\n:7\r\n*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"
+			 "$45\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\n\r\n"
+			 "+PONG\r\n%s*2\r\n$10\r\n1700000000\r\n$6\r\n123456\r\n",
+			 peer == LINK ? "$40\r\n0123456789012345678901234567890123456789\r\n" : "");
+
+	say(peer, text, (size_t)len);
+}
+
+/* The channel's last one. */
+static unsigned events(void)
+{
+	return fuzz.peer_count - 1;
+}
+
+static bool is_up(unsigned peer)
+{
+	return peer < fuzz.peer_count && fuzz.peers[peer] >= 0;
+}
+
+static void subscribe(void)
+{
+	char text[64];
+	int len = snprintf(text, sizeof(text), "*3\r\n$9\r\nsubscribe\r\n$%zu\r\n%s\r\n:1\r\n",
+			   strlen(CHANNEL), CHANNEL);
+
+	handshake(events());
+	say(events(), text, (size_t)len);
+}
+
+static void publish(struct fuzz_text text)
+{
+	char head[96];
+	int len = snprintf(head, sizeof(head), "*3\r\n$7\r\nmessage\r\n$%zu\r\n%s\r\n$%zu\r\n",
+			   strlen(CHANNEL), CHANNEL, text.len);
+
+	fuzz.text = text;
+	say(events(), head, (size_t)len);
+	say(events(), text.p, text.len);
+	say(events(), "\r\n", 2);
+	fuzz.text.p = NULL;
+}
+
+static void hang_up(unsigned peer)
+{
+	close(fuzz.peers[peer]);
+	fuzz.peers[peer] = -1;
+	turn();
+	FUZZ_CHECK(!fuzz.stands);
+}
+
+static void play(struct fuzz_text script, bool in_step)
+{
+	/* In step: nothing but whole messages so far. */
+	while (script.len > 0 && is_up(LINK)) {
+		struct fuzz_text part = fuzz_until(&script, "\n~");
+		struct fuzz_text letter = fuzz_until(&part, "\n");
+
+		if (letter.len == 0 || !is_up(events()))
+			continue;
+		if (letter.p[0] == 'm' && in_step) {
+			publish(part);
+		} else if (letter.p[0] == 'r') {
+			in_step = false;
+			say(events(), part.p, part.len);
+		} else if (letter.p[0] == 'S') {
+			subscribe();
+		} else if (letter.p[0] == 'X') {
+			hang_up(events());
+		} else if (letter.p[0] == 'L') {
+			hang_up(LINK);
+		}
+		FUZZ_CHECK(redis_channel_stands(redis_store(fuzz.store)->channel) == fuzz.stands);
+	}
+}
+
+static void end(void)
+{
+	FUZZ_CHECK(fuzz.events == fuzz.changes && !fuzz.event);
+	store_free(fuzz.store);
+	event_base_loop(fuzz.base, EVLOOP_NONBLOCK);
+	for (unsigned n = 0; n < fuzz.peer_count; n++)
+		if (fuzz.peers[n] >= 0)
+			close(fuzz.peers[n]);
+	event_base_free(fuzz.base);
+	memset(&fuzz, 0, sizeof(fuzz));
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	const struct store_limits limits = {.timeout_ms = 250,
+					    .max_in_flight = 1000,
+					    .ttl_ms = 60000};
+	struct fuzz_text script = {size ? (const char *)data : "", size};
+	struct fuzz_text before;
+	bool begins;
+	struct log log = {.level = LOG_LEVEL_WARNING, .sink = on_line};
+	struct redis_target target;
+	char why[128];
+
+	signal(SIGPIPE, SIG_IGN);
+	FUZZ_CHECK(redis_target_parse("redis://127.0.0.1", &target, why, sizeof(why)));
+	target.db = DB;
+	fuzz.base = event_base_new();
+	FUZZ_CHECK(fuzz.base);
+	fuzz.store = store_redis_new(fuzz.base, &target, PREFIX, &limits, NULL, &log);
+	FUZZ_CHECK(fuzz.store);
+	fuzz.store->on_event = on_event;
+	store_follow(fuzz.store, on_change, NULL);
+	turn();
+	handshake(LINK);
+	FUZZ_CHECK(fuzz.peer_count == 2);
+	before = fuzz_until(&script, "~");
+	begins = before.len == 0 || before.p[0] != 'n';
+	if (begins) {
+		subscribe();
+		FUZZ_CHECK(fuzz.stands);
+	}
+	play(script, begins);
+	end();
+	return 0;
+}
