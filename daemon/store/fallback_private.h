@@ -145,14 +145,19 @@ void seen_drop_if_idle(struct fallback_store *f, struct seen_circuit *e);
 /* True if successes of the circuit are on their way to main. */
 bool seen_reports_under_way(struct fallback_store *f, const char *key, size_t len);
 
+/* Reports of the circuit have been answered: operations that wait for that go on, in the next turn
+ * of the loop. */
+void seen_wake_readers(struct fallback_store *f, struct seen_circuit *e);
+
 /* The lists by age. f->seen.tick is armed for the first that is due. */
 void seen_list_leave(struct fallback_store *f, struct seen_circuit *e);
 void seen_list_enter(struct fallback_store *f, struct seen_circuit *e, enum seen_list list);
 void seen_tick_arm(struct fallback_store *f);
 
-/* The age at which a circuit is refreshed; how long it is of interest when it was last asked for.
- */
+/* The age at which a circuit is refreshed, by a read or by the successes that are held back; how
+ * long it is of interest when it was last asked for. */
 int64_t seen_refresh_age_ms(struct fallback_store *f);
+int64_t seen_report_age_ms(struct fallback_store *f);
 int64_t seen_interest_ms(const struct fallback_store *f);
 
 /* The limits have changed. */
@@ -187,7 +192,8 @@ bool op_submit_to_main(struct fallback_store *f, struct fallback_op *o,
 /* It waits in the queue from now on, store_timeout at most. */
 void op_enter_queue(struct fallback_store *f, struct circuit_queue *q, struct fallback_op *o);
 
-/* It waits for the answer to e->refresh from now on, store_timeout at most; it does not any more.
+/* It waits for the answer to e->refresh, or to reports of e, from now on, store_timeout at most; it
+ * does not any more.
  */
 void op_wait_for_read(struct fallback_store *f, struct seen_circuit *e, struct fallback_op *o);
 void op_leave_read(struct fallback_op *o);
@@ -286,8 +292,8 @@ bool refresh_answer(struct fallback_store *f, const struct store_request *reques
 		    struct store_result *result);
 
 /* The request was not answered from memory. If memory may answer it when main has said what the
- * circuit is, o, just made for it, waits for that, with all others that do: one read for all. Else
- * NULL, with *o as it was. */
+ * circuit is, o, just made for it, waits for that, with all others that do: one read for all, none
+ * if successes of it are on their way. Else NULL, with *o as it was. */
 struct store_op *refresh_wait(struct fallback_store *f, struct fallback_op *o, store_done_fn *done,
 			      void *arg);
 

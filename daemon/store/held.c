@@ -335,6 +335,7 @@ static void on_ended(struct fallback_store *f, struct seen_circuit *e, const str
 	uint32_t count = op->call->count;
 
 	e->held_sending--;
+	seen_wake_readers(f, e);
 	switch (result->status) {
 	case STORE_OK:
 		note_change(f, e, &result->decision);

@@ -10,6 +10,8 @@
 /* Circuits that are due within this part of max_staleness are refreshed together, in one turn:
  * what a read costs Redis is mostly the packet. */
 #define TOGETHER 4
+/* The same for those whose successes go: they cost more than the packet. */
+#define REPORTS_TOGETHER 16
 
 /* Circuits that are refreshed in one turn of the loop: some 0.3 ms. */
 #define REFRESH_BUDGET 256
@@ -73,6 +75,23 @@ static void on_refreshed(void *arg, struct store_result *result)
 		seen_drop_if_idle(f, e);
 }
 
+/* Main has answered reports of circuits for which operations wait. */
+static void on_wake(evutil_socket_t fd, short what, void *arg)
+{
+	struct fallback_store *f = arg;
+	struct seen_circuit *e;
+
+	(void)fd;
+	(void)what;
+	while ((e = TAILQ_FIRST(&f->seen.woken)) != NULL) {
+		TAILQ_REMOVE(&f->seen.woken, e, woken_entry);
+		if (!e->refresh)
+			answer_readers(f, e, true);
+		e->woken = false;
+		seen_drop_if_idle(f, e);
+	}
+}
+
 /* Asks main for the circuit, of which nothing is under way. */
 static void read_main(struct fallback_store *f, struct seen_circuit *e)
 {
@@ -115,6 +134,27 @@ static void refresh_now(struct fallback_store *f, struct seen_circuit *e)
 	refresh(f, e);
 }
 
+/* Those whose successes are held back: these go, unless they have gone. */
+static void refresh_by_reports(struct fallback_store *f, int64_t now, unsigned *budget)
+{
+	int64_t staleness_ms = f->store.limits.max_staleness_ms;
+	int64_t due = now - seen_report_age_ms(f);
+	int64_t soon = due + staleness_ms / REPORTS_TOGETHER;
+	struct seen_circuit *e = TAILQ_FIRST(&f->seen.reporting);
+
+	if (!e || e->known_ms > due)
+		return;
+	while ((e = TAILQ_FIRST(&f->seen.reporting)) != NULL && e->known_ms <= soon &&
+	       !fallback_is_busy(f) && (*budget)-- > 0) {
+		if (!seen_is_known(f, e))
+			seen_forget(f, e);
+		else if (e->held_sending > 0)
+			seen_list_leave(f, e);
+		else
+			refresh(f, e);
+	}
+}
+
 /* Those that will be due soon are asked for with those that are. */
 static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
@@ -131,12 +171,15 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	       !fallback_is_busy(f) && budget-- > 0) {
 		if (!seen_is_known(f, e))
 			seen_forget(f, e);
-		else if (e->asked_ms != SEEN_NEVER &&
-			 now - e->asked_ms < SEEN_STEADILY * staleness_ms)
-			refresh(f, e);
-		else
+		else if (e->asked_ms == SEEN_NEVER ||
+			 now - e->asked_ms >= SEEN_STEADILY * staleness_ms)
 			seen_list_enter(f, e, SEEN_IN_AGING);
+		else if (e->held_count > 0 || e->held_sending > 0)
+			seen_list_enter(f, e, SEEN_IN_HELD);
+		else
+			refresh(f, e);
 	}
+	refresh_by_reports(f, now, &budget);
 	while ((e = TAILQ_FIRST(&f->seen.aging)) != NULL &&
 	       e->known_ms + seen_interest_ms(f) <= now && budget-- > 0)
 		seen_forget(f, e);
@@ -317,6 +360,15 @@ static bool likely_changes(struct fallback_store *f, const struct store_request 
 	return store_memory_try(f->local, request, &result) != CIRCUIT_READ;
 }
 
+/* Successes that would go soon anyway save a read. */
+static void ask_main(struct fallback_store *f, struct seen_circuit *e)
+{
+	if (e->held_count > 0 && clock_ms() - e->held_ms >= f->store.limits.report_interval_ms / 2)
+		held_send(f, e);
+	else
+		read_main(f, e);
+}
+
 struct store_op *refresh_wait(struct fallback_store *f, struct fallback_op *o, store_done_fn *done,
 			      void *arg)
 {
@@ -333,10 +385,10 @@ struct store_op *refresh_wait(struct fallback_store *f, struct fallback_op *o, s
 	if (!e || e->reader_count >= READERS_MAX ||
 	    circuit_queue_find(&f->queues, o->key, o->key_len) != NULL)
 		return NULL;
-	if (!e->refresh)
-		read_main(f, e);
+	if (!e->refresh && e->held_sending == 0)
+		ask_main(f, e);
 	e = seen_find(f, o->key, o->key_len);
-	if (!e || !e->refresh || e->stale_refresh)
+	if (!e || (!e->refresh && e->held_sending == 0) || e->stale_refresh)
 		return NULL;
 	store_op_start_open(&f->store, &o->op, done, arg);
 	op_wait_for_read(f, e, o);
@@ -348,7 +400,8 @@ struct store_op *refresh_wait(struct fallback_store *f, struct fallback_op *o, s
 int refresh_init(struct fallback_store *f)
 {
 	f->seen.tick = evtimer_new(f->store.base, on_tick, f);
-	return f->seen.tick ? 0 : -1;
+	f->seen.wake = evtimer_new(f->store.base, on_wake, f);
+	return f->seen.tick && f->seen.wake ? 0 : -1;
 }
 
 void refresh_fini(struct fallback_store *f)
@@ -362,4 +415,7 @@ void refresh_fini(struct fallback_store *f)
 	}
 	if (f->seen.tick)
 		event_free(f->seen.tick);
+	if (f->seen.wake)
+		event_free(f->seen.wake);
+	f->seen.tick = f->seen.wake = NULL;
 }

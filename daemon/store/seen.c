@@ -44,26 +44,43 @@ int64_t seen_refresh_age_ms(struct fallback_store *f)
 	return age < most / 8 ? most / 8 : age;
 }
 
+/* The same if successes are held back, whose answer says what the circuit is. These cost Redis more
+ * than a read, and so there is less to spare: a round trip as the short ones are. Who asks behind
+ * max_staleness waits for the answer. */
+int64_t seen_report_age_ms(struct fallback_store *f)
+{
+	int64_t most = f->store.limits.max_staleness_ms;
+	int64_t age = most - most / 100 - f->seen.short_trip_eighths / 8 - 4;
+
+	age -= (int64_t)random_below(&f->seen.random, (uint64_t)most / 64 + 1);
+	return age < most / 8 ? most / 8 : age;
+}
+
+static struct seen_circuits *list_of(struct fallback_store *f, enum seen_list list)
+{
+	if (list == SEEN_IN_FRESH)
+		return &f->seen.fresh;
+	return list == SEEN_IN_HELD ? &f->seen.reporting : &f->seen.aging;
+}
+
 void seen_list_leave(struct fallback_store *f, struct seen_circuit *e)
 {
-	if (e->list == SEEN_IN_FRESH)
-		TAILQ_REMOVE(&f->seen.fresh, e, entry);
-	if (e->list == SEEN_IN_AGING)
-		TAILQ_REMOVE(&f->seen.aging, e, entry);
+	if (e->list != SEEN_IN_NONE)
+		TAILQ_REMOVE(list_of(f, e->list), e, entry);
 	e->list = SEEN_IN_NONE;
 }
 
 void seen_list_enter(struct fallback_store *f, struct seen_circuit *e, enum seen_list list)
 {
 	seen_list_leave(f, e);
-	TAILQ_INSERT_TAIL(list == SEEN_IN_FRESH ? &f->seen.fresh : &f->seen.aging, e, entry);
+	TAILQ_INSERT_TAIL(list_of(f, list), e, entry);
 	e->list = list;
 }
 
 void seen_drop_if_idle(struct fallback_store *f, struct seen_circuit *e)
 {
 	if (e->list != SEEN_IN_NONE || e->refresh || e->held_count > 0 || e->held_sending > 0 ||
-	    e->in_use)
+	    e->in_use || e->woken)
 		return;
 	keytable_remove(&f->seen.table, &e->node);
 }
@@ -80,12 +97,15 @@ void seen_forget(struct fallback_store *f, struct seen_circuit *e)
 void seen_tick_arm(struct fallback_store *f)
 {
 	const struct seen_circuit *fresh = TAILQ_FIRST(&f->seen.fresh);
+	const struct seen_circuit *reporting = TAILQ_FIRST(&f->seen.reporting);
 	const struct seen_circuit *aging = TAILQ_FIRST(&f->seen.aging);
 	int64_t due = INT64_MAX;
 
 	if (fresh)
 		due = fresh->known_ms + seen_refresh_age_ms(f);
-	if (fresh && fallback_is_busy(f) && due < clock_ms() + BACKGROUND_MS)
+	if (reporting && reporting->known_ms + seen_report_age_ms(f) < due)
+		due = reporting->known_ms + seen_report_age_ms(f);
+	if (due != INT64_MAX && fallback_is_busy(f) && due < clock_ms() + BACKGROUND_MS)
 		due = clock_ms() + BACKGROUND_MS;
 	if (aging && aging->known_ms + seen_interest_ms(f) < due)
 		due = aging->known_ms + seen_interest_ms(f);
@@ -182,9 +202,15 @@ static bool is_old(struct fallback_store *f, const struct store_request *request
 
 static void note_round_trip(struct fallback_store *f, int64_t took_ms)
 {
-	f->seen.round_trip_eighths += f->seen.round_trip_eighths == 0
-					      ? 8 * took_ms
-					      : took_ms - f->seen.round_trip_eighths / 8;
+	if (f->seen.round_trip_eighths == 0) {
+		f->seen.round_trip_eighths = f->seen.short_trip_eighths = 8 * took_ms;
+		return;
+	}
+	f->seen.round_trip_eighths += took_ms - f->seen.round_trip_eighths / 8;
+	if (8 * took_ms < f->seen.short_trip_eighths)
+		f->seen.short_trip_eighths = 8 * took_ms;
+	else
+		f->seen.short_trip_eighths += (8 * took_ms - f->seen.short_trip_eighths) / 64;
 }
 
 /* The embedded store has just been given what main answered. */
@@ -307,7 +333,12 @@ struct seen_circuit *seen_known(struct fallback_store *f, const char *key, size_
 {
 	struct seen_circuit *e = seen_find(f, key, len);
 
-	if (!e || !seen_is_known(f, e) || clock_ms() - e->known_ms >= lifetime_ms(f))
+	int64_t lifetime = lifetime_ms(f);
+
+	/* Main is about to say it anew. */
+	if (e && e->held_sending > 0)
+		lifetime += lifetime / 2;
+	if (!e || !seen_is_known(f, e) || clock_ms() - e->known_ms >= lifetime)
 		return NULL;
 	return e;
 }
@@ -319,12 +350,23 @@ bool seen_reports_under_way(struct fallback_store *f, const char *key, size_t le
 	return e && e->held_sending > 0;
 }
 
+void seen_wake_readers(struct fallback_store *f, struct seen_circuit *e)
+{
+	if (TAILQ_EMPTY(&e->readers) || e->refresh || e->woken)
+		return;
+	e->woken = true;
+	TAILQ_INSERT_TAIL(&f->seen.woken, e, woken_entry);
+	timer_arm(f->seen.wake, 0);
+}
+
 /* --- beginning and end -------------------------------------------------------------------- */
 
 int seen_init(struct fallback_store *f)
 {
 	random_init(&f->seen.random);
 	TAILQ_INIT(&f->seen.fresh);
+	TAILQ_INIT(&f->seen.reporting);
+	TAILQ_INIT(&f->seen.woken);
 	TAILQ_INIT(&f->seen.aging);
 	return keytable_init(&f->seen.table);
 }

@@ -37,6 +37,7 @@ struct seen_asked {
 enum seen_list {
 	SEEN_IN_NONE,  /* it is being refreshed, or nothing is known */
 	SEEN_IN_FRESH, /* known, and not yet to be refreshed */
+	SEEN_IN_HELD,  /* to be refreshed, by the successes that are held back: a bit later */
 	SEEN_IN_AGING, /* it would be refreshed, but nobody asks */
 };
 
@@ -55,8 +56,11 @@ struct seen_circuit {
 	struct store_op *refresh; /* main is asked for it */
 	struct seen_asked refresh_asked;
 	bool stale_refresh;          /* something happened since: its answer says nothing */
-	struct seen_readers readers; /* operations that wait for its answer, */
+	struct seen_readers readers; /* operations that wait for its answer, or for that of
+					reports under way, */
 	unsigned reader_count;       /* and how many */
+	TAILQ_ENTRY(seen_circuit) woken_entry;
+	bool woken; /* reports have been answered: they wait no longer */
 	/* Successes that were answered and that main does not have. */
 	TAILQ_ENTRY(seen_circuit) held_entry;
 	struct circuit_op held[HELD_KINDS]; /* no call: none. Its call's count says how many */
@@ -89,15 +93,19 @@ struct seen_told {
 
 struct seen {
 	struct keytable table;
-	struct seen_circuits fresh; /* in the order of known_ms */
-	struct seen_circuits aging; /* the same */
-	struct seen_circuits held;  /* in the order of held_ms */
-	uint32_t generation;        /* main has gone so often */
-	int64_t send_until_ms;      /* what was held back until then goes out (monotonic) */
-	struct event *tick;         /* the first in fresh or aging is due, ... */
-	int64_t tick_ms;            /* ... at this time (monotonic), while it is pending */
-	struct event *send;         /* the first in held is due */
-	int64_t round_trip_eighths; /* of a millisecond, an average of late */
+	struct seen_circuits fresh;     /* in the order of known_ms */
+	struct seen_circuits reporting; /* SEEN_IN_HELD; the same */
+	struct seen_circuits aging;     /* the same */
+	struct seen_circuits held;      /* in the order of held_ms */
+	struct seen_circuits woken;     /* those with `woken`: operations go on ... */
+	struct event *wake;             /* ... in the next turn of the loop */
+	uint32_t generation;            /* main has gone so often */
+	int64_t send_until_ms;          /* what was held back until then goes out (monotonic) */
+	struct event *tick;             /* the first of a list by known_ms is due, ... */
+	int64_t tick_ms;                /* ... at this time (monotonic), while it is pending */
+	struct event *send;             /* the first in held is due */
+	int64_t round_trip_eighths;     /* of a millisecond, an average of late; */
+	int64_t short_trip_eighths;     /* that of the short ones: it rises slowly */
 	struct random_state random;
 	unsigned refreshing; /* circuits that main is asked for, ... */
 	unsigned asking;     /* ... and those for memory alone */

@@ -585,6 +585,60 @@ START_TEST(those_that_miss_share_one_read)
 }
 END_TEST
 
+/* What is known is too old, but main is about to say it. */
+START_TEST(those_that_miss_wait_for_successes_on_their_way)
+{
+	struct breaker_call call = {.policy = &default_policy, .random = 1};
+	struct client clients[3];
+
+	teardown();
+	open_with(400, LONG_MS);
+	acquire();
+	report_successes(1);
+	let_pass(450);
+	scripted->mood = HOLD;
+	store_send_held(store);
+	for (int i = 0; i < 1000 && scripted->store.in_flight == 0; i++)
+		event_base_loop(base, EVLOOP_ONCE);
+	for (int i = 0; i < 3; i++) {
+		submit(&clients[i], (struct circuit_op){.verb = CIRCUIT_ACQUIRE, .call = &call});
+		ck_assert(!clients[i].answered);
+	}
+	scripted->mood = ANSWER;
+	scripted_release();
+	for (int i = 0; i < 3; i++) {
+		until_answered(&clients[i]);
+		ck_assert(clients[i].result.decision.allowed);
+	}
+	ck_assert_str_eq(scripted->journal, "g:k r:k");
+}
+END_TEST
+
+/* Main does not take them: each asks for itself. */
+START_TEST(those_that_wait_for_successes_that_are_refused_ask_main)
+{
+	struct breaker_call call = {.policy = &default_policy, .random = 1};
+	struct client c;
+
+	teardown();
+	open_with(400, LONG_MS);
+	acquire();
+	report_successes(1);
+	let_pass(450);
+	scripted->mood = HOLD;
+	store_send_held(store);
+	for (int i = 0; i < 1000 && scripted->store.in_flight == 0; i++)
+		event_base_loop(base, EVLOOP_ONCE);
+	submit(&c, (struct circuit_op){.verb = CIRCUIT_ACQUIRE, .call = &call});
+	scripted->mood = _i == 0 ? REFUSE : LOSE;
+	scripted_release();
+	scripted->mood = ANSWER;
+	until_answered(&c);
+	ck_assert(c.result.decision.allowed);
+	ck_assert_int_eq(c.result.status, STORE_OK);
+}
+END_TEST
+
 START_TEST(of_those_that_share_a_read_each_that_changes_something_asks)
 {
 	struct circuit half_open = {.state = CIRCUIT_HALF_OPEN, .last_state_change = 1};
@@ -1199,6 +1253,8 @@ static Suite *seen_suite(void)
 	tcase_add_test(t, successes_that_main_refuses_are_counted_as_lost);
 	tcase_add_test(t, with_read_cache_getState_is_from_memory_but_for_own_writes);
 	tcase_add_test(t, those_that_miss_share_one_read);
+	tcase_add_test(t, those_that_miss_wait_for_successes_on_their_way);
+	tcase_add_loop_test(t, those_that_wait_for_successes_that_are_refused_ask_main, 0, 2);
 	tcase_add_test(t, of_those_that_share_a_read_each_that_changes_something_asks);
 	tcase_add_loop_test(t, who_waits_for_a_read_waits_store_timeout_at_most, 0, 2);
 	tcase_add_loop_test(t, who_waits_for_a_read_that_is_lost_is_answered, 0, 3);
