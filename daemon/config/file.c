@@ -34,6 +34,8 @@ struct reading {
 	char value[CONFIG_VALUE_MAX + 1]; /* what it has given back */
 	size_t value_len;
 	bool failed;
+	bool lenient;   /* for addresses alone: goes on behind what is wrong */
+	bool in_policy; /* lenient: the last heading was one of a policy */
 };
 
 __attribute__((format(printf, 2, 3))) static bool fail(struct reading *r, const char *fmt, ...)
@@ -83,17 +85,26 @@ static bool take_setting_line(struct reading *r, const char *name)
 	return take_value(r->config, s, source, r->value, r->error);
 }
 
+/* Puts a piece behind those of the value before it. False if there is no room. */
+static bool add_piece(struct reading *r, const char *piece)
+{
+	size_t len = strlen(piece);
+
+	if (len > CONFIG_VALUE_MAX - r->value_len)
+		return false;
+	memcpy(r->value + r->value_len, piece, len + 1);
+	r->value_len += len;
+	return true;
+}
+
 /* For libinih: a name with what belongs to it, or with a piece of that. */
 static int on_setting(void *arg, const char *section, const char *name, const char *value)
 {
 	struct reading *r = arg;
-	size_t len = strlen(value);
 	struct config_section *policy;
 
-	if (r->failed || len > CONFIG_VALUE_MAX - r->value_len)
+	if (r->failed || !add_piece(r, value))
 		return 0;
-	memcpy(r->value + r->value_len, value, len + 1);
-	r->value_len += len;
 	if (r->rest_len > 0)
 		return 1;
 	r->value_len = 0;
@@ -104,6 +115,23 @@ static int on_setting(void *arg, const char *section, const char *name, const ch
 	policy = policies_section(r->config, section + strlen(POLICY));
 	r->failed = !policy || !policies_take(r->config, policy, name, r->line, r->value, r->error);
 	return !r->failed;
+}
+
+/* The same, lenient: takes addresses and nothing else. */
+static int on_address(void *arg, const char *section, const char *name, const char *value)
+{
+	struct reading *r = arg;
+	struct config_source source = {.origin = CONFIG_FROM_FILE};
+	const struct config_setting *s = config_find(name, strlen(name), false);
+	bool whole = add_piece(r, value);
+
+	(void)section;
+	if (r->rest_len > 0)
+		return 1;
+	r->value_len = 0;
+	if (whole && s && (s == take_setting("listen") || s == take_setting("metrics_listen")))
+		take_value(r->config, s, source, r->value, r->error);
+	return 1;
 }
 
 /* --- what libinih gets --- */
@@ -206,34 +234,83 @@ static char *hand_over(struct reading *r, const char *line, size_t len, char *ou
 	return out;
 }
 
+/* The next line, without white space at its end. False with the error set if it cannot be one. */
+static bool take_line(struct reading *r, const char **line, size_t *len)
+{
+	const char *end = memchr(r->next, '\n', (size_t)(r->end - r->next));
+
+	if (!end)
+		end = r->end;
+	*line = r->next;
+	*len = (size_t)(end - r->next);
+	r->next = end + 1;
+	r->line++;
+	if (memchr(*line, '\0', *len))
+		return fail(r, "a NUL byte");
+	while (*len > 0 && isspace((unsigned char)(*line)[*len - 1]))
+		--*len;
+	return true;
+}
+
+static bool says_nothing(const char *line, size_t len)
+{
+	size_t blank = 0;
+
+	while (blank < len && isspace((unsigned char)line[blank]))
+		blank++;
+	return blank == len || line[blank] == '#' || line[blank] == ';';
+}
+
+/* Lenient: headings and what is in policies, whether right or wrong. */
+static bool is_passed_over(struct reading *r, const char *line)
+{
+	if (*line == '[')
+		r->in_policy = strncmp(line + 1, POLICY, strlen(POLICY)) == 0;
+	return *line == '[' || r->in_policy;
+}
+
+/* Of the line after the last one, or of a long value, what libinih gets next: NULL if there is
+ * nothing to get or, with the error set, something is wrong. */
+static char *try_next(struct reading *r, char *out, size_t room)
+{
+	const char *line;
+	size_t len;
+
+	if (r->rest_len > 0)
+		return next_piece(r, out, room);
+	if (!take_line(r, &line, &len) || says_nothing(line, len) ||
+	    (r->lenient && is_passed_over(r, line)))
+		return NULL;
+	return hand_over(r, line, len, out, room);
+}
+
 /* For libinih, in the manner of fgets: the next line that says something. */
 static char *next_line(char *out, int room, void *arg)
 {
 	struct reading *r = arg;
+	char *got = NULL;
 
-	if (!r->failed && r->rest_len > 0)
-		return next_piece(r, out, (size_t)room);
-	while (!r->failed && r->next < r->end) {
-		const char *line = r->next, *end = memchr(line, '\n', (size_t)(r->end - line));
-		size_t len, blank = 0;
-
-		if (!end)
-			end = r->end;
-		r->next = end + 1;
-		r->line++;
-		len = (size_t)(end - line);
-		if (memchr(line, '\0', len)) {
-			fail(r, "a NUL byte");
-			break;
+	while (!got && !r->failed && (r->rest_len > 0 || r->next < r->end)) {
+		got = try_next(r, out, (size_t)room);
+		if (r->failed && r->lenient) {
+			r->failed = false;
+			r->rest_len = r->value_len = 0;
 		}
-		while (len > 0 && isspace((unsigned char)line[len - 1]))
-			len--;
-		while (blank < len && isspace((unsigned char)line[blank]))
-			blank++;
-		if (blank < len && line[blank] != '#' && line[blank] != ';')
-			return hand_over(r, line, len, out, (size_t)room);
 	}
-	return NULL;
+	return got;
+}
+
+static void parse(struct reading *r, char *text, size_t len, ini_handler handler)
+{
+	r->next = text;
+	r->end = text + len;
+	if (len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) /* a byte order mark */
+		r->next += 3;
+	if (ini_parse_stream(next_line, r, handler, r) != 0 && !r->failed && !r->lenient)
+		fail(r, "libinih cannot read it");
+	explicit_bzero(r->value, sizeof(r->value));
+	explicit_bzero(text, len);
+	free(text);
 }
 
 bool file_read(struct config *config, struct config_error *error)
@@ -241,61 +318,24 @@ bool file_read(struct config *config, struct config_error *error)
 	struct reading r = {.config = config, .error = error};
 	char *text, why[256];
 	size_t len;
-	int rc;
 
 	if (!take_file(config, config->config_file, FILE_MAX, &text, &len, why, sizeof(why))) {
 		snprintf(error->text, sizeof(error->text), "%.400s: %s", config->config_file, why);
 		return false;
 	}
-	r.next = text;
-	r.end = text + len;
-	if (len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) /* a byte order mark */
-		r.next += 3;
-	rc = ini_parse_stream(next_line, &r, on_setting, &r);
-	if (rc != 0 && !r.failed)
-		fail(&r, "libinih cannot read it");
-	explicit_bzero(r.value, sizeof(r.value));
-	explicit_bzero(text, len);
-	free(text);
+	parse(&r, text, len, on_setting);
 	return !r.failed;
-}
-
-/* An address of the line, if it has one outside of policies. */
-static void take_address_line(struct config *config, char *line)
-{
-	size_t name = strspn(line, NAME);
-	char *value = line + name + strspn(line + name, " \t");
-	struct config_source source = {.origin = CONFIG_FROM_FILE};
-	const struct config_setting *s = config_find(line, name, false);
-	struct config_error ignored;
-
-	if (!s || *value != '=' ||
-	    (s != take_setting("listen") && s != take_setting("metrics_listen")))
-		return;
-	value += 1 + strspn(value + 1, " \t");
-	for (size_t len = strlen(value); len > 0 && isspace((unsigned char)value[len - 1]);)
-		value[--len] = '\0';
-	take_value(config, s, source, value, &ignored);
 }
 
 bool file_read_addresses(struct config *config, struct config_error *error)
 {
-	char *text = NULL, *rest, *line, why[256];
-	bool in_policy = false;
+	struct config_error passed_over;
+	struct reading r = {.config = config, .error = &passed_over, .lenient = true};
+	char *text = NULL, why[256];
 	size_t len;
 
 	(void)error;
-	if (!take_file(config, config->config_file, FILE_MAX, &text, &len, why, sizeof(why)) ||
-	    !text)
-		return true;
-	rest = text;
-	while ((line = strsep(&rest, "\n"))) {
-		if (*line == '[')
-			in_policy = strncmp(line + 1, POLICY, strlen(POLICY)) == 0;
-		if (!in_policy)
-			take_address_line(config, line);
-	}
-	explicit_bzero(text, len);
-	free(text);
+	if (take_file(config, config->config_file, FILE_MAX, &text, &len, why, sizeof(why)) && text)
+		parse(&r, text, len, on_address);
 	return true;
 }

@@ -50,7 +50,10 @@ LATER = {  # what becomes of the file under a running daemon
     "listen-moved": "listen = {other}\nmetrics_listen = {m}\n",
     "listen-wrong": "listen = nonsense\nmetrics_listen = {m}\n",
     "gone": None,
-    "nul": "listen = {a}\n\0\n",
+    "nul": "\0\nlisten = {a}\n\0\n",
+    "byte-order-mark": "\ufefflisten = {a}\nnonsense\n",
+    "white-space-in-a-long-value": "prefix = x" + " " * 300 + "y\nlisten = {a}\n",
+    "behind-a-policy": "[policy p]\nlisten = {other}\nnonsense\n[breakerd]\nlisten = {a}\n",
     "directory": "",
 }
 
@@ -69,7 +72,7 @@ def test_a_file_that_the_running_daemon_has_refused(start, directory, how):
     if how == "directory":
         os.mkdir(conf)
     elif LATER[how] is not None:
-        with open(conf, "w", encoding="ascii") as file:
+        with open(conf, "w", encoding="utf-8") as file:
             file.write(LATER[how].format(**named))
     daemon.hangup()
     if how not in ("gone", "directory"):
