@@ -1,0 +1,39 @@
+/*
+ * What the files of watch.h share; nobody else includes this. Each uses those above it:
+ * watch_entry.c: the circuits, and what is noted of each; watch_list.c: listings of the store;
+ * watch_read.c: reads of a circuit; watch.c: the store's changes, start and end.
+ */
+#ifndef BREAKERD_API_WATCH_PRIVATE_H
+#define BREAKERD_API_WATCH_PRIVATE_H
+
+#include "api/watch.h"
+
+#include <event2/event.h>
+
+/* watch_entry.c */
+
+/* The circuit's entry, a new one if there is none; NULL if there is no room. */
+struct watched *watch_get(struct watch *w, const char *key, size_t len);
+
+void watch_remove(struct watched *c);
+
+/* Notes what the store has; news go to `changed`. */
+void watch_note(struct watch *w, const struct store_change *change);
+
+/* NULL is none. */
+bool watch_same_override(const struct breaker_override *a, const struct breaker_override *b);
+
+/* What was read is not what is known; c is NULL if nothing is. */
+bool watch_differs(const struct watched *c, enum circuit_state state,
+		   const struct breaker_override *override);
+
+/* watch_list.c */
+
+/* The timer `retry`: a listing goes on. For libevent. */
+void watch_list_on_timer(evutil_socket_t fd, short what, void *arg);
+
+/* watch_read.c */
+
+extern const struct recheck_events watch_recheck_events;
+
+#endif

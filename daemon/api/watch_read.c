@@ -1,0 +1,115 @@
+/*
+ * Reads of a circuit: those of clients that show something else than what is known, and our own of
+ * circuits that are not closed, have an override or are in doubt.
+ */
+#include "api/watch_private.h"
+
+#include <stddef.h>
+
+static struct watched *watched_of(const struct recheck_node *node)
+{
+	return (struct watched *)(void *)((char *)(uintptr_t)node -
+					  offsetof(struct watched, check));
+}
+
+static const char *on_recheck_key(const struct recheck_node *node, size_t *len)
+{
+	const struct watched *c = watched_of(node);
+
+	*len = c->node.key_len;
+	return keynode_key(&c->node);
+}
+
+static bool on_recheck_differs(const struct recheck_node *node, const struct store_result *result,
+			       int64_t began_ms)
+{
+	struct watched *c = watched_of((struct recheck_node *)(uintptr_t)node);
+
+	if (c->ends)
+		return true;
+	/* What was told since is newer. */
+	if (c->told_ms < began_ms && watch_differs(c, result->circuit.state, result->override))
+		return true;
+	c->unsure = false;
+	return false;
+}
+
+static bool on_recheck_stays(const struct recheck_node *node)
+{
+	const struct watched *c = watched_of(node);
+
+	return c->active || c->unsure;
+}
+
+static void on_recheck_take(struct recheck_node *node, const struct store_result *result)
+{
+	struct watched *c = watched_of(node);
+	struct store_change change = {
+		.key = keynode_key(&c->node),
+		.key_len = c->node.key_len,
+		.circuit = result->circuit,
+		.override = result->override,
+		.by = STORE_BY_ELSEWHERE,
+	};
+
+	if (result->absent)
+		change.circuit.last_state_change = store_clock_ms(c->watch->store);
+	if (c->wrote && (c->wrote_at_ms == result->circuit.last_state_change ||
+			 (result->absent && c->wrote_by == STORE_BY_RESET)))
+		change.by = c->wrote_by;
+	if (c->ends && c->override) {
+		/* Redis may think that it holds for a moment longer. */
+		if (watch_same_override(c->override, change.override))
+			change.override = NULL;
+		if (!change.override)
+			change.by = STORE_BY_OVERRIDE;
+		c->watch->override_over(c->watch->arg, c);
+	}
+	c->unsure = false;
+	watch_note(c->watch, &change);
+}
+
+const struct recheck_events watch_recheck_events = {
+	.key = on_recheck_key,
+	.differs = on_recheck_differs,
+	.stays = on_recheck_stays,
+	.take = on_recheck_take,
+};
+
+void watch_read(struct watch *w, const char *key, size_t len, enum circuit_state state,
+		const struct breaker_override *override)
+{
+	struct watched *c;
+
+	if (w->embedded || (state == CIRCUIT_CLOSED && !override && TAILQ_EMPTY(&w->active)) ||
+	    !watch_differs(watch_find(w, key, len), state, override))
+		return;
+	c = watch_get(w, key, len);
+	if (c)
+		recheck_doubt(&w->recheck, &c->check);
+}
+
+void watch_wrote(struct watch *w, const char *key, size_t len, const struct circuit *circuit,
+		 const struct breaker_override *override, enum store_by by)
+{
+	struct watched *c;
+
+	watch_read(w, key, len, circuit->state, override);
+	c = watch_find(w, key, len);
+	if (!c || !c->check.doubted)
+		return;
+	c->wrote = true;
+	c->wrote_by = by;
+	c->wrote_at_ms = circuit->last_state_change;
+}
+
+void watch_unsure(struct watch *w, const char *key, size_t len)
+{
+	struct watched *c = watch_find(w, key, len);
+
+	if (!c)
+		return;
+	c->unsure = true;
+	if (!c->active)
+		recheck_begin(&w->recheck, &c->check);
+}
