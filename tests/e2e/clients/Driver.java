@@ -99,7 +99,7 @@ final class Driver {
                 for (int i = 0; i < n / threads; i++) {
                     long began = System.nanoTime();
                     if (run(key, "ok").equals("passed")) passed.incrementAndGet();
-                    if (System.nanoTime() - began >= 150_000_000) waited.incrementAndGet();
+                    if (System.nanoTime() - began >= 250_000_000) waited.incrementAndGet();
                 }
             }));
         }

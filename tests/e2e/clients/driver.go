@@ -144,7 +144,7 @@ func many(n int, key string, threads int) string {
 				if run(key, "ok") == "passed" {
 					passed.Add(1)
 				}
-				if time.Since(began) >= 150*time.Millisecond {
+				if time.Since(began) >= 250*time.Millisecond {
 					waited.Add(1)
 				}
 			}

@@ -52,7 +52,7 @@ const commands = {
       for (let i = 0; i < n / threads; i++) {
         const began = performance.now();
         if (await commands.run(key, "ok") === "passed") passed++;
-        if (performance.now() - began >= 150) waited++;
+        if (performance.now() - began >= 250) waited++;
       }
     };
     await Promise.all(Array.from({ length: threads }, some));

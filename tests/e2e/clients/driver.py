@@ -9,7 +9,7 @@ run KEY WHAT                        passed, failed, cancelled, or refused REASON
                                     (as the language cancels) or a status
 impatient KEY                       given up: the caller waits for acquire for 50 ms only
 fork KEY                            the answers of acquire in this process and in a child of it
-many N KEY THREADS                  N times `run KEY ok` on so many threads: N passed, then in brackets how many took 150 ms or more
+many N KEY THREADS                  N times `run KEY ok` on so many threads: N passed, then in brackets how many took 250 ms or more
 log                                 N TEXT: how many messages the hook got, and the last one
 """
 
@@ -115,7 +115,7 @@ class Sync:
 
 
 def many_line(passed, took):
-    return f"{passed.count('passed')} passed ({sum(t >= 0.15 for t in took)} waited)"
+    return f"{passed.count('passed')} passed ({sum(t >= 0.25 for t in took)} waited)"
 
 
 class Async:

@@ -52,7 +52,7 @@ many() {
 		run "$2" ok
 		[ "$answer" = passed ] && passed=$((passed + 1))
 		breaker_clock
-		[ $((breaker_now - began)) -ge 150 ] && waited=$((waited + 1))
+		[ $((breaker_now - began)) -ge 250 ] && waited=$((waited + 1))
 		n=$((n - 1))
 	done
 	echo "$passed passed ($waited waited)"
