@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/later.h"
+#include "proto/number.h"
 #include "redis/faults.h"
 #include "redis/fence.h"
 
@@ -37,9 +38,8 @@
 /* Room for put_count. */
 #define COUNT_MAX 23
 
-/* A command that waits for its answer. */
-struct command {
-	redis_reply_fn *fn;
+struct redis_command {
+	redis_reply_fn *fn; /* NULL: nobody waits */
 	void *arg;
 };
 
@@ -57,6 +57,7 @@ struct redis_conn {
 	size_t out_size;
 	size_t waiting;
 	int64_t silent_since_ms;
+	int64_t read_ms;      /* when the answers at hand were read; 0: not asked yet */
 	char why[256];        /* what it failed for */
 	const char *free_why; /* in redis_conn_free: what it is freed for */
 	char channel[CHANNEL_MAX];
@@ -161,26 +162,37 @@ static void on_disconnect(const redisAsyncContext *ac, int status)
 static void conn_heard(struct redis_conn *conn)
 {
 	conn->waiting--;
-	conn->silent_since_ms = clock_ms();
+	if (conn->read_ms == 0)
+		conn->read_ms = clock_ms();
+	conn->silent_since_ms = conn->read_ms;
+}
+
+/* What is told of the answer first may have the command forgotten. */
+static void command_end(struct redis_command *command, enum redis_outcome outcome,
+			const redisReply *reply, const char *why)
+{
+	const struct redis_command ended = *command;
+
+	free(command);
+	if (ended.fn)
+		ended.fn(ended.arg, outcome, reply, why);
 }
 
 static void on_reply(redisAsyncContext *ac, void *r, void *privdata)
 {
 	struct redis_conn *conn = ac->data;
-	struct command command = *(struct command *)privdata;
 	const char *why = NULL;
 
-	free(privdata);
 	if (!r) {
 		conn->waiting--;
 		conn_dies(conn);
-		command.fn(command.arg, REDIS_LOST, NULL, lost_why(conn));
+		command_end(privdata, REDIS_LOST, NULL, lost_why(conn));
 		return;
 	}
 	conn_heard(conn);
 	if (conn->on.check_reply)
 		why = conn->on.check_reply(conn->on.arg, r);
-	command.fn(command.arg, why ? REDIS_REFUSED : REDIS_REPLY, why ? NULL : r, why);
+	command_end(privdata, why ? REDIS_REFUSED : REDIS_REPLY, why ? NULL : r, why);
 }
 
 /* The fence lets no other shape come so far. */
@@ -233,6 +245,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
+	conn->read_ms = 0;
 	redisAsyncHandleRead(conn->ac);
 	if (conn->on.answered)
 		conn->on.answered(conn->on.arg);
@@ -419,15 +432,8 @@ static void conn_sent(struct redis_conn *conn)
 /* "*3\r\n" or "$7\r\n" */
 static char *put_count(char *p, char type, size_t n)
 {
-	char digits[20];
-	size_t i = sizeof(digits);
-
-	do
-		digits[--i] = (char)('0' + n % 10);
-	while ((n /= 10) > 0);
 	*p++ = type;
-	memcpy(p, digits + i, sizeof(digits) - i);
-	p += sizeof(digits) - i;
+	p = number_put(p, (int64_t)n);
 	*p++ = '\r';
 	*p++ = '\n';
 	return p;
@@ -461,27 +467,32 @@ static size_t format(struct redis_conn *conn, int argc, const char **argv, const
 	return (size_t)(p - conn->out);
 }
 
-int redis_conn_send(struct redis_conn *conn, redis_reply_fn *fn, void *arg, int argc,
-		    const char **argv, const size_t *argvlen)
+struct redis_command *redis_conn_send(struct redis_conn *conn, redis_reply_fn *fn, void *arg,
+				      int argc, const char **argv, const size_t *argvlen)
 {
-	struct command *command;
+	struct redis_command *command;
 	size_t len;
 
 	if (!conn->up || conn->shut || conn->channel[0])
-		return -1;
+		return NULL;
 	len = format(conn, argc, argv, argvlen);
 	if (len == 0)
-		return -1;
+		return NULL;
 	command = malloc(sizeof(*command));
 	if (!command)
-		return -1;
-	*command = (struct command){.fn = fn, .arg = arg};
+		return NULL;
+	*command = (struct redis_command){.fn = fn, .arg = arg};
 	if (redisAsyncFormattedCommand(conn->ac, on_reply, command, conn->out, len) != REDIS_OK) {
 		free(command);
-		return -1;
+		return NULL;
 	}
 	conn_sent(conn);
-	return 0;
+	return command;
+}
+
+void redis_command_forget(struct redis_command *command)
+{
+	command->fn = NULL;
 }
 
 int redis_conn_subscribe(struct redis_conn *conn, const char *channel)

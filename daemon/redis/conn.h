@@ -56,10 +56,16 @@ struct redis_conn_events {
 struct redis_conn *redis_conn_new(struct event_base *base, const struct redis_address *address,
 				  const struct redis_conn_events *events);
 
-/* Hands over a command, once it is up, until it is shut or subscribes. 0, and the callback
- * will come; or -1: it was surely not sent. */
-int redis_conn_send(struct redis_conn *conn, redis_reply_fn *fn, void *arg, int argc,
-		    const char **argv, const size_t *argvlen);
+/* A command that was handed over, until its callback comes. */
+struct redis_command;
+
+/* Hands over a command, once it is up, until it is shut or subscribes. The callback will come; or
+ * NULL: it was surely not sent. */
+struct redis_command *redis_conn_send(struct redis_conn *conn, redis_reply_fn *fn, void *arg,
+				      int argc, const char **argv, const size_t *argvlen);
+
+/* Nobody waits for the answer any more: the callback does not come. */
+void redis_command_forget(struct redis_command *command);
 
 /* Writes what was handed over now rather than in the next turn of the loop. From the loop, not from
  * a callback of the connection other than `answered`. */

@@ -284,7 +284,7 @@ static int send_words(struct redis_handshake *h, int argc, const char **argv)
 
 	for (int i = 0; i < argc; i++)
 		lens[i] = strlen(argv[i]);
-	return redis_conn_send(h->conn, on_answer, h, argc, argv, lens);
+	return redis_conn_send(h->conn, on_answer, h, argc, argv, lens) ? 0 : -1;
 }
 
 static int step_send(struct redis_handshake *h, const struct step *step)

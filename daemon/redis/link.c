@@ -282,7 +282,7 @@ static void link_suspect(struct redis_link *link, const char *reason)
 	const size_t lens[] = {4};
 
 	unwatch(link);
-	if (redis_conn_send(link->conn, on_pong, link, 1, argv, lens) < 0) {
+	if (!redis_conn_send(link->conn, on_pong, link, 1, argv, lens)) {
 		link_drop(link, reason);
 		return;
 	}
@@ -336,15 +336,17 @@ void redis_link_flush(struct redis_link *link)
 		redis_conn_flush(link->conn);
 }
 
-int redis_link_send(struct redis_link *link, redis_reply_fn *fn, void *arg, int argc,
-		    const char **argv, const size_t *argvlen)
+struct redis_command *redis_link_send(struct redis_link *link, redis_reply_fn *fn, void *arg,
+				      int argc, const char **argv, const size_t *argvlen)
 {
+	struct redis_command *command;
+
 	if (link->state != LINK_READY)
-		return -1;
-	if (redis_conn_send(link->conn, fn, arg, argc, argv, argvlen) < 0)
-		return -1;
-	watch(link);
-	return 0;
+		return NULL;
+	command = redis_conn_send(link->conn, fn, arg, argc, argv, argvlen);
+	if (command)
+		watch(link);
+	return command;
 }
 
 void redis_link_missed(struct redis_link *link, bool sent, unsigned timeout_ms)

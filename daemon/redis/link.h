@@ -57,12 +57,12 @@ struct redis_link *redis_link_new(struct event_base *base, const struct redis_ta
 bool redis_link_ready(const struct redis_link *link);
 
 /*
- * Hands over a command. 0: the callback will come, also when the link is freed; it may send, but
- * not free the link. -1: it was surely not sent, and the callback never comes. Commands are
+ * Hands over a command. The callback will come, also when the link is freed; it may send, but
+ * not free the link. NULL: it was surely not sent, and the callback never comes. Commands are
  * answered in the order in which they were handed over.
  */
-int redis_link_send(struct redis_link *link, redis_reply_fn *fn, void *arg, int argc,
-		    const char **argv, const size_t *argvlen);
+struct redis_command *redis_link_send(struct redis_link *link, redis_reply_fn *fn, void *arg,
+				      int argc, const char **argv, const size_t *argvlen);
 
 /* Sends what was handed over now rather than in the next turn of the loop. */
 void redis_link_flush(struct redis_link *link);

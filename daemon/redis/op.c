@@ -8,11 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Outlives its op if need be: the link calls back once for each command, whatever happens. */
-struct redis_command {
-	struct redis_op *op; /* NULL: nobody waits */
-};
-
 static void release(struct redis_op *o)
 {
 	if (o->release)
@@ -43,12 +38,8 @@ void redis_op_fail_reply(struct redis_op *o, const redisReply *reply)
 static void on_reply(void *arg, enum redis_outcome outcome, const redisReply *reply,
 		     const char *why)
 {
-	struct redis_command *command = arg;
-	struct redis_op *o = command->op;
+	struct redis_op *o = arg;
 
-	free(command);
-	if (!o)
-		return;
 	o->command = NULL;
 	switch (outcome) {
 	case REDIS_REPLY:
@@ -66,17 +57,9 @@ static void on_reply(void *arg, enum redis_outcome outcome, const redisReply *re
 int redis_op_send(struct redis_op *o, int argc, const char **argv, const size_t *argvlen)
 {
 	struct redis_store *r = redis_store(o->op.store);
-	struct redis_command *command = malloc(sizeof(*command));
 
-	if (!command)
-		return -1;
-	command->op = o;
-	if (redis_link_send(r->link, on_reply, command, argc, argv, argvlen) != 0) {
-		free(command);
-		return -1;
-	}
-	o->command = command;
-	return 0;
+	o->command = redis_link_send(r->link, on_reply, o, argc, argv, argvlen);
+	return o->command ? 0 : -1;
 }
 
 void redis_op_forget(struct redis_op *o)
@@ -84,7 +67,7 @@ void redis_op_forget(struct redis_op *o)
 	struct redis_store *r = redis_store(o->op.store);
 
 	if (o->command)
-		o->command->op = NULL;
+		redis_command_forget(o->command);
 	else
 		TAILQ_REMOVE(&r->clock_queue, o, clock_entry);
 	release(o);

@@ -19,7 +19,6 @@
  * was driven out by another one is logged again. */
 #define CORRUPT_REMEMBERED 1024
 
-struct redis_command;
 struct redis_op;
 struct redis_writes;
 TAILQ_HEAD(redis_op_queue, redis_op);

@@ -199,7 +199,7 @@ static void on_up(void *arg)
 	const char *argv[] = {"SENTINEL", "get-master-addr-by-name", s->target->master};
 	const size_t lens[] = {strlen(argv[0]), strlen(argv[1]), strlen(argv[2])};
 
-	if (redis_conn_send(s->conn, on_answer, s, 3, argv, lens) < 0)
+	if (!redis_conn_send(s->conn, on_answer, s, 3, argv, lens))
 		fail(s, "out of memory");
 }
 

@@ -130,7 +130,7 @@ static void wait_for_clock(struct redis_op *o)
 
 	q->overtaken = redis_writes_pending(r, q->key, q->key_len);
 	if (TAILQ_EMPTY(&r->clock_queue) &&
-	    redis_link_send(r->link, on_clock, r, 1, argv, argvlen) != 0) {
+	    !redis_link_send(r->link, on_clock, r, 1, argv, argvlen)) {
 		redis_store_away(r, &result);
 		redis_op_finish(o, &result);
 		return;
@@ -168,7 +168,7 @@ static void ask_whether_empty(struct redis_store *r, const char *key, size_t key
 	q->r = r;
 	q->key_len = key_len;
 	memcpy(q->key, key, key_len);
-	if (redis_link_send(r->link, on_exists, q, 2, argv, argvlen) != 0)
+	if (!redis_link_send(r->link, on_exists, q, 2, argv, argvlen))
 		free(q);
 }
 

@@ -63,7 +63,7 @@ static int item_send(struct item *item, enum asked asked)
 
 	_Static_assert(HEAD_MAX == 4096 && CIRCUIT_STORED_BYTES_MAX == 65536, "as in `last`");
 	item->asked = asked;
-	if (redis_link_send(v->r->link, on_reply, item, length ? 2 : 4, argv, lens) != 0)
+	if (!redis_link_send(v->r->link, on_reply, item, length ? 2 : 4, argv, lens))
 		return -1;
 	v->unanswered++;
 	return 0;

@@ -516,7 +516,7 @@ static void call_send(struct redis_call *call)
 	}
 	argv[4 + 2 * n] = r->publish;
 	lens[4 + 2 * n] = strlen(r->publish);
-	if (redis_link_send(r->link, on_call, call, (int)(5 + 2 * n), argv, lens) != 0) {
+	if (!redis_link_send(r->link, on_call, call, (int)(5 + 2 * n), argv, lens)) {
 		call_fail(call, STORE_UNAVAILABLE, redis_store_why(r));
 		return;
 	}

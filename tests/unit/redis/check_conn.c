@@ -75,9 +75,8 @@ static void on_answer(void *arg, enum redis_outcome outcome, const redisReply *r
 	if (outcome == REDIS_LOST) {
 		lost++;
 		/* It takes nothing any more, and says so. */
-		ck_assert_int_eq(redis_conn_send(conn, on_answer, NULL, 1, (const char *[]){"PING"},
-						 (const size_t[]){4}),
-				 -1);
+		ck_assert_ptr_null(redis_conn_send(conn, on_answer, NULL, 1,
+						   (const char *[]){"PING"}, (const size_t[]){4}));
 		snprintf(why_lost, sizeof(why_lost), "%s", why);
 	} else if (outcome == REDIS_REFUSED) {
 		refused++;
@@ -152,7 +151,7 @@ static void send_word(const char *word)
 	const char *argv[] = {word, "x"};
 	const size_t lens[] = {strlen(word), 1};
 
-	ck_assert_int_eq(redis_conn_send(conn, on_answer, NULL, 2, argv, lens), 0);
+	ck_assert_ptr_nonnull(redis_conn_send(conn, on_answer, NULL, 2, argv, lens));
 }
 
 static void setup(void)
@@ -331,6 +330,23 @@ START_TEST(answers_that_come_together_are_told_once)
 }
 END_TEST
 
+START_TEST(what_is_forgotten_has_no_callback)
+{
+	const char *argv[] = {"GET", "x"};
+	const size_t lens[] = {3, 1};
+
+	come_up();
+	redis_command_forget(redis_conn_send(conn, on_answer, NULL, 2, argv, lens));
+	send_word("SET");
+	WAIT_FOR(answered == 1 && redis_conn_waiting(conn) == 0);
+	redis_command_forget(redis_conn_send(conn, on_answer, NULL, 2, argv, lens));
+	redis_conn_free(conn, "freed");
+	conn = NULL;
+	ck_assert_uint_eq(answered, 1);
+	ck_assert_uint_eq(lost, 0);
+}
+END_TEST
+
 /* The server reads it in the next turn of the loop, where it would else be written. */
 START_TEST(what_is_flushed_is_on_its_way)
 {
@@ -468,9 +484,8 @@ static void subscribe(void)
 START_TEST(messages_are_handed_out)
 {
 	subscribe();
-	ck_assert_int_eq(redis_conn_send(conn, on_answer, NULL, 1, (const char *[]){"PING"},
-					 (const size_t[]){4}),
-			 -1);
+	ck_assert_ptr_null(redis_conn_send(conn, on_answer, NULL, 1, (const char *[]){"PING"},
+					   (const size_t[]){4}));
 	ck_assert_int_eq(redis_conn_subscribe(conn, "another"), -1);
 	fake_redis_say(fake, MESSAGE("$5\r\nhello\r\n") MESSAGE("$0\r\n\r\n"));
 	WAIT_FOR(messages == 2);
@@ -618,6 +633,7 @@ int main(void)
 	tcase_add_loop_test(tcase, broken_answer, 0, COUNT(brokens));
 	tcase_add_test(tcase, nested_as_deep_as_may_be);
 	tcase_add_test(tcase, answers_that_come_together_are_told_once);
+	tcase_add_test(tcase, what_is_forgotten_has_no_callback);
 	tcase_add_test(tcase, what_is_flushed_is_on_its_way);
 	tcase_add_loop_test(tcase, an_answer_without_an_end, 0, COUNT(endless));
 	tcase_add_test(tcase, nobody_listens);

@@ -186,7 +186,7 @@ static int send_words(unsigned n, const char *first, const char *second)
 	const char *argv[] = {first, second};
 	const size_t lens[] = {strlen(first), second ? strlen(second) : 0};
 
-	return redis_link_send(link_, on_answer, &answers[n], second ? 2 : 1, argv, lens);
+	return redis_link_send(link_, on_answer, &answers[n], second ? 2 : 1, argv, lens) ? 0 : -1;
 }
 
 static void sent(unsigned n, const char *first, const char *second)
@@ -791,9 +791,8 @@ START_TEST(freed_with_commands_in_flight)
 	link_to_fake("", "");
 	WAIT_FOR(ready());
 	for (unsigned n = 0; n < 3; n++)
-		ck_assert_int_eq(redis_link_send(link_, on_answer_send_more, &answers[n], 2, argv,
-						 lens),
-				 0);
+		ck_assert_ptr_nonnull(
+			redis_link_send(link_, on_answer_send_more, &answers[n], 2, argv, lens));
 	redis_link_free(link_);
 	link_ = NULL;
 	ck_assert_uint_eq(answered, 3);
