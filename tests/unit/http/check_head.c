@@ -98,6 +98,24 @@ START_TEST(nul_in_the_first_line)
 END_TEST
 
 /* However a line is cut, it is never called wrong before it is, nor sound before its end. */
+/* Each byte at each place of targets of each length up to three words. */
+START_TEST(bytes_of_a_target)
+{
+	char target[24];
+
+	for (size_t len = 1; len <= sizeof(target); len++) {
+		for (size_t at = 0; at < len; at++) {
+			for (unsigned byte = 0; byte < 256; byte++) {
+				memset(target, at % 2 ? '!' : 0xFF, sizeof(target));
+				target[at] = (char)byte;
+				ck_assert_int_eq(http_head_target_is_broken(target, len),
+						 byte <= ' ' || byte == 0x7F);
+			}
+		}
+	}
+}
+END_TEST
+
 START_TEST(first_line_in_pieces)
 {
 	static const char line[] = "\r\nOPTIONS /v1/circuits/a?b=c HTTP/1.1\r\n";
@@ -118,6 +136,7 @@ int main(void)
 
 	tcase_add_loop_test(tc, first_line, 0, LINES);
 	tcase_add_test(tc, nul_in_the_first_line);
+	tcase_add_test(tc, bytes_of_a_target);
 	tcase_add_test(tc, first_line_in_pieces);
 	suite_add_tcase(suite, tc);
 	return suite_run(suite);
