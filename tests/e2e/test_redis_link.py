@@ -189,12 +189,13 @@ def test_the_log_on_a_link_that_comes_and_goes(private_redis, start):
         daemon.wait_ready()
     losses = daemon.metric("breakerd_redis_disconnects_total")
     assert losses >= 6
-    left_out = daemon.metric("breakerd_log_lines_suppressed_total")
+    counted = daemon.metric("breakerd_log_lines_suppressed_total")
     daemon.stop()
     text = daemon.stderr()
     lines = re.findall(r" (redis_(?:ready|away|suspect) .*)", text)
-    assert left_out > 0
-    assert sum(map(int, re.findall(r"suppressed kind=redis_link lines=(\d+)", text))) == left_out
+    left_out = sum(map(int, re.findall(r"suppressed kind=redis_link lines=(\d+)", text)))
+    # The metric counts what is left out of events_away, too.
+    assert 0 < left_out <= counted
     # Each loss has a line or more, and each return has one.
     assert len(lines) + left_out >= 2 * losses + 1
     assert len(lines) <= 9
