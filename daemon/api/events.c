@@ -39,9 +39,10 @@ static void on_changed(void *arg, const struct watched *c, enum circuit_state be
 /* The circuit leaves its place in the list of those that are active. */
 static void on_moves(void *arg, const struct watched *c)
 {
+	struct events *e = arg;
 	struct stream *s;
 
-	TAILQ_FOREACH (s, &((struct events *)arg)->streams, entry)
+	TAILQ_FOREACH (s, &e->streams, entry)
 		stream_moves_on(s, c);
 }
 
