@@ -9,7 +9,7 @@
 
 /* Circuits that are due within this part of max_staleness are refreshed together, in one turn:
  * what a read costs Redis is mostly the packet. */
-#define TOGETHER 4
+#define TOGETHER 8
 /* The same for those whose successes go: they cost more than the packet. */
 #define REPORTS_TOGETHER 16
 

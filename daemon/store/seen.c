@@ -33,15 +33,15 @@ int64_t seen_interest_ms(const struct fallback_store *f)
 
 /* The age at which a circuit is refreshed: the answer comes before it is too old, even if it takes
  * twice as long as of late, and not much before, since Redis pays for it. If it takes longer still,
- * those who ask meanwhile wait for it. A different age each time, so that daemons do not ask
- * together. */
+ * those who ask meanwhile wait for it; where main is slow because it has much to do, reading more
+ * often would not help. A different age each time, so that daemons do not ask together. */
 int64_t seen_refresh_age_ms(struct fallback_store *f)
 {
 	int64_t most = f->store.limits.max_staleness_ms;
 	int64_t age = most - most / 100 - f->seen.round_trip_eighths / 4 - 2;
 
 	age -= (int64_t)random_below(&f->seen.random, (uint64_t)most / 64 + 1);
-	return age < most / 8 ? most / 8 : age;
+	return age < most / 2 ? most / 2 : age;
 }
 
 /* The same if successes are held back, whose answer says what the circuit is. These cost Redis more
@@ -53,7 +53,7 @@ int64_t seen_report_age_ms(struct fallback_store *f)
 	int64_t age = most - most / 100 - f->seen.short_trip_eighths / 8 - 4;
 
 	age -= (int64_t)random_below(&f->seen.random, (uint64_t)most / 64 + 1);
-	return age < most / 8 ? most / 8 : age;
+	return age < most / 2 ? most / 2 : age;
 }
 
 static struct seen_circuits *list_of(struct fallback_store *f, enum seen_list list)
