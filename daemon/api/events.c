@@ -42,8 +42,9 @@ static void on_moves(void *arg, const struct watched *c)
 	struct events *e = arg;
 	struct stream *s;
 
-	TAILQ_FOREACH (s, &e->streams, entry)
+	TAILQ_FOREACH (s, &e->streams, entry) {
 		stream_moves_on(s, c);
+	}
 }
 
 static void on_override_over(void *arg, const struct watched *c)
