@@ -155,7 +155,7 @@ debian-13: ## make run and make test in a tree of Debian 13, with Valkey; as roo
 
 .PHONY: unit
 unit: $(TESTS) ## the Check programs
-	@printf '%s\n' $(TESTS) | xargs -P 3 -I{} \
+	@printf '%s\n' $(TESTS) | CK_DEFAULT_TIMEOUT=60 xargs -P 3 -I{} \
 		sh -c 'said=$$({} 2>&1); status=$$?; printf "%s\n" "$$said"; exit $$status'
 
 .PHONY: e2e

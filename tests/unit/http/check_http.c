@@ -21,6 +21,9 @@
 #include <unistd.h>
 
 #define DEADLINE_MS 10000
+/* What ends after a second or two has ended by then also on a busy machine, and what would not has
+ * not. */
+#define IN_TIME_MS  8000
 #define PENDING_MAX 256
 #define BIG         (4 * 1024 * 1024)
 
@@ -1018,7 +1021,7 @@ START_TEST(slow_request_is_ended)
 	send_text(c, unfinished[_i]);
 	RUN_UNTIL(drip(c, 'a'));
 	ck_assert_int_ge(now_ms() - start, 900);
-	ck_assert_int_lt(now_ms() - start, 3000);
+	ck_assert_int_lt(now_ms() - start, IN_TIME_MS);
 	ck_assert_uint_eq(handled, 0);
 	client_free(c);
 }
@@ -1033,7 +1036,7 @@ START_TEST(slow_request_line_after_a_request_is_ended)
 	ck_assert_int_eq(get(c, "/a"), 200);
 	start = now_ms();
 	RUN_UNTIL(drip(c, 'a'));
-	ck_assert_int_lt(now_ms() - start, 3000);
+	ck_assert_int_lt(now_ms() - start, IN_TIME_MS);
 	client_free(c);
 }
 END_TEST
@@ -1047,7 +1050,7 @@ START_TEST(slow_client_of_a_unix_socket_is_ended)
 	c = client_new();
 	use_timeouts(2, 1);
 	RUN_UNTIL(drip(c, 'a'));
-	ck_assert_int_lt(now_ms() - start, 4000);
+	ck_assert_int_lt(now_ms() - start, IN_TIME_MS);
 	client_free(c);
 }
 END_TEST
@@ -1061,7 +1064,7 @@ START_TEST(idle_connections_are_ended)
 	ck_assert_int_eq(get(a, "/a"), 200);
 	RUN_UNTIL(ended(a) && ended(b));
 	ck_assert_int_ge(now_ms() - start, 900);
-	ck_assert_int_lt(now_ms() - start, 3000);
+	ck_assert_int_lt(now_ms() - start, IN_TIME_MS);
 	RUN_UNTIL(metrics->http_connections == 0);
 	client_free(a);
 	client_free(b);
