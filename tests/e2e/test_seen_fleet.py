@@ -22,6 +22,7 @@ SUCCESSES = int(os.environ.get("SUCCESSES", "60000"))
 SECONDS = float(os.environ.get("MACHINE_SECONDS", "6"))
 SEED = int(os.environ.get("MACHINE_SEED", "0")) or random.randrange(1, 1 << 30)
 PIPELINED = 100
+ENDS = 6
 KEYS = [f"k{n}" for n in range(10)]
 
 
@@ -36,11 +37,13 @@ def requests(keys):
 class Reporter(threading.Thread):
     """Reports successes at one of the daemons until `left` are counted, many at a time, round the circuits;
     at the next daemon when this one leaves. A report whose answer has not come is not counted here, and
-    made again, as a gateway would not: the daemon that leaves answers what it has taken, or has not taken it."""
+    made again, as a gateway would not: the daemon that leaves answers what it has taken, or has not taken it.
+    At `floor` it waits until there are more to come: starting daemons takes long on a busy machine."""
 
     def __init__(self, fleet, number, left):
-        super().__init__()
+        super().__init__(daemon=True)
         self.fleet, self.number, self.left = fleet, number, left
+        self.floor = left
         self.counted = dict.fromkeys(KEYS, 0)
         self.unanswered = 0
 
@@ -59,6 +62,8 @@ class Reporter(threading.Thread):
 
     def batch(self, s):
         """False when the connection has ended."""
+        while self.left <= self.floor:
+            time.sleep(0.001)
         keys = [KEYS[n % len(KEYS)] for n in range(min(PIPELINED, self.left))]
         text = b""
         try:
@@ -92,26 +97,27 @@ def reported(start, redis, end):
     for key in KEYS:
         acquire(fleet[0], key)
         report(fleet[0], key)
-    reporters = [Reporter(fleet, n, SUCCESSES // 6) for n in range(6)]
+    each = SUCCESSES // 6
+    reporters = [Reporter(fleet, n, each) for n in range(6)]
     for reporter in reporters:
         reporter.start()
-    ends = 0
-    while any(reporter.is_alive() for reporter in reporters):
-        left = open_reports(reporters)
-        # So that there are some ends, however many successes there are.
-        until(lambda left=left: open_reports(reporters) <= left - SUCCESSES // 12
-              or not any(r.is_alive() for r in reporters), "the clients get on", deadline=120)
+    for ends in range(ENDS):
+        # Some is left to do while the daemon ends.
+        for reporter in reporters:
+            reporter.floor = each - each * (ends + 2) // (ENDS + 2)
+        until(lambda ends=ends: open_reports(reporters) <= 6 * (each - each * (ends + 1) // (ENDS + 2)),
+              "the clients get on", deadline=120)
         new, old = one(), fleet[ends % 3]
         fleet[ends % 3] = new
         end(old, reporters)
-        ends += 1
+    for reporter in reporters:
+        reporter.floor = -1
     for reporter in reporters:
         reporter.join()
     for daemon in fleet:
         daemon.stop()
-    assert ends >= 6
     counted = {key: 1 + sum(r.counted[key] for r in reporters) for key in KEYS}
-    assert sum(counted.values()) == SUCCESSES // 6 * 6 + len(KEYS)
+    assert sum(counted.values()) == 6 * each + len(KEYS)
     return counted, sum(r.unanswered for r in reporters)
 
 
