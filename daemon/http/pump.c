@@ -23,6 +23,9 @@
 #define BLIND_RUNS 1
 /* Turns in a row that are taken at once although no request made a step. */
 #define BLIND_TURNS 8
+/* Connections of one phase of which the kernel is asked whether bytes move, the newest: each costs
+ * a system call, in each turn. */
+#define MOVE_LOOKS 32
 /* As many more are taken while heads arrive: libmicrohttpd reads one near max_head in hundreds of
  * pieces, and only the bytes left in the socket tell of them. */
 #define HEAD_TURNS 512
@@ -82,7 +85,7 @@ static bool has_moved(struct conn *c)
 	return unread != before;
 }
 
-/* True if libmicrohttpd has read of a request line, head or body since the last look. Looks at all
+/* True if libmicrohttpd has read of a request line, head or body since the last look. Looks at each
  * of them, so that the next look compares with this one. */
 static bool bytes_move(struct http *http)
 {
@@ -90,9 +93,16 @@ static bool bytes_move(struct http *http)
 	bool moved = false;
 	struct conn *c;
 
-	for (size_t i = 0; i < sizeof(arriving) / sizeof(arriving[0]); i++)
-		TAILQ_FOREACH (c, &http->phases[arriving[i]], entry)
+	for (size_t i = 0; i < sizeof(arriving) / sizeof(arriving[0]); i++) {
+		unsigned looks = 0;
+
+		TAILQ_FOREACH_REVERSE(c, &http->phases[arriving[i]], conn_list, entry)
+		{
+			if (looks++ == MOVE_LOOKS)
+				break;
 			moved |= has_moved(c);
+		}
+	}
 	return moved;
 }
 

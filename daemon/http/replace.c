@@ -21,6 +21,10 @@
 /* What libmicrohttpd says when it refuses a request; status and page follow. */
 #define REFUSAL "Error processing request (HTTP response code is "
 
+/* The kernel is asked about so many connections for one refusal, in three system calls each; those
+ * beyond are in doubt. */
+#define LOOKS_MAX 16
+
 /* Where requests are that libmicrohttpd can refuse. */
 enum {
 	AT_LINE = 1,    /* before the end of the request line */
@@ -51,14 +55,17 @@ static unsigned places_of(int status, const char *page)
 	return AT_LINE | AT_HEADERS | AT_CHUNKS;
 }
 
-/* The places that libmicrohttpd may be at with this connection. */
-static unsigned places_at(const struct conn *c)
+/* The places of those asked for that libmicrohttpd may be at with this connection. `looks`: at how
+ * many it was looked so far. */
+static unsigned places_at(const struct conn *c, unsigned asked, unsigned *looks)
 {
 	switch (c->phase) {
 	case PHASE_FRESH:
 	case PHASE_IDLE:
 	case PHASE_HUNG_UP:
-		return http_conn_may_have_part(c) ? AT_LINE : 0;
+		if (!(asked & AT_LINE))
+			return 0;
+		return (*looks)++ >= LOOKS_MAX || http_conn_may_have_part(c) ? AT_LINE : 0;
 	case PHASE_READING:
 		if (!c->rq.begun)
 			return AT_LINE | AT_HEADERS;
@@ -79,10 +86,10 @@ static unsigned places_at(const struct conn *c)
 static struct conn *only_conn_at(struct http *http, unsigned places)
 {
 	struct conn *c, *found = NULL;
-	unsigned count = 0;
+	unsigned count = 0, looks = 0;
 
 	TAILQ_FOREACH (c, &http->known, known) {
-		if (!(places_at(c) & places))
+		if (!(places_at(c, places, &looks) & places))
 			continue;
 		if (++count == 2)
 			found->lingers = true;

@@ -2,6 +2,7 @@
 bounds of bodies are in test_errors.py, those of keys in test_keys.py, operations in flight in
 test_redis_link.py."""
 
+import contextlib
 import os
 import re
 import resource
@@ -342,3 +343,38 @@ def test_the_length_of_a_head(memory_daemon, kind):
         assert not read or len(data) <= 8192, (n, answer)
         after = snapshot(memory_daemon.get(path("a")))["failureCount"]
         assert after - before == (answer.status == 200 and b"POST" in data), (n, answer)
+
+
+MALFORMED = {
+    "chunk": (b"", b"PUT /v1/circuits/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
+    "second line": (GET, b"GET / HTTP/9.9\r\n\r\n"),
+    "chunk size without an end": (b"", b"PUT /v1/circuits/a HTTP/1.1\r\nHost: localhost\r\n"
+                                       b"Transfer-Encoding: chunked\r\n\r\n1;" + 20000 * b"a"),
+}
+
+
+@pytest.mark.parametrize("kind", MALFORMED)
+def test_what_is_malformed_costs_no_more_beside_idle_connections(start, kind):
+    """No look at each of them for each refusal, nor for each turn of the loop."""
+    daemon = start(max_connections=1000)
+    first, malformed = MALFORMED[kind]
+
+    def cost():
+        used = process_seconds(daemon)
+        for _ in range(100):
+            with daemon.wire() as wire:
+                if first:
+                    wire.send(first)
+                    snapshot(wire.receive())
+                wire.send(malformed)
+                while wire.sock.recv(65536):
+                    pass
+        return process_seconds(daemon) - used
+
+    alone = cost()
+    with contextlib.ExitStack() as idle:
+        for _ in range(900):
+            snapshot(idle.enter_context(daemon.wire()).ask("GET", path("a")))
+        beside = cost()
+    print(f"{kind}: 100 cost {1000 * alone:.0f} ms of a processor alone, {1000 * beside:.0f} beside idle ones")
+    assert beside < 3 * alone + 0.06
