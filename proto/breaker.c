@@ -12,6 +12,8 @@
 
 /* The text of a member has six hexadecimal digits for how far deadlines are apart. */
 #define DEADLINES_APART_MAX INT64_C(0xFFFFFF)
+/* Clocks may differ so much without being wrong. */
+#define CLOCKS_APART_MS 1000
 
 /* A sequence of steps within one call: the circuit as it becomes. */
 struct step {
@@ -196,7 +198,8 @@ static int64_t first_deadline(const struct breaker *b)
 
 /*
  * Opens again if a probe is lost. One with more than probe_timeout left has that much from now on:
- * the setting was lowered, or the clock set back. True if something changed.
+ * the setting was lowered, or the clock set back. A second more is no such sign: the clocks of a
+ * daemon and of Redis may differ. True if something changed.
  */
 static bool check_deadlines(struct step *s)
 {
@@ -210,7 +213,7 @@ static bool check_deadlines(struct step *s)
 		if (b->probes[i].deadline_ms <= s->now_ms) {
 			take_probe(b, i);
 			lost = true;
-		} else if (b->probes[i].deadline_ms > last) {
+		} else if (b->probes[i].deadline_ms > last + CLOCKS_APART_MS) {
 			b->probes[i].deadline_ms = last;
 			shortened = true;
 		}

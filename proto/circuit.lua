@@ -573,7 +573,7 @@ local function decide(plus, ops, m)
 			if probe.deadline <= m.now then
 				table.remove(m.probes, i)
 				lost = true
-			elseif probe.deadline > last then
+			elseif probe.deadline > last + 1000 then
 				probe.deadline = last
 				shortened = true
 			end

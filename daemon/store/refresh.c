@@ -5,6 +5,7 @@
  */
 #include "base/clock.h"
 #include "base/metrics.h"
+#include "base/timer.h"
 #include "store/fallback_private.h"
 
 /* Circuits that are due within this part of max_staleness are refreshed together, in one turn:
@@ -15,6 +16,10 @@
 
 /* Circuits that are refreshed in one turn of the loop: some 0.3 ms. */
 #define REFRESH_BUDGET 256
+/* Operations that go on in one turn because what they waited for has come; those beyond the first
+ * few of a circuit go on in later turns. */
+#define WAKE_BUDGET 256
+#define WAKE_FIRST  64
 
 /* Operations that wait for one read, and are answered in one turn. More ask for themselves. */
 #define READERS_MAX 1024
@@ -25,14 +30,15 @@ static void refresh(struct fallback_store *f, struct seen_circuit *e);
 static bool answer(struct fallback_store *f, const struct store_request *request,
 		   struct store_result *result);
 
-/* Those that waited for the read: memory answers them now, or they ask main for themselves. One
- * that comes meanwhile waits for another read, behind them. */
-static void answer_readers(struct fallback_store *f, struct seen_circuit *e, bool in_time)
+/* Those that waited for the read, `most` at most: memory answers them now, or they ask main for
+ * themselves. One that comes meanwhile waits for another read, behind them. How many it were. */
+static unsigned answer_readers(struct fallback_store *f, struct seen_circuit *e, bool in_time,
+			       unsigned most)
 {
-	unsigned count = e->reader_count;
+	unsigned count = e->reader_count < most ? e->reader_count : most, done = 0;
 	struct fallback_op *o;
 
-	while (count-- > 0 && (o = TAILQ_FIRST(&e->readers)) != NULL) {
+	for (; done < count && (o = TAILQ_FIRST(&e->readers)) != NULL; done++) {
 		struct store_request request = op_request(o);
 		struct store_result result;
 
@@ -46,6 +52,7 @@ static void answer_readers(struct fallback_store *f, struct seen_circuit *e, boo
 		else
 			in_order_go_on(f, o);
 	}
+	return done;
 }
 
 static void on_refreshed(void *arg, struct store_result *result)
@@ -67,29 +74,38 @@ static void on_refreshed(void *arg, struct store_result *result)
 
 		seen_learn(f, &get, e->refresh_asked, result);
 	}
-	answer_readers(f, e, result->status != STORE_TIMEOUT);
-	e->in_use = false;
+	if (result->status == STORE_TIMEOUT)
+		answer_readers(f, e, false, READERS_MAX);
+	else
+		answer_readers(f, e, true, WAKE_FIRST);
 	if (stale)
 		refresh(f, e);
-	else
-		seen_drop_if_idle(f, e);
+	seen_wake_readers(f, e);
+	e->in_use = false;
+	seen_drop_if_idle(f, e);
 }
 
-/* Main has answered reports of circuits for which operations wait. */
+/* Main has answered reads or reports of circuits for which operations wait. */
 static void on_wake(evutil_socket_t fd, short what, void *arg)
 {
 	struct fallback_store *f = arg;
+	unsigned budget = WAKE_BUDGET;
 	struct seen_circuit *e;
 
 	(void)fd;
 	(void)what;
-	while ((e = TAILQ_FIRST(&f->seen.woken)) != NULL) {
+	while (budget > 0 && (e = TAILQ_FIRST(&f->seen.woken)) != NULL) {
 		TAILQ_REMOVE(&f->seen.woken, e, woken_entry);
 		if (!e->refresh)
-			answer_readers(f, e, true);
+			budget -= answer_readers(f, e, true, budget);
 		e->woken = false;
+		/* Those that are left go on in the next turn, unless something new is under way. */
+		if (!e->refresh && e->held_sending == 0)
+			seen_wake_readers(f, e);
 		seen_drop_if_idle(f, e);
 	}
+	if (!TAILQ_EMPTY(&f->seen.woken))
+		timer_arm(f->seen.wake, 0);
 }
 
 /* Asks main for the circuit, of which nothing is under way. */
@@ -135,17 +151,19 @@ static void refresh_now(struct fallback_store *f, struct seen_circuit *e)
 }
 
 /* Those whose successes are held back: these go, unless they have gone. */
-static void refresh_by_reports(struct fallback_store *f, int64_t now, unsigned *budget)
+static void refresh_by_reports(struct fallback_store *f, int64_t now)
 {
 	int64_t staleness_ms = f->store.limits.max_staleness_ms;
 	int64_t due = now - seen_report_age_ms(f);
 	int64_t soon = due + staleness_ms / REPORTS_TOGETHER;
 	struct seen_circuit *e = TAILQ_FIRST(&f->seen.reporting);
+	unsigned budget = REFRESH_BUDGET;
 
 	if (!e || e->known_ms > due)
 		return;
 	while ((e = TAILQ_FIRST(&f->seen.reporting)) != NULL && e->known_ms <= soon &&
-	       !fallback_is_busy(f) && (*budget)-- > 0) {
+	       !fallback_is_busy(f) && budget > 0) {
+		budget--;
 		if (!seen_is_known(f, e))
 			seen_forget(f, e);
 		else if (e->held_sending > 0)
@@ -168,7 +186,8 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	while ((e = TAILQ_FIRST(&f->seen.fresh)) != NULL && e->known_ms <= soon &&
-	       !fallback_is_busy(f) && budget-- > 0) {
+	       !fallback_is_busy(f) && budget > 0) {
+		budget--;
 		if (!seen_is_known(f, e))
 			seen_forget(f, e);
 		else if (e->asked_ms == SEEN_NEVER ||
@@ -179,10 +198,13 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 		else
 			refresh(f, e);
 	}
-	refresh_by_reports(f, now, &budget);
+	refresh_by_reports(f, now);
+	budget = REFRESH_BUDGET;
 	while ((e = TAILQ_FIRST(&f->seen.aging)) != NULL &&
-	       e->known_ms + seen_interest_ms(f) <= now && budget-- > 0)
+	       e->known_ms + seen_interest_ms(f) <= now && budget > 0) {
+		budget--;
 		seen_forget(f, e);
+	}
 	seen_tick_arm(f);
 }
 
@@ -363,7 +385,8 @@ static bool likely_changes(struct fallback_store *f, const struct store_request 
 /* Successes that would go soon anyway save a read. */
 static void ask_main(struct fallback_store *f, struct seen_circuit *e)
 {
-	if (e->held_count > 0 && clock_ms() - e->held_ms >= f->store.limits.report_interval_ms / 2)
+	if (e->held_count > 0 && !fallback_is_busy(f) &&
+	    clock_ms() - e->held_ms >= f->store.limits.report_interval_ms / 2)
 		held_send(f, e);
 	else
 		read_main(f, e);

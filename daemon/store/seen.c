@@ -50,7 +50,7 @@ int64_t seen_refresh_age_ms(struct fallback_store *f)
 int64_t seen_report_age_ms(struct fallback_store *f)
 {
 	int64_t most = f->store.limits.max_staleness_ms;
-	int64_t age = most - most / 100 - f->seen.short_trip_eighths / 8 - 4;
+	int64_t age = most - most / 100 - f->seen.short_trip_512ths / 512 - 4;
 
 	age -= (int64_t)random_below(&f->seen.random, (uint64_t)most / 64 + 1);
 	return age < most / 2 ? most / 2 : age;
@@ -80,7 +80,7 @@ void seen_list_enter(struct fallback_store *f, struct seen_circuit *e, enum seen
 void seen_drop_if_idle(struct fallback_store *f, struct seen_circuit *e)
 {
 	if (e->list != SEEN_IN_NONE || e->refresh || e->held_count > 0 || e->held_sending > 0 ||
-	    e->in_use || e->woken)
+	    e->in_use || e->woken || !TAILQ_EMPTY(&e->readers))
 		return;
 	keytable_remove(&f->seen.table, &e->node);
 }
@@ -203,14 +203,15 @@ static bool is_old(struct fallback_store *f, const struct store_request *request
 static void note_round_trip(struct fallback_store *f, int64_t took_ms)
 {
 	if (f->seen.round_trip_eighths == 0) {
-		f->seen.round_trip_eighths = f->seen.short_trip_eighths = 8 * took_ms;
+		f->seen.round_trip_eighths = 8 * took_ms;
+		f->seen.short_trip_512ths = 512 * took_ms;
 		return;
 	}
 	f->seen.round_trip_eighths += took_ms - f->seen.round_trip_eighths / 8;
-	if (8 * took_ms < f->seen.short_trip_eighths)
-		f->seen.short_trip_eighths = 8 * took_ms;
+	if (512 * took_ms < f->seen.short_trip_512ths)
+		f->seen.short_trip_512ths = 512 * took_ms;
 	else
-		f->seen.short_trip_eighths += (8 * took_ms - f->seen.short_trip_eighths) / 64;
+		f->seen.short_trip_512ths += (512 * took_ms - f->seen.short_trip_512ths) / 64;
 }
 
 /* The embedded store has just been given what main answered. */

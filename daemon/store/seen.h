@@ -105,7 +105,7 @@ struct seen {
 	int64_t tick_ms;                /* ... at this time (monotonic), while it is pending */
 	struct event *send;             /* the first in held is due */
 	int64_t round_trip_eighths;     /* of a millisecond, an average of late; */
-	int64_t short_trip_eighths;     /* that of the short ones: it rises slowly */
+	int64_t short_trip_512ths;      /* that of the short ones: it rises slowly */
 	struct random_state random;
 	unsigned refreshing; /* circuits that main is asked for, ... */
 	unsigned asking;     /* ... and those for memory alone */

@@ -5,7 +5,7 @@ proto/circuit.lua against it.
 
 Where several readings are possible, these hold:
 - An opening's length and a probe's deadline are fixed when they begin. But a probe that is found with
-  more than probe_timeout left has that much from then on.
+  more than probe_timeout and a second left has probe_timeout from then on.
 - A stamp ahead of the clock by more than a minute is of another clock, or of this one before it was
   set back: an opening since then is over.
 - A transition by one of the five leaves nothing of the window, of permits that are out and of former
@@ -25,6 +25,7 @@ from fractions import Fraction
 
 INT_MAX = 2**53 - 1
 AHEAD_MAX = 60000
+CLOCKS_APART = 1000
 
 
 @dataclass
@@ -197,7 +198,8 @@ class Model:
     def _find_lost(self, c):
         lost = [p for p in c.probes if not p.ended and p.deadline <= self.now]
         for p in c.probes if c.state == "half-open" else ():
-            p.deadline = min(p.deadline, self.now + self.policy.probe_timeout)
+            if p.deadline > self.now + self.policy.probe_timeout + CLOCKS_APART:
+                p.deadline = self.now + self.policy.probe_timeout
         if c.state == "half-open" and lost:
             for p in lost:
                 p.ended = True

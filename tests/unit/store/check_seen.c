@@ -20,18 +20,24 @@ static struct event_base *base;
 static struct store *store;
 static struct metrics *metrics;
 
-static void open_with(unsigned max_staleness_ms, unsigned report_interval_ms)
+static void open_for(unsigned max_staleness_ms, unsigned report_interval_ms, unsigned max_in_flight)
 {
 	struct store_limits limits = store_test_limits();
 	struct store_clock clock = {0};
 
 	limits.max_staleness_ms = max_staleness_ms;
 	limits.report_interval_ms = report_interval_ms;
+	limits.max_in_flight = max_in_flight;
 	metrics = calloc(1, sizeof(*metrics));
 	base = event_base_new();
 	store = store_fallback_new(base, scripted_open(base, &limits, clock), &limits, clock,
 				   metrics, NULL);
 	scripted_set_up(true);
+}
+
+static void open_with(unsigned max_staleness_ms, unsigned report_interval_ms)
+{
+	open_for(max_staleness_ms, report_interval_ms, store_test_limits().max_in_flight);
 }
 
 static void setup(void)
@@ -207,6 +213,52 @@ START_TEST(what_was_quiet_is_refreshed_ahead_at_once)
 	let_pass(450); /* nobody asks: it is to be forgotten, much later */
 	report(BREAKER_FAILURE);
 	acquire_steadily(3);
+}
+END_TEST
+
+static void on_counted(void *arg, struct store_result *result)
+{
+	(void)result;
+	++*(unsigned *)arg;
+}
+
+/* True if it was answered at once. */
+static bool call_key(const char *key, enum circuit_verb verb, unsigned *answered)
+{
+	struct breaker_call call = {.policy = &default_policy,
+				    .random = 1,
+				    .count = verb == CIRCUIT_REPORT,
+				    .outcome = BREAKER_SUCCESS};
+	struct store_request request = {.key = key,
+					.key_len = strlen(key),
+					.op = {.verb = verb, .call = &call}};
+	struct store_result result;
+
+	return store_submit(store, &request, on_counted, answered, &result) == NULL;
+}
+
+#define WAITING 1000
+
+START_TEST(many_that_wait_for_a_circuit_go_on_in_many_turns)
+{
+	unsigned answered = 0, most = 0;
+
+	teardown();
+	open_for(LONG_MS, LONG_MS, 2 * WAITING);
+	scripted->mood = HOLD;
+	for (int n = 0; n < WAITING; n++)
+		ck_assert(!call_key("k", CIRCUIT_ACQUIRE, &answered));
+	scripted->mood = ANSWER;
+	scripted_release();
+	while (answered < WAITING) {
+		unsigned before = answered;
+
+		event_base_loop(base, EVLOOP_ONCE);
+		if (answered - before > most)
+			most = answered - before;
+	}
+	ck_assert_str_eq(scripted->journal, "g:k");
+	ck_assert_uint_le(most, 256);
 }
 END_TEST
 
@@ -1233,6 +1285,7 @@ static Suite *seen_suite(void)
 	tcase_add_test(t, an_answer_that_changes_something_is_not_from_memory);
 	tcase_add_test(t, what_is_asked_for_steadily_is_refreshed_ahead);
 	tcase_add_test(t, what_was_quiet_is_refreshed_ahead_at_once);
+	tcase_add_test(t, many_that_wait_for_a_circuit_go_on_in_many_turns);
 	tcase_add_test(t, what_nobody_asks_for_is_not_refreshed);
 	tcase_add_test(t, one_refresh_is_under_way);
 	tcase_add_test(t, successes_wait_and_go_together);
