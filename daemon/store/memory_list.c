@@ -1,0 +1,156 @@
+/*
+ * Listings of the embedded store: in a few turns of the loop, so that one that matches little does
+ * not hold up the rest.
+ */
+#include "base/later.h"
+#include "store/memory_private.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* Slots looked at in one turn of the loop: some 100 us. */
+#define LIST_STEP 4096
+
+struct memory_list {
+	struct store_op op;
+	struct store_query query;
+	struct store_page *page;
+	size_t slot;     /* the next to look at */
+	int64_t stop_ms; /* monotonic: a page that is not full by then is short */
+	struct later *turn;
+};
+
+/* Looks at LIST_STEP slots at most. True when the page is done, with its cursor. */
+static bool list_step(struct memory_store *m, const struct store_query *query, size_t *slot,
+		      struct store_page *page, bool *no_memory)
+{
+	int64_t now = memory_now(m);
+	size_t slots = circuit_table_slots(m->table);
+	size_t stop = *slot + LIST_STEP;
+
+	while (*slot < slots && *slot < stop && page->count < query->limit) {
+		struct circuit_entry *e = circuit_table_slot(m->table, (*slot)++, now);
+		const struct circuit *c;
+		const char *key;
+		size_t len;
+
+		if (!e)
+			continue;
+		c = circuit_entry_get(e);
+		key = circuit_entry_key(e, &len);
+		if (store_query_matches(query, key, len, c->state) &&
+		    !store_page_add(page, key, len, c,
+				    circuit_entry_is_held(e)
+					    ? memory_override(m, e, store_now_ms(&m->clock))
+					    : NULL)) {
+			*no_memory = true;
+			return true;
+		}
+	}
+	if (*slot >= slots)
+		return true;
+	snprintf(page->cursor, sizeof(page->cursor), "%zu", *slot);
+	return page->count >= query->limit;
+}
+
+static void list_answer(struct store_result *result, struct store_page *page, bool no_memory)
+{
+	store_refuse(result, STORE_OK, NULL);
+	result->page = page;
+	if (no_memory) {
+		store_page_free(page);
+		store_refuse(result, STORE_ERROR, "out of memory");
+	}
+}
+
+static void on_list_turn(void *arg)
+{
+	struct memory_list *l = arg;
+	struct memory_store *m = memory(l->op.store);
+	struct store_result result;
+	bool no_memory = false;
+
+	l->page->cursor[0] = '\0';
+	if (!list_step(m, &l->query, &l->slot, l->page, &no_memory) && clock_ms() < l->stop_ms) {
+		later_run(l->turn);
+		return;
+	}
+	list_answer(&result, l->page, no_memory);
+	later_free(l->turn);
+	store_op_finish(&l->op, &result);
+}
+
+static bool cursor_read(const char *cursor, size_t *slot)
+{
+	char *end;
+	unsigned long long value;
+
+	*slot = 0;
+	if (!cursor[0])
+		return true;
+	if (cursor[0] < '0' || cursor[0] > '9')
+		return false;
+	errno = 0;
+	value = strtoull(cursor, &end, 10);
+	*slot = (size_t)value;
+	return errno == 0 && *end == '\0' && value <= UINT32_MAX;
+}
+
+static struct memory_list *list_continue(struct memory_store *m, const struct store_query *query,
+					 size_t slot, struct store_page *page)
+{
+	struct memory_list *l = calloc(1, sizeof(*l));
+
+	if (!l)
+		return NULL;
+	l->turn = later_new(m->store.base, on_list_turn, l);
+	if (!l->turn) {
+		free(l);
+		return NULL;
+	}
+	l->query = *query;
+	l->page = page;
+	l->slot = slot;
+	l->stop_ms = clock_ms() + m->store.limits.timeout_ms / 2;
+	later_run(l->turn);
+	return l;
+}
+
+struct store_op *memory_list(struct store *s, const struct store_query *query, store_done_fn *done,
+			     void *arg, struct store_result *result)
+{
+	struct memory_store *m = memory(s);
+	struct memory_list *l;
+	struct store_page *page;
+	bool no_memory = false;
+	size_t slot;
+
+	if (!cursor_read(query->cursor, &slot))
+		return store_refuse(result, STORE_BAD_CURSOR, "the cursor is none of ours");
+	if (!query->background && store_overloaded(s, result))
+		return NULL;
+	page = store_page_new(query->limit);
+	if (!page)
+		return store_refuse(result, STORE_ERROR, "out of memory");
+	if (list_step(m, query, &slot, page, &no_memory)) {
+		list_answer(result, page, no_memory);
+		return NULL;
+	}
+	l = list_continue(m, query, slot, page);
+	if (!l) {
+		store_page_free(page);
+		return store_refuse(result, STORE_ERROR, "out of memory");
+	}
+	store_op_start(s, &l->op, done, arg);
+	return &l->op;
+}
+
+void memory_detach(struct store_op *op, struct store_result *verdict)
+{
+	struct memory_list *l = (struct memory_list *)op;
+
+	later_free(l->turn);
+	store_page_free(l->page);
+	verdict->status = STORE_TIMEOUT;
+}

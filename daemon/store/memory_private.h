@@ -1,0 +1,83 @@
+/*
+ * What the files of the embedded store share; nobody else includes this. From below, each using
+ * those above it in this list alone:
+ *
+ *	memory_expiry.c  what goes by itself: the time to live, and a bound that was lowered
+ *	memory_op.c      one operation on a circuit
+ *	memory_list.c    listings
+ *	memory.c         the store itself, what is put into it, its state file
+ */
+#ifndef BREAKERD_STORE_MEMORY_PRIVATE_H
+#define BREAKERD_STORE_MEMORY_PRIVATE_H
+
+#include "base/clock.h"
+#include "store/circuit_table.h"
+#include "store/driver.h"
+#include "store/state_keeper.h"
+
+/* Circuits expired in one turn of the loop: some 100 us. */
+#define EXPIRE_STEP 1000
+
+struct memory_store {
+	struct store store;
+	struct store_clock clock;
+	struct circuit_table *table;
+	struct metrics *metrics;
+	struct state_keeper *keeper; /* or NULL */
+	struct event *expiry;        /* set while the table is not empty */
+	bool expiry_armed;           /* it is */
+	int64_t started_ms;
+	struct breaker_override override; /* of the last result */
+};
+
+static inline struct memory_store *memory(struct store *s)
+{
+	return (struct memory_store *)s;
+}
+
+/* What the time to live runs on. */
+static inline int64_t memory_now(struct memory_store *m)
+{
+	return m->clock.monotonic_ms ? m->clock.monotonic_ms(m->clock.arg) : clock_ms();
+}
+
+/* The state file, if there is one, is to be written. */
+static inline void memory_changed(struct memory_store *m)
+{
+	if (m->keeper)
+		state_keeper_changed(m->keeper);
+}
+
+/* --- memory_expiry.c */
+
+/* Sets the timer to `next`, in the time of memory_now; does nothing if that is negative. */
+void memory_expiry_arm(struct memory_store *m, int64_t now, int64_t next);
+
+/* The table is not empty: sets the timer, unless it is set. */
+void memory_expiry_ensure(struct memory_store *m, int64_t now);
+
+/* A step of what goes by itself: circuits whose time is over, and those over a bound that was
+ * lowered. */
+void memory_expire_step(struct memory_store *m);
+
+/* The timer `expiry`. For libevent. */
+void memory_on_expiry(evutil_socket_t fd, short what, void *arg);
+
+/* --- memory_op.c */
+
+/* The driver's `submit`. */
+struct store_op *memory_submit(struct store *s, const struct store_request *request,
+			       store_done_fn *done, void *arg, struct store_result *result);
+
+/* The override that holds, kept until the next one is asked for; or NULL. */
+const struct breaker_override *memory_override(struct memory_store *m,
+					       const struct circuit_entry *entry, int64_t now_ms);
+
+/* --- memory_list.c */
+
+/* The driver's `list`, and its `detach`: only listings are under way. */
+struct store_op *memory_list(struct store *s, const struct store_query *query, store_done_fn *done,
+			     void *arg, struct store_result *result);
+void memory_detach(struct store_op *op, struct store_result *verdict);
+
+#endif
