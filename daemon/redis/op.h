@@ -1,6 +1,6 @@
 /*
- * The Redis store's operations under way, and what they need of the store. Below store.c, writes.c,
- * list.c and values.c; nobody else includes this.
+ * The Redis store's operations under way, and what they need of the store. Below store.c,
+ * circuit.c, events.c, writes.c, list.c and values.c; nobody else includes this.
  */
 #ifndef BREAKERD_REDIS_OP_H
 #define BREAKERD_REDIS_OP_H

@@ -1,5 +1,5 @@
 /*
- * daemon/redis/store.c, store_write.c and store_list.c, on a real redis-server.
+ * daemon/redis/store.c, circuit.c, events.c, writes.c and list.c, on a real redis-server.
  */
 #include "base/log.h"
 #include "base/metrics.h"
