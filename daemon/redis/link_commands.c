@@ -1,0 +1,122 @@
+/*
+ * Commands on the connection that stands. A watchdog on the oldest one in flight, and deadlines
+ * missed in a row, make the link suspect; a PING decides then.
+ */
+#include "base/clock.h"
+#include "base/timer.h"
+#include "redis/faults.h"
+#include "redis/link_private.h"
+
+/* The link is suspect when so many operations in a row have missed their deadline. */
+#define MISSED_MAX 3
+/* A suspect link has so many command timeouts to answer, but at most this long. */
+#define SUSPECT_TIMEOUTS 4
+#define SUSPECT_MAX_MS   2000
+
+static void watch_for(struct redis_link *link, int64_t ms)
+{
+	link->watched = timer_arm(link->watchdog, ms) == 0;
+}
+
+static void watch(struct redis_link *link)
+{
+	if (link->state == LINK_READY && !link->watched && redis_conn_waiting(link->conn) > 0)
+		watch_for(link, link->options.command_timeout_ms);
+}
+
+void redis_link_enter_ready(struct redis_link *link)
+{
+	link->missed = 0;
+	redis_link_enter(link, LINK_READY, "");
+	/* When this fires the connection has lasted: the failures before it no longer count. */
+	timer_arm(link->timer, link->options.backoff_max_ms);
+	watch(link);
+}
+
+static void on_pong(void *arg, enum redis_outcome outcome, const redisReply *reply, const char *why)
+{
+	struct redis_link *link = arg;
+
+	(void)reply;
+	(void)why;
+	if (outcome == REDIS_REPLY && link->state == LINK_SUSPECT)
+		redis_link_enter_ready(link);
+}
+
+/* Answers that still come go to their own callbacks. The answer to the PING is behind all of them:
+ * if it comes in time, the link is ready again. */
+static void link_suspect(struct redis_link *link, const char *reason)
+{
+	int64_t patience = (int64_t)link->options.command_timeout_ms * SUSPECT_TIMEOUTS;
+	const char *argv[] = {"PING"};
+	const size_t lens[] = {4};
+
+	redis_link_unwatch(link);
+	if (!redis_conn_send(link->conn, on_pong, link, 1, argv, lens)) {
+		redis_link_drop(link, reason);
+		return;
+	}
+	redis_link_enter(link, LINK_SUSPECT, reason);
+	timer_arm(link->timer, patience < SUSPECT_MAX_MS ? patience : SUSPECT_MAX_MS);
+}
+
+void redis_link_on_watchdog(evutil_socket_t fd, short what, void *arg)
+{
+	struct redis_link *link = arg;
+	int64_t silent_ms;
+
+	(void)fd;
+	(void)what;
+	link->watched = false;
+	if (link->state != LINK_READY || redis_conn_waiting(link->conn) == 0)
+		return;
+	silent_ms = clock_ms() - redis_conn_silent_since_ms(link->conn);
+	if (silent_ms < (int64_t)link->options.command_timeout_ms)
+		watch_for(link, (int64_t)link->options.command_timeout_ms - silent_ms);
+	else
+		link_suspect(link, "the server leaves commands unanswered");
+}
+
+const char *redis_link_check_reply(void *arg, const redisReply *reply)
+{
+	struct redis_link *link = arg;
+	const char *fault;
+
+	link->missed = 0;
+	if (link->state == LINK_HANDSHAKE)
+		return NULL;
+	fault = redis_fault(reply);
+	if (fault)
+		redis_link_drop(link, fault);
+	return fault;
+}
+
+void redis_link_flush(struct redis_link *link)
+{
+	if (link->conn)
+		redis_conn_flush(link->conn);
+}
+
+struct redis_command *redis_link_send(struct redis_link *link, redis_reply_fn *fn, void *arg,
+				      int argc, const char **argv, const size_t *argvlen)
+{
+	struct redis_command *command;
+
+	if (link->state != LINK_READY)
+		return NULL;
+	command = redis_conn_send(link->conn, fn, arg, argc, argv, argvlen);
+	if (command)
+		watch(link);
+	return command;
+}
+
+void redis_link_missed(struct redis_link *link, bool sent, unsigned timeout_ms)
+{
+	if (link->state != LINK_READY)
+		return;
+	if (!sent && (redis_conn_waiting(link->conn) == 0 ||
+		      clock_ms() - redis_conn_silent_since_ms(link->conn) < (int64_t)timeout_ms))
+		return;
+	if (++link->missed >= MISSED_MAX)
+		link_suspect(link, "the server is too slow to answer in time");
+}

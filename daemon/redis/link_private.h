@@ -1,0 +1,102 @@
+/*
+ * What the files of the link share; nobody else includes this. From below, each using those above
+ * it in this list alone:
+ *
+ *	link_state.c     every change of state: what ends with it, what the log and others are told
+ *	link_commands.c  commands on the connection that stands, and whether it still answers them
+ *	link_attempt.c   an attempt: from an address to a connection that is ready
+ *	link.c           when an attempt begins and ends; start and end of the link
+ */
+#ifndef BREAKERD_REDIS_LINK_PRIVATE_H
+#define BREAKERD_REDIS_LINK_PRIVATE_H
+
+#include "base/log_state.h"
+#include "redis/handshake.h"
+#include "redis/link.h"
+#include "redis/lookup.h"
+#include "redis/sentinel.h"
+#include "redis/target.h"
+
+#include <event2/event.h>
+
+struct redis_link {
+	struct event_base *base;
+	struct redis_target target;
+	struct redis_link_options options;
+	struct metrics *metrics;
+	struct log *log;
+
+	enum redis_link_state state;
+	char reason[400];
+	int64_t since_ms;
+	bool was_ready; /* this connection was READY once */
+
+	struct event *timer;    /* the state's own: connect, handshake, suspect, backoff, settled */
+	struct event *watchdog; /* on the oldest command in flight */
+	bool watched;           /* that timer is set */
+	/* A timer of zero: frees what ended, begins what is next. */
+	struct event *deferred;
+
+	struct redis_lookup *lookup;     /* REDIS_TCP, while RESOLVING */
+	struct redis_sentinel *sentinel; /* REDIS_SENTINEL: asks, and watches while READY */
+	struct redis_addresses addresses;
+	size_t address; /* the one in use */
+	size_t tried;   /* in this attempt */
+	struct redis_conn *conn;
+	struct redis_handshake handshake;
+	struct redis_session session; /* of the last connection that was ready */
+
+	unsigned missed;   /* deadlines in a row */
+	unsigned failures; /* attempts in a row, for the backoff and the log */
+	char sha[41];
+	int64_t clock_offset_ms;
+	int64_t clock_error_ms;
+	char server[512];
+	bool cluster;
+
+	int64_t away_since_ms; /* monotonic */
+	int64_t logged_ms;     /* monotonic, the last word on being away */
+	struct log_state news;
+};
+
+/* --- link_state.c */
+
+/* Every change of state goes through here. `reason` is NULL where the last one stands. */
+void redis_link_enter(struct redis_link *link, enum redis_link_state state, const char *reason);
+
+/*
+ * The attempt, or the connection, has failed. It is shut now. `deferred` frees it, which answers
+ * what waits on it: this may be called from its own callback, where it must not be freed.
+ */
+void redis_link_drop(struct redis_link *link, const char *reason);
+
+/* The watchdog is off. */
+void redis_link_unwatch(struct redis_link *link);
+
+/* For the metrics of a link that is new: the states' and the failures' names, and its state. */
+void redis_link_name_labels(struct metrics *metrics);
+void redis_link_show_state(struct redis_link *link);
+
+/* --- link_commands.c */
+
+/* READY from now on. */
+void redis_link_enter_ready(struct redis_link *link);
+
+/* The timer `watchdog`. For libevent. */
+void redis_link_on_watchdog(evutil_socket_t fd, short what, void *arg);
+
+/* The connection shows each answer here before its own callback. */
+const char *redis_link_check_reply(void *arg, const redisReply *reply);
+
+/* --- link_attempt.c */
+
+/* Begins an attempt: asks where the server is. */
+void redis_link_begin(struct redis_link *link);
+
+/* Goes on with the address in use. */
+void redis_link_connect(struct redis_link *link);
+
+/* Where the server is; or NULL, and why that is not known. */
+void redis_link_on_addresses(void *arg, const struct redis_addresses *addresses, const char *why);
+
+#endif
