@@ -212,6 +212,15 @@ static void note_open(struct watch *w, struct watched *c)
 		minheap_add(&w->open, &c->open, since ? since : store_clock_ms(w->store));
 }
 
+enum store_by watch_changed_by(const struct watched *c, const struct circuit *circuit, bool absent)
+{
+	if (c && c->wrote &&
+	    (c->wrote_at_ms == circuit->last_state_change ||
+	     (absent && c->wrote_by == STORE_BY_RESET)))
+		return c->wrote_by;
+	return STORE_BY_ELSEWHERE;
+}
+
 void watch_note(struct watch *w, const struct store_change *change)
 {
 	struct watched *c = watch_find(w, change->key, change->key_len);

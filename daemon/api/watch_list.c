@@ -26,7 +26,7 @@ static void note_item(struct watch *w, const struct store_item *item)
 		.key_len = item->key_len,
 		.circuit = item->circuit,
 		.override = item->override,
-		.by = STORE_BY_ELSEWHERE,
+		.by = watch_changed_by(c, &item->circuit, false),
 	};
 
 	/* What was told since the listing began is newer, unless another program has changed it
@@ -53,9 +53,9 @@ static void note_gone(struct watch *w, const struct watched *c)
 	struct store_change change = {
 		.key = keynode_key(&c->node),
 		.key_len = c->node.key_len,
-		.by = STORE_BY_ELSEWHERE,
 	};
 
+	change.by = watch_changed_by(c, &change.circuit, true);
 	change.circuit.last_state_change = store_clock_ms(w->store);
 	watch_note(w, &change);
 }

@@ -17,6 +17,9 @@ struct watched *watch_get(struct watch *w, const char *key, size_t len);
 
 void watch_remove(struct watched *c);
 
+/* Who made the circuit what was read: this daemon, if it did and was not told; else somebody. */
+enum store_by watch_changed_by(const struct watched *c, const struct circuit *circuit, bool absent);
+
 /* Notes what the store has; news go to `changed`. */
 void watch_note(struct watch *w, const struct store_change *change);
 

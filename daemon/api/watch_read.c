@@ -49,14 +49,11 @@ static void on_recheck_take(struct recheck_node *node, const struct store_result
 		.key_len = c->node.key_len,
 		.circuit = result->circuit,
 		.override = result->override,
-		.by = STORE_BY_ELSEWHERE,
+		.by = watch_changed_by(c, &result->circuit, result->absent),
 	};
 
 	if (result->absent)
 		change.circuit.last_state_change = store_clock_ms(c->watch->store);
-	if (c->wrote && (c->wrote_at_ms == result->circuit.last_state_change ||
-			 (result->absent && c->wrote_by == STORE_BY_RESET)))
-		change.by = c->wrote_by;
 	if (c->ends && c->override) {
 		/* Redis may think that it holds for a moment longer. */
 		if (watch_same_override(c->override, change.override))
