@@ -143,7 +143,8 @@ def check_frozen_time(storm, froze, thawed):
     assert last < 2 * TIMEOUT + NOISE
     quick = [a.took for a in storm.answers if froze + 0.8 < a.sent < thawed]
     assert len(quick) > 100 and max(quick) < TIMEOUT * 0.8
-    assert sum(took > 0.1 for took in quick) < len(quick) / 50
+    # A pause of the machine meets each of the 32 connections once.
+    assert sum(took > 0.1 for took in quick) < 32 + len(quick) / 50
 
 
 def check_own(storm, redis):
