@@ -121,6 +121,13 @@ bool http_conn_hung_up(const struct conn *c)
 	return poll(&p, 1, 0) == 1;
 }
 
+int http_conn_unread(const struct conn *c)
+{
+	int unread = 0;
+
+	return ioctl(c->fd, FIONREAD, &unread) == 0 ? unread : -1;
+}
+
 uint64_t http_conn_progress(const struct conn *c)
 {
 	struct tcp_info info;
@@ -158,7 +165,7 @@ bool http_conn_may_have_part(const struct conn *c)
 {
 	struct tcp_info info;
 	socklen_t len = sizeof(info);
-	int unread = 0;
+	int unread;
 
 	/* The end of the stream counts as a byte; and before the first request there is nothing to
 	 * compare with. */
@@ -166,8 +173,8 @@ bool http_conn_may_have_part(const struct conn *c)
 		return true;
 	memset(&info, 0, sizeof(info));
 	/* In this order: what comes in between leaves a doubt, never a false certainty. */
-	if (ioctl(c->fd, FIONREAD, &unread) < 0 ||
-	    getsockopt(c->fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
+	unread = http_conn_unread(c);
+	if (unread < 0 || getsockopt(c->fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
 		return true;
 	return info.tcpi_bytes_received - (uint64_t)unread != c->taken;
 }
@@ -227,11 +234,10 @@ static void conn_overdue(struct conn *c, int64_t now)
 /* True if it has no request, and none has begun to arrive. */
 static bool conn_is_idle(const struct conn *c)
 {
-	int waiting = 0;
+	int unread = http_conn_unread(c);
 
 	/* Before the first line is complete, the empty line that was seen stays in the socket. */
-	return ioctl(c->fd, FIONREAD, &waiting) == 0 && waiting <= c->empty_line &&
-	       !conn_has_begun(c);
+	return unread >= 0 && unread <= c->empty_line && !conn_has_begun(c);
 }
 
 bool http_conn_end_left(struct http *http)

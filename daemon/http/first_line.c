@@ -19,13 +19,6 @@ static bool is_cut_short(const struct conn *c)
 	return c->phase == PHASE_ENDING || http_conn_hung_up(c);
 }
 
-static bool has_unread(const struct conn *c)
-{
-	char byte;
-
-	return recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
-}
-
 void http_conn_gone(struct conn *c)
 {
 	struct http *http = c->http;
@@ -34,7 +27,7 @@ void http_conn_gone(struct conn *c)
 
 	/* A drain ends connections behind an answer: what has come behind its request would make
 	 * the kernel answer with a reset. Those apart may leave as many lingering as they are. */
-	if ((c->lingers || (http->drained && has_unread(c))) &&
+	if ((c->lingers || (http->drained && http_conn_unread(c) > 0)) &&
 	    (!apart || http->lingering_count < HTTP_PLACES_APART))
 		http_linger_add(http, c->fd);
 	if (apart) {

@@ -76,8 +76,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 			drop(http, l);
 	}
 	wait_a_tick(http);
-	if (TAILQ_EMPTY(&http->lingering))
-		http_pump_check_drained(http);
+	http_pump_check_drained(http);
 }
 
 int http_linger_init(struct http *http)

@@ -14,8 +14,6 @@
  */
 #include "http/private.h"
 
-#include <sys/ioctl.h>
-
 #define CHECK_MS 20
 #define PARK_MS  50
 /* libmicrohttpd ends a connection that was parked and fills its buffer only by its own time-out of
@@ -59,9 +57,9 @@ static void refuse(struct conn *c)
 static void look_at(struct conn *c)
 {
 	bool moved = c->moved != c->rq.pieces + 1;
-	int unread = 0, before = c->unread;
+	int unread = http_conn_unread(c), before = c->unread;
 
-	if (ioctl(c->fd, FIONREAD, &unread) < 0)
+	if (unread < 0)
 		unread = 0;
 	c->unread = unread;
 	c->moved = c->rq.pieces + 1;

@@ -301,6 +301,9 @@ void http_conn_end(struct conn *c, const char *why);
  * that it has acknowledged; for a unix socket the bytes that it has still to read. */
 uint64_t http_conn_progress(const struct conn *c);
 
+/* Bytes that the client has sent and nobody has read; -1 if the kernel does not say. */
+int http_conn_unread(const struct conn *c);
+
 /* The client sends no more, or has reset the connection; what it sent before may lie unread. */
 bool http_conn_hung_up(const struct conn *c);
 

@@ -12,7 +12,6 @@
 #include "http/private.h"
 
 #include <stdint.h>
-#include <sys/ioctl.h>
 
 /* A turn's budget: calls of MHD_run, in each of which a connection does one step; and steps of
  * requests in all, five or so for each. */
@@ -77,12 +76,10 @@ static bool may_get_on(struct http *http)
 /* True if the bytes unread in its socket are others than at the last look. */
 static bool has_moved(struct conn *c)
 {
-	int unread = 0, before = c->backlog;
+	int unread = c->mhd ? http_conn_unread(c) : 0, before = c->backlog;
 
-	if (!c->mhd || ioctl(c->fd, FIONREAD, &unread) < 0)
-		unread = 0;
-	c->backlog = unread;
-	return unread != before;
+	c->backlog = unread < 0 ? 0 : unread;
+	return c->backlog != before;
 }
 
 /* True if libmicrohttpd has read of a request line, head or body since the last look. Looks at each
