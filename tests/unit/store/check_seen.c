@@ -637,12 +637,9 @@ START_TEST(those_that_miss_share_one_read)
 }
 END_TEST
 
-/* What is known is too old, but main is about to say it. */
-START_TEST(those_that_miss_wait_for_successes_on_their_way)
+/* What is known is too old, and successes are on their way, which main does not answer. */
+static void send_successes_late(void)
 {
-	struct breaker_call call = {.policy = &default_policy, .random = 1};
-	struct client clients[3];
-
 	teardown();
 	open_with(400, LONG_MS);
 	acquire();
@@ -652,6 +649,15 @@ START_TEST(those_that_miss_wait_for_successes_on_their_way)
 	store_send_held(store);
 	for (int i = 0; i < 1000 && scripted->store.in_flight == 0; i++)
 		event_base_loop(base, EVLOOP_ONCE);
+}
+
+/* What is known is too old, but main is about to say it. */
+START_TEST(those_that_miss_wait_for_successes_on_their_way)
+{
+	struct breaker_call call = {.policy = &default_policy, .random = 1};
+	struct client clients[3];
+
+	send_successes_late();
 	for (int i = 0; i < 3; i++) {
 		submit(&clients[i], (struct circuit_op){.verb = CIRCUIT_ACQUIRE, .call = &call});
 		ck_assert(!clients[i].answered);
@@ -672,15 +678,7 @@ START_TEST(those_that_wait_for_successes_that_are_refused_ask_main)
 	struct breaker_call call = {.policy = &default_policy, .random = 1};
 	struct client c;
 
-	teardown();
-	open_with(400, LONG_MS);
-	acquire();
-	report_successes(1);
-	let_pass(450);
-	scripted->mood = HOLD;
-	store_send_held(store);
-	for (int i = 0; i < 1000 && scripted->store.in_flight == 0; i++)
-		event_base_loop(base, EVLOOP_ONCE);
+	send_successes_late();
 	submit(&c, (struct circuit_op){.verb = CIRCUIT_ACQUIRE, .call = &call});
 	scripted->mood = _i == 0 ? REFUSE : LOSE;
 	scripted_release();
