@@ -10,6 +10,9 @@ $(BUILD)/fuzz_channel: private LDFLAGS += -Wl,--wrap=siphash_key_init
 $(BUILD)/fuzz_http: private LDFLAGS += -Wl,--wrap=http_request_is_unix
 $(BUILD)/fuzz_redis: private LDFLAGS += -Wl,--wrap=redis_lookup_new
 
+# What connects to Redis has its other side.
+$(BUILD)/fuzz_channel $(BUILD)/fuzz_redis: $(BUILD)/tests/fuzz/peers.o
+
 $(BUILD)/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/tests/fuzz/fuzz.o $(BUILD)/tests/fuzz/script.o \
 		$(BUILD)/libbreakerd.a
 	$(SAY) LD $@

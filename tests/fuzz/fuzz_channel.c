@@ -16,24 +16,20 @@
 #include "base/log.h"
 #include "base/random.h"
 #include "fuzz.h"
+#include "peers.h"
 #include "redis/channel.h"
 #include "redis/op.h"
 #include "redis/store.h"
 #include "redis/target.h"
 #include "store/driver.h"
 
-#include <errno.h>
 #include <event2/event.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
-#define PREFIX      "p:"
-#define CHANNEL     PREFIX "cb:events"
-#define DB          3
-#define QUIET_TURNS 3
+#define PREFIX  "p:"
+#define CHANNEL PREFIX "cb:events"
+#define DB      3
 
 /* The first connection is the one for operations, all others are the channel's. */
 #define LINK            0
@@ -42,8 +38,6 @@
 static struct {
 	struct event_base *base;
 	struct store *store;
-	int peers[CONNECTIONS_MAX]; /* our ends */
-	unsigned peer_count;
 	const struct store_event *event; /* what is told now */
 	struct fuzz_text text;           /* the message on its way; no p: other bytes */
 	bool stands;                     /* the store has said so */
@@ -69,68 +63,6 @@ void __wrap_siphash_key_init(struct siphash_key *key)
 }
 
 /* NOLINTEND(bugprone-reserved-identifier) */
-
-/* These two are the program's own, so hiredis calls them as well. */
-
-/* TCP's options, on what is a Unix socket. */
-int setsockopt(int fd, int level, int option, const void *value, socklen_t len)
-{
-	(void)fd;
-	(void)level;
-	(void)option;
-	(void)value;
-	(void)len;
-	return 0;
-}
-
-/* hiredis 1.x calls it again to see whether it is connected. */
-int connect(int fd, const struct sockaddr *address, socklen_t len)
-{
-	struct sockaddr_storage own;
-	socklen_t own_len = sizeof(own);
-	int pair[2];
-
-	(void)address;
-	(void)len;
-	if (getpeername(fd, (struct sockaddr *)&own, &own_len) == 0)
-		return 0;
-	if (fuzz.peer_count == CONNECTIONS_MAX) {
-		errno = ECONNREFUSED;
-		return -1;
-	}
-	FUZZ_CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
-	FUZZ_CHECK(dup3(pair[0], fd, O_CLOEXEC) == fd);
-	close(pair[0]);
-	fuzz.peers[fuzz.peer_count++] = pair[1];
-	return 0;
-}
-
-/* Lets the loop do what it can do at once, and takes in what is sent to us. */
-static void turn(void)
-{
-	char heard[4096];
-
-	for (int quiet = 0; quiet < QUIET_TURNS; quiet++) {
-		event_base_loop(fuzz.base, EVLOOP_NONBLOCK);
-		for (unsigned n = 0; n < fuzz.peer_count; n++)
-			while (fuzz.peers[n] >= 0 && read(fuzz.peers[n], heard, sizeof(heard)) > 0)
-				quiet = 0;
-	}
-}
-
-static void say(unsigned peer, const char *text, size_t len)
-{
-	while (peer < fuzz.peer_count && fuzz.peers[peer] >= 0 && len > 0) {
-		ssize_t n = send(fuzz.peers[peer], text, len, MSG_NOSIGNAL);
-
-		if (n <= 0)
-			break;
-		text += n;
-		len -= (size_t)n;
-		turn();
-	}
-	turn();
-}
 
 /* --- what is told ------------------------------------------------------------------------- */
 
@@ -221,7 +153,7 @@ static void on_line(void *arg, enum log_level level, const char *line)
 /* --- one run ------------------------------------------------------------------------------ */
 
 /* What a server says to all that is asked of it at first. */
-static void handshake(unsigned peer)
+static void handshake(size_t peer)
 {
 	char text[512];
 	int len =
@@ -231,18 +163,13 @@ static void handshake(unsigned peer)
 			 "+PONG\r\n%s*2\r\n$10\r\n1700000000\r\n$6\r\n123456\r\n",
 			 peer == LINK ? "$40\r\n0123456789012345678901234567890123456789\r\n" : "");
 
-	say(peer, text, (size_t)len);
+	peers_say(peer, text, (size_t)len);
 }
 
 /* The channel's last one. */
-static unsigned events(void)
+static size_t events(void)
 {
-	return fuzz.peer_count - 1;
-}
-
-static bool is_up(unsigned peer)
-{
-	return peer < fuzz.peer_count && fuzz.peers[peer] >= 0;
+	return peers.count - 1;
 }
 
 static void subscribe(void)
@@ -252,7 +179,7 @@ static void subscribe(void)
 			   strlen(CHANNEL), CHANNEL);
 
 	handshake(events());
-	say(events(), text, (size_t)len);
+	peers_say(events(), text, (size_t)len);
 }
 
 static void publish(struct fuzz_text text)
@@ -262,34 +189,32 @@ static void publish(struct fuzz_text text)
 			   strlen(CHANNEL), CHANNEL, text.len);
 
 	fuzz.text = text;
-	say(events(), head, (size_t)len);
-	say(events(), text.p, text.len);
-	say(events(), "\r\n", 2);
+	peers_say(events(), head, (size_t)len);
+	peers_say(events(), text.p, text.len);
+	peers_say(events(), "\r\n", 2);
 	fuzz.text.p = NULL;
 }
 
-static void hang_up(unsigned peer)
+static void hang_up(size_t peer)
 {
-	close(fuzz.peers[peer]);
-	fuzz.peers[peer] = -1;
-	turn();
+	peers_hang_up(peer);
 	FUZZ_CHECK(!fuzz.stands);
 }
 
 static void play(struct fuzz_text script, bool in_step)
 {
 	/* In step: nothing but whole messages so far. */
-	while (script.len > 0 && is_up(LINK)) {
+	while (script.len > 0 && peers_up(LINK)) {
 		struct fuzz_text part = fuzz_until(&script, "\n~");
 		struct fuzz_text letter = fuzz_until(&part, "\n");
 
-		if (letter.len == 0 || !is_up(events()))
+		if (letter.len == 0 || !peers_up(events()))
 			continue;
 		if (letter.p[0] == 'm' && in_step) {
 			publish(part);
 		} else if (letter.p[0] == 'r') {
 			in_step = false;
-			say(events(), part.p, part.len);
+			peers_say(events(), part.p, part.len);
 		} else if (letter.p[0] == 'S') {
 			subscribe();
 		} else if (letter.p[0] == 'X') {
@@ -306,9 +231,7 @@ static void end(void)
 	FUZZ_CHECK(fuzz.events == fuzz.changes && !fuzz.event);
 	store_free(fuzz.store);
 	event_base_loop(fuzz.base, EVLOOP_NONBLOCK);
-	for (unsigned n = 0; n < fuzz.peer_count; n++)
-		if (fuzz.peers[n] >= 0)
-			close(fuzz.peers[n]);
+	peers_end();
 	event_base_free(fuzz.base);
 	memset(&fuzz, 0, sizeof(fuzz));
 }
@@ -328,15 +251,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	signal(SIGPIPE, SIG_IGN);
 	FUZZ_CHECK(redis_target_parse("redis://127.0.0.1", &target, why, sizeof(why)));
 	target.db = DB;
-	fuzz.base = event_base_new();
+	fuzz.base = peers.base = event_base_new();
+	peers.most = CONNECTIONS_MAX;
 	FUZZ_CHECK(fuzz.base);
 	fuzz.store = store_redis_new(fuzz.base, &target, PREFIX, &limits, NULL, &log);
 	FUZZ_CHECK(fuzz.store);
 	fuzz.store->on_event = on_event;
 	store_follow(fuzz.store, on_change, NULL);
-	turn();
+	peers_turn();
 	handshake(LINK);
-	FUZZ_CHECK(fuzz.peer_count == 2);
+	FUZZ_CHECK(peers.count == 2);
 	before = fuzz_until(&script, "~");
 	begins = before.len == 0 || before.p[0] != 'n';
 	if (begins) {

@@ -19,6 +19,7 @@
 #include "base/metrics.h"
 #include "default_policy.h"
 #include "fuzz.h"
+#include "peers.h"
 #include "proto/circuit_fold.h"
 #include "redis/link.h"
 #include "redis/lookup.h"
@@ -27,17 +28,12 @@
 #include "store/driver.h"
 
 #include <arpa/inet.h>
-#include <errno.h>
 #include <event2/event.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
-#define CONNECTIONS_MAX 8
-#define OPS_MAX         64
-#define QUIET_TURNS     3
+#define OPS_MAX 64
 
 /* With -Wl,--wrap of it, which makes the names. */
 /* NOLINTBEGIN(bugprone-reserved-identifier) */
@@ -62,9 +58,6 @@ static struct {
 	struct event_base *base;
 	struct store *store;
 	struct metrics *metrics;
-	int peers[CONNECTIONS_MAX]; /* our ends */
-	size_t peer_count;
-	size_t peer; /* the one that is sent to */
 	struct waiting ops[OPS_MAX];
 	size_t op_count;
 	char key;
@@ -72,42 +65,6 @@ static struct {
 	bool nobody;
 	char cursor[STORE_CURSOR_MAX]; /* of the last page */
 } fuzz;
-
-/* These two are the program's own, so hiredis calls them as well. */
-
-/* TCP's options, on what is a Unix socket. */
-int setsockopt(int fd, int level, int option, const void *value, socklen_t len)
-{
-	(void)fd;
-	(void)level;
-	(void)option;
-	(void)value;
-	(void)len;
-	return 0;
-}
-
-/* hiredis 1.x calls it again to see whether it is connected. */
-int connect(int fd, const struct sockaddr *address, socklen_t len)
-{
-	struct sockaddr_storage own;
-	socklen_t own_len = sizeof(own);
-	int pair[2];
-
-	(void)address;
-	(void)len;
-	if (getpeername(fd, (struct sockaddr *)&own, &own_len) == 0)
-		return 0;
-	if (fuzz.nobody || fuzz.peer_count == CONNECTIONS_MAX) {
-		errno = ECONNREFUSED;
-		return -1;
-	}
-	FUZZ_CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
-	FUZZ_CHECK(dup3(pair[0], fd, O_CLOEXEC) == fd);
-	close(pair[0]);
-	fuzz.peer = fuzz.peer_count;
-	fuzz.peers[fuzz.peer_count++] = pair[1];
-	return 0;
-}
 
 /* Names are not asked for anywhere. */
 struct redis_lookup *__wrap_redis_lookup_new(struct event_base *base, const char *host,
@@ -120,19 +77,6 @@ struct redis_lookup *__wrap_redis_lookup_new(struct event_base *base, const char
 	if (inet_pton(AF_INET, host, address) != 1 && inet_pton(AF_INET6, host, address) != 1)
 		return NULL;
 	return __real_redis_lookup_new(base, host, port, patience_ms, files, fn, arg);
-}
-
-/* Lets the loop do what it can do at once, and takes in what is sent to us. */
-static void turn(void)
-{
-	char heard[4096];
-
-	for (int quiet = 0; quiet < QUIET_TURNS; quiet++) {
-		event_base_loop(fuzz.base, EVLOOP_NONBLOCK);
-		for (size_t n = 0; n < fuzz.peer_count; n++)
-			while (fuzz.peers[n] >= 0 && read(fuzz.peers[n], heard, sizeof(heard)) > 0)
-				quiet = 0;
-	}
 }
 
 /* --- operations --------------------------------------------------------------------------- */
@@ -229,17 +173,7 @@ static void submit(char letter)
 
 static void say(const char *text, size_t len)
 {
-	if (fuzz.peer < fuzz.peer_count && fuzz.peers[fuzz.peer] >= 0)
-		while (len > 0) {
-			ssize_t n = send(fuzz.peers[fuzz.peer], text, len, MSG_NOSIGNAL);
-
-			if (n <= 0)
-				break;
-			text += n;
-			len -= (size_t)n;
-			turn();
-		}
-	turn();
+	peers_say(peers.to, text, len);
 }
 
 /* What a server says to all that the link asks of it at first. */
@@ -259,24 +193,15 @@ static void handshake(const struct redis_target *target)
 	say(text, (size_t)len);
 }
 
-static void hang_up(size_t n)
-{
-	if (n < fuzz.peer_count && fuzz.peers[n] >= 0)
-		close(fuzz.peers[n]);
-	if (n < fuzz.peer_count)
-		fuzz.peers[n] = -1;
-	turn();
-}
-
 static void direct(char letter, const struct redis_target *target)
 {
 	static const char sentinel[] = "*2\r\n$9\r\n127.0.0.1\r\n$4\r\n6379\r\n";
 
 	switch (letter) {
 	case 'C':
-		for (int ms = 0; ms < 100 && fuzz.peer_count < 2; ms++) {
+		for (int ms = 0; ms < 100 && peers.count < 2; ms++) {
 			usleep(1000);
-			turn();
+			peers_turn();
 		}
 		break;
 	case 'H':
@@ -286,14 +211,14 @@ static void direct(char letter, const struct redis_target *target)
 		say(sentinel, strlen(sentinel));
 		break;
 	case 'X':
-		hang_up(fuzz.peer);
+		peers_hang_up(peers.to);
 		break;
 	case 'k':
 		fuzz.key = (char)(fuzz.key == 'z' ? 'a' : fuzz.key + 1);
 		break;
 	default:
 		if (letter >= '0' && letter <= '9')
-			fuzz.peer = (size_t)(letter - '0');
+			peers.to = (size_t)(letter - '0');
 		else if (letter >= 'a' && letter <= 'z')
 			submit(letter);
 	}
@@ -317,7 +242,7 @@ static void play(struct fuzz_text script, const struct redis_target *target)
 
 		for (size_t i = 0; i < letters.len; i++)
 			direct(letters.p[i], target);
-		turn();
+		peers_turn();
 		if (letters.len && memchr(letters.p, 'T', letters.len))
 			set_cursor(part);
 		else
@@ -376,18 +301,16 @@ static void end(void)
 			store_cancel(fuzz.ops[i].op);
 			fuzz.ops[i].called = 1;
 		}
-	turn();
+	peers_turn();
 	store_free(fuzz.store);
 	event_base_loop(fuzz.base, EVLOOP_NONBLOCK);
-	for (size_t n = 0; n < fuzz.peer_count; n++)
-		if (fuzz.peers[n] >= 0)
-			close(fuzz.peers[n]);
+	peers_end();
 	event_base_free(fuzz.base);
 	free(fuzz.metrics);
 	fuzz.base = NULL;
 	fuzz.store = NULL;
 	fuzz.metrics = NULL;
-	fuzz.peer_count = fuzz.peer = fuzz.op_count = 0;
+	fuzz.op_count = 0;
 	fuzz.key = 'a';
 	fuzz.cursor[0] = '\0';
 }
@@ -407,12 +330,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	letters = fuzz_until(&letters, "\n");
 	choose(letters, &target);
 	fuzz.key = 'a';
-	fuzz.base = event_base_new();
+	fuzz.base = peers.base = event_base_new();
+	peers.most = fuzz.nobody ? 0 : PEERS_MAX;
 	fuzz.metrics = calloc(1, sizeof(*fuzz.metrics));
 	FUZZ_CHECK(fuzz.base && fuzz.metrics);
 	fuzz.store = store_redis_new(fuzz.base, &target, "p:", &limits, fuzz.metrics, &log);
 	FUZZ_CHECK(fuzz.store);
-	turn();
+	peers_turn();
 	play(script, &target);
 	check_health(size && memmem(data, size, "sec", 3));
 	end();

@@ -1,0 +1,38 @@
+/*
+ * The other side of hiredis's connections, for the fuzz targets of Redis: connect(2) gives the
+ * daemon one end of a socket pair and us the other.
+ */
+#ifndef BREAKERD_TESTS_FUZZ_PEERS_H
+#define BREAKERD_TESTS_FUZZ_PEERS_H
+
+#include <event2/event.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#define PEERS_MAX 8
+
+/* To be set before the daemon's first connection: base and most. */
+struct peers {
+	struct event_base *base;
+	size_t most;        /* further connections are refused; PEERS_MAX at most */
+	int fds[PEERS_MAX]; /* our ends; -1: closed */
+	size_t count;
+	size_t to; /* the one that is sent to: the last, until a target says another */
+};
+extern struct peers peers;
+
+bool peers_up(size_t n);
+
+/* Lets the loop do what it can do at once, and takes in what is sent to us. */
+void peers_turn(void);
+
+/* Sends as much as is taken, and lets the loop run. */
+void peers_say(size_t n, const char *text, size_t len);
+
+/* Closes our end, and lets the loop run. */
+void peers_hang_up(size_t n);
+
+/* Closes all, and forgets the loop. */
+void peers_end(void);
+
+#endif
