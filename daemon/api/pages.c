@@ -1,7 +1,7 @@
 /* The daemon's own pages: for a person, for probes, for Prometheus. */
 #include "api/access.h"
 #include "api/private.h"
-#include "proto/circuit_json.h"
+#include "proto/key.h"
 #include "store/count.h"
 
 #include <event2/buffer.h>
@@ -23,13 +23,20 @@ static const char *condition_name(enum store_condition condition)
 	}
 }
 
+/* Room for any reason once it is UTF-8. */
+#define REASON_MAX (3 * sizeof(((struct store_health *)NULL)->reason))
+
 /* {"status":...,"store":...,"reason":...,"since":...}, for free; NULL when out of memory. */
 static char *write_readiness(const struct store_health *health, size_t *len)
 {
-	const char *reason = health->reason[0] ? health->reason : NULL;
+	char reason[REASON_MAX];
+	/* A path in it may have any bytes. */
+	bool has_reason =
+		utf8_clean(reason, sizeof(reason), health->reason, strlen(health->reason)) > 0;
 	json_t *doc = json_pack("{s:s, s:s, s:s?, s:I}", "status",
 				condition_name(health->condition), "store", health->store, "reason",
-				reason, "since", (json_int_t)health->since_ms);
+				has_reason ? reason : NULL, "since",
+				(json_int_t)health->since_ms);
 	char *text = NULL, *line = NULL;
 
 	if (doc)
@@ -92,15 +99,16 @@ static bool host_is_plain(const char *host)
 static int write_index(struct api *api, const struct store_health *health,
 		       const struct store_page *page, const char *host, struct evbuffer *out)
 {
-	char since[32];
+	char since[32], reason[REASON_MAX];
 
 	if (!host_is_plain(host))
 		host = "127.0.0.1:8747";
+	utf8_clean(reason, sizeof(reason), health->reason, strlen(health->reason));
 	format_stamp(health->since_ms, since, sizeof(since));
 	if (evbuffer_add_printf(out, "breakerd %s\n\nstore     %s, %s since %s%s%s%s%s\n",
 				BREAKERD_VERSION, health->store, condition_name(health->condition),
 				since, health->detail[0] ? ", " : "", health->detail,
-				health->reason[0] ? ": " : "", health->reason) < 0 ||
+				reason[0] ? ": " : "", reason) < 0 ||
 	    add_circuits(out, health, page, api->metrics) < 0 || api_add_open_lines(api, out) != 0)
 		return -1;
 	return evbuffer_add_printf(

@@ -145,6 +145,13 @@ def test_no_such_unix_socket(start, directory):
     problem(daemon.get(path("a")), "store_unavailable")
 
 
+def test_no_such_unix_socket_whose_name_is_no_utf8(start, directory):
+    """The reason names the path, and is shown as UTF-8."""
+    daemon = start(store=f"redis+unix://{directory}/%FF", on_store_failure="error")
+    until(lambda: "\N{REPLACEMENT CHARACTER}" in (refused(daemon) or ""), "it says why")
+    assert "\N{REPLACEMENT CHARACTER}" in daemon.get("/").body.decode()
+
+
 def test_no_such_host(start):
     """A look-up that fails, or hangs, blocks nothing."""
     daemon = start(store="redis://no-such-host.invalid:6379", on_store_failure="error")
