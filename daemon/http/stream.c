@@ -130,6 +130,8 @@ struct http_stream *http_reply_stream(struct http_request *rq, const struct http
 	if (hang_up)
 		event_free(hang_up);
 	c->stream.read = NULL;
+	/* libmicrohttpd closes the connection: no answer is to come from the handler any more. */
+	http_conn_enter(c, PHASE_SENDING);
 	return NULL;
 }
 

@@ -96,6 +96,30 @@ static void echo(struct http_request *rq)
 	answer(rq, too_large ? 413 : 200, text);
 }
 
+static ssize_t read_nothing(void *arg, char *buf, size_t max)
+{
+	(void)arg;
+	(void)buf;
+	(void)max;
+	return 0;
+}
+
+static void never_gone(void *arg)
+{
+	(void)arg;
+	ck_abort_msg("a stream that did not begin has ended");
+}
+
+/* libmicrohttpd takes no empty header, as it takes none when memory is short. */
+static void fail_to_stream(struct http_request *rq)
+{
+	const struct http_header header = {"X-Test", ""};
+	const struct http_reply reply = {
+		.status = 200, .headers = &header, .header_count = 1, .route = ROUTE_INDEX};
+
+	ck_assert_ptr_null(http_reply_stream(rq, &reply, read_nothing, never_gone, NULL));
+}
+
 static void on_request(void *arg, struct http_request *rq)
 {
 	const char *path = http_request_path(rq);
@@ -111,6 +135,8 @@ static void on_request(void *arg, struct http_request *rq)
 		answer(rq, 200, http_request_peer(rq));
 	} else if (strcmp(path, "/empty") == 0) {
 		answer(rq, 204, NULL);
+	} else if (strcmp(path, "/no-stream") == 0) {
+		fail_to_stream(rq);
 	} else if (strcmp(path, "/big") == 0) {
 		http_reply(rq, &(struct http_reply){.status = 200,
 						    .content_type = "text/plain",
@@ -1257,6 +1283,18 @@ START_TEST(drain_finishes_what_is_in_flight)
 }
 END_TEST
 
+START_TEST(stream_that_does_not_begin_leaves_nothing)
+{
+	struct client *c = client_new();
+
+	ck_assert_int_eq(get(c, "/no-stream"), 0);
+	RUN_UNTIL(metrics->http_connections == 0);
+	http_drain(http, on_drained, &drained);
+	RUN_UNTIL(drained == 1);
+	client_free(c);
+}
+END_TEST
+
 START_TEST(request_that_has_arrived_is_answered_before_the_drain_is_over)
 {
 	struct client *c = client_new();
@@ -1437,6 +1475,7 @@ int main(void)
 	tcase_add_test(tc, waiting_for_the_client_costs_nothing);
 	tcase_add_test(tc, drain_without_requests);
 	tcase_add_test(tc, drain_finishes_what_is_in_flight);
+	tcase_add_test(tc, stream_that_does_not_begin_leaves_nothing);
 	tcase_add_test(tc, request_that_has_arrived_is_answered_before_the_drain_is_over);
 	tcase_add_test(tc, may_be_freed_when_drained);
 	tcase_add_test(tc, reply_just_before_the_end_is_sent);
