@@ -35,8 +35,7 @@ static char *write_readiness(const struct store_health *health, size_t *len)
 		utf8_clean(reason, sizeof(reason), health->reason, strlen(health->reason)) > 0;
 	json_t *doc = json_pack("{s:s, s:s, s:s?, s:I}", "status",
 				condition_name(health->condition), "store", health->store, "reason",
-				has_reason ? reason : NULL, "since",
-				(json_int_t)health->since_ms);
+				has_reason ? reason : NULL, "since", (json_int_t)health->since_ms);
 	char *text = NULL, *line = NULL;
 
 	if (doc)

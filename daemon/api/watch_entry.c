@@ -84,8 +84,11 @@ struct watched *watch_get(struct watch *w, const char *key, size_t len)
 
 	if (c)
 		return c;
-	if (w->table.count >= w->max && TAILQ_EMPTY(&w->past))
-		return NULL;
+	if (w->table.count >= w->max) {
+		if (TAILQ_EMPTY(&w->past))
+			return NULL;
+		watch_remove(TAILQ_FIRST(&w->past));
+	}
 	c = (struct watched *)keytable_add(&w->table, sizeof(*c), key, len);
 	if (!c)
 		return NULL;

@@ -114,8 +114,10 @@ static void never_gone(void *arg)
 static void fail_to_stream(struct http_request *rq)
 {
 	const struct http_header header = {"X-Test", ""};
-	const struct http_reply reply = {
-		.status = 200, .headers = &header, .header_count = 1, .route = ROUTE_INDEX};
+	const struct http_reply reply = {.status = 200,
+					 .headers = &header,
+					 .header_count = 1,
+					 .route = ROUTE_INDEX};
 
 	ck_assert_ptr_null(http_reply_stream(rq, &reply, read_nothing, never_gone, NULL));
 }
