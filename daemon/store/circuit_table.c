@@ -14,25 +14,25 @@ struct circuit_entry {
 	TAILQ_ENTRY(circuit_entry) entry;
 	int64_t written; /* monotonic milliseconds */
 	struct circuit circuit;
-	/* Then, in an entry that is larger than this, its member. */
+	/* In a larger entry the member follows. */
 };
 
-/* The last bytes before the key, in an entry with room for it. */
+/* Stands between the entry and its key, in an entry with room for it. */
 struct member {
 	uint16_t len : 15;
 	uint16_t held : 1; /* it has an override */
 	unsigned char bytes[];
 };
 
-/* Room for members comes in such steps, and is given back once it is more than this too large:
- * so an entry seldom moves. */
+/* Room for a member grows in steps of MEMBER_STEP, and is given back only if more than MEMBER_SLACK
+ * of it is unused: so an entry seldom moves. */
 #define MEMBER_STEP  16
 #define MEMBER_SLACK 256
 
-/* Overrides end by themselves. How many are looked at when room is needed, and how often some are
- * anyway. */
-#define HELD_LOOKS   256
-#define HELD_LOOK_MS 1000
+/* Overrides end by themselves. This many are checked when room is needed, and some are checked this
+ * often anyway. */
+#define HELD_CHECKS   256
+#define HELD_CHECK_MS 1000
 
 TAILQ_HEAD(entry_list, circuit_entry);
 
@@ -40,10 +40,10 @@ struct circuit_table {
 	struct keytable keys;
 	size_t max;
 	int64_t ttl;
-	/* Each in the order of writing, so that the first is the next to expire. */
+	/* In the order of writing, so that the first is the next to expire. */
 	struct entry_list closed;
 	struct entry_list tripped;
-	struct entry_list held; /* closed, with an override; the next to be looked at first */
+	struct entry_list held; /* closed, with an override; the next to be checked is the first */
 	int64_t (*now_ms)(void *arg);
 	void *now_arg;
 	struct metrics *metrics;
@@ -74,7 +74,7 @@ static void gauge(struct circuit_table *t, enum circuit_state state, int by)
 		t->metrics->circuits[state] += by;
 }
 
-/* A circuit lives as long as its override, its opening and what else its member has a say in. */
+/* True if the member keeps the circuit alive (breaker_matters_until). */
 static bool holds(const struct circuit_table *t, const struct circuit_entry *e)
 {
 	const struct member *member = member_of(e);
@@ -194,8 +194,9 @@ static bool override_is_over(const struct circuit_entry *e, int64_t now_ms)
 	return breaker_override_at(&b, now_ms) == NULL;
 }
 
-/* It makes room from now on. Among the others it stands where it was written, if that costs
- * nothing; else as if it had been written with the last of them. */
+/* The override is over: the entry moves to `closed`, and may be dropped for another one. It goes to
+ * the head if it was written first of all; else to the end, as if it had been written with the last
+ * one, which saves a search for its place. */
 static void release(struct circuit_table *t, struct circuit_entry *e)
 {
 	const struct circuit_entry *first = TAILQ_FIRST(&t->closed);
@@ -212,8 +213,8 @@ static void release(struct circuit_table *t, struct circuit_entry *e)
 	TAILQ_INSERT_TAIL(&t->closed, e, entry);
 }
 
-/* Looks at some of those that have an override, the next time at others. */
-static void release_over(struct circuit_table *t, unsigned most)
+/* Releases entries whose override is over; checks at most `most`, and others the next time. */
+static void release_ended(struct circuit_table *t, unsigned most)
 {
 	const struct circuit_entry *kept = NULL;
 	struct circuit_entry *e;
@@ -240,9 +241,9 @@ int64_t circuit_table_expire(struct circuit_table *t, int64_t now, unsigned most
 	struct entry_list *lists[] = {&t->closed, &t->tripped};
 	int64_t next = -1;
 
-	release_over(t, most);
+	release_ended(t, most);
 	if (!TAILQ_EMPTY(&t->held))
-		next = now + HELD_LOOK_MS;
+		next = now + HELD_CHECK_MS;
 	for (size_t i = 0; i < 2; i++) {
 		struct circuit_entry *e;
 
@@ -273,8 +274,8 @@ bool circuit_table_shrink(struct circuit_table *t, unsigned most)
 	return t->keys.count > t->max && !TAILQ_EMPTY(&t->closed);
 }
 
-/* Room for one more. Two removals for an insertion, so that a lowered bound is reached;
- * until it is, whatever made way lets the insertion in. */
+/* Makes room for one more; false if there is none. It removes up to two, so that a lowered bound is
+ * reached in the end; above the bound one removal is enough for the insertion. */
 static bool make_room(struct circuit_table *t, int64_t now)
 {
 	size_t before = t->keys.count;
@@ -283,13 +284,13 @@ static bool make_room(struct circuit_table *t, int64_t now)
 		return true;
 	circuit_table_expire(t, now, 2);
 	if (TAILQ_EMPTY(&t->closed))
-		release_over(t, HELD_LOOKS);
+		release_ended(t, HELD_CHECKS);
 	for (int i = 0; i < 2 && t->keys.count >= t->max && !TAILQ_EMPTY(&t->closed); i++)
 		evict(t);
 	return t->keys.count < before;
 }
 
-/* The entry, which is in no list, holds this now. */
+/* Puts the circuit into the entry, and the entry, which is in no list, into its list. */
 static void put(struct circuit_table *t, struct circuit_entry *e, const struct circuit *circuit,
 		int64_t now)
 {
@@ -317,7 +318,7 @@ enum circuit_table_status circuit_table_write(struct circuit_table *t, struct ci
 
 /* --- members ------------------------------------------------------------------------------ */
 
-/* The size of an entry with a member of this length. */
+/* The size of an entry with room for a member of this length. */
 static size_t entry_size(size_t member_len)
 {
 	size_t room = member_len ? sizeof(struct member) + member_len : 0;
@@ -325,7 +326,7 @@ static size_t entry_size(size_t member_len)
 	return sizeof(struct circuit_entry) + (room + MEMBER_STEP - 1) / MEMBER_STEP * MEMBER_STEP;
 }
 
-/* The entry with room for that; it may move. NULL when out of memory. */
+/* Gives the entry room for a member of this length; it may move. NULL when out of memory. */
 static struct circuit_entry *fit_member(struct circuit_table *t, struct circuit_entry *e,
 					size_t member_len)
 {
@@ -349,7 +350,8 @@ enum circuit_table_status circuit_table_write_member(struct circuit_table *t,
 	if (e) {
 		unlist(t, e);
 		to = fit_member(t, e, bytes_len);
-		/* Not written; but the lists are in the order of writing. */
+		/* The circuit stays as it was. It counts as written now, to keep its list in order.
+		 */
 		if (!to)
 			put(t, e, &e->circuit, now);
 	} else {

@@ -9,8 +9,9 @@
  * noise, and moves no stamp. */
 #define NOISE_MS   25
 #define UNKNOWN_MS INT32_MAX
-/* For the same reason a new stamp may come out earlier than one seen in main, and would not
- * stand there. Up to this much it is made one later; beyond, a clock is wrong: leave it. */
+/* For the same reason a new stamp may come out earlier than one seen in main, where it would then
+ * have no effect. If it lags by at most this, the stamp is that one + 1; beyond this a clock is
+ * wrong, and the stamp stays as it is. */
 #define CLOCKS_APART_MS CIRCUIT_FOLD_APART_MS
 
 void clock_offset_init(struct clock_offset *o, const struct store_clock *clock)
@@ -18,8 +19,8 @@ void clock_offset_init(struct clock_offset *o, const struct store_clock *clock)
 	*o = (struct clock_offset){.clock = *clock, .error_ms = UNKNOWN_MS};
 }
 
-/* A poorer measurement than the last, as over a slow round trip, is taken only if the two
- * cannot both be right: then a clock was set. */
+/* A measurement less exact than the last, over a slower round trip, is taken only if the two
+ * contradict each other: then a clock was set. */
 void clock_offset_measured(struct clock_offset *o, int64_t offset_ms, int64_t error_ms)
 {
 	int64_t apart_ms = llabs(offset_ms - o->offset_ms);
@@ -31,7 +32,7 @@ void clock_offset_measured(struct clock_offset *o, int64_t offset_ms, int64_t er
 		o->offset_ms = offset_ms;
 }
 
-int64_t clock_offset_look(void *arg)
+int64_t clock_offset_peek(void *arg)
 {
 	const struct clock_offset *o = arg;
 
@@ -42,7 +43,7 @@ int64_t clock_offset_now(void *arg)
 {
 	struct clock_offset *o = arg;
 
-	o->stamp_ms = clock_offset_look(o);
+	o->stamp_ms = clock_offset_peek(o);
 	if (o->after_ms >= o->stamp_ms && o->after_ms - o->stamp_ms <= CLOCKS_APART_MS)
 		o->stamp_ms = o->after_ms + 1;
 	return o->stamp_ms;

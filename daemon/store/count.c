@@ -43,7 +43,7 @@ void store_count_init(struct metrics *m)
 	m->result_names = (struct metrics_label){result_name, RESULTS};
 }
 
-/* RESULTS: it was no operation at all. */
+/* RESULTS: it is not counted. */
 static enum result result_of(enum store_status status)
 {
 	switch (status) {

@@ -1,5 +1,6 @@
 /*
- * What a store implementation is made of; only store*.c include this.
+ * The driver interface: what a store implementation provides, and what it may use. Only stores
+ * include this.
  */
 #ifndef BREAKERD_STORE_DRIVER_H
 #define BREAKERD_STORE_DRIVER_H
@@ -25,7 +26,7 @@ struct store_driver {
 	 */
 	void (*detach)(struct store_op *op, struct store_result *verdict);
 	void (*health)(struct store *s, struct store_health *health);
-	void (*reconfigure)(struct store *s); /* s->limits is new; may be NULL */
+	void (*reconfigure)(struct store *s); /* s->limits has changed; may be NULL */
 	void (*free)(struct store *s);        /* frees s itself; no ops are pending */
 	void (*send_held)(struct store *s);   /* as store_send_held; may be NULL */
 	void (*flush)(struct store *s);       /* as store_flush; may be NULL */
@@ -37,10 +38,10 @@ struct store_driver {
 	struct store_op *(*fold)(struct store *s, const char *key, size_t key_len,
 				 const struct circuit_fold *fold, store_done_fn *done, void *arg,
 				 struct store_result *result);
-	/* The store's clock less ours (clock_steady_ms) in milliseconds, as last measured, and by
+	/* The store's clock minus ours (clock_steady_ms) in milliseconds, as last measured, and by
 	 * how much that may be wrong. */
 	int64_t (*clock_offset_ms)(struct store *s, int64_t *error_ms);
-	/* store_follow was called; NULL: s->follow is all that is needed. */
+	/* store_follow was called. May be NULL. */
 	void (*follow)(struct store *s);
 };
 
@@ -48,12 +49,12 @@ struct store_driver {
 struct store_event {
 	const char *key;
 	size_t key_len;
-	char by; /* t transition, d reset, a acquire, r report, o override, x its end, w what was
-		    recorded without main */
+	char by; /* t transition, d reset, a acquire, r report, o override set, x override ended,
+		    w a step that was recorded while main was away */
 	bool existed;
 	enum circuit_state was;
 	bool exists;
-	struct circuit circuit; /* last_state_change: when, of a reset, too */
+	struct circuit circuit; /* last_state_change: when it changed, also for a reset */
 	const struct breaker *breaker;
 };
 
@@ -68,16 +69,16 @@ struct store {
 	struct store_limits limits;
 	int64_t end_ms; /* store_end_by, for the driver's free; 0: not told */
 	unsigned in_flight;
-	unsigned background;      /* of those, the ones that nobody waits for: max_in_flight is not
-				     theirs */
+	unsigned background; /* those in flight that no client waits for: max_in_flight does not
+				limit them */
 	struct store_op_list ops; /* in the order of their deadlines */
-	struct event *deadline;   /* of the first of them, or earlier */
-	int64_t deadline_ms;      /* when that timer fires, monotonic; INT64_MAX: it is off */
-	/* Told when the store comes and goes, if it can; NULL or set once by who holds it. */
+	struct event *deadline;   /* fires at the first op's deadline, or earlier */
+	int64_t deadline_ms;      /* when `deadline` fires, monotonic; INT64_MAX: it is off */
+	/* Called when a store that can be away comes and goes. NULL, or set once by its owner. */
 	void (*on_change)(void *arg, bool ready);
 	void *on_change_arg;
-	/* Told of each change of state in main, whoever made it; NULL or set once. Some may be
-	 * lost. */
+	/* Called for each change of state in main, whichever daemon made it; some may be lost.
+	 * NULL, or set once by its owner. */
 	void (*on_event)(void *arg, const struct store_event *event);
 	void *on_event_arg;
 	void (*watcher)(void *arg); /* store_watch */
@@ -88,7 +89,7 @@ struct store {
 	void *follow_arg;
 };
 
-/* The first member of each implementation's op, which malloc made and free ends. */
+/* The first member of each implementation's op, which comes from malloc and ends with free. */
 struct store_op {
 	unsigned magic;
 	struct store *store;
@@ -103,13 +104,13 @@ struct store_op {
 int store_init(struct store *s, const struct store_driver *driver, struct event_base *base,
 	       const struct store_limits *limits);
 
-/* Ends what store_init began; for the driver's free and its failed new. */
+/* Undoes store_init. For the driver's free, and for its new when that fails. */
 void store_fini(struct store *s);
 
-/* Tells the watcher, if there is one, that the store's health is news. */
+/* Tells the watcher, if there is one, that the store's health has changed. */
 void store_changed(struct store *s);
 
-/* Calls store_on_answered's, if there is one. */
+/* Calls the callback that store_on_answered set, if there is one. */
 void store_answered(struct store *s);
 
 /* Tells the follower, if there is one. */
@@ -121,10 +122,11 @@ bool store_overloaded(struct store *s, struct store_result *result);
 /* Puts op, just allocated, under way: it counts as in flight and its deadline runs. */
 void store_op_start(struct store *s, struct store_op *op, store_done_fn *done, void *arg);
 
-/* As that, for an op that something else is sure to end. */
+/* The same without a deadline, for an op that something else is sure to end. */
 void store_op_start_open(struct store *s, struct store_op *op, store_done_fn *done, void *arg);
 
-/* No client waits for op, which is under way: it takes nothing from max_in_flight. */
+/* Marks op, which is under way, as one that no client waits for: max_in_flight does not limit it.
+ */
 void store_op_background(struct store_op *op);
 
 /* Ends op with its answer: calls back, frees it. The driver has dropped its pointers. */
@@ -138,52 +140,59 @@ struct store_op *store_refuse(struct store_result *result, enum store_status sta
 			      const char *message);
 
 /*
- * For an operation that is kept: op->call, if there is one, becomes a copy of its own, policy
- * included, for store_drop_call. False when out of memory, and then *op is as it was.
+ * Makes *op outlive the request: op->call, if there is one, is replaced by a copy, with its policy
+ * or override, which store_drop_call frees. False when out of memory, and *op is unchanged.
  */
 bool store_keep_call(struct circuit_op *op);
 void store_drop_call(struct circuit_op *op);
 
-/* The wall clock, or the clock's own; and the same for no stamp. */
+/* The time, for a stamp; and the time to compare with, which makes no stamp. */
 int64_t store_now_ms(const struct store_clock *clock);
-int64_t store_look_ms(const struct store_clock *clock);
+int64_t store_peek_ms(const struct store_clock *clock);
 
 /*
  * Makes the embedded store hold this snapshot as if it had just been written; NULL removes
- * the circuit. A store that is full of tripped circuits keeps what it has.
+ * the circuit. A circuit that has a member keeps it. A store that is full of tripped circuits stays
+ * as it is.
  */
 void store_memory_put(struct store *s, const char *key, size_t key_len,
 		      const struct circuit *circuit);
 
-/* Runs the operation as submit does, but changes nothing: says what it would have changed. */
-enum circuit_effect store_memory_try(struct store *s, const struct store_request *request,
-				     struct store_result *result);
-
-/* As that, with the circuit's member; store_memory_put leaves the member that it has. */
+/* The same, and the circuit's member becomes *breaker. */
 void store_memory_put_breaker(struct store *s, const char *key, size_t key_len,
 			      const struct circuit *circuit, const struct breaker *breaker);
 
 /*
- * What a listing showed of a circuit, asked for at asked_ms (monotonic) or later: its snapshot and
- * override; the rest of the member stays. What was written here since is newer and stays. A circuit
- * that is not here is added if `add`.
+ * Puts what a listing showed of a circuit: its snapshot and its override; the rest of the member
+ * stays. The listing was asked for at asked_ms (monotonic): what was written here since is newer
+ * and stays. A circuit that is not here is added only if `add`.
  */
 void store_memory_put_item(struct store *s, const struct store_item *item, int64_t asked_ms,
 			   bool add);
 
+/* Answers the operation as submit does, but changes nothing. Returns what it would have changed. */
+enum circuit_effect store_memory_try(struct store *s, const struct store_request *request,
+				     struct store_result *result);
+
 /*
- * Keeps the steps of `queues`, and what s holds of their circuits, in a file from now on; s is
- * just made, and both are empty. As store_memory_keep. The queues outlive s, or
- * store_memory_keep_end.
+ * As store_memory_keep, but the file keeps the steps of `queues` and what s holds of their
+ * circuits. Both are new and empty. The queues must live until store_memory_keep_end or the end of
+ * s.
  */
 int store_memory_keep_steps(struct store *s, struct circuit_queues *queues, const char *path,
 			    struct metrics *metrics, struct log *log, char *why, size_t why_size);
 
-/* For a store that keeps its state in a file: is it one; the steps have changed; save at once
- * (state_keeper_save); save what is not saved and keep no more: true if all is on disk. */
+/* True if s keeps its state in a file. */
 bool store_memory_keeps(const struct store *s);
+
+/* The steps have changed: they are saved soon, if s keeps a file. */
 void store_memory_changed(struct store *s);
+
+/* Saves at once (state_keeper_save). s must keep a file. */
 void store_memory_save(struct store *s, void (*done)(void *arg), void *arg);
+
+/* Saves what is not saved yet and keeps the file no longer (state_keeper_free). True if all is on
+ * disk. */
 bool store_memory_keep_end(struct store *s, int64_t end_ms);
 
 /* Makes a page with room for `room` items; NULL when out of memory. */

@@ -1,14 +1,15 @@
 /*
- * A store that holds two: `main`, and an embedded one for when main is away.
+ * The fallback store. It holds two stores: `main`, and an embedded one for when main is away.
  *
  * While main is there, its answers pass through, and each snapshot seen is put into the
- * embedded store. While it is away, operations go on there, and what they did becomes a step
- * in the circuit's queue (circuit_queue.h), which fold_back.c takes to main when it is back.
+ * embedded store. While main is away, the embedded store answers, and what operations did becomes a
+ * step in the circuit's queue (circuit_queue.h), which fold_back.c takes to main when it is back.
  * An operation on a circuit that has a queue waits in it: nothing overtakes anything. If its
  * deadline passes before it was handed over, it is answered here, as part of the step ahead.
  *
  * While main is there, memory answers what it may (refresh.c), and successes wait (held.c). A store
- * that refuses does only that: it has no queues, and main's failures are its own.
+ * that refuses (store_fallback_refuse) does only this: it has no queues, and main's failures are
+ * its answers.
  */
 #include "base/metrics.h"
 #include "store/fallback_private.h"
@@ -17,8 +18,8 @@
 
 /* --- operations --------------------------------------------------------------------------- */
 
-/* True if operations on the circuit wait in its queue: main has just gone, and they are answered in
- * the next turns of the loop. This one comes behind them. */
+/* True if operations on the circuit still wait in its queue: main has just gone, and they are
+ * answered in the next turns of the loop. The request must come after them. */
 static bool others_wait(struct fallback_store *f, const struct store_request *request)
 {
 	struct circuit_queue *q;
@@ -65,7 +66,7 @@ static void on_local_listed(void *arg, struct store_result *result)
 	store_op_finish(&o->op, result);
 }
 
-/* Main has answered a listing: what it shows is seen. */
+/* Main has answered a listing: remembers what it shows. */
 static void learn_page(struct fallback_store *f, const struct fallback_op *o,
 		       const struct store_result *result)
 {
@@ -171,7 +172,7 @@ static void on_main_answered(void *arg)
 	store_answered(&f->store);
 }
 
-static void on_main_news(void *arg)
+static void on_main_health(void *arg)
 {
 	struct fallback_store *f = arg;
 
@@ -188,15 +189,15 @@ static void fallback_health(struct store *s, struct store_health *health)
 	health->in_flight = s->in_flight - s->background;
 	if (health->condition == STORE_AWAY && !f->refuses)
 		health->condition = STORE_DEGRADED;
-	/* While main is away they become steps, or are refused. */
+	/* A store that refuses cannot send them while main is away. */
 	health->held = f->ready || f->stopping || !f->refuses ? f->seen.pending : 0;
 	if (f->ready || f->stopping)
 		health->unsettled = circuit_queues_count(&f->queues) - f->queues.refused_count;
 }
 
-/* How many requests wait is bounded here. Main has room for the rest besides: the steps in the
- * background, and one ahead of each request; successes that were held back; refreshes; and reads
- * for memory. */
+/* This store bounds how many requests wait (max_in_flight). Main must have room for them and for
+ * what comes besides: a step ahead of each request, FOLDS_IN_FLIGHT other steps, and BACKGROUND_MAX
+ * each of reports, refreshes and reads for memory. */
 static void fallback_reconfigure(struct store *s)
 {
 	struct fallback_store *f = fallback_of(s);
@@ -282,7 +283,7 @@ struct store *store_fallback_new(struct event_base *base, struct store *main,
 
 	if (f)
 		local_clock = (struct store_clock){clock_offset_now, clock_offset_monotonic,
-						   &f->clock, clock_offset_look};
+						   &f->clock, clock_offset_peek};
 	if (!f || store_init(&f->store, &fallback_driver, base, limits) != 0)
 		goto fail;
 	clock_offset_init(&f->clock, &clock);
@@ -301,7 +302,7 @@ struct store *store_fallback_new(struct event_base *base, struct store *main,
 	main->on_change_arg = f;
 	main->on_event = on_main_event;
 	main->on_event_arg = f;
-	store_watch(main, on_main_news, f);
+	store_watch(main, on_main_health, f);
 	store_on_answered(main, on_main_answered, f);
 	fallback_reconfigure(&f->store);
 	return &f->store;

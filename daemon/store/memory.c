@@ -1,5 +1,5 @@
 /*
- * The embedded store itself: what it is made of, what is put into it, and its state file.
+ * The embedded store itself: its start and end, what is put into it, and its state file.
  */
 #include "store/memory_private.h"
 #include "store/packed_breaker.h"
@@ -7,12 +7,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* What openings and overrides end by. */
+/* The clock by which openings and overrides end. */
 static int64_t circuits_now(void *arg)
 {
 	const struct memory_store *m = arg;
 
-	return store_look_ms(&m->clock);
+	return store_peek_ms(&m->clock);
 }
 
 void store_memory_put(struct store *s, const char *key, size_t key_len,

@@ -1,6 +1,6 @@
 /*
- * What goes by itself: circuits whose time to live is over, and those over a bound that was
- * lowered, in steps.
+ * Removes circuits by a timer, in steps: those whose time to live is over, and those over a bound
+ * that was lowered.
  */
 #include "base/timer.h"
 #include "store/memory_private.h"

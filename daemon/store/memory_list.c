@@ -1,6 +1,6 @@
 /*
- * Listings of the embedded store: in a few turns of the loop, so that one that matches little does
- * not hold up the rest.
+ * Listings of the embedded store. A listing takes a few turns of the loop, so that one that matches
+ * little does not hold up everything else.
  */
 #include "base/later.h"
 #include "store/memory_private.h"
@@ -9,19 +9,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Slots looked at in one turn of the loop: some 100 us. */
+/* At most this many slots are read in one turn of the loop: some 100 us. */
 #define LIST_STEP 4096
 
 struct memory_list {
 	struct store_op op;
 	struct store_query query;
 	struct store_page *page;
-	size_t slot;     /* the next to look at */
-	int64_t stop_ms; /* monotonic: a page that is not full by then is short */
+	size_t slot;     /* the next to read */
+	int64_t stop_ms; /* monotonic: the page ends then, full or not */
 	struct later *turn;
 };
 
-/* Looks at LIST_STEP slots at most. True when the page is done, with its cursor. */
+/* Reads at most LIST_STEP slots. True when the page is done, with its cursor. */
 static bool list_step(struct memory_store *m, const struct store_query *query, size_t *slot,
 		      struct store_page *page, bool *no_memory)
 {

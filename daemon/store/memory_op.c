@@ -1,10 +1,10 @@
 /*
- * One operation on a circuit of the embedded store: it ends at once.
+ * One operation on a circuit of the embedded store. All of them finish at once.
  */
 #include "store/memory_private.h"
 #include "store/packed_breaker.h"
 
-/* Something was to be written: it was, or *result says why it was not. */
+/* After a write: what follows from it; or *result says why it failed. */
 static void note_written(struct memory_store *m, enum circuit_table_status status, int64_t now,
 			 struct store_result *result)
 {
@@ -21,7 +21,7 @@ static void note_written(struct memory_store *m, enum circuit_table_status statu
 	}
 	memory_changed(m);
 	if (circuit_table_count(m->table) > m->store.limits.max_circuits)
-		memory_expiry_arm(m, now, now); /* it may just have been closed */
+		memory_expiry_arm(m, now, now); /* it may just have closed, and can be dropped */
 	else
 		memory_expiry_ensure(m, now);
 }
@@ -40,7 +40,7 @@ const struct breaker_override *memory_override(struct memory_store *m,
 	return breaker_override_at(&b, now_ms) ? &m->override : NULL;
 }
 
-/* The operation has changed the circuit, and the follower is to know. */
+/* The operation has changed the circuit: tells the follower. */
 static void tell(struct memory_store *m, const struct store_request *request,
 		 const struct store_result *result, const struct breaker_override *override)
 {
@@ -67,8 +67,8 @@ static void tell(struct memory_store *m, const struct store_request *request,
 	store_tell(&m->store, &change);
 }
 
-/* An operation that needs the circuit's member, on the circuit as it is stored: what it answers,
- * and what it makes of the member. */
+/* Runs an operation that needs the circuit's member. Sets *result to the answer and *b to the new
+ * member; stores nothing. */
 static enum circuit_effect run_decision(struct memory_store *m, const struct circuit_entry *entry,
 					const struct circuit_op *op, struct breaker *b,
 					struct store_result *result)
@@ -127,7 +127,7 @@ enum circuit_effect store_memory_try(struct store *s, const struct store_request
 	return effect;
 }
 
-/* The operations that need the circuit's member. */
+/* Runs and stores an operation that needs the circuit's member. */
 static void decide(struct memory_store *m, const struct store_request *request,
 		   struct store_result *result)
 {
@@ -147,7 +147,7 @@ static void decide(struct memory_store *m, const struct store_request *request,
 							len, now),
 			     now, result);
 		if (request->op.verb == CIRCUIT_OVERRIDE)
-			memory_expiry_arm(m, now, now); /* its end is looked for */
+			memory_expiry_arm(m, now, now); /* checks from now on whether it is over */
 	}
 	if (b.override.mode != BREAKER_NO_OVERRIDE) {
 		m->override = b.override;
@@ -158,7 +158,8 @@ static void decide(struct memory_store *m, const struct store_request *request,
 		tell(m, request, result, result->override);
 }
 
-/* Stores what one of the five made. A transition changes the circuit's member, too. */
+/* Stores the result of one of the five operations. A transition changes the circuit's member, too.
+ */
 static enum circuit_table_status write_circuit(struct memory_store *m, struct circuit_entry *entry,
 					       const struct store_request *request,
 					       const struct circuit *c, int64_t now)
@@ -199,7 +200,7 @@ struct store_op *memory_submit(struct store *s, const struct store_request *requ
 	if (entry)
 		result->circuit = *circuit_entry_get(entry);
 	result->was = result->circuit.state;
-	/* A circuit that exists is read without the time. */
+	/* Reading a circuit that exists needs no time. */
 	if (!entry || request->op.verb != CIRCUIT_GET_STATE)
 		wall_ms = store_now_ms(&m->clock);
 	switch (circuit_apply(&result->circuit, entry != NULL, &request->op, wall_ms)) {
@@ -217,10 +218,10 @@ struct store_op *memory_submit(struct store *s, const struct store_request *requ
 		}
 		break;
 	case CIRCUIT_WRITTEN:
-		/* The entry may move. */
+		/* Read before the write, which may move the entry. */
 		override = result->was != result->circuit.state && entry &&
 					   circuit_entry_is_held(entry)
-				   ? memory_override(m, entry, store_look_ms(&m->clock))
+				   ? memory_override(m, entry, store_peek_ms(&m->clock))
 				   : NULL;
 		note_written(m, write_circuit(m, entry, request, &result->circuit, now), now,
 			     result);

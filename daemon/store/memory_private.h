@@ -1,8 +1,8 @@
 /*
- * What the files of the embedded store share; nobody else includes this. From below, each using
- * those above it in this list alone:
+ * Shared by the files of the embedded store; nobody else includes this. Each file uses only those
+ * above it in this list:
  *
- *	memory_expiry.c  what goes by itself: the time to live, and a bound that was lowered
+ *	memory_expiry.c  circuits that are removed by a timer: their time to live, a lowered bound
  *	memory_op.c      one operation on a circuit
  *	memory_list.c    listings
  *	memory.c         the store itself, what is put into it, its state file
@@ -15,7 +15,7 @@
 #include "store/driver.h"
 #include "store/state_keeper.h"
 
-/* Circuits expired in one turn of the loop: some 100 us. */
+/* At most this many circuits expire in one turn of the loop: some 100 us. */
 #define EXPIRE_STEP 1000
 
 struct memory_store {
@@ -25,9 +25,9 @@ struct memory_store {
 	struct metrics *metrics;
 	struct state_keeper *keeper; /* or NULL */
 	struct event *expiry;        /* set while the table is not empty */
-	bool expiry_armed;           /* it is */
+	bool expiry_armed;           /* `expiry` is set */
 	int64_t started_ms;
-	struct breaker_override override; /* of the last result */
+	struct breaker_override override; /* the last result points to it */
 };
 
 static inline struct memory_store *memory(struct store *s)
@@ -35,13 +35,13 @@ static inline struct memory_store *memory(struct store *s)
 	return (struct memory_store *)s;
 }
 
-/* What the time to live runs on. */
+/* The clock of the time to live: monotonic milliseconds. */
 static inline int64_t memory_now(struct memory_store *m)
 {
 	return m->clock.monotonic_ms ? m->clock.monotonic_ms(m->clock.arg) : clock_ms();
 }
 
-/* The state file, if there is one, is to be written. */
+/* The circuits have changed: if there is a state file, it is to be written. */
 static inline void memory_changed(struct memory_store *m)
 {
 	if (m->keeper)
@@ -50,14 +50,14 @@ static inline void memory_changed(struct memory_store *m)
 
 /* --- memory_expiry.c */
 
-/* Sets the timer to `next`, in the time of memory_now; does nothing if that is negative. */
+/* Sets the timer `expiry` to `next`, on the clock of memory_now; does nothing if that is negative.
+ */
 void memory_expiry_arm(struct memory_store *m, int64_t now, int64_t next);
 
 /* The table is not empty: sets the timer, unless it is set. */
 void memory_expiry_ensure(struct memory_store *m, int64_t now);
 
-/* A step of what goes by itself: circuits whose time is over, and those over a bound that was
- * lowered. */
+/* Removes some of the circuits whose time is over, and of those over a bound that was lowered. */
 void memory_expire_step(struct memory_store *m);
 
 /* The timer `expiry`. For libevent. */
@@ -69,7 +69,7 @@ void memory_on_expiry(evutil_socket_t fd, short what, void *arg);
 struct store_op *memory_submit(struct store *s, const struct store_request *request,
 			       store_done_fn *done, void *arg, struct store_result *result);
 
-/* The override that holds, kept until the next one is asked for; or NULL. */
+/* The override that holds, or NULL. Valid until the next operation or call of this. */
 const struct breaker_override *memory_override(struct memory_store *m,
 					       const struct circuit_entry *entry, int64_t now_ms);
 

@@ -18,11 +18,11 @@ struct head {
 	uint8_t probes;
 };
 
-/* Of a slot, the first byte: nothing failed or was slow, and only calls follow. Else it is the
- * number of daemons. */
+/* A slot's first byte, if nothing failed or was slow: only the number of calls follows. In other
+ * slots the first byte is the number of daemons that reported. */
 #define CALLS_ALONE 0xff
 
-/* In the order of writing; `reason_len` bytes follow. */
+/* `reason_len` bytes follow. */
 struct override {
 	int64_t since_ms, until_ms;
 	uint8_t reason_len;
@@ -59,8 +59,8 @@ static unsigned char *put_slot(unsigned char *to, const struct breaker_slot *slo
 	return put(to, slot->reporters, slot->reporter_count * sizeof(slot->reporters[0]));
 }
 
-/* Deadlines as how far behind the first of them; those of a half-open time that is over have no
- * meaning. */
+/* Writes a deadline as its distance from the first one. A circuit that is no longer half-open has
+ * no use for deadlines. */
 static unsigned char *put_probes(unsigned char *to, const struct breaker *b)
 {
 	bool out = b->state == CIRCUIT_HALF_OPEN;

@@ -21,26 +21,27 @@
 #define MAGIC   "breakerd-state "
 #define HEADER  MAGIC "1\n"
 #define HEADER2 MAGIC "2\n" /* with steps */
-#define FOLDING "folding\n" /* of earlier versions: each line is as one with IN_DOUBT */
-/* Of one length. */
+#define FOLDING "folding\n" /* of earlier versions: all lines count as IN_DOUBT */
+/* Both have the same length. */
 #define STEP     "step "
 #define IN_DOUBT "fold "
 
-/* Any line: word, stamp, key with each byte escaped, snapshot or steps, spaces, newline. */
+/* Room for any line: word, stamp, key with each byte escaped, snapshot or steps, spaces, newline.
+ */
 #define VALUE_MAX                                                                                  \
 	((int)STATE_STEPS_MAX > (int)CIRCUIT_JSON_MEMBER_MAX ? (int)STATE_STEPS_MAX                \
 							     : (int)CIRCUIT_JSON_MEMBER_MAX)
 #define LINE_ROOM   (5 + 20 + 3 * KEY_MAX + VALUE_MAX + 3)
 #define BUFFER_SIZE ((size_t)256 * 1024)
 
-/* Both ends of a file: the checksum goes along line by line. */
+/* A file that is written or read, with the checksum of its lines so far. */
 struct stream {
 	int fd;
 	struct siphash_key sum; /* k0 is the checksum so far, k1 stays 0 */
 	size_t circuits;
 	char *buffer;
 	size_t begin, end; /* of what is in the buffer */
-	bool at_end;       /* reading: the file gave all it has */
+	bool at_end;       /* reading: all of the file is in the buffer */
 };
 
 static void sum_line(struct stream *s, const char *line, size_t len)
@@ -92,7 +93,7 @@ static char *put_key(char *to, const char *key, size_t len)
 	return to;
 }
 
-/* Where the next line goes; NULL if what came before cannot be written. */
+/* Where the next line is to be put; NULL if the lines before it cannot be written. */
 static char *line_begin(struct stream *s)
 {
 	if (BUFFER_SIZE - s->end < LINE_ROOM && flush(s) != 0)
@@ -100,7 +101,7 @@ static char *line_begin(struct stream *s)
 	return s->buffer + s->end;
 }
 
-/* The line ends before `to`. */
+/* Ends the line before `to`. */
 static void line_end(struct stream *s, const char *to)
 {
 	size_t len = (size_t)(to - (s->buffer + s->end));
@@ -212,7 +213,7 @@ static int put_all(struct stream *s, struct circuit_table *t, struct circuit_que
 	return flush(s);
 }
 
-/* Without this the new name may be lost with the power (fsync(2), Description). */
+/* Without this a power failure may undo the rename (fsync(2), Description). */
 static int sync_directory(const char *path)
 {
 	char copy[PATH_MAX];
@@ -223,7 +224,7 @@ static int sync_directory(const char *path)
 	if (fd < 0)
 		return -1;
 	rc = fsync(fd);
-	/* Some file systems know no fsync of a directory: what they do is what there is. */
+	/* Some file systems cannot fsync a directory. */
 	if (rc != 0 && errno == EINVAL)
 		rc = 0;
 	close(fd);
@@ -238,7 +239,7 @@ static int write_whole(const char *tmp, struct circuit_table *t, struct circuit_
 
 	if (!s.buffer)
 		return -1;
-	/* A left-over is none of ours to follow or to append to. */
+	/* A file left there is neither followed, if it is a link, nor appended to. */
 	if (unlink(tmp) != 0 && errno != ENOENT)
 		goto fail;
 	s.fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
@@ -273,8 +274,8 @@ int state_file_write(const char *path, struct circuit_table *t, struct circuit_q
 /* --- reading */
 
 /*
- * The next line with its newline. Its length; 0 at the end of the file, -1 with words in
- * why for one that has no newline or is too long, and on a failed read.
+ * Sets *line to the next line, newline included. Returns its length; 0 at the end of the file; -1,
+ * with words in *why, if it has no newline or is too long, or if the read failed.
  */
 static ssize_t next_line(struct stream *s, const char **line, const char **why)
 {
@@ -314,11 +315,11 @@ struct line {
 	unsigned char member[PACKED_BREAKER_MAX]; /* of the circuit */
 	size_t member_len;
 	bool has_steps;
-	bool in_doubt; /* the steps */
+	bool in_doubt; /* the steps may have been handed over */
 	struct state_steps steps;
 };
 
-/* Digits up to a space; NULL if it is something else. */
+/* Reads digits up to a space. Returns what stands behind it; NULL if it is something else. */
 static const char *take_stamp(const char *p, const char *end, int64_t *stamp)
 {
 	const char *begin = p;
@@ -331,7 +332,7 @@ static const char *take_stamp(const char *p, const char *end, int64_t *stamp)
 	return p > begin && p < end && *p == ' ' ? p + 1 : NULL;
 }
 
-/* A member of a version that is not understood is no member. */
+/* A member of an unknown version is ignored. */
 static bool parse_value(const char *text, size_t len, struct line *line)
 {
 	const char *member;
@@ -379,11 +380,11 @@ struct restore {
 	struct circuit_table *table;
 	struct circuit_queues *queues; /* or NULL */
 	bool folding;
-	size_t circuits; /* that were to be put into the table */
+	size_t circuits; /* how many were to be put into the table */
 	int64_t ttl_ms;
 	const struct state_moment *now;
 	struct state_file_report *report;
-	int64_t last; /* write put into the table: its lists want them in order */
+	int64_t last; /* the last write in the table: its lists need them in order */
 };
 
 static enum circuit_table_status restore_line(struct restore *r, const struct line *line)
@@ -430,7 +431,7 @@ static bool restored_before(struct restore *r, const struct line *line)
 	return circuit_table_find(r->table, line->key, line->key_len, r->now->table_ms) != NULL;
 }
 
-/* False with words in why: not a file of ours, or of a later version. */
+/* False, with words in why: it is no state file, or one of a later version. */
 static bool read_header(struct stream *s, char why[256])
 {
 	const char *line = NULL, *words = "";
@@ -519,7 +520,7 @@ static void clear(struct circuit_table *t)
 /* A descriptor, or -1 with *status set. */
 static int open_to_read(const char *path, enum state_file_status *status, char why[256])
 {
-	/* A pipe must not make us wait. */
+	/* O_NONBLOCK: opening a pipe must not wait. */
 	int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 	struct stat st;
 
@@ -530,7 +531,7 @@ static int open_to_read(const char *path, enum state_file_status *status, char w
 	}
 	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
 		return fd;
-	/* A slip in the configuration, and no damage: a directory or a device stays where it is. */
+	/* A mistake in the configuration, no damage: a directory or a device is not renamed. */
 	*status = STATE_FILE_FAILED;
 	snprintf(why, 256, "it is no regular file");
 	close(fd);

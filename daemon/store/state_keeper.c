@@ -19,38 +19,38 @@
 #include <time.h>
 #include <unistd.h>
 
-/* A save that fails is tried again each interval; one line a minute tells of it. */
+/* A save that fails is tried again after each interval, and logged once a minute. */
 #define WARN_EVERY_MS 60000
 
-/* What a child may take: a million circuits take a second on a disk that works. */
+/* How long a child may take. A million circuits take a second on a disk that works. */
 #define CHILD_MS           60000
 #define CIRCUITS_A_MS_MORE 10
 
-/* The end: how long it may take, unless it is told, and how long of that a child that was
- * killed may take to die. One that hangs in the disk does not. */
+/* How long the end may take, unless the caller says; and how long of that a killed child is waited
+ * for, which does not die while it hangs in the disk. */
 #define END_MS      5000
 #define DEATH_MS    300
 #define END_POLL_US 5000
 
 struct state_keeper {
 	struct state_path file;
-	struct state_keeper_options options; /* path is not to be used */
+	struct state_keeper_options options; /* without path: `file` has it */
 	struct event_base *base;
 	struct circuit_table *table;
 	struct store_clock clock;
 	struct metrics *metrics;
 	struct log *log;
-	/* Counts of changes: all of them, up to the last good save, up to the one under way. */
+	/* The number of changes: all; those in the last good save; those in the save under way. */
 	uint64_t changes, saved, saving;
-	struct event *timer; /* the next save is due; or, with a child, its time is over */
+	struct event *timer; /* the next save is due; with a child: it takes too long */
 	bool armed;          /* the timer is set */
 	struct event *child_ends;
-	pid_t child; /* 0: none */
-	/* state_keeper_save: whom to tell, and whether the child that runs is the one for it. */
-	void (*asked_done)(void *arg);
-	void *asked_arg;
-	bool asked_runs;
-	bool killed; /* it took too long */
+	pid_t child;      /* 0: none */
+	bool child_saves; /* the child is the one for save_done */
+	bool killed;      /* the child took too long */
+	/* The callback of state_keeper_save; NULL: none waits. */
+	void (*save_done)(void *arg);
+	void *save_arg;
 	int64_t started_ms;
 	int64_t warned_ms; /* 0: not since the last good save */
 };
@@ -66,7 +66,7 @@ static struct state_moment moment_of(const struct state_keeper *k)
 	};
 }
 
-/* --- how it went */
+/* --- the result of a save */
 
 static void save_failed(struct state_keeper *k, const char *reason)
 {
@@ -96,20 +96,20 @@ static void save_succeeded(struct state_keeper *k)
 
 /* --- the child */
 
-/* Writes and ends. Has the parent's signal handlers, which would wake the parent's loop,
- * and its sockets, which would stay open for as long: both go first. */
+/* Writes the file and ends. First it drops what it has from the parent: signal handlers, which
+ * would wake the parent's loop, and sockets, which would stay open. */
 static void __attribute__((noreturn))
 child_run(const struct state_keeper *k, const struct state_moment *now, pid_t parent)
 {
 	sigset_t none;
 
-	/* Without the parent a next one may keep the file: an old state must not replace its. */
+	/* If the parent is gone, another process may keep the file: it must not be replaced. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
 		_exit(ECHILD);
 	for (int signo = 1; signo < NSIG; signo++)
 		signal(signo, SIG_DFL);
-	/* What ends the parent may come to the whole group: it decides, not the child. */
+	/* These may be sent to the whole group. The parent decides what becomes of the child. */
 	signal(SIGTERM, SIG_IGN);
 	signal(SIGINT, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
@@ -126,7 +126,7 @@ static pid_t child_start(struct state_keeper *k)
 	sigset_t all, before;
 	int saved;
 
-	/* No handler of the parent's may run in the child. */
+	/* Until child_run resets them, the parent's handlers must not run in the child. */
 	sigfillset(&all);
 	sigprocmask(SIG_BLOCK, &all, &before);
 	child = fork();
@@ -150,19 +150,19 @@ static int64_t child_may_take(const struct state_keeper *k)
 	return CHILD_MS + (int64_t)(circuit_table_count(k->table) / CIRCUITS_A_MS_MORE);
 }
 
-/* The save that was asked for is over, one way or the other. */
-static void asked_end(struct state_keeper *k, bool saved)
+/* The save that state_keeper_save asked for is over. */
+static void finish_save(struct state_keeper *k, bool saved)
 {
-	void (*done)(void *arg) = k->asked_done;
+	void (*done)(void *arg) = k->save_done;
 
 	if (!done)
 		return;
-	/* What is on disk must not be taken for what there is. */
+	/* The old file must not be taken for the state as it is now. */
 	if (!saved)
 		unlink(k->file.path);
-	k->asked_done = NULL;
-	k->asked_runs = false;
-	done(k->asked_arg);
+	k->save_done = NULL;
+	k->child_saves = false;
+	done(k->save_arg);
 }
 
 static void save_start(struct state_keeper *k)
@@ -176,10 +176,10 @@ static void save_start(struct state_keeper *k)
 	if (child < 0) {
 		save_failed(k, strerror(errno));
 		arm(k, k->options.interval_ms);
-		asked_end(k, false);
+		finish_save(k, false);
 		return;
 	}
-	k->asked_runs = k->asked_done != NULL;
+	k->child_saves = k->save_done != NULL;
 	log_debug(k->log, "state_saving", "child=%ld fork_us=%lld", (long)child,
 		  (long long)((after - before) / 1000));
 	k->child = child;
@@ -200,15 +200,15 @@ static void child_ended(struct state_keeper *k, int status)
 		unlink(k->file.tmp);
 		snprintf(reason, sizeof(reason), "the child that writes it ended by signal %d",
 			 WTERMSIG(status));
-		if (!k->killed) /* that was said already */
+		if (!k->killed) /* else it was logged already */
 			save_failed(k, reason);
 	}
 	k->killed = false;
 	evtimer_del(k->timer);
 	k->armed = false;
-	if (k->asked_runs)
-		asked_end(k, WIFEXITED(status) && WEXITSTATUS(status) == 0);
-	if (k->asked_done && !k->child)
+	if (k->child_saves)
+		finish_save(k, WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	if (k->save_done && !k->child)
 		save_start(k);
 	else if (k->changes != k->saved)
 		arm(k, k->options.interval_ms);
@@ -236,7 +236,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 		save_start(k);
 		return;
 	}
-	/* It may hang in the kernel: that is no reason to wait for it here. */
+	/* The child may hang in the kernel: its end is not waited for here. */
 	k->killed = true;
 	kill(k->child, SIGKILL);
 	save_failed(k, "it took too long");
@@ -251,9 +251,9 @@ void state_keeper_changed(struct state_keeper *k)
 
 void state_keeper_save(struct state_keeper *k, void (*done)(void *arg), void *arg)
 {
-	k->asked_done = done;
-	k->asked_arg = arg;
-	k->asked_runs = false;
+	k->save_done = done;
+	k->save_arg = arg;
+	k->child_saves = false;
 	k->changes++;
 	if (k->child)
 		return;
@@ -281,7 +281,7 @@ static int keep_aside(struct state_keeper *k, const char *damage, char *why, siz
 	return 0;
 }
 
-/* The circuits of an embedded store are none of Redis's, and not ours to overwrite. */
+/* The file has the circuits of an embedded store. They are not put into Redis, nor overwritten. */
 static int keep_embedded(struct state_keeper *k, size_t circuits, char *why, size_t why_size)
 {
 	char name[PATH_MAX];
@@ -364,7 +364,7 @@ fail:
 
 /* --- end */
 
-/* True once the child has ended; false if it has not by then. */
+/* Waits for the child; false if it has not ended by then. */
 static bool child_wait(struct state_keeper *k, int64_t until_ms, int *status)
 {
 	while (waitpid(k->child, status, WNOHANG) != k->child) {
@@ -376,7 +376,7 @@ static bool child_wait(struct state_keeper *k, int64_t until_ms, int *status)
 	return true;
 }
 
-/* What the child writes is older than what comes now. */
+/* Ends a child that is still writing: the last save is newer. */
 static void child_end_now(struct state_keeper *k, int64_t end_ms)
 {
 	int64_t patience = clock_ms() + DEATH_MS;
@@ -388,10 +388,10 @@ static void child_end_now(struct state_keeper *k, int64_t end_ms)
 	if (child_wait(k, patience < end_ms ? patience : end_ms, &status))
 		unlink(k->file.tmp);
 	else
-		k->child = 0; /* it hangs in the disk; nobody can wait for it */
+		k->child = 0; /* it hangs in the disk, and cannot be waited for */
 }
 
-/* 0, or an errno. In a child as always: should the disk hang, the end is not held up. */
+/* 0, or an errno. A child writes, as always, so that a disk that hangs does not hold up the end. */
 static int write_last(struct state_keeper *k, int64_t end_ms)
 {
 	struct state_moment now = moment_of(k);
@@ -419,7 +419,7 @@ static void save_now(struct state_keeper *k, int64_t end_ms)
 		save_succeeded(k);
 		return;
 	}
-	k->warned_ms = 0; /* the last word is said whatever was said before */
+	k->warned_ms = 0; /* a failure of the last save is always logged */
 	save_failed(k, strerror(rc));
 }
 

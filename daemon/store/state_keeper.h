@@ -2,10 +2,10 @@
  * Keeps a circuit_table in a file (state_file.h) while the loop runs: read at the start,
  * written some seconds after a change, and at the end.
  *
- * The loop is not held up by the writing: a child made with fork(2) has the table as it was
- * at that moment and writes it, as Redis does for its RDB file. What remains for the loop
- * is the fork, which copies the page tables, and then a page fault for each page written
- * meanwhile. docs/development.md has the figures.
+ * The writing does not hold up the loop: a child made with fork(2) has the table as it was at that
+ * moment and writes it, as Redis does for its RDB file. What it costs the loop is the fork, which
+ * copies the page tables, and then a page fault for each page written meanwhile.
+ * docs/development.md has the figures.
  */
 #ifndef BREAKERD_STATE_KEEPER_H
 #define BREAKERD_STATE_KEEPER_H
@@ -16,7 +16,7 @@ struct circuit_queues;
 struct circuit_table;
 struct state_keeper;
 
-/* At most one save in this time, while things change. A crash loses what is younger. */
+/* While the table changes it is saved this often. A crash loses the changes since the last save. */
 #define STATE_KEEPER_INTERVAL_MS 5000
 
 struct state_keeper_options {
@@ -25,21 +25,21 @@ struct state_keeper_options {
 	unsigned interval_ms; /* 0: STATE_KEEPER_INTERVAL_MS */
 	unsigned timeout_ms;  /* a child that takes longer is killed; 0: by the table's size */
 	unsigned lock_ms;     /* how long to wait for a breakerd that is about to end; 0: 5 s */
-	/* NULL: the table is an embedded store's. Else its steps are kept, and of the table what
-	 * belongs to them; empty at first, and outlives the keeper. */
+	/* NULL: the table is an embedded store's, and is kept. Else the steps of these queues are
+	 * kept, and the circuits of the table that have steps. Empty at first; must outlive the
+	 * keeper. */
 	struct circuit_queues *queues;
 };
 
 /*
- * Restores the empty table, and keeps it from now on. Blocks, for it is the start. A file
- * that is damaged becomes path.damaged (or .damaged.2 to .damaged.9: those kept before
- * stay); that is logged, and the table starts empty. Of a symbolic link, the file that it
- * leads to is written, also one that does not exist yet. Holds a lock on path.lock, so that
- * no two processes keep one file. With queues, a file that holds the circuits of an
- * embedded store is set aside in the same way, as path.embedded.
+ * Restores the empty table, and keeps it from now on. Blocks: this is the start. A damaged file is
+ * renamed to path.damaged (or .damaged.2 to .damaged.9: earlier ones stay), which is logged, and
+ * the table starts empty. If path is a symbolic link, the file that it leads to is written, also if
+ * it does not exist yet. A lock on path.lock keeps other processes from the same file. With queues,
+ * a file that holds the circuits of an embedded store is renamed in the same way, to path.embedded.
  *
- * NULL with one sentence in why (NUL-terminated, cut to why_size): the file cannot be read
- * or its directory not be written, another process has it, or memory ran out. `metrics`
+ * NULL with one sentence in why (NUL-terminated, cut to why_size): the file cannot be read,
+ * its directory cannot be written, another process has the lock, or memory ran out. `metrics`
  * and `log` may be NULL. All but the options must outlive the keeper; the process must not
  * wait for unknown children, and reads no other SIGCHLD.
  */
@@ -52,16 +52,16 @@ struct state_keeper *state_keeper_new(const struct state_keeper_options *options
 void state_keeper_changed(struct state_keeper *k);
 
 /*
- * Saves at once. done(arg) comes once, perhaps from inside the call: what there was at the time
- * of the call is on disk, or it cannot be written, and then the file that was there is removed
- * if at all possible. A call while another one is not done yet replaces it.
+ * Saves at once. Calls done(arg) once, perhaps from inside the call: the state as it was at the
+ * time of the call is on disk; or it could not be written, and then the old file is removed if that
+ * is possible. A second call before the first is done replaces it: only the second done is called.
  */
 void state_keeper_save(struct state_keeper *k, void (*done)(void *arg), void *arg);
 
 /*
- * Saves what is not saved, which blocks, until end_ms (monotonic; 0: 5 s from now) at the
- * latest, and ends. A save that takes longer is given up, which is logged: a disk that hangs
- * must not hold up a stop. The table is still there. NULL is allowed. True if all is on disk.
+ * Saves what is not saved yet, and frees the keeper. Blocks, but not beyond end_ms (monotonic; 0: 5
+ * s from now): a save that takes longer is given up and logged, so that a disk that hangs does not
+ * hold up a stop. The table must still be there. NULL is allowed. True if all is on disk.
  */
 bool state_keeper_free(struct state_keeper *k, int64_t end_ms);
 

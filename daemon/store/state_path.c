@@ -16,7 +16,7 @@
 
 #define LINKS_MAX 40 /* as the kernel has it (path_resolution(7)) */
 
-/* The files of which a damaged one is kept: path.damaged, path.damaged.2 to path.damaged.9. */
+/* So many damaged files are kept: path.damaged, path.damaged.2 to path.damaged.9. */
 #define DAMAGED_MAX  9
 #define DAMAGED_ROOM sizeof(".embedded.9")
 
@@ -27,8 +27,8 @@ int state_path_complain(const struct state_path *p, const char *reason, char *wh
 }
 
 /*
- * The file that path leads to, through symbolic links, also where it does not exist yet: a
- * link to a place that is still empty is written through. 0, or -1 with errno.
+ * Puts the file that path leads to through symbolic links into out, also if it does not exist yet,
+ * so that it will be written where the link points. 0, or -1 with errno.
  */
 static int follow_links(const char *path, char out[PATH_MAX])
 {
@@ -43,7 +43,7 @@ static int follow_links(const char *path, char out[PATH_MAX])
 			break;
 		strcpy(out, joined);
 		len = readlink(out, target, sizeof(target) - 1);
-		if (len < 0) /* no link, or nothing there: whoever opens it will see */
+		if (len < 0) /* no link, or no such file */
 			return 0;
 		target[len] = '\0';
 		snprintf(joined, sizeof(joined), "%.*s%s",
@@ -69,7 +69,8 @@ static void lock_name(const struct state_path *p, char name[PATH_MAX])
 	snprintf(name, PATH_MAX, "%.*s.lock", (int)(PATH_MAX - 6), p->path);
 }
 
-/* With errno. A lock file is never removed, and only who made it can open it. */
+/* errno says why the lock file cannot be opened. A lock file is never removed, and only the user
+ * who made it can open it. */
 static int complain_of_lock(const char *name, char *why, size_t size)
 {
 	int error = errno;
@@ -85,7 +86,7 @@ static int complain_of_lock(const char *name, char *why, size_t size)
 	return -1;
 }
 
-/* A daemon that was just told to stop still saves: waiting for it is what a restart needs. */
+/* Waits for the lock: on a restart the daemon before may still be saving. */
 static int take_lock(struct state_path *p, unsigned lock_ms, char *why, size_t why_size)
 {
 	int64_t stop = clock_ms() + (lock_ms ? lock_ms : LOCK_MS);
@@ -95,7 +96,7 @@ static int take_lock(struct state_path *p, unsigned lock_ms, char *why, size_t w
 	p->lock = open(name, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (p->lock < 0)
 		return complain_of_lock(name, why, why_size);
-	/* Where a file system knows no locks, there are none. */
+	/* On a file system without locks this goes on without one. */
 	while (flock(p->lock, LOCK_EX | LOCK_NB) != 0 && (errno == EWOULDBLOCK || errno == EINTR)) {
 		if (clock_ms() >= stop)
 			return state_path_complain(p, "another process keeps its state there", why,
@@ -105,7 +106,7 @@ static int take_lock(struct state_path *p, unsigned lock_ms, char *why, size_t w
 	return 0;
 }
 
-/* What would else be found out with the first save. */
+/* Checks that the file can be written, so that the first save does not find it out. */
 static int try_directory(const struct state_path *p, char *why, size_t why_size)
 {
 	int fd;

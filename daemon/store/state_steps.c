@@ -10,8 +10,9 @@
 #define STEP_NUMBERS    15
 #define SET_AT_LEAST_MS 25
 
-/* In the file, offsets are those of the wall clock: the next process has another steady one. The
- * two differ once the wall clock was set; what is less is the time between reading them. */
+/* In the file, offsets are to the wall clock, because the steady clock is another one in the next
+ * process. The two differ if the wall clock was set. A smaller difference is only the time between
+ * reading them. */
 static int64_t steady_less_wall_ms(void)
 {
 	int64_t apart_ms = clock_steady_ms() - clock_wall_ms();
@@ -81,7 +82,7 @@ size_t state_steps_encode(char buf[STATE_STEPS_MAX], const struct circuit_queue 
 
 /* --- reading */
 
-/* A word behind a space. */
+/* A word after a space. */
 struct word {
 	const char *text;
 	size_t len;
@@ -104,7 +105,8 @@ static bool word_is(const struct word *word, const char *text)
 	return word->len == strlen(text) && memcmp(word->text, text, word->len) == 0;
 }
 
-/* An integer, of at most CIRCUIT_INT_MAX, and what stands behind it. NULL if it is none. */
+/* Reads an integer of at most CIRCUIT_INT_MAX. Returns what stands behind it; NULL if it is none.
+ */
 static const char *take_number(const char *p, const char *end, int64_t *number)
 {
 	bool negative = p < end && *p == '-';
@@ -180,7 +182,8 @@ bool state_steps_decode(const char *text, size_t len, struct state_steps *out)
 	if (!word_is(&next, "-") && !take_step(&next, &out->next))
 		return false;
 	if (!word_is(&before, "-")) {
-		/* Others may have written it since. */
+		/* Another program may have written the circuit since: it was seen, not asked for.
+		 */
 		out->before.known = CIRCUIT_FOLD_SEEN;
 		if (!take_circuit(&before, &out->before.exists, &out->before.circuit))
 			return false;

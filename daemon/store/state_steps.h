@@ -1,6 +1,6 @@
 /*
  * A circuit queue's steps as text, for a line of the state file (state_file.h): what was
- * answered without Redis and waits to be folded into it. Five words, each behind a space:
+ * answered without Redis and waits to be folded into it. Four words, each after a space:
  *
  *	sent    the step that is in doubt, or "-"
  *	next    the step of what was answered since, or "-"
@@ -20,7 +20,8 @@
 /* Room for the text, its NUL included. */
 #define STATE_STEPS_MAX (2 * 15 * 21 + 2 * CIRCUIT_JSON_MAX + 8)
 
-/* Writes the steps of q, of which `now` (NULL: none) is answered here. Returns the length. */
+/* Writes the steps of q; `now` is the circuit as it is answered here (NULL: none). Returns the
+ * length. */
 size_t state_steps_encode(char buf[STATE_STEPS_MAX], const struct circuit_queue *q,
 			  const struct circuit *now);
 
@@ -32,7 +33,7 @@ struct state_steps {
 	struct circuit now;
 };
 
-/* Reads that; false if it is something else. */
+/* Reads that text; false if it is something else. */
 bool state_steps_decode(const char *text, size_t len, struct state_steps *out);
 
 /*

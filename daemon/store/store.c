@@ -10,7 +10,7 @@
 #define STORE_MAGIC 0x53744f72u /* "StOr" */
 #define OP_MAGIC    0x73744f70u /* "stOp" */
 
-/* Operations whose time is over that end in one turn of the loop. */
+/* At most this many expired operations end in one turn of the loop. */
 #define EXPIRE_BUDGET 256
 
 struct store_op *store_submit(struct store *s, const struct store_request *request,
@@ -131,12 +131,12 @@ int64_t store_now_ms(const struct store_clock *clock)
 	return clock->now_ms ? clock->now_ms(clock->arg) : clock_forward_ms();
 }
 
-int64_t store_look_ms(const struct store_clock *clock)
+int64_t store_peek_ms(const struct store_clock *clock)
 {
-	return clock->look_ms ? clock->look_ms(clock->arg) : store_now_ms(clock);
+	return clock->peek_ms ? clock->peek_ms(clock->arg) : store_now_ms(clock);
 }
 
-/* Takes the op out of the books; who calls decides what becomes of it. */
+/* Removes the op from the list and from the counts; the caller frees it. */
 static void op_remove(struct store_op *op)
 {
 	struct store *s = op->store;
@@ -158,8 +158,8 @@ void store_op_expire(struct store_op *op)
 	store_op_finish(op, &result);
 }
 
-/* The timer is left as it stands when ops end in time: it fires once, finds the next
- * deadline and sleeps again. That is one timer call a timeout, not two an op. */
+/* The timer stays as it is when ops end in time: it then fires once, finds the next deadline and is
+ * set anew. That costs one timer call for each timeout, not two for each op. */
 static void deadline_arm(struct store *s)
 {
 	const struct store_op *first = TAILQ_FIRST(&s->ops);
@@ -237,7 +237,8 @@ static void op_start(struct store *s, struct store_op *op, store_done_fn *done, 
 	op->deadline_ms = deadline_ms;
 	op->background = false;
 	s->in_flight++;
-	/* At the end, but for open ops and the moments after store_timeout was made shorter. */
+	/* Its place is at the end, unless ops without a deadline are there, or store_timeout has
+	 * just become shorter. */
 	TAILQ_FOREACH_REVERSE(before, &s->ops, store_op_list, entry)
 	{
 		if (before->deadline_ms <= op->deadline_ms)

@@ -1,11 +1,11 @@
 /*
- * The store interface: operations on circuits (circuit.h) and a listing, over whatever keeps them.
+ * The store interface: operations on circuits (circuit.h) and a listing, whatever keeps the
+ * circuits.
  *
  * Completion. store_submit and store_list either finish at once (they return NULL, *result
  * is set, the callback never comes) or return an op (*result is not set, the callback
  * comes exactly once, later, never from inside the call). After store_cancel it never
- * comes. Finishing at once keeps the embedded store, every refusal and a link that is down
- * free of any queue.
+ * comes. The embedded store, a refusal and a link that is down finish at once, and need no queue.
  *
  * Inside the callback the store may be used, but neither freed nor reconfigured.
  * Everything here belongs to the one event loop; nothing blocks.
@@ -34,7 +34,7 @@ enum store_status {
 	STORE_ERROR,       /* the store's own error, its words in message; not applied */
 	STORE_FULL,        /* the embedded store has no room; not applied */
 	STORE_OVERLOADED,  /* max_in_flight operations are waiting; not applied */
-	STORE_BAD_CURSOR,  /* the cursor of a listing is none of this store's */
+	STORE_BAD_CURSOR,  /* the cursor of a listing did not come from this store */
 };
 
 struct store_request {
@@ -56,10 +56,10 @@ struct store_request {
 struct store_query {
 	bool has_state; /* only circuits in this state */
 	enum circuit_state state;
-	char prefix[KEY_MAX]; /* only keys that begin so */
+	char prefix[KEY_MAX]; /* only keys that begin with this */
 	size_t prefix_len;
 	unsigned limit;                /* 1 to 1000 */
-	bool background;               /* no client waits: max_in_flight is not for it */
+	bool background;               /* no client waits: max_in_flight does not limit it */
 	char cursor[STORE_CURSOR_MAX]; /* "" to begin */
 };
 
@@ -71,9 +71,9 @@ struct store_item {
 };
 
 /*
- * A page of a listing. It may hold fewer than the limit, none even, and still have a
- * cursor: a listing works in bounded steps. A circuit that exists from the first page to
- * the last is in exactly one of them.
+ * A page of a listing. It may have a cursor although it holds fewer items than the limit, or none:
+ * a listing works in bounded steps. A circuit that exists from the first page to the last is in
+ * exactly one of them.
  */
 struct store_page {
 	struct store_item *items;
@@ -90,39 +90,40 @@ struct store_result {
 	struct circuit circuit; /* STORE_OK (but for a reset and a listing), STORE_CONFLICT */
 	enum circuit_state was; /* the state before what was applied */
 	struct breaker_answer decision; /* STORE_OK of CIRCUIT_ACQUIRE and CIRCUIT_REPORT */
-	/* The circuit's member, whenever a store that can be away has read it; else NULL. As
-	 * `message`. */
+	/* The circuit's member, if a store that can be away has read it; else NULL. Valid as long
+	 * as `message`. */
 	const struct breaker *breaker;
-	/* The override that holds (not for a listing): NULL, or as `message`. `circuit` is the
-	 * one underneath. */
+	/* The override that holds (not for a listing), or NULL. Valid as long as `message`.
+	 * `circuit` is the circuit underneath. */
 	const struct breaker_override *override;
 	bool was_overridden;     /* before CIRCUIT_OVERRIDE or CIRCUIT_END_OVERRIDE */
 	int64_t now_ms;          /* the store's clock, where there is an override */
 	const char *message;     /* why, for a person: NULL, or valid until the callback returns */
-	struct store_page *page; /* a listing's STORE_OK: the receiver's, for store_page_free */
+	struct store_page *page; /* a listing's STORE_OK: the receiver frees it, store_page_free */
 };
 
 typedef void store_done_fn(void *arg, struct store_result *result);
 
-/* Runs one operation. See above for when the answer comes. */
+/* Runs one operation. "Completion" above says when the answer comes. */
 struct store_op *store_submit(struct store *s, const struct store_request *request,
 			      store_done_fn *done, void *arg, struct store_result *result);
 
-/* Lists circuits, in no order. The same rules. */
+/* Lists circuits, in no order. The answer comes as with store_submit. */
 struct store_op *store_list(struct store *s, const struct store_query *query, store_done_fn *done,
 			    void *arg, struct store_result *result);
 
-/* Forgets an op whose callback has not come. What was handed over may still happen. */
+/* Cancels an op whose callback has not come. What was handed over may still happen. */
 void store_cancel(struct store_op *op);
 
 void store_page_free(struct store_page *page);
 
-/* Sends what was submitted now rather than in the next turn of the loop: for who has submitted all
- * that came together. From the loop, not from a callback of the store other than the next. */
+/* Sends what was submitted now rather than in the next turn of the loop. To be called after the
+ * last of the requests that came together. From the loop; of the store's callbacks, only
+ * store_on_answered's may call it. */
 void store_flush(struct store *s);
 
-/* Calls answered(arg) behind the callbacks of operations that were answered together. From the
- * loop. One; NULL: none. */
+/* Calls answered(arg), from the loop, after the callbacks of operations that were answered
+ * together. There is one such callback; NULL removes it. */
 void store_on_answered(struct store *s, void (*answered)(void *arg), void *arg);
 
 enum store_condition {
@@ -138,16 +139,16 @@ struct store_health {
 	int64_t since_ms;     /* since when, epoch milliseconds */
 	unsigned in_flight;   /* operations waiting for an answer */
 	bool suspect;         /* Redis is away, but connected: it may be ready again in a moment */
-	uint64_t held;        /* successes held back, or on their way, while they can go */
-	size_t unsettled;     /* circuits recorded on while Redis was away, being folded in now */
-	bool counts_circuits; /* metrics->circuits holds all of its circuits by state */
+	uint64_t held;        /* successes held back or on their way, while they can be sent */
+	size_t unsettled;     /* circuits that changed while Redis was away and are now folded in */
+	bool counts_circuits; /* metrics->circuits counts all of its circuits by state */
 	char detail[256];     /* where it is and what it says of itself, for GET /; or "" */
 };
 
 void store_health(struct store *s, struct store_health *health);
 
-/* Calls changed(arg) whenever condition or reason of the store's health are news, from the
- * loop or from inside a call; the store must not be freed from it. One watcher; NULL: none. */
+/* Calls changed(arg) whenever the condition or the reason in the store's health changes, from the
+ * loop or from inside a call; it must not free the store. There is one watcher; NULL removes it. */
 void store_watch(struct store *s, void (*changed)(void *arg), void *arg);
 
 /* What can change while the store runs. */
@@ -156,16 +157,16 @@ struct store_limits {
 	unsigned max_in_flight; /* operations waiting for an answer */
 	int64_t ttl_ms;         /* time to live of a circuit, renewed by each write */
 	size_t max_circuits;    /* embedded store */
-	/* On Redis; all 0: each operation asks Redis. */
-	unsigned max_staleness_ms;   /* what was known so long ago still answers acquire ... */
+	/* On Redis. With all of them 0 each operation asks Redis. */
+	unsigned max_staleness_ms;   /* knowledge up to this age answers acquire ... */
 	bool read_cache;             /* ... and getState */
-	unsigned report_interval_ms; /* successes are held back for so long at most */
+	unsigned report_interval_ms; /* successes are held back for at most this long */
 };
 
 void store_reconfigure(struct store *s, const struct store_limits *limits);
 
-/* For a stop: sends what is held back. Health says in `held` and `unsettled` when all has arrived,
- * from now on also while Redis, which was there, is away for a moment. */
+/* For a stop: sends what is held back. All has arrived when `held` and `unsettled` in the health
+ * are 0. If Redis is there now, both count from now on also while it is briefly away. */
 void store_send_held(struct store *s);
 
 /* What changed a circuit. */
@@ -175,14 +176,15 @@ enum store_by {
 	STORE_BY_TRANSITION,
 	STORE_BY_RESET,
 	STORE_BY_OVERRIDE,
-	STORE_BY_ELSEWHERE, /* another program, or nobody knows */
+	STORE_BY_ELSEWHERE, /* another program, or unknown */
 };
 
-/* The state of a circuit, or its override, is another one, or it was reset. */
+/* A circuit's state or override has changed, or it was reset. */
 struct store_change {
-	/* NULL: nothing else is set but `live`: from now on all changes are told, but some may
-	 * have been missed before; or, false, some may be missed from now on. */
+	/* NULL: this tells no change, and only `live` is set. */
 	const char *key;
+	/* True: from now on all changes are told, but some before may have been missed. False: some
+	 * may be missed from now on. */
 	bool live;
 	size_t key_len;
 	struct circuit circuit; /* as it is now; a reset one is closed, with zeros */
@@ -193,8 +195,8 @@ struct store_change {
 
 /*
  * Calls fn for changes of circuits, whichever daemon made them, in the order in which the store
- * made them; from the loop or from inside a call. One may be told twice. What other programs
- * change is told when it is read. One follower; NULL: none.
+ * made them; from the loop or from inside a call. A change may be told twice. What other programs
+ * change is told when it is read. There is one follower; NULL removes it.
  */
 typedef void store_follow_fn(void *arg, const struct store_change *change);
 void store_follow(struct store *s, store_follow_fn *fn, void *arg);
@@ -215,13 +217,13 @@ void store_end_by(struct store *s, int64_t end_ms);
 /* Ops still pending are cancelled: their callbacks never come. NULL is allowed. */
 void store_free(struct store *s);
 
-/* Where a store has the time from, in milliseconds; NULL for the system's clocks. */
+/* Where a store gets the time, in milliseconds; NULL for the system's clocks. */
 typedef int64_t store_clock_fn(void *arg);
 struct store_clock {
 	store_clock_fn *now_ms;       /* since the epoch: stamps; NULL: clock_forward_ms */
 	store_clock_fn *monotonic_ms; /* the time to live */
 	void *arg;
-	store_clock_fn *look_ms; /* as now_ms, but for no stamp; NULL: now_ms */
+	store_clock_fn *peek_ms; /* as now_ms, but no stamp is made of it; NULL: now_ms */
 };
 
 /* The embedded store. NULL when out of memory. `metrics` may be NULL; all but `limits` must
@@ -238,21 +240,21 @@ int store_memory_keep(struct store *s, const char *path, struct log *log, char *
 		      size_t why_size);
 
 /*
- * A store before `main` that remembers the circuits seen there, answers from memory what
- * max_staleness allows, and holds back successes. When main is away it goes on with what it
- * remembers, and folds what was recorded meanwhile into main when it is back. Takes main, also when
- * it fails with NULL.
+ * A store in front of `main`. It remembers the circuits seen there, answers from memory what
+ * max_staleness allows, and holds back successes. While main is away it goes on with what it
+ * remembers; when main is back, it folds what was recorded meanwhile into main. It owns main from
+ * now on, and frees it also when it returns NULL.
  */
 struct store *store_fallback_new(struct event_base *base, struct store *main,
 				 const struct store_limits *limits, struct store_clock clock,
 				 struct metrics *metrics, struct log *log);
 
-/* From now on s, made just now, does not go on when main is away: it answers as main does. */
+/* While main is away s, which is new, does not go on by itself: it answers as main does. */
 void store_fallback_refuse(struct store *s);
 
 /*
- * Keeps what waits to be folded into main in a file from now on; s was made just now. What an
- * earlier process left there waits again. 0; or -1 with one sentence in why, and s is as before.
+ * Keeps what waits to be folded into main in a file from now on; s is new. What an earlier process
+ * left there waits again. 0; or -1 with one sentence in why, and s is as before.
  */
 int store_fallback_keep(struct store *s, const char *path, char *why, size_t why_size);
 
