@@ -178,7 +178,7 @@ void circuit_queue_send(struct circuit_queue *q, int64_t offset_ms, int64_t now_
 	circuit_fold_clamp(&q->next.fold, now_ms);
 	q->sent = q->next;
 	before_set(q, CIRCUIT_FOLD_ASKED, before);
-	/* What a step on its way brings is no state seen in main. */
+	/* The circuit behind `sent` has not been seen in main. */
 	step_begin(&q->next, NULL);
 	q->all->changes++;
 }
@@ -210,8 +210,8 @@ void circuit_queue_sent_unknown(struct circuit_queue *q)
 	q->all->changes++;
 }
 
-enum circuit_fold_trace circuit_queue_judge(struct circuit_queue *q, const struct circuit *now,
-					    uint64_t *operations)
+enum circuit_fold_trace circuit_queue_resolve(struct circuit_queue *q, const struct circuit *now,
+					      uint64_t *operations)
 {
 	enum circuit_fold_trace trace =
 		circuit_fold_trace(&q->sent.fold, q->before.known,

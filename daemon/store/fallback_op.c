@@ -1,7 +1,6 @@
 /*
- * One operation of the store that holds two: what becomes of it. Main has it; or it waits in its
- * circuit's queue; or it is answered here, on the embedded store, and what it did becomes part of
- * the queue's step.
+ * One operation of the fallback store. It goes to main; or it waits in its circuit's queue; or it
+ * is answered here, on the embedded store, and what it did becomes part of the queue's step.
  */
 #include "base/clock.h"
 #include "base/metrics.h"
@@ -11,12 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Operations that end in one turn of the loop, each with its answer: some 2 ms. */
+/* At most this many operations end in one turn of the loop, each with its answer: some 2 ms. */
 #define END_BUDGET 256
 
 /* --- on the embedded store ------------------------------------------------------------------ */
 
-/* The stamp that the operation's own must be later than, to have an effect in main; or 0. */
+/* To have an effect in main, the operation's own stamp must be later than this; 0: any will do. */
 static int64_t must_follow(enum circuit_verb verb, const struct circuit *seen)
 {
 	if (verb == CIRCUIT_RESET && seen->last_failure_time > seen->last_state_change)
@@ -28,7 +27,7 @@ static int64_t must_follow(enum circuit_verb verb, const struct circuit *seen)
 }
 
 /* True if the operation, answered here, changed something that main shall get. A decision may have
- * changed the member alone: windows and permits of a time without main stay here. */
+ * changed only the member, whose windows and permits stay here. */
 static bool has_changed(const struct circuit_op *op, const struct store_result *result)
 {
 	if (!op->call)
@@ -51,8 +50,8 @@ static void run_embedded(struct fallback_store *f, const struct store_request *r
 	result->degraded = true;
 }
 
-/* The queue of a circuit that was written here. NULL when there is no room: the embedded store
- * then is as it was before. */
+/* The queue of a circuit that was written here. NULL when there is no room: the write to the
+ * embedded store is then undone. */
 static struct circuit_queue *queue_of(struct fallback_store *f, const struct store_request *request,
 				      const struct store_result *before)
 {
@@ -66,7 +65,7 @@ static struct circuit_queue *queue_of(struct fallback_store *f, const struct sto
 }
 
 /* True if the operation, answered here, would need a queue for which there is no room. *trial is
- * what it would come to. */
+ * for its result. */
 static bool lacks_room(struct fallback_store *f, const struct store_request *request,
 		       struct store_result *trial)
 {
@@ -89,7 +88,6 @@ static bool is_override(const struct store_request *request)
 	return request->op.verb >= CIRCUIT_OVERRIDE;
 }
 
-/* Answers an operation that main surely has not done: what it did becomes a step. */
 void op_run_here(struct fallback_store *f, const struct store_request *request,
 		 struct store_result *result)
 {
@@ -124,8 +122,8 @@ void op_run_here(struct fallback_store *f, const struct store_request *request,
 }
 
 /*
- * Answers an operation that main may have done: the caller sees its effect, but main shall not
- * get it again. Main is asked for the circuit before anything else of it goes there.
+ * Answers an operation that main may have done: the caller sees its effect, but it is not sent to
+ * main again. Main is asked for the circuit before anything else of it goes there.
  */
 static void answer_in_doubt(struct fallback_store *f, const struct store_request *request,
 			    struct store_result *result)
@@ -152,7 +150,6 @@ static void answer_in_doubt(struct fallback_store *f, const struct store_request
 	fold_later(f, q);
 }
 
-/* Main has answered: what it says, or what the embedded store says in its place. */
 void op_settle(struct fallback_store *f, const struct store_request *request,
 	       struct seen_asked asked, struct store_result *result)
 {
@@ -186,8 +183,8 @@ struct store_request op_request(const struct fallback_op *o)
 	return (struct store_request){
 		.key = o->key,
 		.key_len = o->key_len,
-		.op = o->what,
-		.background = o->ended != NULL,
+		.op = o->operation,
+		.background = o->on_ended != NULL,
 	};
 }
 
@@ -211,10 +208,16 @@ static void timed_leave(struct fallback_store *f, struct fallback_op *o)
 void op_finish(struct fallback_store *f, struct fallback_op *o, struct store_result *result)
 {
 	timed_leave(f, o);
-	if (o->ended)
-		o->ended(f, o->reporter, &o->what, result);
-	store_drop_call(&o->what);
+	if (o->on_ended)
+		o->on_ended(f, o->on_ended_arg, &o->operation, result);
+	store_drop_call(&o->operation);
 	store_op_finish(&o->op, result);
+}
+
+void op_ignore_result(void *arg, struct store_result *result)
+{
+	(void)arg;
+	(void)result;
 }
 
 static void on_main_done(void *arg, struct store_result *result)
@@ -228,7 +231,7 @@ static void on_main_done(void *arg, struct store_result *result)
 	op_finish(f, o, result);
 }
 
-/* True if main has answered at once. A read sees the successes that were answered before it. */
+/* A read that comes after successes under way must see them: it goes behind them. */
 bool op_submit_to_main(struct fallback_store *f, struct fallback_op *o,
 		       struct store_request *request, struct store_result *result)
 {
@@ -293,14 +296,14 @@ void op_give_up_read(struct fallback_store *f, struct fallback_op *o)
 	op_finish(f, o, &result);
 }
 
-/* Nothing waits for a link. What main has it ends itself. */
+/* Main has gone: answers what waits in queues. What main had under way, main ends itself. */
 static void answer_next_here(struct fallback_store *f)
 {
 	unsigned budget = END_BUDGET;
 	struct fallback_op *o;
 
 	if (f->ready)
-		f->next_timed = NULL; /* they go to main */
+		f->next_timed = NULL; /* it is back: they go to main */
 	while ((o = f->next_timed) != NULL && budget-- > 0) {
 		f->next_timed = TAILQ_NEXT(o, in_timed);
 		if (o->queue)
@@ -314,8 +317,8 @@ void op_answer_all_here(struct fallback_store *f)
 	deadline_arm(f);
 }
 
-/* Of operations that have waited: one that was passed on since ends as main's deadline would end
- * it. */
+/* An operation that has waited and was passed on since ends as its deadline in main would end it.
+ */
 void op_on_deadline(evutil_socket_t fd, short what, void *arg)
 {
 	struct fallback_store *f = arg;
@@ -327,11 +330,11 @@ void op_on_deadline(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	answer_next_here(f);
 	while ((o = TAILQ_FIRST(&f->timed)) != NULL && o->due_ms <= now && budget-- > 0) {
-		if (o->inner && o->ended)
+		if (o->inner && o->on_ended)
 			timed_leave(f, o); /* nobody waits, and main is sure to answer */
 		else if (o->inner)
 			store_op_expire(o->inner);
-		else if (o->reads)
+		else if (o->reader_of)
 			op_give_up_read(f, o);
 		else
 			op_answer_here(f, o);
@@ -347,14 +350,14 @@ struct fallback_op *op_new(const struct store_request *request)
 		return NULL;
 	o->inner = NULL;
 	o->queue = NULL;
-	o->reads = NULL;
+	o->reader_of = NULL;
 	o->due_ms = 0;
 	o->query = NULL;
 	o->asked.ms = clock_ms();
-	o->ended = NULL;
-	o->reporter = NULL;
-	o->what = request->op;
-	if (!store_keep_call(&o->what)) {
+	o->on_ended = NULL;
+	o->on_ended_arg = NULL;
+	o->operation = request->op;
+	if (!store_keep_call(&o->operation)) {
 		free(o);
 		return NULL;
 	}
@@ -363,7 +366,7 @@ struct fallback_op *op_new(const struct store_request *request)
 	return o;
 }
 
-/* The deadline is the one that it had when it first waited. */
+/* An op that waits again keeps the deadline of the first time. */
 static void timed_enter(struct fallback_store *f, struct fallback_op *o)
 {
 	if (o->due_ms != 0)
@@ -383,7 +386,7 @@ void op_enter_queue(struct fallback_store *f, struct circuit_queue *q, struct fa
 
 void op_wait_for_read(struct fallback_store *f, struct seen_circuit *e, struct fallback_op *o)
 {
-	o->reads = e;
+	o->reader_of = e;
 	TAILQ_INSERT_TAIL(&e->readers, o, in_queue);
 	e->reader_count++;
 	timed_enter(f, o);
@@ -391,31 +394,31 @@ void op_wait_for_read(struct fallback_store *f, struct seen_circuit *e, struct f
 
 void op_leave_read(struct fallback_op *o)
 {
-	TAILQ_REMOVE(&o->reads->readers, o, in_queue);
-	o->reads->reader_count--;
-	o->reads = NULL;
+	TAILQ_REMOVE(&o->reader_of->readers, o, in_queue);
+	o->reader_of->reader_count--;
+	o->reader_of = NULL;
 }
 
 void op_detach(struct store_op *op, struct store_result *verdict)
 {
 	struct fallback_op *o = (struct fallback_op *)op;
 
-	verdict->status = circuit_verb_writes(o->what.verb) ? STORE_UNKNOWN : STORE_TIMEOUT;
+	verdict->status = circuit_verb_writes(o->operation.verb) ? STORE_UNKNOWN : STORE_TIMEOUT;
 	if (o->inner)
 		store_cancel(o->inner);
 	if (o->queue) {
 		queue_leave(o);
 		verdict->status = STORE_UNAVAILABLE;
 	}
-	if (o->reads) {
+	if (o->reader_of) {
 		op_leave_read(o);
 		verdict->status = STORE_UNAVAILABLE;
 	}
 	timed_leave(fallback_of(op->store), o);
-	if (o->ended) /* the end of the store */
-		o->ended(fallback_of(op->store), o->reporter, &o->what,
-			 &(struct store_result){.status = STORE_UNKNOWN,
-						.message = "stopped before Redis had them"});
-	store_drop_call(&o->what);
+	if (o->on_ended) /* no client cancels these: it is the end of the store */
+		o->on_ended(fallback_of(op->store), o->on_ended_arg, &o->operation,
+			    &(struct store_result){.status = STORE_UNKNOWN,
+						   .message = "stopped before Redis had them"});
+	store_drop_call(&o->operation);
 	free(o->query);
 }

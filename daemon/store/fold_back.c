@@ -1,9 +1,9 @@
 /*
  * Takes the steps of the circuit queues to main. For each queue, one thing at a time: main is
- * asked for the circuit; a step in doubt is judged by it; then the step of what was done since
- * goes out. When all are settled, the operations that waited behind them are passed on, and
- * the queue is gone. A step that was handed over never goes again, unless it surely was not
- * taken: where that cannot be told, it is lost, and that is counted and said.
+ * asked for the circuit; that decides what became of a step in doubt; then the step of what was
+ * done since goes out. When all are settled, the operations that waited behind them are passed on,
+ * and the queue is gone. A step that was handed over is sent again only if it surely was not taken.
+ * Where that cannot be told, it is lost, which is counted and logged.
  */
 #include "base/metrics.h"
 #include "base/timer.h"
@@ -12,16 +12,16 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* The pause before a step is tried again that main refused (out of memory, no permission). */
+/* The pause after main refused a step (out of memory, no permission). */
 #define FOLD_RETRY_MS 1000
 /* The least time between two lines of one kind: there may be many circuits. */
 #define FOLD_LOG_EACH_MS 15000
-/* How long the file may take to say that steps are being handed over, before they are. */
-#define HOLD_MS 2000
-/* Circuits are marked in parts of 1/MARK_PART of those that wait, FOLDS_IN_FLIGHT at least. A crash
- * leaves at most one part in doubt, and the file is written once a part. */
+/* How long a save of the marks may take. Then steps are handed over without it. */
+#define SAVE_WAIT_MS 2000
+/* Circuits are marked in parts of 1/MARK_PART of those that wait, but at least FOLDS_IN_FLIGHT. A
+ * crash leaves at most one part in doubt, and the file is written once for each part. */
 #define MARK_PART 8
-/* Operations of one queue that are passed on in one turn of the loop. */
+/* At most this many operations of one queue are passed on in one turn of the loop. */
 #define PASS_ON_BUDGET 256
 
 static struct fallback_store *store_of(const struct circuit_queue *q)
@@ -29,7 +29,7 @@ static struct fallback_store *store_of(const struct circuit_queue *q)
 	return (struct fallback_store *)((char *)q->all - offsetof(struct fallback_store, queues));
 }
 
-/* --- what is said of it ------------------------------------------------------------------- */
+/* --- logs and metrics --------------------------------------------------------------------- */
 
 static void log_step(struct fallback_store *f, enum fold_line line, const struct circuit_queue *q,
 		     const char *reason)
@@ -71,15 +71,15 @@ static void count_taken(struct fallback_store *f, uint64_t operations)
 static void go_on(struct fallback_store *f)
 {
 	if (f->ready && (!TAILQ_EMPTY(&f->queues.ready) || f->retries > 0))
-		fold_timer_add(f->turn, 0);
+		fold_timer_add(f->fold_timer, 0);
 }
 
-/* Main has nothing of the queue any more. */
+/* The queue has nothing under way in main any more. */
 static void main_is_done(struct fallback_store *f, struct circuit_queue *q)
 {
 	q->phase = QUEUE_WAITS;
 	q->op = NULL;
-	f->busy--;
+	f->folds_in_flight--;
 }
 
 static void pass_on(struct fallback_store *f, struct circuit_queue *q)
@@ -87,8 +87,7 @@ static void pass_on(struct fallback_store *f, struct circuit_queue *q)
 	struct fallback_op *o;
 	unsigned budget = PASS_ON_BUDGET;
 
-	/* An operation that main refuses at once becomes a step, and the others then wait for it.
-	 */
+	/* An operation that main refuses at once becomes a step, and those after it then wait. */
 	while (f->ready && !circuit_queue_has_steps(q) && !q->check && budget-- > 0 &&
 	       (o = TAILQ_FIRST(&q->ops)) != NULL)
 		op_pass_on(f, o);
@@ -101,7 +100,7 @@ static void pass_on(struct fallback_store *f, struct circuit_queue *q)
 	}
 }
 
-/* No step is left: main has what the result says. */
+/* No step is left, and main has the circuit as the result says. */
 static void settle(struct fallback_store *f, struct circuit_queue *q,
 		   const struct store_result *result)
 {
@@ -113,8 +112,8 @@ static void settle(struct fallback_store *f, struct circuit_queue *q,
 	pass_on(f, q);
 }
 
-/* True for a refusal that stands however often main is asked: what is at the key is none of ours
- * to change. */
+/* True for a refusal that another try does not change: the key holds a value that is not ours to
+ * change. */
 static bool is_final(const char *message)
 {
 	return message &&
@@ -122,8 +121,9 @@ static bool is_final(const char *message)
 }
 
 /*
- * Main is there and has refused to be asked, or to take the step. Whoever waits behind it is
- * told so; but what the step holds can be read here, if main would have let it be read.
+ * Main is there and has refused a read (`reads_too`) or the step. Operations that wait get this
+ * error; but if only the step was refused, reads are answered here, where they see what the step
+ * did.
  */
 static void refused(struct fallback_store *f, struct circuit_queue *q, const char *message,
 		    bool reads_too)
@@ -139,9 +139,9 @@ static void refused(struct fallback_store *f, struct circuit_queue *q, const cha
 	}
 	log_step(f, FOLD_REFUSED, q, message);
 	circuit_queue_wait(q, QUEUE_IN_REFUSED);
-	fold_timer_add(f->retry, FOLD_RETRY_MS);
+	fold_timer_add(f->retry_timer, FOLD_RETRY_MS);
 	while (count-- > 0 && (o = TAILQ_FIRST(&q->ops)) != NULL) {
-		if (reads_too || circuit_verb_writes(o->what.verb))
+		if (reads_too || circuit_verb_writes(o->operation.verb))
 			op_refuse(f, o, message);
 		else
 			op_answer_here(f, o);
@@ -150,9 +150,10 @@ static void refused(struct fallback_store *f, struct circuit_queue *q, const cha
 }
 
 /*
- * A step that the file has is folded once, whatever becomes of this process: before it is handed
- * over, its circuit is marked in the file, and a next start takes what is marked as in doubt. The
- * circuits are marked in parts, as their turn comes: what is not marked is not in doubt.
+ * True if the circuit must be marked in the file before its step is handed over. The next start
+ * takes the steps of marked circuits as in doubt, so that none is folded twice if this process
+ * crashes. The circuits are marked in parts, as their turn comes: those not marked are not in
+ * doubt.
  */
 static bool needs_mark(const struct fallback_store *f, const struct circuit_queue *q)
 {
@@ -199,13 +200,13 @@ static void send_step(struct fallback_store *f, struct circuit_queue *q,
 {
 	struct store_result result;
 
-	if (needs_mark(f, q)) { /* main went and came while it was asked */
+	if (needs_mark(f, q)) { /* main went away and came back during the read */
 		fold_wait_for_turn(f, q, 0);
 		return;
 	}
 	circuit_queue_send(q, f->clock.offset_ms, clock_offset_now(&f->clock), before);
 	q->phase = QUEUE_SENT;
-	f->busy++;
+	f->folds_in_flight++;
 	q->op = f->main->driver->fold(f->main, keynode_key(&q->node), q->node.key_len,
 				      &q->sent.fold, on_folded, q, &result);
 	if (q->op)
@@ -215,12 +216,13 @@ static void send_step(struct fallback_store *f, struct circuit_queue *q,
 	fold_wait_for_turn(f, q, FOLD_PAUSE_MS);
 }
 
-/* Main has this circuit (NULL: none): it tells of the step in doubt. */
-static void judge(struct fallback_store *f, struct circuit_queue *q, const struct circuit *circuit)
+/* Main has this circuit (NULL: none), which decides what became of the step in doubt. */
+static void resolve_doubt(struct fallback_store *f, struct circuit_queue *q,
+			  const struct circuit *circuit)
 {
 	uint64_t operations;
 
-	switch (circuit_queue_judge(q, circuit, &operations)) {
+	switch (circuit_queue_resolve(q, circuit, &operations)) {
 	case CIRCUIT_FOLD_TAKEN:
 		count_taken(f, operations);
 		break;
@@ -240,11 +242,11 @@ static void on_asked(void *arg, struct store_result *result)
 
 	main_is_done(f, q);
 	if (result->status == STORE_OK && result->overtaken)
-		result->status = STORE_UNAVAILABLE; /* older than an answer: main is asked again */
+		result->status = STORE_UNAVAILABLE; /* a write came between: main is asked again */
 	switch (result->status) {
 	case STORE_OK:
 		if (q->in_doubt)
-			judge(f, q, circuit);
+			resolve_doubt(f, q, circuit);
 		if (circuit_queue_has_steps(q))
 			send_step(f, q, circuit);
 		else
@@ -261,7 +263,8 @@ static void on_asked(void *arg, struct store_result *result)
 	}
 }
 
-/* An answer at once is a refusal. It ends no operation: one of them may just be coming. */
+/* An answer at once is a refusal. It ends no operation that waits: the caller may be submitting
+ * one. */
 static void ask(struct fallback_store *f, struct circuit_queue *q)
 {
 	struct store_request get = {
@@ -273,7 +276,7 @@ static void ask(struct fallback_store *f, struct circuit_queue *q)
 
 	circuit_queue_unwait(q);
 	q->phase = QUEUE_ASKING;
-	f->busy++;
+	f->folds_in_flight++;
 	q->op = store_submit(f->main, &get, on_asked, q, &result);
 	if (q->op)
 		return;
@@ -287,10 +290,10 @@ static void on_saved(void *arg)
 {
 	struct fallback_store *f = arg;
 
-	if (!f->held)
+	if (!f->awaits_save)
 		return;
-	f->held = false;
-	evtimer_del(f->hold);
+	f->awaits_save = false;
+	evtimer_del(f->save_timer);
 	go_on(f);
 }
 
@@ -299,13 +302,13 @@ static void mark_more(struct fallback_store *f)
 	size_t part = circuit_queues_count(&f->queues) / MARK_PART;
 
 	circuit_queues_mark(&f->queues, part > FOLDS_IN_FLIGHT ? part : FOLDS_IN_FLIGHT);
-	f->held = true;
-	timer_arm(f->hold, HOLD_MS);
+	f->awaits_save = true;
+	timer_arm(f->save_timer, SAVE_WAIT_MS);
 	store_memory_save(f->local, on_saved, f);
 }
 
-/* A disk that hangs is no reason to keep from Redis what it should have: all counts as marked. */
-static void on_hold_over(evutil_socket_t fd, short what, void *arg)
+/* The disk hangs. Redis shall get the steps all the same, so all queues count as marked. */
+static void on_save_timeout(evutil_socket_t fd, short what, void *arg)
 {
 	struct fallback_store *f = arg;
 
@@ -330,16 +333,17 @@ static struct circuit_queue *next_in_turn(struct fallback_store *f)
 	return q;
 }
 
-static void on_turn(evutil_socket_t fd, short what, void *arg)
+static void on_fold_timer(evutil_socket_t fd, short what, void *arg)
 {
 	struct fallback_store *f = arg;
 	struct circuit_queue *q;
-	/* A queue that is refused at once goes to the end of the list: at most this many a turn. */
+	/* A queue that is refused at once goes to the end of the list, so the loop needs a bound.
+	 */
 	unsigned most = FOLDS_IN_FLIGHT;
 
 	(void)fd;
 	(void)what;
-	while (f->ready && !f->held && most-- > 0 && f->busy < FOLDS_IN_FLIGHT &&
+	while (f->ready && !f->awaits_save && most-- > 0 && f->folds_in_flight < FOLDS_IN_FLIGHT &&
 	       (q = next_in_turn(f)) != NULL) {
 		if (needs_mark(f, q)) {
 			f->retries += q->list == QUEUE_IN_REFUSED;
@@ -351,14 +355,14 @@ static void on_turn(evutil_socket_t fd, short what, void *arg)
 	}
 }
 
-static void on_retry(evutil_socket_t fd, short what, void *arg)
+static void on_retry_timer(evutil_socket_t fd, short what, void *arg)
 {
 	struct fallback_store *f = arg;
 
 	(void)fd;
 	(void)what;
 	f->retries = f->queues.refused_count;
-	fold_timer_add(f->turn, 0);
+	fold_timer_add(f->fold_timer, 0);
 }
 
 void fold_back_now(struct fallback_store *f, struct circuit_queue *q)
@@ -366,8 +370,8 @@ void fold_back_now(struct fallback_store *f, struct circuit_queue *q)
 	if (!f->ready || q->phase != QUEUE_WAITS)
 		return;
 	if (needs_mark(f, q))
-		fold_wait_for_turn(f, q, 0); /* among the first: somebody waits */
-	else if (f->held)
+		fold_wait_for_turn(f, q, 0); /* at the head of the list: an operation waits */
+	else if (f->awaits_save)
 		return;
 	else if (circuit_queue_has_steps(q) || q->check)
 		ask(f, q);
@@ -377,7 +381,7 @@ void fold_back_restored(struct fallback_store *f)
 {
 	size_t count = circuit_queues_count(&f->queues);
 
-	f->told = f->queues.changes;
+	f->told_changes = f->queues.changes;
 	fold_count_waiting(f);
 	if (count)
 		log_info(f->log, "steps_restored", "circuits=%zu", count);
@@ -398,10 +402,10 @@ void fold_back_begin(struct fallback_store *f)
 
 void fold_back_stop(struct fallback_store *f)
 {
-	evtimer_del(f->turn);
-	evtimer_del(f->retry);
-	evtimer_del(f->hold);
-	f->held = false;
+	evtimer_del(f->fold_timer);
+	evtimer_del(f->retry_timer);
+	evtimer_del(f->save_timer);
+	f->awaits_save = false;
 	f->queues.folding = false;
 	f->queues.changes++;
 	fold_count_waiting(f);
@@ -409,10 +413,10 @@ void fold_back_stop(struct fallback_store *f)
 
 int fold_back_init(struct fallback_store *f)
 {
-	f->turn = evtimer_new(f->store.base, on_turn, f);
-	f->retry = evtimer_new(f->store.base, on_retry, f);
-	f->hold = evtimer_new(f->store.base, on_hold_over, f);
-	if (!f->turn || !f->retry || !f->hold)
+	f->fold_timer = evtimer_new(f->store.base, on_fold_timer, f);
+	f->retry_timer = evtimer_new(f->store.base, on_retry_timer, f);
+	f->save_timer = evtimer_new(f->store.base, on_save_timeout, f);
+	if (!f->fold_timer || !f->retry_timer || !f->save_timer)
 		return -1;
 	return circuit_queues_init(&f->queues);
 }
@@ -437,7 +441,7 @@ void fold_back_end(struct fallback_store *f)
 		circuits += circuit_queue_has_steps(q);
 		operations += q->next.operations + q->sent.operations;
 	}
-	/* Nothing goes out any more: what the last save says is exact. */
+	/* Nothing goes out any more: the last save needs no marks. */
 	f->queues.folding = false;
 	if (circuits)
 		store_memory_changed(f->local);
@@ -454,10 +458,10 @@ void fold_back_end(struct fallback_store *f)
 void fold_back_fini(struct fallback_store *f)
 {
 	circuit_queues_fini(&f->queues);
-	if (f->turn)
-		event_free(f->turn);
-	if (f->retry)
-		event_free(f->retry);
-	if (f->hold)
-		event_free(f->hold);
+	if (f->fold_timer)
+		event_free(f->fold_timer);
+	if (f->retry_timer)
+		event_free(f->retry_timer);
+	if (f->save_timer)
+		event_free(f->save_timer);
 }

@@ -1,6 +1,6 @@
 /*
- * When a circuit's queue gets its turn with main: the list of those that wait, the timer, and what
- * is counted and logged of them. fold_back.c takes the turns.
+ * When a circuit's queue gets its turn with main: the list of queues that wait, its timer, its
+ * metrics and its log lines. fold_back.c takes the turns.
  */
 #include "base/metrics.h"
 #include "base/timer.h"
@@ -18,8 +18,8 @@ void fold_count_waiting(struct fallback_store *f)
 {
 	size_t count = circuit_queues_count(&f->queues);
 
-	if (f->told != f->queues.changes) {
-		f->told = f->queues.changes;
+	if (f->told_changes != f->queues.changes) {
+		f->told_changes = f->queues.changes;
 		store_memory_changed(f->local);
 	}
 	if (f->metrics)
@@ -36,7 +36,7 @@ void fold_wait_for_turn(struct fallback_store *f, struct circuit_queue *q, unsig
 {
 	circuit_queue_wait(q, QUEUE_IN_READY);
 	if (f->ready)
-		fold_timer_add(f->turn, pause_ms);
+		fold_timer_add(f->fold_timer, pause_ms);
 	fold_count_waiting(f);
 }
 

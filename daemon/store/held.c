@@ -1,9 +1,9 @@
 /*
- * Successes that are held back. A success that changes nothing but counts, on a circuit that is
- * known to be closed, is answered at once and goes to main later, with others: after
- * report_interval, before the next operation that is not one of them, and at a stop. They go as one
- * operation of the circuit, in its order (in_order.c), so that what becomes of it is the same as of
- * any report: main takes it, or it becomes a step, or it is in doubt and never sent again.
+ * Successes that are held back. A success that only counts, on a circuit that is known to be
+ * closed, is answered at once and goes to main later, together with others: after report_interval,
+ * before the next operation of another kind, or at a stop. They go as one report of the circuit, in
+ * its order (in_order.c), and fare as any report: main takes it, or it becomes a step, or it is in
+ * doubt and never sent again.
  */
 #include "base/clock.h"
 #include "base/metrics.h"
@@ -14,12 +14,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Successes held back of one circuit. When there are so many, they are sent at once. */
+/* When this many successes of one circuit are held back, they are sent at once. */
 #define HELD_MAX 100000
-/* Circuits whose successes are sent in one turn of the loop. */
+/* At most this many circuits' successes are sent in one turn of the loop. */
 #define SEND_BUDGET 256
-/* The pause before the next try when main had no room. */
-#define AGAIN_MS 20
+/* The pause after main did not take them. */
+#define RETRY_MS 20
 /* Changes of state that reports led to are logged, but not more often than this. */
 #define LOG_EACH_MS 1000
 
@@ -31,11 +31,11 @@ static void show_pending(struct fallback_store *f)
 
 static void timer_start(struct fallback_store *f, int64_t wait_ms)
 {
-	if (!evtimer_pending(f->seen.send, NULL))
-		timer_arm(f->seen.send, wait_ms);
+	if (!evtimer_pending(f->seen.send_timer, NULL))
+		timer_arm(f->seen.send_timer, wait_ms);
 }
 
-/* For the first of those that are held back: it is due, or may go on. */
+/* Sets the timer for the circuit that is due first. */
 static void start_for_first(struct fallback_store *f)
 {
 	const struct seen_circuit *e = TAILQ_FIRST(&f->seen.held);
@@ -54,7 +54,7 @@ static void start_for_first(struct fallback_store *f)
 
 void held_reconfigured(struct fallback_store *f)
 {
-	evtimer_del(f->seen.send);
+	evtimer_del(f->seen.send_timer);
 	start_for_first(f);
 }
 
@@ -74,19 +74,19 @@ static void delist(struct fallback_store *f, struct seen_circuit *e)
 
 /* --- taking ------------------------------------------------------------------------------- */
 
-/* Reports that can be one: they differ in nothing but their number. */
-static bool same(const struct breaker_call *a, const struct breaker_call *b)
+/* True if the reports can be sent as one: they differ in their number only. */
+static bool same_kind(const struct breaker_call *a, const struct breaker_call *b)
 {
 	return a->permit.kind == b->permit.kind && a->permit.since_ms == b->permit.since_ms &&
 	       a->reporter == b->reporter && policy_equal(a->policy, b->policy);
 }
 
-static struct circuit_op *place_of(struct seen_circuit *e, const struct breaker_call *call)
+static struct circuit_op *slot_for(struct seen_circuit *e, const struct breaker_call *call)
 {
 	struct circuit_op *empty = NULL;
 
 	for (unsigned i = 0; i < HELD_KINDS; i++) {
-		if (e->held[i].call && same(e->held[i].call, call))
+		if (e->held[i].call && same_kind(e->held[i].call, call))
 			return &e->held[i];
 		if (!e->held[i].call)
 			empty = &e->held[i];
@@ -94,21 +94,21 @@ static struct circuit_op *place_of(struct seen_circuit *e, const struct breaker_
 	return empty;
 }
 
-/* `count` more like this call. False when out of memory. */
+/* Holds back `count` more successes of this kind. False if that is not possible. */
 static bool add(struct fallback_store *f, struct seen_circuit *e, const struct circuit_op *op,
 		uint32_t count)
 {
-	struct circuit_op *place = place_of(e, op->call);
+	struct circuit_op *place = slot_for(e, op->call);
 	struct breaker_call *call;
 
 	if (!place) {
 		held_send(f, e);
-		place = place_of(e, op->call);
-		if (!place) /* they came back at once */
+		place = slot_for(e, op->call);
+		if (!place) /* main refused at once, and they are held back again */
 			return false;
 	}
 	if (place->call) {
-		/* store_keep_call made it, for whoever keeps it. */
+		/* The copy that store_keep_call made may be changed. */
 		call = (struct breaker_call *)(uintptr_t)place->call;
 		call->count += count;
 	} else {
@@ -157,7 +157,7 @@ bool held_take(struct fallback_store *f, const struct store_request *request,
 	    result->decision.counted != all.count || result->decision.was != CIRCUIT_CLOSED ||
 	    result->decision.state != CIRCUIT_CLOSED)
 		return false;
-	/* A single success belongs to the acquire before it; only further ones show steady use. */
+	/* One success belongs to the acquire before it; only further ones show steady use. */
 	if (e->held_count > 0)
 		e->asked_ms = clock_ms();
 	if (!add(f, e, &request->op, request->op.call->count))
@@ -179,13 +179,7 @@ bool held_take(struct fallback_store *f, const struct store_request *request,
 static void on_ended(struct fallback_store *f, struct seen_circuit *e, const struct circuit_op *op,
 		     const struct store_result *result);
 
-static void nobody_waits(void *arg, struct store_result *result)
-{
-	(void)arg;
-	(void)result;
-}
-
-/* Sends successes that were held back, one report, behind what was submitted before. */
+/* Sends successes of one kind as one report, behind what was submitted before. */
 static void submit_report(struct fallback_store *f, struct seen_circuit *e,
 			  const struct circuit_op *op)
 {
@@ -209,9 +203,9 @@ static void submit_report(struct fallback_store *f, struct seen_circuit *e,
 		on_ended(f, e, op, &result);
 		return;
 	}
-	o->ended = on_ended;
-	o->reporter = e;
-	if (!in_order_submit(f, o, nobody_waits, NULL, &result))
+	o->on_ended = on_ended;
+	o->on_ended_arg = e;
+	if (!in_order_submit(f, o, op_ignore_result, NULL, &result))
 		on_ended(f, e, op, &result);
 }
 
@@ -251,7 +245,7 @@ void held_send_all(struct fallback_store *f)
 	if (TAILQ_EMPTY(&f->seen.held))
 		return;
 	f->seen.send_until_ms = clock_ms();
-	timer_arm(f->seen.send, 0);
+	timer_arm(f->seen.send_timer, 0);
 }
 
 void held_send_all_now(struct fallback_store *f)
@@ -259,7 +253,7 @@ void held_send_all_now(struct fallback_store *f)
 	size_t count = f->seen.table.count;
 	struct seen_circuit *e;
 
-	/* One that comes back at once must not keep us here. */
+	/* A circuit whose successes are held back again at once must not be sent twice. */
 	while (count-- > 0 && (e = TAILQ_FIRST(&f->seen.held)) != NULL) {
 		held_send(f, e);
 		seen_drop_if_idle(f, e);
@@ -271,17 +265,15 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	struct fallback_store *f = arg;
 	int64_t interval_ms = f->store.limits.report_interval_ms;
 	int64_t now = clock_ms();
-	/* What would be due soon goes in the same call of the script. */
+	/* What would be due soon goes together with what is due, in the same call of the script. */
 	int64_t since_ms = now - interval_ms / 2;
 	unsigned budget = SEND_BUDGET;
 	struct seen_circuit *e;
 
 	(void)fd;
 	(void)what;
-	if (!f->ready && f->refuses) {
-		/* They are sent when main is back (held_send_all). */
-		return;
-	}
+	if (!f->ready && f->refuses)
+		return; /* held_send_all sends them when main is back */
 	e = TAILQ_FIRST(&f->seen.held);
 	if (e && e->held_ms + interval_ms > now)
 		since_ms = INT64_MIN;
@@ -295,7 +287,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	start_for_first(f);
 }
 
-/* --- what became of them ------------------------------------------------------------------ */
+/* --- their end ---------------------------------------------------------------------------- */
 
 static void note_change(struct fallback_store *f, struct seen_circuit *e,
 			const struct breaker_answer *answer)
@@ -344,7 +336,7 @@ static void on_ended(struct fallback_store *f, struct seen_circuit *e, const str
 	case STORE_OVERLOADED:
 		/* Main surely did not take them: they are held back again. */
 		if (add(f, e, op, count)) {
-			timer_start(f, AGAIN_MS);
+			timer_start(f, RETRY_MS);
 			return;
 		}
 		note_lost(f, e, count, result->message);
@@ -362,12 +354,12 @@ static void on_ended(struct fallback_store *f, struct seen_circuit *e, const str
 int held_init(struct fallback_store *f)
 {
 	TAILQ_INIT(&f->seen.held);
-	f->seen.send = evtimer_new(f->store.base, on_timer, f);
-	return f->seen.send ? 0 : -1;
+	f->seen.send_timer = evtimer_new(f->store.base, on_timer, f);
+	return f->seen.send_timer ? 0 : -1;
 }
 
-/* What is held back still, with Redis away. */
-static void say_lost(struct fallback_store *f)
+/* The end of the store: what is still held back is lost. */
+static void log_lost(struct fallback_store *f)
 {
 	if (f->seen.pending == 0)
 		return;
@@ -385,13 +377,13 @@ static void drop_calls(struct seen_circuit *e)
 
 void held_fini(struct fallback_store *f)
 {
-	say_lost(f);
+	log_lost(f);
 	for (size_t i = 0; i < f->seen.table.slot_count; i++) {
 		struct seen_circuit *e = (struct seen_circuit *)keytable_slot(&f->seen.table, i);
 
 		if (e)
 			drop_calls(e);
 	}
-	if (f->seen.send)
-		event_free(f->seen.send);
+	if (f->seen.send_timer)
+		event_free(f->seen.send_timer);
 }

@@ -1,6 +1,6 @@
 /*
- * An operation sets out in the order of its circuit: straight to main, or into the circuit's queue
- * if something of the circuit waits there.
+ * Starts an operation in the order of its circuit: it goes straight to main, or into the circuit's
+ * queue if there is one.
  */
 #include "store/fallback_private.h"
 
@@ -9,7 +9,7 @@
 static void start(struct fallback_store *f, struct fallback_op *o, store_done_fn *done, void *arg)
 {
 	store_op_start_open(&f->store, &o->op, done, arg);
-	if (o->ended)
+	if (o->on_ended)
 		store_op_background(&o->op);
 }
 
@@ -30,7 +30,7 @@ struct store_op *in_order_submit(struct fallback_store *f, struct fallback_op *o
 		return &o->op;
 	}
 	op_settle(f, &request, o->asked, result);
-	store_drop_call(&o->what);
+	store_drop_call(&o->operation);
 	free(o);
 	return NULL;
 }
@@ -41,7 +41,7 @@ void in_order_go_on(struct fallback_store *f, struct fallback_op *o)
 	struct store_request request = op_request(o);
 	struct store_result result;
 
-	if (!f->ready && !f->refuses) { /* nothing waits for a link */
+	if (!f->ready && !f->refuses) { /* main is away: it does not wait */
 		op_run_here(f, &request, &result);
 		op_finish(f, o, &result);
 	} else if (q) {

@@ -1,27 +1,27 @@
 /*
- * Answers from memory: what main was seen to hold within max_staleness answers, unless the answer
- * would change something there. What is asked for steadily is asked for in main again before it is
- * too old, one read a circuit, those that are due together in one go.
+ * Answers from memory. What main was seen to hold within max_staleness answers a request, unless
+ * the request would change something in main. Circuits that are asked for steadily are read from
+ * main again before they are too old: one read for each, and all that are due together in one go.
  */
 #include "base/clock.h"
 #include "base/metrics.h"
 #include "base/timer.h"
 #include "store/fallback_private.h"
 
-/* Circuits that are due within this part of max_staleness are refreshed together, in one turn:
+/* Circuits that are due within 1/TOGETHER of max_staleness are refreshed together, in one turn:
  * what a read costs Redis is mostly the packet. */
 #define TOGETHER 8
-/* The same for those whose successes go: they cost more than the packet. */
+/* The same for circuits whose successes are sent: these cost Redis more than the packet. */
 #define REPORTS_TOGETHER 16
 
-/* Circuits that are refreshed in one turn of the loop: some 0.3 ms. */
+/* At most this many circuits are refreshed in one turn of the loop: some 0.3 ms. */
 #define REFRESH_BUDGET 256
-/* Operations that go on in one turn because what they waited for has come; those beyond the first
- * few of a circuit go on in later turns. */
+/* At most WAKE_BUDGET operations go on in one turn because what they waited for has come. With the
+ * answer to a read the first WAKE_FIRST of the circuit go on at once. */
 #define WAKE_BUDGET 256
 #define WAKE_FIRST  64
 
-/* Operations that wait for one read, and are answered in one turn. More ask for themselves. */
+/* At most this many operations wait for one read. Further ones ask main for themselves. */
 #define READERS_MAX 1024
 
 /* --- refreshing --------------------------------------------------------------------------- */
@@ -30,8 +30,9 @@ static void refresh(struct fallback_store *f, struct seen_circuit *e);
 static bool answer(struct fallback_store *f, const struct store_request *request,
 		   struct store_result *result);
 
-/* Those that waited for the read, `most` at most: memory answers them now, or they ask main for
- * themselves. One that comes meanwhile waits for another read, behind them. How many it were. */
+/* Ends the wait of up to `most` operations for the read: memory answers them now, or they ask main
+ * for themselves. An operation that comes meanwhile is not among them. Returns how many they were.
+ */
 static unsigned answer_readers(struct fallback_store *f, struct seen_circuit *e, bool in_time,
 			       unsigned most)
 {
@@ -86,7 +87,7 @@ static void on_refreshed(void *arg, struct store_result *result)
 }
 
 /* Main has answered reads or reports of circuits for which operations wait. */
-static void on_wake(evutil_socket_t fd, short what, void *arg)
+static void on_wake_timer(evutil_socket_t fd, short what, void *arg)
 {
 	struct fallback_store *f = arg;
 	unsigned budget = WAKE_BUDGET;
@@ -105,10 +106,10 @@ static void on_wake(evutil_socket_t fd, short what, void *arg)
 		seen_drop_if_idle(f, e);
 	}
 	if (!TAILQ_EMPTY(&f->seen.woken))
-		timer_arm(f->seen.wake, 0);
+		timer_arm(f->seen.wake_timer, 0);
 }
 
-/* Asks main for the circuit, of which nothing is under way. */
+/* Asks main for the circuit. No read or report of it is under way. May free e. */
 static void read_main(struct fallback_store *f, struct seen_circuit *e)
 {
 	const struct store_request get = {
@@ -128,8 +129,8 @@ static void read_main(struct fallback_store *f, struct seen_circuit *e)
 		seen_drop_if_idle(f, e);
 }
 
-/* Asks main for the circuit; or sends the successes that are held back, whose answer says it
- * too. */
+/* Asks main for the circuit; or sends the successes that are held back, whose answer tells the
+ * same. May free e. */
 static void refresh(struct fallback_store *f, struct seen_circuit *e)
 {
 	seen_list_leave(f, e);
@@ -142,7 +143,7 @@ static void refresh(struct fallback_store *f, struct seen_circuit *e)
 		read_main(f, e);
 }
 
-/* Nothing is known any more, until main says it. */
+/* What is known of the circuit is wrong: nothing is known until main says it. */
 static void refresh_now(struct fallback_store *f, struct seen_circuit *e)
 {
 	e->known_ms = SEEN_NEVER;
@@ -150,7 +151,7 @@ static void refresh_now(struct fallback_store *f, struct seen_circuit *e)
 	refresh(f, e);
 }
 
-/* Those whose successes are held back: these go, unless they have gone. */
+/* Refreshes circuits by their successes that are held back, unless these have gone already. */
 static void refresh_by_reports(struct fallback_store *f, int64_t now)
 {
 	int64_t staleness_ms = f->store.limits.max_staleness_ms;
@@ -173,8 +174,8 @@ static void refresh_by_reports(struct fallback_store *f, int64_t now)
 	}
 }
 
-/* Those that will be due soon are asked for with those that are. */
-static void on_tick(evutil_socket_t fd, short what, void *arg)
+/* A circuit is due: it is refreshed, and with it those that will be due soon. */
+static void on_refresh_timer(evutil_socket_t fd, short what, void *arg)
 {
 	struct fallback_store *f = arg;
 	int64_t now = clock_ms();
@@ -205,20 +206,20 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 		budget--;
 		seen_forget(f, e);
 	}
-	seen_tick_arm(f);
+	seen_arm_refresh_timer(f);
 }
 
 /* --- what others tell --------------------------------------------------------------------- */
 
-/* What a message says, beside what is known. */
+/* A message compared with what is known. */
 enum told {
-	TOLD_NEWS,  /* later */
-	TOLD_KNOWN, /* it may be this daemon's own, of which more is known by now */
-	TOLD_DOUBT, /* which of the two is the later one? */
+	TOLD_NEWS,  /* the message is later */
+	TOLD_KNOWN, /* the same change: it may be this daemon's own */
+	TOLD_DOUBT, /* it cannot be told which of the two is later */
 };
 
-/* A reset by this daemon within this time may be later than a message of a circuit that is there:
- * messages come over a connection of their own, and an absence has no stamp. */
+/* Within this time after a reset by this daemon, a message of a circuit that exists may be older
+ * than the reset: messages come over a connection of their own, and an absence has no stamp. */
 #define RESET_LATELY_MS 1000
 
 static bool is_override(const struct store_event *event)
@@ -226,7 +227,7 @@ static bool is_override(const struct store_event *event)
 	return event->by == 'o' || event->by == 'x';
 }
 
-/* True if the circuit was known not to exist, and perhaps later than the message was sent. */
+/* True if the circuit is known not to exist, perhaps since the message was sent. */
 static bool is_absent_of_late(struct fallback_store *f, const struct seen_circuit *e)
 {
 	if (e && seen_is_known(f, e))
@@ -234,8 +235,9 @@ static bool is_absent_of_late(struct fallback_store *f, const struct seen_circui
 	return f->seen.reset_ms && clock_ms() - f->seen.reset_ms < RESET_LATELY_MS;
 }
 
-/* By stamps, which other programs set by other clocks. What was known last is in the table of the
- * circuits that are asked for; or in the memory for an absence of main, which has more of them. */
+/* Compares by stamps, which other programs set by other clocks. What was known last is in the entry
+ * of a circuit that is asked for, or in the memory for an absence of main, which has more circuits.
+ */
 static enum told compare(struct fallback_store *f, const struct seen_circuit *e,
 			 const struct store_event *event, const struct store_result *remembered)
 {
@@ -257,7 +259,7 @@ static enum told compare(struct fallback_store *f, const struct seen_circuit *e,
 	return event->exists && event->circuit.state == state ? TOLD_KNOWN : TOLD_DOUBT;
 }
 
-/* Main has answered for memory alone. */
+/* Main has answered a read that was only for memory. */
 static void on_asked(struct fallback_store *f, struct seen_circuit *e, const struct circuit_op *op,
 		     const struct store_result *result)
 {
@@ -267,13 +269,7 @@ static void on_asked(struct fallback_store *f, struct seen_circuit *e, const str
 	f->seen.asking--;
 }
 
-static void on_unheard(void *arg, struct store_result *result)
-{
-	(void)arg;
-	(void)result;
-}
-
-/* Asks main for a circuit of which only the memory for an absence knows. */
+/* Asks main for a circuit that is only in the memory for an absence. */
 static void ask(struct fallback_store *f, const struct store_request *get)
 {
 	struct store_result result;
@@ -284,14 +280,14 @@ static void ask(struct fallback_store *f, const struct store_request *get)
 	o = op_new(get);
 	if (!o)
 		return;
-	o->ended = on_asked;
+	o->on_ended = on_asked;
 	f->seen.asking++;
-	if (!in_order_submit(f, o, on_unheard, NULL, &result))
+	if (!in_order_submit(f, o, op_ignore_result, NULL, &result))
 		f->seen.asking--;
 }
 
-/* A message that is not clearly later than what is known is a question to main. An override, too,
- * is asked for: two of them may have the same stamp. */
+/* If a message is not clearly later than what is known, main is asked for the circuit. It is also
+ * asked after an override, because two overrides may have the same stamp. */
 void refresh_told(struct fallback_store *f, const struct store_event *event)
 {
 	struct seen_circuit *e = seen_find(f, event->key, event->key_len);
@@ -336,12 +332,12 @@ static bool answer(struct fallback_store *f, const struct store_request *request
 	if (!e || !seen_is_known(f, e) ||
 	    clock_ms() - e->known_ms >= f->store.limits.max_staleness_ms)
 		return false;
-	/* What was held back is not in the snapshot yet. */
+	/* The snapshot does not have the successes that are held back or under way. */
 	if (request->op.verb == CIRCUIT_GET_STATE && (e->held_count > 0 || e->held_sending > 0))
 		return false;
 	if (circuit_queue_find(&f->queues, request->key, request->key_len))
 		return false;
-	/* A full memory may have dropped it. */
+	/* A full memory may have dropped the circuit. */
 	return store_memory_try(f->local, request, result) == CIRCUIT_READ &&
 	       result->absent != e->exists;
 }
@@ -374,7 +370,7 @@ bool refresh_answer(struct fallback_store *f, const struct store_request *reques
 	return true;
 }
 
-/* True if an acquire changes something, by what was known last. */
+/* True if an acquire would change something, by what was known last. */
 static bool likely_changes(struct fallback_store *f, const struct store_request *request)
 {
 	struct store_result result;
@@ -382,7 +378,8 @@ static bool likely_changes(struct fallback_store *f, const struct store_request 
 	return store_memory_try(f->local, request, &result) != CIRCUIT_READ;
 }
 
-/* Successes that would go soon anyway save a read. */
+/* Asks for the circuit. Successes that would go soon anyway go now and save the read. May free e.
+ */
 static void ask_main(struct fallback_store *f, struct seen_circuit *e)
 {
 	if (e->held_count > 0 && !fallback_is_busy(f) &&
@@ -401,7 +398,7 @@ struct store_op *refresh_wait(struct fallback_store *f, struct fallback_op *o, s
 	if (!f->ready || request.op.verb != CIRCUIT_ACQUIRE || !is_for_memory(f, request.op.verb) ||
 	    likely_changes(f, &request))
 		return NULL;
-	/* The answer would be too old. */
+	/* The answer would be too old when it comes. */
 	if (f->seen.round_trip_eighths / 4 >= f->store.limits.max_staleness_ms)
 		return NULL;
 	e = seen_get(f, o->key, o->key_len);
@@ -422,23 +419,16 @@ struct store_op *refresh_wait(struct fallback_store *f, struct fallback_op *o, s
 
 int refresh_init(struct fallback_store *f)
 {
-	f->seen.tick = evtimer_new(f->store.base, on_tick, f);
-	f->seen.wake = evtimer_new(f->store.base, on_wake, f);
-	return f->seen.tick && f->seen.wake ? 0 : -1;
+	f->seen.refresh_timer = evtimer_new(f->store.base, on_refresh_timer, f);
+	f->seen.wake_timer = evtimer_new(f->store.base, on_wake_timer, f);
+	return f->seen.refresh_timer && f->seen.wake_timer ? 0 : -1;
 }
 
 void refresh_fini(struct fallback_store *f)
 {
-	/* The end of the store: whoever waits is told when main's part is gone. */
-	for (size_t i = 0; i < f->seen.table.slot_count; i++) {
-		struct seen_circuit *e = (struct seen_circuit *)keytable_slot(&f->seen.table, i);
-
-		while (e && !TAILQ_EMPTY(&e->readers))
-			op_leave_read(TAILQ_FIRST(&e->readers));
-	}
-	if (f->seen.tick)
-		event_free(f->seen.tick);
-	if (f->seen.wake)
-		event_free(f->seen.wake);
-	f->seen.tick = f->seen.wake = NULL;
+	if (f->seen.refresh_timer)
+		event_free(f->seen.refresh_timer);
+	if (f->seen.wake_timer)
+		event_free(f->seen.wake_timer);
+	f->seen.refresh_timer = f->seen.wake_timer = NULL;
 }

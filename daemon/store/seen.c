@@ -1,6 +1,6 @@
 /*
- * What is known of the circuits in main, how old that is, and how long it is of interest: from the
- * answers of main.
+ * What is known of the circuits in main from its answers and messages, how old that is, and how
+ * long it is of interest.
  */
 #include "base/clock.h"
 #include "base/timer.h"
@@ -13,7 +13,7 @@ struct seen_circuit *seen_find(struct fallback_store *f, const char *key, size_t
 	return (struct seen_circuit *)keytable_find(&f->seen.table, key, len);
 }
 
-/* How long it is worth knowing a circuit. */
+/* How long what is known of a circuit can be used. */
 static int64_t lifetime_ms(const struct fallback_store *f)
 {
 	const struct store_limits *limits = &f->store.limits;
@@ -22,7 +22,6 @@ static int64_t lifetime_ms(const struct fallback_store *f)
 								     : limits->report_interval_ms;
 }
 
-/* How long it is of interest when it was asked for last. */
 int64_t seen_interest_ms(const struct fallback_store *f)
 {
 	int64_t steadily = SEEN_STEADILY * (int64_t)f->store.limits.max_staleness_ms;
@@ -31,10 +30,10 @@ int64_t seen_interest_ms(const struct fallback_store *f)
 	return steadily > lifetime ? steadily : lifetime;
 }
 
-/* The age at which a circuit is refreshed: the answer comes before it is too old, even if it takes
- * twice as long as of late, and not much before, since Redis pays for it. If it takes longer still,
- * those who ask meanwhile wait for it; where main is slow because it has much to do, reading more
- * often would not help. A different age each time, so that daemons do not ask together. */
+/* The answer shall come before what is known is too old, even if it takes twice as long as of late;
+ * and not much before, since each read costs Redis. If it takes longer still, requests that come
+ * meanwhile wait for it: where main is slow because it has much to do, reading more often would not
+ * help. The age differs each time, so that daemons do not ask together. */
 int64_t seen_refresh_age_ms(struct fallback_store *f)
 {
 	int64_t most = f->store.limits.max_staleness_ms;
@@ -44,9 +43,9 @@ int64_t seen_refresh_age_ms(struct fallback_store *f)
 	return age < most / 2 ? most / 2 : age;
 }
 
-/* The same if successes are held back, whose answer says what the circuit is. These cost Redis more
- * than a read, and so there is less to spare: a round trip as the short ones are. Who asks behind
- * max_staleness waits for the answer. */
+/* The answer to the successes tells what the circuit is. They cost Redis more than a read, and so
+ * they go later: with time left for one short round trip. A request that comes after max_staleness
+ * waits for the answer. */
 int64_t seen_report_age_ms(struct fallback_store *f)
 {
 	int64_t most = f->store.limits.max_staleness_ms;
@@ -94,7 +93,7 @@ void seen_forget(struct fallback_store *f, struct seen_circuit *e)
 
 /* --- refreshing --------------------------------------------------------------------------- */
 
-void seen_tick_arm(struct fallback_store *f)
+void seen_arm_refresh_timer(struct fallback_store *f)
 {
 	const struct seen_circuit *fresh = TAILQ_FIRST(&f->seen.fresh);
 	const struct seen_circuit *reporting = TAILQ_FIRST(&f->seen.reporting);
@@ -109,18 +108,20 @@ void seen_tick_arm(struct fallback_store *f)
 		due = clock_ms() + BACKGROUND_MS;
 	if (aging && aging->known_ms + seen_interest_ms(f) < due)
 		due = aging->known_ms + seen_interest_ms(f);
-	/* It may be pending for one that leaves the table much later. The jitter moves nothing. */
-	if (due == INT64_MAX || (evtimer_pending(f->seen.tick, NULL) &&
-				 f->seen.tick_ms <= due + f->store.limits.max_staleness_ms / 64))
+	/* Move the timer only if it is due clearly later, as for one in `aging`; the jitter of the
+	 * age is no reason. */
+	if (due == INT64_MAX ||
+	    (evtimer_pending(f->seen.refresh_timer, NULL) &&
+	     f->seen.refresh_timer_ms <= due + f->store.limits.max_staleness_ms / 64))
 		return;
-	f->seen.tick_ms = due;
-	timer_arm(f->seen.tick, due - clock_ms());
+	f->seen.refresh_timer_ms = due;
+	timer_arm(f->seen.refresh_timer, due - clock_ms());
 }
 
 void seen_reconfigured(struct fallback_store *f)
 {
-	evtimer_del(f->seen.tick);
-	seen_tick_arm(f);
+	evtimer_del(f->seen.refresh_timer);
+	seen_arm_refresh_timer(f);
 }
 
 /* --- what main says ----------------------------------------------------------------------- */
@@ -141,7 +142,8 @@ struct seen_circuit *seen_get(struct fallback_store *f, const char *key, size_t 
 	return e;
 }
 
-/* The place of what was told of this circuit: its own, else the one that was told longest ago. */
+/* The place for what is told of this circuit: its own if it has one, else the one told longest ago.
+ */
 static struct seen_told *told_place(struct fallback_store *f, uint64_t hash)
 {
 	struct seen_told *place =
@@ -172,7 +174,8 @@ void seen_note_told(struct fallback_store *f, const struct store_event *event, i
 	};
 }
 
-/* True if a message has told a later change than this answer, which was asked for before. */
+/* True if a message has told of a change that is later than this answer. Then nothing is known of
+ * the circuit any more. `gone`: the circuit does not exist by this answer. */
 static bool is_old(struct fallback_store *f, const struct store_request *request,
 		   struct seen_asked asked, const struct store_result *result, bool gone)
 {
@@ -214,15 +217,15 @@ static void note_round_trip(struct fallback_store *f, int64_t took_ms)
 		f->seen.short_trip_512ths += (512 * took_ms - f->seen.short_trip_512ths) / 64;
 }
 
-/* The embedded store has just been given what main answered. */
+/* Brings the circuit's entry up to date with an answer of main. */
 static void learn(struct fallback_store *f, const struct store_request *request, int64_t asked_ms,
 		  const struct store_result *result)
 {
 	struct seen_circuit *e;
 
 	if (!result->breaker) {
-		/* The member was not seen: if the circuit has changed its state, what is known of
-		 * it is no answer any more. */
+		/* The answer does not show the member. If the circuit has changed its state, what
+		 * is known of it answers nothing any more. */
 		e = seen_find(f, request->key, request->key_len);
 		if (e && (request->op.verb >= CIRCUIT_TRANSITION || result->absent == e->exists ||
 			  result->circuit.state != e->state ||
@@ -230,7 +233,7 @@ static void learn(struct fallback_store *f, const struct store_request *request,
 			seen_forget(f, e);
 		return;
 	}
-	/* What nobody asks memory for gets no entry. */
+	/* A circuit that nobody asks memory for gets no entry. */
 	if (request->op.call ||
 	    (request->op.verb == CIRCUIT_GET_STATE && f->store.limits.read_cache))
 		e = seen_get(f, request->key, request->key_len);
@@ -246,7 +249,7 @@ static void learn(struct fallback_store *f, const struct store_request *request,
 	e->generation = f->seen.generation;
 	note_round_trip(f, clock_ms() - asked_ms);
 	seen_list_enter(f, e, SEEN_IN_FRESH);
-	seen_tick_arm(f);
+	seen_arm_refresh_timer(f);
 }
 
 static bool has_steps(struct fallback_store *f, const char *key, size_t len)
@@ -259,7 +262,7 @@ static bool has_steps(struct fallback_store *f, const char *key, size_t len)
 void seen_remember(struct fallback_store *f, const char *key, size_t len,
 		   const struct circuit *circuit, const struct breaker *breaker)
 {
-	/* The steps have changed what is here, and main does not have them yet. */
+	/* The embedded store has the circuit with its steps, which main does not have yet. */
 	if (has_steps(f, key, len))
 		return;
 	if (circuit && breaker)
@@ -268,8 +271,8 @@ void seen_remember(struct fallback_store *f, const char *key, size_t len,
 		store_memory_put(f->local, key, len, circuit);
 }
 
-/* A closed circuit without an override decides as one that does not exist, until it is asked for:
- * memory needs no place for it. */
+/* A closed circuit without an override decides as one that does not exist: it needs no place in
+ * memory until it is asked for. */
 static bool is_worth_a_place(const struct circuit *circuit, const struct breaker_override *override)
 {
 	return circuit->state != CIRCUIT_CLOSED || override;
@@ -317,7 +320,7 @@ void seen_learn(struct fallback_store *f, const struct store_request *request,
 	learn(f, request, asked.ms, result);
 }
 
-/* The entries leave when their time comes: there may be many, and main has just gone. */
+/* Main has just gone, and there may be many entries: they leave later, when they are due. */
 void seen_forget_all(struct fallback_store *f)
 {
 	f->seen.generation++;
@@ -333,10 +336,9 @@ bool seen_is_known(const struct fallback_store *f, const struct seen_circuit *e)
 struct seen_circuit *seen_known(struct fallback_store *f, const char *key, size_t len)
 {
 	struct seen_circuit *e = seen_find(f, key, len);
-
 	int64_t lifetime = lifetime_ms(f);
 
-	/* Main is about to say it anew. */
+	/* The answer to reports under way will renew what is known. */
 	if (e && e->held_sending > 0)
 		lifetime += lifetime / 2;
 	if (!e || !seen_is_known(f, e) || clock_ms() - e->known_ms >= lifetime)
@@ -357,7 +359,7 @@ void seen_wake_readers(struct fallback_store *f, struct seen_circuit *e)
 		return;
 	e->woken = true;
 	TAILQ_INSERT_TAIL(&f->seen.woken, e, woken_entry);
-	timer_arm(f->seen.wake, 0);
+	timer_arm(f->seen.wake_timer, 0);
 }
 
 /* --- beginning and end -------------------------------------------------------------------- */
