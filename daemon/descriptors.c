@@ -27,7 +27,7 @@ unsigned descriptors_open(void)
 static rlim_t kept_back(const struct config *config, unsigned others)
 {
 	/* Connections of metrics_listen, and those of them that linger. */
-	rlim_t apart = config->metrics_listen.count ? 2 * HTTP_PLACES_APART : 0;
+	rlim_t apart = config->metrics_listen.count ? 2 * HTTP_RESERVED_CONNECTIONS : 0;
 
 	return (rlim_t)others + SPARE + apart +
 	       (config->store_is_redis ? config->redis.host_count : 0);

@@ -1,7 +1,7 @@
 /*
- * Listeners. At max_connections, and without descriptors, a new connection is let in when the one
- * that has been idle for longest has made room for it; one amid a request never does. Listeners
- * whose places are apart neither take those of the others nor wait for them.
+ * Listeners. At max_connections, or without descriptors, the connection that has been idle for
+ * longest is closed to make room for a new one; a connection amid a request never is. `reserved`
+ * listeners have connections of their own: they take none of the others' and do not wait for them.
  */
 #include "base/timer.h"
 #include "http/private.h"
@@ -14,25 +14,25 @@
 
 /* Connections accepted from one listener before the others have their turn. */
 #define ACCEPT_BATCH 64
-/* How long accepting pauses when there are no descriptors, or no connection that can make room. */
+/* How long accepting pauses when descriptors are used up, or no connection can make room. */
 #define PAUSE_MS 100
-/* A connection idle for less is one in use: who waits for an answer often asks again. */
+/* A connection that has been idle for less counts as in use: its client may well ask again. */
 #define IDLE_MS 500
-/* If all are in use, the one makes room that has been idle for longest, and at least for this: less
- * cannot be told from a request on its way (conn.c). */
+/* If all connections are in use, one that has been idle for this long makes room. With less, an
+ * idle connection cannot be told from one whose next request is on its way (conn.c). */
 #define BUSY_MS 100
 
 static bool is_full(const struct http *http, const struct listener *l)
 {
-	if (l->apart)
-		return http->apart_count >= HTTP_PLACES_APART;
-	return http->connections - http->apart_count + http->lingering_count >=
+	if (l->reserved)
+		return http->reserved_count >= HTTP_RESERVED_CONNECTIONS;
+	return http->connections - http->reserved_count + http->lingering_count >=
 	       http->limits.max_connections;
 }
 
 static bool may_accept(const struct http *http, const struct listener *l)
 {
-	return !http->draining && !(l->apart ? http->apart_full : http->paused);
+	return !http->draining && !(l->reserved ? http->reserved_full : http->paused);
 }
 
 void http_accept_update(struct http *http)
@@ -52,7 +52,7 @@ void http_accept_update(struct http *http)
 	}
 }
 
-static void on_unpause(evutil_socket_t fd, short what, void *arg)
+static void on_pause_over(evutil_socket_t fd, short what, void *arg)
 {
 	struct http *http = arg;
 
@@ -62,44 +62,47 @@ static void on_unpause(evutil_socket_t fd, short what, void *arg)
 	http_accept_update(http);
 }
 
-static void on_apart_timer(evutil_socket_t fd, short what, void *arg)
+static void on_reserved_timer(evutil_socket_t fd, short what, void *arg)
 {
 	struct http *http = arg;
 
 	(void)fd;
 	(void)what;
-	http->apart_full = false;
+	http->reserved_full = false;
 	http_accept_update(http);
 }
 
-static void pause_apart(struct http *http)
+static void pause_reserved(struct http *http)
 {
-	http->apart_full = true;
-	timer_arm(http->apart_timer, PAUSE_MS);
+	http->reserved_full = true;
+	timer_arm(http->reserved_timer, PAUSE_MS);
 	http_accept_update(http);
 }
 
 static void pause_listeners(struct http *http)
 {
 	http->paused = true;
-	timer_arm(http->unpause, PAUSE_MS);
+	timer_arm(http->pause_timer, PAUSE_MS);
 	http_accept_update(http);
 }
 
-/* Ends a connection to make room for a new one, which is taken when libmicrohttpd has let go of it.
- * Idle for idle_ms at least. True if there is room now. */
+/*
+ * Ends a connection to make room for a new one: a lingering one, else one that has been idle for
+ * idle_ms at least. True if there is room at once; otherwise there will be when libmicrohttpd has
+ * closed the connection.
+ */
 static bool make_room(struct http *http, int64_t idle_ms)
 {
-	/* A connection that lingers only waits for its client to leave. */
+	/* First choice, for a lingering connection has had its answer. */
 	bool dropped = http_linger_drop(http);
 
-	if (dropped || (!http_conn_end_left(http) &&
+	if (dropped || (!http_conn_end_abandoned(http) &&
 			(http_conn_displace(http, IDLE_MS) || http_conn_displace(http, idle_ms))))
 		http->metrics->http_connections_displaced++;
 	return dropped;
 }
 
-/* Accepting has failed for a reason that will not go away at once. */
+/* accept4 has failed for a reason that will not go away at once. */
 static void accept_failed(struct http *http, const struct listener *l, int why)
 {
 	int64_t now = http_coarse_ms();
@@ -111,18 +114,18 @@ static void accept_failed(struct http *http, const struct listener *l, int why)
 	}
 	if (why == EMFILE || why == ENFILE)
 		make_room(http, IDLE_MS);
-	if (l->apart)
-		pause_apart(http);
+	if (l->reserved)
+		pause_reserved(http);
 	else
 		pause_listeners(http);
 }
 
-/* Somebody waits at the listener, and there is no room. */
+/* A client waits at the listener, and there is no room. */
 static void on_full(struct http *http, const struct listener *l)
 {
-	if (l->apart) {
-		pause_apart(http);
-		http_conn_displace_apart(http);
+	if (l->reserved) {
+		pause_reserved(http);
+		http_conn_displace_reserved(http);
 	} else if (!make_room(http, BUSY_MS)) {
 		pause_listeners(http);
 	}
@@ -140,7 +143,7 @@ static void on_acceptable(evutil_socket_t fd, short what, void *arg)
 		int client;
 
 		if (is_full(http, l)) {
-			/* Behind the first one nobody may be waiting. */
+			/* Later in the batch it is not known whether anybody is waiting. */
 			if (n == 0)
 				on_full(http, l);
 			break;
@@ -153,7 +156,7 @@ static void on_acceptable(evutil_socket_t fd, short what, void *arg)
 		}
 		if (errno == EAGAIN)
 			break;
-		/* accept(2): errors of the connection itself, as good as none having come. */
+		/* accept(2): these are errors of that one connection. */
 		if (errno == EINTR || errno == ECONNABORTED || errno == EPROTO || errno == EPERM)
 			continue;
 		accept_failed(http, l, errno);
@@ -162,7 +165,7 @@ static void on_acceptable(evutil_socket_t fd, short what, void *arg)
 	http_accept_update(http);
 }
 
-int http_listen(struct http *http, int fd, const char *name, unsigned char purpose, bool apart)
+int http_listen(struct http *http, int fd, const char *name, unsigned char purpose, bool reserved)
 {
 	size_t len = strlen(name) + 1;
 	struct listener *l = calloc(1, sizeof(*l) + len);
@@ -172,7 +175,7 @@ int http_listen(struct http *http, int fd, const char *name, unsigned char purpo
 	l->http = http;
 	l->fd = fd;
 	l->purpose = purpose;
-	l->apart = apart;
+	l->reserved = reserved;
 	memcpy(l->name, name, len);
 	evutil_make_socket_nonblocking(fd);
 	l->ev = event_new(http->base, fd, EV_READ | EV_PERSIST, on_acceptable, l);
@@ -200,7 +203,7 @@ void http_accept_close(struct http *http)
 int http_accept_init(struct http *http)
 {
 	TAILQ_INIT(&http->listeners);
-	http->unpause = evtimer_new(http->base, on_unpause, http);
-	http->apart_timer = evtimer_new(http->base, on_apart_timer, http);
-	return http->unpause && http->apart_timer ? 0 : -1;
+	http->pause_timer = evtimer_new(http->base, on_pause_over, http);
+	http->reserved_timer = evtimer_new(http->base, on_reserved_timer, http);
+	return http->pause_timer && http->reserved_timer ? 0 : -1;
 }

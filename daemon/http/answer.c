@@ -1,3 +1,6 @@
+/*
+ * Answers: responses for libmicrohttpd, or bytes written straight to the socket.
+ */
 #include "http/private.h"
 
 #include <stdint.h>
@@ -5,10 +8,10 @@
 #include <string.h>
 #include <sys/uio.h>
 
-/* Longer answers are counted; the others are bounded by max_connections. */
+/* Longer answers count for max_unsent; shorter ones are bounded by max_connections. */
 #define LONG_ANSWER ((size_t)65536)
 
-/* RFC 9110, section 5.6.7; made once a second. */
+/* The Date header (RFC 9110, section 5.6.7), formatted once a second. */
 static const char *date_of(struct http *http, time_t now)
 {
 	struct tm tm;
@@ -42,7 +45,7 @@ static struct MHD_Response *response_new(const char *body, size_t len,
 					 const struct http_reply *reply, const char *date,
 					 bool ends)
 {
-	/* libmicrohttpd's argument is not const, but it writes nothing there. */
+	/* libmicrohttpd's argument is not const, but libmicrohttpd does not write to it. */
 	struct MHD_Response *response = MHD_create_response_from_buffer(
 		len, len ? (void *)(uintptr_t)body : (void *)(uintptr_t) "", mode);
 
@@ -59,14 +62,14 @@ bool http_answer_add_headers(struct conn *c, struct MHD_Response *response,
 	return add_headers(response, reply, date_of(c->http, time(NULL)), false);
 }
 
-void http_answer_forget(struct conn *c)
+void http_answer_drop_kept(struct conn *c)
 {
 	if (c->kept.response)
 		MHD_destroy_response(c->kept.response);
 	c->kept.response = NULL;
 }
 
-/* Remembers the headers of the kept response; false if there is no room for them. */
+/* Notes the headers of the kept response; false if there is no room for them. */
 static bool keep_headers(struct kept_response *kept, const struct http_reply *reply)
 {
 	size_t used = 0;
@@ -103,7 +106,8 @@ static bool has_headers(const struct kept_response *kept, const struct http_repl
 	return true;
 }
 
-/* The kept response with another body in it; NULL: there is none for such an answer. */
+/* The kept response with this answer's body, made anew if the rest of the answer differs. NULL: it
+ * has no room for the headers, or memory is short. */
 static struct MHD_Response *response_kept(struct conn *c, const struct http_reply *reply,
 					  size_t len, time_t now)
 {
@@ -111,7 +115,7 @@ static struct MHD_Response *response_kept(struct conn *c, const struct http_repl
 
 	if (!kept->response || kept->type != reply->content_type || kept->len != len ||
 	    kept->date_s != now || !has_headers(kept, reply)) {
-		http_answer_forget(c);
+		http_answer_drop_kept(c);
 		if (!keep_headers(kept, reply))
 			return NULL;
 		kept->response = response_new(kept->body, len, MHD_RESPMEM_PERSISTENT, reply,
@@ -120,7 +124,7 @@ static struct MHD_Response *response_kept(struct conn *c, const struct http_repl
 		kept->len = len;
 		kept->date_s = now;
 	}
-	/* What was there has been sent: a connection has one request at a time. */
+	/* The last answer's body has been sent: a connection has one request at a time. */
 	if (len)
 		memcpy(kept->body, reply->body, len);
 	return kept->response;
@@ -155,7 +159,8 @@ void http_answer_sent(struct conn *c)
 	c->unsent = 0;
 }
 
-/* The head of an answer after which the connection ends; its length, or 0 if it does not fit. */
+/* Writes the head of an answer after which the connection ends. Its length, or 0 if it does not
+ * fit. */
 static size_t write_head(struct conn *c, const struct http_reply *reply, char *out, size_t size)
 {
 	const char *date = date_of(c->http, time(NULL));

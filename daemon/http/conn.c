@@ -1,3 +1,6 @@
+/*
+ * Connections: their phases, their time-outs, and what the kernel tells of their sockets.
+ */
 #include "base/timer.h"
 #include "http/private.h"
 
@@ -14,11 +17,11 @@
 
 #define CONN_MAGIC 0x636f6e6eu
 /* How many of the oldest connections are searched for an idle one. */
-#define DISPLACE_LOOKS 1000
-/* The least time between two searches for connections that their clients have closed. Only those
- * are searched that have received nothing for as long: libmicrohttpd has then read all there was.
- */
-#define LEFT_MS 100
+#define DISPLACE_CHECKS 1000
+/* The least time between two searches for connections that their clients have closed. Only
+ * connections that entered their phase at least as long ago are searched: by then libmicrohttpd
+ * has read what came with them. */
+#define ABANDONED_MS 100
 
 struct conn *http_conn_of(const struct http_request *rq)
 {
@@ -54,7 +57,7 @@ struct conn *http_conn_new(struct http *http, int fd, const struct sockaddr_stor
 
 static int64_t phase_limit_ms(const struct http *http, enum phase phase)
 {
-	/* At least 1: with 0 a sweep would never end. */
+	/* Plus 1, for with a limit of 0 a sweep would never end. */
 	int64_t idle = (int64_t)http->limits.idle_timeout_ms + 1;
 	int64_t request = (int64_t)http->limits.request_timeout_ms + 1;
 
@@ -70,19 +73,18 @@ static void sweep_arm(struct http *http, int64_t at_ms)
 	int64_t wait = at_ms - http_coarse_ms();
 
 	http->sweep_ms = at_ms;
-	/* 10 ms late, so that the coarse clock has reached at_ms by then. */
+	/* 10 ms later, for the coarse clock must have reached at_ms by then. */
 	timer_arm(http->sweep, (wait < 0 ? 0 : wait) + 10);
 }
 
-/* Makes the sweep run at `at_ms` at the latest. It is never delayed here: the sweep itself does
- * that. */
+/* Makes the sweep run at `at_ms` at the latest. Only the sweep itself makes it run later. */
 static inline void sweep_by(struct http *http, int64_t at_ms)
 {
 	if (!http->sweep_ms || http->sweep_ms > at_ms)
 		sweep_arm(http, at_ms);
 }
 
-static void conn_leave(struct conn *c)
+static void leave_phase(struct conn *c)
 {
 	if (c->phase < PHASES_TIMED)
 		TAILQ_REMOVE(&c->http->phases[c->phase], c, entry);
@@ -90,9 +92,9 @@ static void conn_leave(struct conn *c)
 
 void http_conn_free(struct conn *c)
 {
-	conn_leave(c);
+	leave_phase(c);
 	c->magic = 0;
-	http_answer_forget(c);
+	http_answer_drop_kept(c);
 	free(c->body);
 	free(c->query_buf);
 	free(c);
@@ -103,18 +105,18 @@ void http_conn_enter(struct conn *c, enum phase phase)
 	struct http *http = c->http;
 
 	http->steps++;
-	conn_leave(c);
+	leave_phase(c);
 	c->phase = phase;
 	if (phase >= PHASES_TIMED)
 		return;
-	/* An idle connection is so since it was fresh. */
+	/* An idle connection's time began when it was fresh. */
 	if (phase != PHASE_IDLE)
 		c->since_ms = http_coarse_ms();
 	TAILQ_INSERT_TAIL(&http->phases[phase], c, entry);
 	sweep_by(http, c->since_ms + phase_limit_ms(http, phase));
 }
 
-bool http_conn_hung_up(const struct conn *c)
+bool http_conn_is_half_closed(const struct conn *c)
 {
 	struct pollfd p = {.fd = c->fd, .events = POLLRDHUP};
 
@@ -142,8 +144,8 @@ uint64_t http_conn_progress(const struct conn *c)
 }
 
 /*
- * True if a request has begun to arrive: its first line is incomplete. Of a connection that
- * libmicrohttpd has, only TCP can tell.
+ * True if a request has begun to arrive but its request line is incomplete. Of a connection that
+ * libmicrohttpd has, only TCP's counters tell; a unix socket counts as false.
  */
 static bool conn_has_begun(const struct conn *c)
 {
@@ -161,25 +163,26 @@ static bool conn_has_begun(const struct conn *c)
 	return (int64_t)info.tcpi_last_data_recv + 100 < http_coarse_ms() - c->since_ms;
 }
 
-bool http_conn_may_have_part(const struct conn *c)
+bool http_conn_may_be_mid_request(const struct conn *c)
 {
 	struct tcp_info info;
 	socklen_t len = sizeof(info);
 	int unread;
 
-	/* The end of the stream counts as a byte; and before the first request there is nothing to
-	 * compare with. */
-	if (!c->requests || c->addr.any.sa_family == AF_UNIX || http_conn_hung_up(c))
+	/* Nothing can be told before the first request, as there is nothing to compare with, nor
+	 * once the client has closed its side, as TCP counts the end of the stream as a byte. */
+	if (!c->requests || c->addr.any.sa_family == AF_UNIX || http_conn_is_half_closed(c))
 		return true;
 	memset(&info, 0, sizeof(info));
-	/* In this order: what comes in between leaves a doubt, never a false certainty. */
+	/* The unread bytes first: bytes that come in between make the answer true, which is safe.
+	 */
 	unread = http_conn_unread(c);
 	if (unread < 0 || getsockopt(c->fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
 		return true;
-	return info.tcpi_bytes_received - (uint64_t)unread != c->taken;
+	return info.tcpi_bytes_received - (uint64_t)unread != c->consumed;
 }
 
-bool http_conn_has_hung_up(const struct conn *c)
+bool http_conn_at_eof(const struct conn *c)
 {
 	char byte;
 
@@ -187,10 +190,10 @@ bool http_conn_has_hung_up(const struct conn *c)
 }
 
 /*
- * The hang-up that shutdown(2) makes is noticed by first_line.c or by libmicrohttpd.
- * libmicrohttpd does not look at the socket of a request that it takes for ready (pump.c) and
- * that was suspended before; its own time-out, of a second at least, ends that connection. A
- * parked connection gets this time-out when it is resumed (parked.c).
+ * first_line.c or libmicrohttpd notices the hang-up that shutdown(2) makes. libmicrohttpd does not
+ * look at the socket of a request that was suspended and that it takes for ready (pump.c). Such a
+ * connection is ended by libmicrohttpd's own time-out, of which the shortest is a second. A parked
+ * connection gets that time-out when it is resumed (parked.c).
  */
 void http_conn_end(struct conn *c, const char *why)
 {
@@ -208,7 +211,7 @@ static void conn_overdue(struct conn *c, int64_t now)
 
 	switch (c->phase) {
 	case PHASE_FRESH:
-		if (conn_has_begun(c) || http_conn_has_hung_up(c))
+		if (conn_has_begun(c) || http_conn_at_eof(c))
 			http_conn_end(c, "request_line");
 		else if (c->since_ms + phase_limit_ms(c->http, PHASE_IDLE) <= now)
 			http_conn_end(c, "idle");
@@ -231,34 +234,34 @@ static void conn_overdue(struct conn *c, int64_t now)
 	}
 }
 
-/* True if it has no request, and none has begun to arrive. */
+/* True if the connection has no request and none has begun to arrive. */
 static bool conn_is_idle(const struct conn *c)
 {
 	int unread = http_conn_unread(c);
 
-	/* Before the first line is complete, the empty line that was seen stays in the socket. */
-	return unread >= 0 && unread <= c->empty_line && !conn_has_begun(c);
+	/* An empty line before the first request line stays unread in the socket. */
+	return unread >= 0 && unread <= c->empty_line_bytes && !conn_has_begun(c);
 }
 
-bool http_conn_end_left(struct http *http)
+bool http_conn_end_abandoned(struct http *http)
 {
 	static const enum phase phases[] = {PHASE_READING, PHASE_FRESH, PHASE_IDLE};
-	int64_t now = http_coarse_ms(), before = now - LEFT_MS;
+	int64_t now = http_coarse_ms(), before = now - ABANDONED_MS;
 	struct conn *c, *next;
 	bool any = false;
 
-	if (now - http->left_ms < LEFT_MS)
+	if (now - http->abandoned_check_ms < ABANDONED_MS)
 		return false;
-	http->left_ms = now;
+	http->abandoned_check_ms = now;
 	for (size_t i = 0; i < sizeof(phases) / sizeof(phases[0]); i++) {
 		for (c = TAILQ_FIRST(&http->phases[phases[i]]); c && c->since_ms <= before;
 		     c = next) {
 			next = TAILQ_NEXT(c, entry);
-			if (!http_conn_has_hung_up(c))
+			if (!http_conn_at_eof(c))
 				continue;
 			http_conn_end(c, "left");
-			/* One that is apart leaves no place that others could have. */
-			any = any || !c->apart;
+			/* A reserved connection makes no room for others. */
+			any = any || !c->reserved;
 		}
 	}
 	return any;
@@ -268,15 +271,15 @@ bool http_conn_displace(struct http *http, int64_t idle_ms)
 {
 	static const enum phase idle[] = {PHASE_HUNG_UP, PHASE_IDLE, PHASE_FRESH};
 	int64_t before = http_coarse_ms() - idle_ms;
-	unsigned looks = 0;
+	unsigned checks = 0;
 	struct conn *c;
 
-	/* An idle connection is so since it was fresh, so those are the older ones. */
+	/* Idle before fresh: an idle connection's time began when it was fresh, so it is older. */
 	for (size_t i = 0; i < sizeof(idle) / sizeof(idle[0]); i++) {
 		TAILQ_FOREACH (c, &http->phases[idle[i]], entry) {
-			if (c->since_ms > before || ++looks > DISPLACE_LOOKS)
+			if (c->since_ms > before || ++checks > DISPLACE_CHECKS)
 				break;
-			if (!c->apart && (idle[i] == PHASE_HUNG_UP || conn_is_idle(c))) {
+			if (!c->reserved && (idle[i] == PHASE_HUNG_UP || conn_is_idle(c))) {
 				http_conn_end(c, "displaced");
 				return true;
 			}
@@ -285,11 +288,11 @@ bool http_conn_displace(struct http *http, int64_t idle_ms)
 	return false;
 }
 
-void http_conn_displace_apart(struct http *http)
+void http_conn_displace_reserved(struct http *http)
 {
 	struct conn *c, *oldest = NULL;
 
-	TAILQ_FOREACH (c, &http->apart, aside)
+	TAILQ_FOREACH (c, &http->reserved, reserved_entry)
 		if (c->phase < PHASES_TIMED && (!oldest || c->since_ms < oldest->since_ms))
 			oldest = c;
 	if (!oldest)
@@ -306,7 +309,7 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	/* Marks the sweep as armed while it runs: connections entered meanwhile do not arm it. */
+	/* While the sweep runs it counts as armed, so that http_conn_enter does not arm it. */
 	http->sweep_ms = 1;
 	for (int p = 0; p < PHASES_TIMED; p++) {
 		int64_t limit = phase_limit_ms(http, (enum phase)p);

@@ -1,18 +1,19 @@
 /*
- * Requests that have to wait for a later turn of the loop, so that others, timers and signals get
- * theirs: libmicrohttpd serves every connection that is ready in one call, however many there are.
+ * Requests that have to wait for a later turn of the loop. One call of libmicrohttpd serves every
+ * connection that is ready, however many there are; timers, signals and other descriptors would
+ * have to wait for all of them.
  *
- * Two budgets of time, for each turn: one for all requests that arrive, and one for those that the
- * handler calls costly. Beyond it a request waits in a queue, its connection suspended; each turn
- * serves the queues in order, for as long again. New requests that are cheap do not wait for
- * costly ones.
+ * Each turn has two budgets of time: one for all requests that arrive, and one for those that the
+ * handler calls costly. When a budget is spent, further requests wait in its queue, their
+ * connections suspended. Each later turn serves both queues in order, for as much time again. A
+ * cheap request never waits for a costly one.
  */
 #include "base/clock.h"
 #include "http/private.h"
 
 #define TURN_NS   UINT64_C(10000000)
 #define COSTLY_NS UINT64_C(5000000)
-/* A body beyond this may take a millisecond to read. */
+/* To decode a longer body may take a millisecond. */
 #define COSTLY_BODY ((size_t)4096)
 
 void http_defer_init(struct http *http)
@@ -47,7 +48,8 @@ bool http_request_defer(struct http_request *rq)
 	return true;
 }
 
-/* Calls the handler, and counts the time if the request turns out to be costly. */
+/* Calls the handler at now_ns; counts its time if the request turns out to be costly. Returns the
+ * time afterwards, or now_ns if it was not measured. */
 static uint64_t call_handler(struct conn *c, uint64_t now_ns)
 {
 	struct http *http = c->http;
@@ -76,7 +78,7 @@ void http_defer_or_handle(struct conn *c)
 	}
 }
 
-/* Serves the first of a queue; the time behind it. */
+/* Serves the first request of a queue; returns the time afterwards. */
 static uint64_t serve(struct http *http, struct conn_list *queue, uint64_t now_ns)
 {
 	struct conn *c = TAILQ_FIRST(queue);
@@ -107,7 +109,7 @@ void http_defer_serve(struct http *http)
 		http_schedule_pump(http);
 }
 
-static void cut(struct conn_list *queue)
+static void refuse_all(struct conn_list *queue)
 {
 	struct conn *c;
 
@@ -120,6 +122,6 @@ static void cut(struct conn_list *queue)
 
 void http_cut_deferred(struct http *http)
 {
-	cut(&http->deferred);
-	cut(&http->deferred_costly);
+	refuse_all(&http->deferred);
+	refuse_all(&http->deferred_costly);
 }

@@ -1,10 +1,10 @@
 /*
- * Connections until their first request line has come, and what is counted of connections.
+ * Connections until their first request line has come, and the counters of connections.
  *
  * libmicrohttpd answers a line that it cannot read with a page of HTML, or waits for more, and does
- * not say on which connection. So the first line of each connection is looked at where it lies
- * in the socket, and libmicrohttpd gets the connection once the line is complete and sound. What
- * is no HTTP (TLS, another protocol, empty lines) is answered and closed at once.
+ * not say on which connection. So the first line of each connection is read here with MSG_PEEK,
+ * and libmicrohttpd gets the connection once the line is complete and sound. What is no HTTP (TLS,
+ * another protocol, empty lines) is answered and closed at once.
  */
 #include "http/private.h"
 
@@ -13,26 +13,25 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The line is incomplete: true if the rest will not come. */
+/* True if the rest of an incomplete line will not come. */
 static bool is_cut_short(const struct conn *c)
 {
-	return c->phase == PHASE_ENDING || http_conn_hung_up(c);
+	return c->phase == PHASE_ENDING || http_conn_is_half_closed(c);
 }
 
 void http_conn_gone(struct conn *c)
 {
 	struct http *http = c->http;
+	bool reserved = c->reserved;
 
-	bool apart = c->apart;
-
-	/* A drain ends connections behind an answer: what has come behind its request would make
-	 * the kernel answer with a reset. Those apart may leave as many lingering as they are. */
+	/* A drain ends a connection after an answer. If bytes are unread then, close(2) would send
+	 * a reset, which could destroy the answer. */
 	if ((c->lingers || (http->drained && http_conn_unread(c) > 0)) &&
-	    (!apart || http->lingering_count < HTTP_PLACES_APART))
+	    (!reserved || http->lingering_count < HTTP_RESERVED_CONNECTIONS))
 		http_linger_add(http, c->fd);
-	if (apart) {
-		TAILQ_REMOVE(&http->apart, c, aside);
-		http->apart_count--;
+	if (reserved) {
+		TAILQ_REMOVE(&http->reserved, c, reserved_entry);
+		http->reserved_count--;
 	}
 	if (c->rq.orphaned)
 		c->mhd = NULL; /* http_reply frees it */
@@ -40,21 +39,21 @@ void http_conn_gone(struct conn *c)
 		http_conn_free(c);
 	http->connections--;
 	http->metrics->http_connections--;
-	/* An idle daemon has no timer that wakes it. */
+	/* No timer wakes an idle daemon. */
 	if (!http->connections) {
 		http_pump_rest(http);
 		http_sweep_stop(http);
 	}
-	http_accept_soon(http, apart);
+	http_accept_soon(http, reserved);
 }
 
-/* The connection waits no more. */
+/* The connection no longer waits for its first line. */
 static void stop_waiting(struct conn *c)
 {
-	TAILQ_REMOVE(&c->http->waiting, c, side);
-	if (c->first)
-		event_free(c->first);
-	c->first = NULL;
+	TAILQ_REMOVE(&c->http->waiting, c, wait_entry);
+	if (c->first_line)
+		event_free(c->first_line);
+	c->first_line = NULL;
 }
 
 static void close_waiting(struct conn *c)
@@ -62,7 +61,7 @@ static void close_waiting(struct conn *c)
 	int fd = c->fd;
 
 	stop_waiting(c);
-	/* If it lingers, another descriptor keeps the socket open. */
+	/* If the connection lingers, a duplicate of the descriptor keeps the socket open. */
 	shutdown(fd, SHUT_WR);
 	http_conn_gone(c);
 	close(fd);
@@ -101,20 +100,20 @@ static void pass_to_libmicrohttpd(struct conn *c)
 	struct http *http = c->http;
 
 	stop_waiting(c);
-	/* on_connection takes it from there. */
+	/* on_connection clears this once libmicrohttpd has the connection. */
 	http->accepting = c;
 	if (MHD_add_connection(http->mhd, c->fd, &c->addr.any, c->addr_len) != MHD_YES)
 		log_debug(http->log, "http_connection_refused", "errno=%d", errno);
 	if (http->accepting) {
-		/* The descriptor is closed. */
+		/* libmicrohttpd has closed the descriptor. */
 		http->accepting = NULL;
 		http_conn_gone(c);
 	}
 	http_schedule_pump(http);
 }
 
-/* Looks at what has come. False if the connection waits no more. */
-static bool wait_on(struct conn *c)
+/* Reads what has come of the first line. False if the connection no longer waits here. */
+static bool check_line(struct conn *c)
 {
 	size_t max = c->http->max_head, len = 0;
 	ssize_t n = recv(c->fd, c->http->peek, max, MSG_PEEK | MSG_DONTWAIT);
@@ -130,7 +129,7 @@ static bool wait_on(struct conn *c)
 	}
 	state = http_head_check_line(c->http->peek, (size_t)n, &method, &len, &no);
 	c->line_begun = state != HTTP_LINE_NONE;
-	c->empty_line = state == HTTP_LINE_NONE ? (int)n : 0;
+	c->empty_line_bytes = state == HTTP_LINE_NONE ? (int)n : 0;
 	c->first_method = parse_method(method, len);
 	if (state == HTTP_LINE_SOUND && c->phase != PHASE_ENDING)
 		pass_to_libmicrohttpd(c);
@@ -149,7 +148,7 @@ static void on_bytes(evutil_socket_t fd, short what, void *arg)
 {
 	(void)fd;
 	(void)what;
-	wait_on(arg);
+	check_line(arg);
 }
 
 void http_first_line_wait(const struct listener *l, int fd, const struct sockaddr_storage *ss,
@@ -163,22 +162,22 @@ void http_first_line_wait(const struct listener *l, int fd, const struct sockadd
 		return;
 	}
 	c->purpose = l->purpose;
-	c->apart = l->apart;
-	if (c->apart) {
-		TAILQ_INSERT_TAIL(&http->apart, c, aside);
-		http->apart_count++;
+	c->reserved = l->reserved;
+	if (c->reserved) {
+		TAILQ_INSERT_TAIL(&http->reserved, c, reserved_entry);
+		http->reserved_count++;
 	}
 	http->connections++;
 	http->metrics->http_connections++;
 	http->metrics->http_connections_accepted++;
 	http_conn_enter(c, PHASE_FRESH);
-	TAILQ_INSERT_TAIL(&http->waiting, c, side);
-	if (!wait_on(c))
+	TAILQ_INSERT_TAIL(&http->waiting, c, wait_entry);
+	if (!check_line(c))
 		return;
-	/* Edge-triggered, for the bytes stay in the socket. Those that have come meanwhile count as
-	 * new. */
-	c->first = event_new(http->base, fd, EV_READ | EV_PERSIST | EV_ET, on_bytes, c);
-	if (!c->first || event_add(c->first, NULL) < 0)
+	/* Edge-triggered, for the bytes stay in the socket. Bytes that came since check_line make
+	 * an event too. */
+	c->first_line = event_new(http->base, fd, EV_READ | EV_PERSIST | EV_ET, on_bytes, c);
+	if (!c->first_line || event_add(c->first_line, NULL) < 0)
 		close_waiting(c);
 }
 

@@ -34,8 +34,8 @@ enum http_method http_request_method(const struct http_request *rq)
 	return rq->method;
 }
 
-/* RFC 9112, section 3.2.2: the absolute form is for any server to understand. Returns what
- * follows the scheme, or NULL for another form. */
+/* What follows the scheme of a target in absolute form, which any server has to understand (RFC
+ * 9112, section 3.2.2); NULL for a target in another form. */
 static const char *behind_scheme(const char *target)
 {
 	if (strncasecmp(target, "http://", 7) == 0)
@@ -99,11 +99,6 @@ unsigned char http_request_purpose(const struct http_request *rq)
 	return http_conn_of(rq)->purpose;
 }
 
-void **http_request_data(struct http_request *rq)
-{
-	return &rq->data;
-}
-
 bool http_is_sending_much(const struct http_request *rq)
 {
 	const struct http *http = http_conn_of(rq)->http;
@@ -121,11 +116,11 @@ static void log_reply(struct conn *c, const struct http_reply *reply, uint64_t n
 		  ns / 1000, http_request_peer(&c->rq));
 }
 
-/* Nobody takes the answer any more. */
+/* The orphaned request has been answered: nobody takes the answer. */
 static void orphan_free(struct conn *c)
 {
 	c->http->requests--;
-	http_schedule_pump(c->http); /* a drain may wait for this one */
+	http_schedule_pump(c->http); /* a drain may wait for this request */
 	c->rq.orphaned = false;
 	if (!c->mhd)
 		http_conn_free(c);

@@ -6,21 +6,24 @@
 #include <strings.h>
 
 /*
- * libmicrohttpd 0.9 takes a bare LF for a line's end, joins folded lines (to the header's
- * name!), ends a line at a NUL and skips spaces; and says nothing of it. But it takes the head
- * apart where it was received, putting NULs for ':' and for each byte of a line's end. So in a
- * head as RFC 9112 has it, each piece stands right behind the one before: one NUL between
- * method, target and version, two at the end of each line, and the whole as long as
- * MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE says. In any other, something stands elsewhere.
+ * libmicrohttpd 0.9 silently accepts a bare LF as a line's end, joins folded lines (to the header's
+ * name!), ends a line at a NUL and skips spaces. But it parses the head in the buffer where it was
+ * received, and overwrites ':' and each byte of a line's end with a NUL. So in a head that is
+ * written as RFC 9112 has it, the pieces follow each other at known distances: one NUL between
+ * method, target and version, two at the end of each line, and the length of the whole is what
+ * MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE says. In any other head some piece is out of place, and
+ * the request is refused.
  *
- * What this cannot see is what looks like CR LF in the end: NUL LF; and before the end of the
- * head, where libmicrohttpd takes a line that begins with NUL or ':' for the empty one, LF NUL CR
- * LF or LF ':' CR LF and CR LF ':' LF for CR LF CR LF. Such a NUL, and a header without a name, no
- * other reader lets pass, so there is none to disagree with.
+ * Some heads that are not as RFC 9112 has them look the same in the buffer:
+ * - NUL LF at the end of a line, instead of CR LF;
+ * - at the end of the head, where libmicrohttpd takes a line that begins with NUL or ':' for the
+ *   empty one: LF NUL CR LF, LF ':' CR LF or CR LF ':' LF, instead of CR LF CR LF.
+ * They are accepted. No other reader accepts such a NUL or a header without a name, so there is
+ * none that could read the request in another way.
  */
 
 struct walk {
-	bool in_place; /* libmicrohttpd is one that works as said above */
+	bool in_place; /* libmicrohttpd parses in its buffer, as said above */
 	bool http_1_1;
 	const char *next; /* where the next line has to begin */
 	const char *error;
@@ -32,7 +35,7 @@ static const char request_line_form[] =
 	"The request line is not written as RFC 9112 has it: method, one space, target, one space, "
 	"HTTP/1.1, CR LF.";
 
-/* libmicrohttpd 1.0 refuses all that by itself, if told to, and works in another way. */
+/* libmicrohttpd 1.0 refuses all that by itself, if told to, and parses in another way. */
 bool http_head_is_lenient(void)
 {
 	return strncmp(MHD_get_version(), "0.", 2) == 0;
@@ -45,12 +48,12 @@ int http_head_strictness(void)
 	return http_head_is_lenient() ? 0 : 1;
 }
 
-/* Recognised by its address, which no header of the client has. */
+/* The name of our own Cookie header. on_field tells it from the client's by its address. */
 static const char our_cookie[] = MHD_HTTP_HEADER_COOKIE;
 
 void http_head_hide_cookies(struct MHD_Connection *mhd)
 {
-	/* Not empty: libmicrohttpd 0.9 reads the byte before the first that is no space. */
+	/* Not empty: to skip spaces, libmicrohttpd 0.9 would read before the value's beginning. */
 	MHD_set_connection_value(mhd, MHD_HEADER_KIND, our_cookie, " ");
 }
 
@@ -68,7 +71,7 @@ static bool is_token(const char *text, size_t len)
 	return len > 0;
 }
 
-/* A byte of each of eight: n, at most 128. */
+/* Eight bytes of n each; n is at most 128. */
 #define EIGHT(n) ((n)*UINT64_C(0x0101010101010101))
 
 /* True if one of the eight bytes is below n, at most 128. */
@@ -77,7 +80,7 @@ static bool has_below(uint64_t eight, uint64_t n)
 	return (eight - EIGHT(n)) & ~eight & EIGHT(0x80);
 }
 
-/* Eight bytes at a time: each request has it done to it. */
+/* Eight bytes at a time, as this runs for each request. */
 bool http_head_target_is_broken(const char *target, size_t len)
 {
 	uint64_t eight;
@@ -114,7 +117,8 @@ static bool is_version(const char *p, size_t len)
 	       p[6] == '.' && isdigit((unsigned char)p[7]);
 }
 
-/* What is wrong with "target version", which the line's CR follows at `end`. */
+/* True if something is wrong with the rest of a request line, "target version", which ends at
+ * `end`, before the CR. Sets *no. */
 static bool rest_is_wrong(const char *target, const char *end, struct http_refusal *no)
 {
 	const char *space = memrchr(target, ' ', (size_t)(end - target));
@@ -176,7 +180,7 @@ static bool is_field_value(const char *text, size_t len)
 
 #define NAME_IS(key, len, name) ((len) == sizeof(name) - 1 && strncasecmp(key, name, len) == 0)
 
-/* Steps over a header line; false if it is not where and what it has to be. */
+/* Steps over a header line; false if a piece of it is out of place. */
 static bool step(struct walk *w, const char *key, size_t key_len, const char *value,
 		 size_t value_len)
 {
@@ -185,7 +189,7 @@ static bool step(struct walk *w, const char *key, size_t key_len, const char *va
 	if (key != w->next || value < p)
 		return false;
 	p += strspn(p, " \t");
-	/* Behind the value's own NUL there is at least the empty line's. */
+	/* value[value_len + 1] is in the buffer: at least the empty line follows. */
 	if (p != value || value[value_len] != '\0' || value[value_len + 1] != '\0')
 		return false;
 	w->next = value + value_len + 2;
@@ -196,7 +200,7 @@ static bool step(struct walk *w, const char *key, size_t key_len, const char *va
  * (Fetch, "CORS-safelisted request-header"), which breakerd refuses. */
 static bool is_of_gateway(const char *key, size_t len)
 {
-	/* Nearly all headers end here. */
+	/* Enough for nearly all headers. */
 	if ((key[0] | 0x20) != 'x' && (key[0] | 0x20) != 'b')
 		return false;
 	return NAME_IS(key, len, "X-Forwarded-For") || NAME_IS(key, len, "X-Forwarded-Uri") ||
@@ -252,8 +256,6 @@ static enum MHD_Result on_field(void *arg, enum MHD_ValueKind kind, const char *
 		head->chunked = strcasecmp(value, "chunked") == 0;
 	} else if (NAME_IS(key, key_len, MHD_HTTP_HEADER_COOKIE)) {
 		head->has_cookies = true;
-	} else if (NAME_IS(key, key_len, "Expect")) {
-		head->expects = strcasecmp(value, "100-continue") == 0;
 	}
 	return MHD_YES;
 }

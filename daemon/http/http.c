@@ -1,9 +1,9 @@
 /*
- * The life of the HTTP side: libmicrohttpd is configured, started, drained and stopped.
+ * Start, reconfiguration, drain and stop of the HTTP side.
  *
- * One libmicrohttpd daemon without a listening socket; accept.c accepts for it, so that several
- * listeners share one limit of connections, and waiting at the limit or for a free descriptor is in
- * our hands. Its own time-outs are not used, as any byte would renew them: timeouts are conn.c's.
+ * There is one libmicrohttpd daemon, without a listening socket. accept.c accepts for it, so that
+ * all listeners share one limit of connections, and we decide what happens at the limit or without
+ * descriptors. conn.c has the time-outs: any byte would renew libmicrohttpd's own.
  */
 #include "http/private.h"
 
@@ -23,13 +23,13 @@ static void on_connection(void *arg, struct MHD_Connection *mhd, void **context,
 		c = *context = http->accepting;
 		http->accepting = NULL;
 		c->mhd = mhd;
-		TAILQ_INSERT_TAIL(&http->known, c, known);
+		TAILQ_INSERT_TAIL(&http->in_mhd, c, in_mhd);
 		return;
 	}
 	c = *context;
 	*context = NULL;
-	TAILQ_REMOVE(&http->known, c, known);
-	http_parked_forget(c);
+	TAILQ_REMOVE(&http->in_mhd, c, in_mhd);
+	http_parked_closed(c);
 	http_conn_gone(c);
 }
 
@@ -76,7 +76,7 @@ static struct MHD_Daemon *start_mhd(struct http *http)
 				MHD_OPTION_NOTIFY_CONNECTION, on_connection, http,
 				MHD_OPTION_NOTIFY_COMPLETED, http_on_completed, http,
 				MHD_OPTION_CONNECTION_MEMORY_LIMIT, http->max_head + HEAD_ROOM,
-				/* Ours is the limit, and can change. */
+				/* No limit here: accept.c has ours, which can change. */
 				MHD_OPTION_CONNECTION_LIMIT, (unsigned)INT32_MAX,
 				MHD_OPTION_CONNECTION_TIMEOUT, 0u, MHD_OPTION_STRICT_FOR_CLIENT,
 				http_head_strictness(), MHD_OPTION_END);
@@ -98,8 +98,8 @@ struct http *http_new(struct event_base *base, const struct http_limits *limits,
 	metrics->methods = (struct metrics_label){method_name, HTTP_METHODS};
 	http->log = log;
 	TAILQ_INIT(&http->streams);
-	TAILQ_INIT(&http->apart);
-	TAILQ_INIT(&http->known);
+	TAILQ_INIT(&http->reserved);
+	TAILQ_INIT(&http->in_mhd);
 	TAILQ_INIT(&http->waiting);
 	TAILQ_INIT(&http->parked);
 	http_defer_init(http);
@@ -160,9 +160,9 @@ void http_free(struct http *http)
 	free(http->peek);
 	if (http->sweep)
 		event_free(http->sweep);
-	if (http->unpause)
-		event_free(http->unpause);
-	if (http->apart_timer)
-		event_free(http->apart_timer);
+	if (http->pause_timer)
+		event_free(http->pause_timer);
+	if (http->reserved_timer)
+		event_free(http->reserved_timer);
 	free(http);
 }

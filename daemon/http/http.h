@@ -3,10 +3,10 @@
  *
  * A request reaches the handler once its body has arrived. The handler replies at once,
  * or keeps the pointer and calls http_reply later, exactly once, whether the client is still
- * there or not. The request is gone after http_reply has returned. Of a connection that ends
- * while its request waits, the headers and the target are gone too: absent, and "". A client
- * that has only closed its sending side counts as gone if its answer takes longer than a
- * moment (libmicrohttpd knows no half-closed clients).
+ * there or not. The request is freed when http_reply returns. If the connection ends while its
+ * request waits, the request's headers become absent and its target "". A client that has closed
+ * its sending side alone loses its answer unless that comes within a moment: libmicrohttpd knows
+ * no half-closed clients.
  */
 #ifndef BREAKERD_HTTP_H
 #define BREAKERD_HTTP_H
@@ -23,17 +23,22 @@ struct log;
 struct metrics;
 
 /*
- * What can change while it runs, for connections that are open too. The time-outs hold so:
- * from the request line on, request_timeout for the rest of the request. Before: a
- * request that begins to arrive within request_timeout of the connection (or, on TCP, of the
- * last request) and has no whole line by then ends with it; in any other case idle_timeout
- * from then, however slowly bytes drip in. So no request takes longer than the two together.
- * What is no HTTP is answered with 400 at once, and its connection ends. An answer that the client
- * does not take ends after one to two idle_timeouts without progress. A request that waits in the
- * handler has no time-out here.
+ * Limits. All but max_head can change at run time, and then hold for open connections too.
+ *
+ * Time-outs of a connection:
+ * - From the connect (on TCP, also from the last request's end) request_timeout runs. If a part of
+ *   a request line has come by then, but not all of it, the connection ends.
+ * - Otherwise the line has until idle_timeout from the connect or the last request's end, however
+ *   slowly its bytes come.
+ * - From the request line on, request_timeout runs for the rest of the request. So no request takes
+ *   longer to arrive than both time-outs together.
+ * - An answer that the client does not take ends after one to two idle_timeouts without progress.
+ * - A request that waits in the handler has no time-out here.
+ *
+ * What is no HTTP is answered with 400 at once, and its connection ends.
  */
 struct http_limits {
-	unsigned max_connections; /* beyond, an idle one makes room for a new one, or that waits */
+	unsigned max_connections; /* at the limit an idle one is closed, or the new one waits */
 	size_t max_head;          /* bytes, request line and headers; only http_new reads it */
 	size_t max_body; /* bytes; a longer one ends the connection, with the handler's answer */
 	unsigned idle_timeout_ms;    /* a connection without a request */
@@ -48,36 +53,39 @@ struct http *http_new(struct event_base *base, const struct http_limits *limits,
 		      http_handler_fn *handler, void *arg, struct metrics *metrics,
 		      struct log *log);
 
-/* Connections of all listeners whose places are apart; as many more may linger. */
-#define HTTP_PLACES_APART 16u
+/* Connections that are reserved for all listeners with `reserved` together. As many more of theirs
+ * may linger. */
+#define HTTP_RESERVED_CONNECTIONS 16u
 
-/* Calls handled(arg) behind the handler's calls for all requests that came together. From the
- * loop. One; NULL: none. */
+/* Sets the one callback that runs after the handler has been called for all requests that came
+ * together: handled(arg), from the loop. NULL: none. */
 void http_on_handled(struct http *http, void (*handled)(void *arg), void *arg);
 
-/* Sends the answers that were given now rather than in the next turn of the loop. From the loop,
+/* Sends the answers given so far now, not in the next turn of the loop. To be called from the loop,
  * not from the handler. */
 void http_flush(struct http *http);
 
 /*
  * Accepts on a listening socket (AF_INET, AF_INET6, AF_UNIX), made non-blocking here.
- * `name` is for the log, `purpose` for http_request_purpose. `apart`: its connections have places
- * beside max_connections, where the one that waits for longest, amid a request or not, makes room
- * for a new one. On success the descriptor is http's; -1 when out of memory.
+ * `name` is for the log, `purpose` for http_request_purpose. `reserved`: the listener's connections
+ * do not count for max_connections; they share HTTP_RESERVED_CONNECTIONS. When these are used up,
+ * the connection that has waited longest, amid a request or not, is closed for a new one.
+ * On success the descriptor is http's; -1 when out of memory.
  */
-int http_listen(struct http *http, int fd, const char *name, unsigned char purpose, bool apart);
+int http_listen(struct http *http, int fd, const char *name, unsigned char purpose, bool reserved);
 
 void http_reconfigure(struct http *http, const struct http_limits *limits);
 
 /*
- * Stops accepting; what is in flight is finished, with `Connection: close`, and so is what
- * still comes on open connections. Calls drained(arg) once, from the loop, when no request
+ * Stops accepting. Requests under way are finished, and those that still come on open connections
+ * are answered, with `Connection: close`. Calls drained(arg) once, from the loop, when no request
  * is under way; http_free may be called from it. Connections that are new or were just busy
- * get a moment (200 ms) for a request that may be on its way.
+ * get 200 ms for a request that may be on its way.
  */
 void http_drain(struct http *http, void (*drained)(void *arg), void *arg);
 
-/* Answers what waits for a later turn of the loop with 503: the drain has lasted too long. */
+/* For a drain that has lasted too long: answers requests that wait for a later turn of the loop
+ * with 503. */
 void http_cut_deferred(struct http *http);
 
 /*
@@ -98,23 +106,24 @@ enum http_method {
 #define HTTP_METHODS (HTTP_OTHER + 1)
 const char *http_method_name(enum http_method method); /* "GET", ..., "other" */
 
-/* Of a request. Strings live as long as it does. */
+/* What a request says. The strings live as long as the request. */
 enum http_method http_request_method(const struct http_request *rq);
-/* The path as sent, still percent-encoded, from its '/' to before any '?'. What is no path
- * (the "*" of OPTIONS) comes as it is. */
+/* The path as sent, still percent-encoded, from its '/' up to any '?'. A target that is no path,
+ * as the "*" of OPTIONS, is given as it is. */
 const char *http_request_path(const struct http_request *rq);
-/* True for a target in absolute form (RFC 9112, section 3.2.2): its host and port, which count
- * for more than Host, are written to out; "" if there is none or it does not fit. */
+/* True for a target in absolute form (RFC 9112, section 3.2.2). Its host and port, which replace
+ * the Host header's, are written to out; "" if there is no host or it does not fit. */
 bool http_request_authority(const struct http_request *rq, char *out, size_t size);
-/* The query as sent, behind the '?'; NULL when there is none. */
+/* The query as sent, without the '?'; NULL when there is none. */
 const char *http_request_query(const struct http_request *rq);
 /*
- * For the handler, about a request that takes long to answer. True: the time for such requests in
- * this turn of the loop is spent; return without an answer, the handler is called for it again.
+ * To be asked by the handler before it works on a request that takes long. True: this turn's time
+ * for such requests is spent. The handler then returns without an answer, and is called for the
+ * request again in a later turn.
  */
 bool http_request_defer(struct http_request *rq);
-/* True if long answers (over 64 KiB) of max_unsent bytes together are not taken yet: a further one
- * is not for now. */
+/* True if clients have still to take long answers (over 64 KiB) of max_unsent bytes together. The
+ * handler gives no further long answer then. */
 bool http_is_sending_much(const struct http_request *rq);
 /* The headers that somebody asks for. */
 enum http_field {
@@ -127,23 +136,20 @@ enum http_field {
 	HTTP_FIELD_ACCEPT,
 	HTTP_FIELDS,
 };
-/* The value of a header's first line; NULL if absent. *count, unless NULL, gets how often it came.
- */
+/* The value of the first header of that name; NULL if absent. *count, unless NULL, is set to how
+ * many there are. */
 const char *http_request_header(const struct http_request *rq, enum http_field field,
 				unsigned *count);
-/* The body; *too_large says that it is over max_body: the handler has the request before it came.
- */
+/* The body. *too_large: it is longer than max_body, was not read, and is given as empty. */
 const char *http_request_body(const struct http_request *rq, size_t *len, bool *too_large);
-/* When it had arrived, by clock_ns(). */
+/* When the whole request had arrived, by clock_ns(). */
 uint64_t http_request_arrived_ns(const struct http_request *rq);
 /* Who asks: "127.0.0.1:50312", "[::1]:50312" or "unix:uid=1000,pid=4242". */
 const char *http_request_peer(const struct http_request *rq);
-/* True if it came over a unix socket, which no browser can reach. */
+/* True if the request came over a unix socket, which no browser can reach. */
 bool http_request_is_unix(const struct http_request *rq);
-/* The purpose of the listener that it came through. */
+/* The purpose of the listener that the request came through. */
 unsigned char http_request_purpose(const struct http_request *rq);
-/* A place for the handler's own, NULL at first. */
-void **http_request_data(struct http_request *rq);
 
 struct http_header {
 	const char *name;
@@ -157,34 +163,35 @@ struct http_reply {
 	size_t len;
 	const struct http_header *headers; /* further ones, copied */
 	size_t header_count;
-	int route;       /* a number for the counter; 0: none of the routes */
-	uint64_t now_ns; /* clock_ns(), of who has just asked for it; 0: unknown */
+	int route;       /* its number in the metrics; 0: none of the routes */
+	uint64_t now_ns; /* clock_ns(), if the caller has just asked for it; 0: it has not */
 };
 
 /*
- * Answers; may be called from inside the handler or later. When memory is short the
- * connection is closed instead.
+ * Answers a request, from inside the handler or later. When memory is short the connection is
+ * closed instead.
  */
 void http_reply(struct http_request *rq, const struct http_reply *reply);
 
 /*
- * An answer without an end. `read` puts up to `max` bytes into buf and returns how many; 0: there
- * is nothing now, and it is called again behind http_stream_wake. It is not called from inside
- * any function of http. `gone` is called once, when the client has gone, the daemon stops or the
- * stream was cut; the stream is gone then. Streams count for no limit of http's.
+ * An answer without an end. `read` puts up to `max` bytes into buf and returns how many. When it
+ * returns 0, there being nothing to send, it is called again only after http_stream_wake. No
+ * function declared here calls it. `gone` is called once, from the loop or http_free: the client
+ * left, the daemon stops or the stream was cut. The stream is freed after it. Streams do not count
+ * for max_connections.
  */
 struct http_stream;
 typedef ssize_t http_stream_read_fn(void *arg, char *buf, size_t max);
 
-/* Answers so, from inside the handler. The reply has no body. NULL, and `gone` does not come, when
- * out of memory: the connection is closed then. */
+/* Answers a request with a stream, from inside the handler. The reply has no body. When out of
+ * memory returns NULL: the connection is closed, and `gone` is not called. */
 struct http_stream *http_reply_stream(struct http_request *rq, const struct http_reply *reply,
 				      http_stream_read_fn *read, void (*gone)(void *arg),
 				      void *arg);
 void http_stream_wake(struct http_stream *stream);
-/* Another number whenever the client has taken something. */
+/* A number that changes when the client takes something. */
 uint64_t http_stream_progress(const struct http_stream *stream);
-/* Ends it at once, whatever was sent of it; `gone` comes from the loop. */
+/* Ends the stream at once, whatever is still to be sent. `gone` follows from the loop. */
 void http_stream_cut(struct http_stream *stream);
 
 #endif

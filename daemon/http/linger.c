@@ -1,15 +1,15 @@
 /*
- * The end of a connection on which an answer was given while the client may still send: amid a body
- * that is too long, or before it. Closed at once, the kernel would answer what still comes with a
- * reset, and that would destroy the answer if the client has not read it. So the sending side is
- * shut (libmicrohttpd does that), what comes is read and thrown away, and the end follows when the
- * client has closed, too, or the time is over.
+ * Connections that end with an answer although the client may still send: in or before a body that
+ * is too long. If the socket were closed at once, the kernel would answer further bytes with a
+ * reset, and a reset destroys an answer that the client has not read yet. So such a connection
+ * lingers: libmicrohttpd shuts the sending side, what comes is read and thrown away, and the socket
+ * is closed when the client has closed its side or LINGER_MS are over.
  *
- * They are looked at by a timer, not by a descriptor: a client that sends as fast as it can is
- * slowed down so, and costs next to nothing.
+ * A timer reads the sockets, not an event for each: a client that sends as fast as it can is slowed
+ * down that way, and costs next to nothing.
  *
- * While the daemon stops, connections linger whose clients have sent further requests behind the
- * one that was answered last; the stop waits for them, but not for long.
+ * While the daemon stops, connections also linger if their clients have sent further requests
+ * behind the last one that is answered. The stop waits for them, DRAIN_LINGER_MS at most.
  */
 #include "base/timer.h"
 #include "http/private.h"
@@ -23,7 +23,7 @@
 /* While the daemon stops. */
 #define DRAIN_LINGER_MS 200
 #define TICK_MS         20
-/* Of one connection in one tick: 50 MB in a second. */
+/* Read from one connection in a tick: 50 MB a second. */
 #define TICK_BYTES ((size_t)1 << 20)
 
 struct leftover {
@@ -40,7 +40,7 @@ static void drop(struct http *http, struct leftover *l)
 	free(l);
 }
 
-/* Reads and throws away; false at the end. */
+/* Reads what has come and throws it away; false at the end of the stream or after an error. */
 static bool discard(int fd)
 {
 	char buf[16384];

@@ -1,3 +1,6 @@
+/*
+ * Listening sockets: addresses, opening, sockets from systemd.
+ */
 #include "http/listen.h"
 
 #include <arpa/inet.h>
@@ -19,7 +22,7 @@
 
 #define UNIX_PREFIX "unix:"
 
-/* An address taken apart. */
+/* A parsed address. */
 struct target {
 	int type; /* SOCK_STREAM or SOCK_DGRAM */
 	bool is_unix;
@@ -60,7 +63,7 @@ static bool parse_unix(const char *address, struct target *t, struct listen_erro
 	return true;
 }
 
-/* 0 is allowed: the kernel chooses then. */
+/* Port 0 is allowed: the kernel chooses one. */
 static bool parse_port(const char *text, struct target *t)
 {
 	size_t len = strlen(text);
@@ -79,7 +82,7 @@ static bool is_host_name(const char *host)
 				 "0123456789._-")] == '\0';
 }
 
-/* Copies `len` bytes of host, and checks that they are one. */
+/* Copies `len` bytes, which must be a host name or an address. */
 static bool parse_host(const char *host, size_t len, bool bracketed, struct target *t)
 {
 	struct in6_addr any;
@@ -175,10 +178,10 @@ enum unix_file {
 	UNIX_STALE, /* a socket that nobody answers on */
 	UNIX_OURS,  /* a socket that this process listens on */
 	UNIX_LIVE,  /* a socket that another process listens on */
-	UNIX_OTHER, /* no socket, or nobody knows: errno */
+	UNIX_OTHER, /* no socket, or not known: errno says why */
 };
 
-/* Asks by connecting; without blocking, as a full listen queue would. */
+/* Finds out by connecting, without blocking, for a full listen queue would block. */
 static enum unix_file probe_unix(const struct sockaddr_un *un)
 {
 	enum unix_file verdict = UNIX_OTHER;
@@ -261,7 +264,7 @@ static int open_unix(const char *address, const struct target *t, mode_t mode,
 	fd = socket(AF_UNIX, t->type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		goto fail;
-	/* Never wider than asked for, not for a moment. */
+	/* The socket must not be open to more users than `mode` says, not for a moment. */
 	mask = umask(0177);
 	bound = bind(fd, (const struct sockaddr *)&t->un, sizeof(t->un)) == 0;
 	umask(mask);
@@ -293,7 +296,7 @@ static int open_inet(const struct addrinfo *ai)
 
 	if (fd < 0)
 		return -1;
-	/* For datagrams it would let two processes have one address. */
+	/* Not for datagrams: it would let two processes share the address. */
 	if (stream && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0)
 		goto fail;
 	if (ai->ai_family == AF_INET6 &&
@@ -339,7 +342,7 @@ static bool seen_before(const struct addrinfo *list, const struct addrinfo *ai)
 	return false;
 }
 
-/* Opens each of the addresses. A family that this host lacks may be left out. */
+/* Opens a socket for each address. Addresses of a family that this host lacks are left out. */
 static int open_all(const char *address, const struct target *t, const struct addrinfo *list,
 		    int *fds, size_t room, struct listen_error *error)
 {
@@ -420,7 +423,7 @@ int listen_open(const char *address, mode_t mode, int *fds, size_t room, struct 
 int listen_open_datagrams(const char *address, mode_t mode, int *fds, size_t room,
 			  struct listen_error *error)
 {
-	/* A burst waits here; the kernel takes what it allows (net.core.rmem_max). */
+	/* Room for bursts. The kernel gives what it allows (net.core.rmem_max). */
 	int size = 4 * 1024 * 1024;
 	int count = open_address(address, SOCK_DGRAM, mode, fds, room, error);
 
@@ -437,7 +440,7 @@ void listen_unlink(const char *address)
 
 	if (!parse(address, &t, &error) || !t.is_unix)
 		return;
-	/* Ours, or closed already: nobody answers on it then. A successor's is left alone. */
+	/* Ours, or stale since we closed it. A successor's socket is left alone. */
 	file = probe_unix(&t.un);
 	if (file == UNIX_OURS || file == UNIX_STALE)
 		unlink(t.un.sun_path);
@@ -534,7 +537,7 @@ void listen_name(int fd, char *out, size_t size)
 		inet_ntop(AF_INET6, &a.six.sin6_addr, host, sizeof(host));
 		snprintf(out, size, "[%s]:%u", host, ntohs(a.six.sin6_port));
 	} else if (a.any.sa_family == AF_UNIX) {
-		/* An abstract name begins with a NUL, which people write as '@'. */
+		/* An abstract name begins with a NUL, conventionally written as '@'. */
 		bool abstract = len > sizeof(sa_family_t) && a.un.sun_path[0] == '\0';
 
 		snprintf(out, size, UNIX_PREFIX "%s%.*s", abstract ? "@" : "",

@@ -1,23 +1,22 @@
 /*
- * Chunked bodies of which nothing moves.
+ * Chunked bodies that make no progress.
  *
- * libmicrohttpd before 1.0 takes a chunk's size line that fills its buffer for work at hand: it
- * reads the line anew in each run, and never the socket. Hundreds of such connections would make
- * each run of libmicrohttpd cost milliseconds. So while libmicrohttpd says that it is ready, the
- * chunked bodies on their way are looked at each CHECK_MS. Of one that has not moved since the last
- * look
+ * If a chunk's size line fills its buffer, libmicrohttpd before 1.0 counts the connection as ready:
+ * each run parses the line again, and never reads the socket. Hundreds of such connections would
+ * make each run cost milliseconds. So while libmicrohttpd says that it is busy, chunked bodies that
+ * are arriving are checked each CHECK_MS. If a body has made no progress since the last check
  *
- * - bytes stay unread in the socket: the line is too long, and the request is refused;
- * - or none wait there: the connection is parked, which means suspended, until some come.
+ * - and bytes are unread in the socket, then the line is too long, and the request is refused;
+ * - and no bytes are unread, then the connection is parked: suspended until some come.
  *
- * A parked connection costs one look at its socket each PARK_MS. Its deadline holds on (conn.c).
+ * A parked connection's socket is polled each PARK_MS. Its deadline still holds (conn.c).
  */
 #include "http/private.h"
 
 #define CHECK_MS 20
 #define PARK_MS  50
-/* libmicrohttpd ends a connection that was parked and fills its buffer only by its own time-out of
- * a second, and has it for ready until then. So many of them at once. */
+/* How many parked connections are resumed at once to be ended. If its buffer is full, libmicrohttpd
+ * ends such a connection only by its own time-out, of a second, and is busy with it until then. */
 #define DOOMED_MAX 64
 
 static void park(struct conn *c)
@@ -26,7 +25,7 @@ static void park(struct conn *c)
 
 	c->parked = true;
 	MHD_suspend_connection(c->mhd);
-	TAILQ_INSERT_TAIL(&http->parked, c, side);
+	TAILQ_INSERT_TAIL(&http->parked, c, wait_entry);
 	if (!event_pending(http->park_timer, EV_TIMEOUT, NULL))
 		timer_arm(http->park_timer, PARK_MS);
 }
@@ -36,7 +35,7 @@ static void resume(struct conn *c)
 	struct http *http = c->http;
 
 	c->parked = false;
-	TAILQ_REMOVE(&http->parked, c, side);
+	TAILQ_REMOVE(&http->parked, c, wait_entry);
 	if (c->phase == PHASE_ENDING) {
 		c->doomed = true;
 		http->doomed++;
@@ -54,21 +53,21 @@ static void refuse(struct conn *c)
 	http_conn_end(c, "chunk");
 }
 
-static void look_at(struct conn *c)
+static void check(struct conn *c)
 {
-	bool moved = c->moved != c->rq.pieces + 1;
-	int unread = http_conn_unread(c), before = c->unread;
+	bool progressed = c->last_pieces != c->rq.pieces + 1;
+	int unread = http_conn_unread(c), before = c->last_unread;
 
 	if (unread < 0)
 		unread = 0;
-	c->unread = unread;
-	c->moved = c->rq.pieces + 1;
-	if (moved)
+	c->last_unread = unread;
+	c->last_pieces = c->rq.pieces + 1;
+	if (progressed)
 		return;
-	/* libmicrohttpd has run since the last look, and would have read what had come by then. */
+	/* libmicrohttpd has run since the last check. It would have read what had come by then. */
 	if (before && unread >= before)
 		refuse(c);
-	else if (!unread && http_conn_has_hung_up(c))
+	else if (!unread && http_conn_at_eof(c))
 		http_conn_end(c, "left");
 	else if (!unread)
 		park(c);
@@ -85,11 +84,12 @@ void http_parked_check(struct http *http)
 	for (c = TAILQ_FIRST(&http->phases[PHASE_READING]); c; c = next) {
 		next = TAILQ_NEXT(c, entry);
 		if (c->rq.begun && c->rq.head.chunked && !c->parked)
-			look_at(c);
+			check(c);
 	}
 }
 
-/* True if the parked connection has something for libmicrohttpd, or has to end. */
+/* True if libmicrohttpd is to have the parked connection again: bytes have come, or it has to end.
+ */
 static bool is_due(const struct conn *c)
 {
 	char byte;
@@ -107,7 +107,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	for (c = TAILQ_FIRST(&http->parked); c; c = next) {
-		next = TAILQ_NEXT(c, side);
+		next = TAILQ_NEXT(c, wait_entry);
 		if (is_due(c))
 			resume(c);
 	}
@@ -115,7 +115,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 		timer_arm(http->park_timer, PARK_MS);
 }
 
-void http_parked_forget(struct conn *c)
+void http_parked_closed(struct conn *c)
 {
 	if (c->doomed)
 		c->http->doomed--;

@@ -1,41 +1,41 @@
 /*
  * Runs libmicrohttpd on the event loop: when its epoll descriptor is readable, and in the next turn
- * after a connection was added or resumed, which wakes nothing by itself.
+ * after a connection was added or resumed, of which libmicrohttpd does not tell the descriptor.
  *
- * Each turn of the loop has a budget, so that no client keeps the others, a timer or a signal
- * waiting. libmicrohttpd may also say that it is ready although nothing can move: 0.9.75 does with
- * a chunk-size line that fills its buffer, and with every request that waits for its answer
- * unsuspended. Then it is polled, each POLL_MS, until parked.c or the deadline of that connection
- * (conn.c) ends this.
+ * Each turn of the loop has a budget, so that no client keeps other clients, timers or signals
+ * waiting. libmicrohttpd may say that it is busy although no connection can make progress: 0.9.75
+ * does so for a chunk's size line that fills its buffer, and for each request that waits for its
+ * answer unsuspended. Then it is run each POLL_MS, until parked.c or the connection's deadline
+ * (conn.c) ends that.
  */
 #include "base/timer.h"
 #include "http/private.h"
 
 #include <stdint.h>
 
-/* A turn's budget: calls of MHD_run, in each of which a connection does one step; and steps of
- * requests in all, five or so for each. */
+/* A turn's budget: calls of MHD_run, in each of which a connection makes one step; and steps of all
+ * requests together. A request makes about five. */
 #define TURN_ROUNDS 16
 #define TURN_STEPS  1000
-/* Runs in a turn in which no request makes a step: libmicrohttpd takes an answer up in one and
- * sends it in the next. */
-#define BLIND_RUNS 1
-/* Turns in a row that are taken at once although no request made a step. */
-#define BLIND_TURNS 8
-/* Connections of one phase of which the kernel is asked whether bytes move, the newest: each costs
- * a system call, in each turn. */
-#define MOVE_LOOKS 32
-/* As many more are taken while heads arrive: libmicrohttpd reads one near max_head in hundreds of
- * pieces, and only the bytes left in the socket tell of them. */
+/* How many runs without a step a turn may have. One: libmicrohttpd takes an answer up in one run
+ * and sends it in the next. */
+#define STALLED_RUNS 1
+/* How many turns without a step may follow each other at once, without POLL_MS between them. */
+#define STALLED_TURNS 8
+/* How many more, as long as bytes are read from sockets: a head near max_head is read in hundreds
+ * of pieces, none of which is a step. */
 #define HEAD_TURNS 512
-/* When to look again after that, or for requests that wait unsuspended. */
+/* For how many connections of a phase, the newest ones, that is checked. Each check is a system
+ * call. */
+#define CHECKS_MAX 32
+/* When to run again after that, and while requests wait unsuspended. */
 #define POLL_MS 5
-/* A drain waits so long for the next request on a connection that is new or had one within
- * DRAIN_RECENT_MS: it may be on its way. Its answer then says that the connection ends. */
+/* How long a drain waits for a request that may be on its way: on a connection that is new or had a
+ * request within DRAIN_RECENT_MS. Its answer then says that the connection ends. */
 #define DRAIN_WAIT_MS   200
 #define DRAIN_RECENT_MS 1000
 
-/* True while libmicrohttpd has data at hand that no descriptor will announce, or thinks so. */
+/* True while libmicrohttpd has, or believes to have, work that no descriptor will tell of. */
 static bool mhd_is_busy(struct http *http)
 {
 	MHD_UNSIGNED_LONG_LONG ms;
@@ -43,8 +43,8 @@ static bool mhd_is_busy(struct http *http)
 	return MHD_get_timeout(http->mhd, &ms) == MHD_YES && ms == 0;
 }
 
-/* True while a request may well be on its way that no descriptor has announced yet. */
-static bool may_come(struct http *http)
+/* For a drain: true while a request may be on its way. */
+static bool request_may_come(struct http *http)
 {
 	struct conn *newest = TAILQ_LAST(&http->phases[PHASE_FRESH], conn_list);
 
@@ -56,25 +56,25 @@ void http_pump_check_drained(struct http *http)
 {
 	void (*drained)(void *arg) = http->drained;
 
-	if (!drained || http->requests || http->lingering_count || may_come(http))
+	if (!drained || http->requests || http->lingering_count || request_may_come(http))
 		return;
 	http->drained = NULL;
 	drained(http->drained_arg);
 }
 
 /*
- * True if a further run may get on with something. Requests that wait unsuspended make
- * libmicrohttpd busy without need; with such, run again only for connections amid a request.
+ * True if a further run may make progress. Requests that wait unsuspended make libmicrohttpd say
+ * that it is busy; with such requests, only connections amid a request are worth a further run.
  */
-static bool may_get_on(struct http *http)
+static bool may_progress(struct http *http)
 {
 	return mhd_is_busy(http) && (!http->unsuspended || http->streams_awake ||
 				     !TAILQ_EMPTY(&http->phases[PHASE_READING]) ||
 				     !TAILQ_EMPTY(&http->phases[PHASE_SENDING]));
 }
 
-/* True if the bytes unread in its socket are others than at the last look. */
-static bool has_moved(struct conn *c)
+/* True if the number of bytes unread in its socket has changed since the last check. */
+static bool unread_changed(struct conn *c)
 {
 	int unread = c->mhd ? http_conn_unread(c) : 0, before = c->backlog;
 
@@ -82,33 +82,34 @@ static bool has_moved(struct conn *c)
 	return c->backlog != before;
 }
 
-/* True if libmicrohttpd has read of a request line, head or body since the last look. Looks at each
- * of them, so that the next look compares with this one. */
-static bool bytes_move(struct http *http)
+/* True if libmicrohttpd has read bytes of a request since the last check. Checks all connections
+ * even so, to have their numbers for the next check. */
+static bool any_bytes_read(struct http *http)
 {
 	static const enum phase arriving[] = {PHASE_FRESH, PHASE_IDLE, PHASE_READING};
-	bool moved = false;
+	bool read = false;
 	struct conn *c;
 
 	for (size_t i = 0; i < sizeof(arriving) / sizeof(arriving[0]); i++) {
-		unsigned looks = 0;
+		unsigned checks = 0;
 
 		TAILQ_FOREACH_REVERSE(c, &http->phases[arriving[i]], conn_list, entry)
 		{
-			if (looks++ == MOVE_LOOKS)
+			if (checks++ == CHECKS_MAX)
 				break;
-			moved |= has_moved(c);
+			read |= unread_changed(c);
 		}
 	}
-	return moved;
+	return read;
 }
 
-/* True if the next turn is to run libmicrohttpd, which says that it is busy. */
-static bool go_on_at_once(struct http *http)
+/* libmicrohttpd says that it is busy: true if it is to run in the next turn, false in POLL_MS. */
+static bool run_again_now(struct http *http)
 {
-	unsigned turns = http->blind_turns;
+	unsigned turns = http->stalled_turns;
 
-	return turns < BLIND_TURNS || (turns < BLIND_TURNS + HEAD_TURNS && bytes_move(http));
+	return turns < STALLED_TURNS ||
+	       (turns < STALLED_TURNS + HEAD_TURNS && any_bytes_read(http));
 }
 
 /* Runs libmicrohttpd until it waits for the network or for answers, or the budget is spent. */
@@ -116,28 +117,28 @@ static void pump(void *arg)
 {
 	struct http *http = arg;
 	uint64_t begin = http->steps, before;
-	unsigned rounds = 0, blind_runs = 0;
-	bool again;
+	unsigned rounds = 0, stalled_runs = 0;
+	bool busy;
 
 	http_defer_begin_turn(http);
 	do {
 		before = http->steps;
 		MHD_run(http->mhd);
-		again = may_get_on(http);
-		blind_runs += http->steps == before;
-	} while (again && blind_runs <= BLIND_RUNS && http->steps - begin < TURN_STEPS &&
+		busy = may_progress(http);
+		stalled_runs += http->steps == before;
+	} while (busy && stalled_runs <= STALLED_RUNS && http->steps - begin < TURN_STEPS &&
 		 !http_defer_waiting(http) && ++rounds < TURN_ROUNDS);
 	http_defer_serve(http);
 	if (http->handled)
 		http->handled(http->handled_arg);
-	if (again)
+	if (busy)
 		http_parked_check(http);
-	if (!again || http->steps != begin)
-		http->blind_turns = 0;
-	if (again && go_on_at_once(http)) {
-		http->blind_turns += http->steps == begin;
+	if (!busy || http->steps != begin)
+		http->stalled_turns = 0;
+	if (busy && run_again_now(http)) {
+		http->stalled_turns += http->steps == begin;
 		later_run(http->pump);
-	} else if ((again || http->unsuspended) && !event_pending(http->poll, EV_TIMEOUT, NULL)) {
+	} else if ((busy || http->unsuspended) && !event_pending(http->poll, EV_TIMEOUT, NULL)) {
 		timer_arm(http->poll, POLL_MS);
 	}
 	http_pump_check_drained(http);
@@ -180,16 +181,16 @@ void http_pump_drain(struct http *http)
 {
 	http->drain_ms = http_coarse_ms();
 	timer_arm(http->drain_timer, DRAIN_WAIT_MS);
-	/* Takes in what has arrived already, then looks whether anything is under way. */
+	/* Takes in what has arrived already, then checks whether anything is under way. */
 	later_run(http->pump);
 }
 
 void http_pump_stop(struct http *http)
 {
-	/* libmicrohttpd closes its descriptor in a moment. */
+	/* MHD_stop_daemon will close the descriptor. */
 	if (http->readable)
 		event_del(http->readable);
-	/* Answers on their way out still go, as far as the sockets take them. */
+	/* One more run sends answers that were queued, as far as the sockets take them. */
 	if (http->mhd && http->pump && later_pending(http->pump))
 		MHD_run(http->mhd);
 }

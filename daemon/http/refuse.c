@@ -1,5 +1,5 @@
 /*
- * Answers to requests that the handler is not shown.
+ * Answers to requests that the handler does not get.
  */
 #include "base/clock.h"
 #include "http/private.h"
@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum MHD_Result http_refuse(struct http_request *rq, const struct http_reply *reply)
+static enum MHD_Result refuse(struct http_request *rq, const struct http_reply *reply)
 {
 	struct conn *c = http_conn_of(rq);
 
@@ -29,18 +29,18 @@ enum MHD_Result http_refuse_text(struct http_request *rq, int status, const char
 		.len = strlen(text),
 	};
 
-	return http_refuse(rq, &reply);
+	return refuse(rq, &reply);
 }
 
 enum MHD_Result http_refuse_head(struct http_request *rq)
 {
-	/* Past libmicrohttpd, which may have no memory for an answer. */
+	/* Straight to the socket: libmicrohttpd may have no memory left for an answer. */
 	rq->direct = true;
 	return http_refuse_text(rq, MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE,
 				"The request line and headers are longer than max_head.\n");
 }
 
-/* Encodes a problem document as an answer; false when out of memory. The body is to be freed. */
+/* Makes *reply a problem document; false when out of memory. The caller frees its body. */
 static bool problem_reply(const struct http_request *rq, enum problem problem, const char *detail,
 			  struct http_reply *reply)
 {
@@ -62,7 +62,7 @@ enum MHD_Result http_refuse_problem(struct http_request *rq, enum problem proble
 
 	if (!problem_reply(rq, problem, detail, &reply))
 		return MHD_NO;
-	result = http_refuse(rq, &reply);
+	result = refuse(rq, &reply);
 	free((void *)(uintptr_t)reply.body);
 	return result;
 }

@@ -1,17 +1,18 @@
 /*
- * Answers in place of libmicrohttpd's own. What it refuses by itself it answers with a page of
- * HTML, and before 1.0 with two heads if the request's head was complete. It tells its log just
- * before, but not on which connection. That is known
+ * Answers in place of libmicrohttpd's own. libmicrohttpd answers a request that it refuses with a
+ * page of HTML and, before 1.0, with two heads if the request's head was complete. Just before, it
+ * writes a line to its log, which does not say on which connection. We can tell the connection
  *
- * - if the head of a request is complete and the handler was not called: one request at most is in
- *   that state, which lasts for a moment inside libmicrohttpd;
- * - else if of all connections that libmicrohttpd has, those that hang up or end among them, a
- *   single one is in a state in which it can be refused so. One without a request is not, if by
- *   the counters of TCP no byte of a further request was read. In doubt a connection is in such a
- *   state: an answer on another's connection would be worse than a page of HTML.
+ * - if the head of some request is complete and the handler was not called for it. At most one
+ *   request is in that state, for a moment inside libmicrohttpd;
+ * - or if only one of all connections that libmicrohttpd has, those that end among them, can be
+ *   meant: it is at a stage at which a request can be refused with these words. A connection
+ *   without a request cannot be meant if TCP's counters say that no byte of a further request was
+ *   read. In doubt a connection can be meant: to answer on the wrong connection would be worse
+ *   than a page of HTML.
  *
- * Then the answer goes straight to the socket, and libmicrohttpd's behind it fails. In all other
- * cases libmicrohttpd's answer goes out, and is counted.
+ * Then our answer goes straight to the socket, and libmicrohttpd's own fails behind it. In all
+ * other cases libmicrohttpd's answer is sent, and counted.
  */
 #include "http/private.h"
 
@@ -21,11 +22,11 @@
 /* What libmicrohttpd says when it refuses a request; status and page follow. */
 #define REFUSAL "Error processing request (HTTP response code is "
 
-/* The kernel is asked about so many connections for one refusal, in three system calls each; those
- * beyond are in doubt. */
-#define LOOKS_MAX 16
+/* For how many connections the kernel is asked about TCP's counters at a refusal, with three system
+ * calls each. All further connections can be meant. */
+#define CHECKS_MAX 16
 
-/* Where requests are that libmicrohttpd can refuse. */
+/* Stages of a request at which libmicrohttpd can refuse it. */
 enum {
 	AT_LINE = 1,    /* before the end of the request line */
 	AT_HEADERS = 2, /* before the end of the headers */
@@ -37,8 +38,8 @@ static bool says(const char *page, const char *words)
 	return strcasestr(page, words);
 }
 
-/* Where a request can be that is refused so. */
-static unsigned places_of(int status, const char *page)
+/* The stages at which a request can be refused with this status and page. */
+static unsigned stages_of(int status, const char *page)
 {
 	static const char *const of_headers[] = {"colon", "folding", "header name", "first header",
 						 "character in header"};
@@ -55,9 +56,9 @@ static unsigned places_of(int status, const char *page)
 	return AT_LINE | AT_HEADERS | AT_CHUNKS;
 }
 
-/* The places of those asked for that libmicrohttpd may be at with this connection. `looks`: at how
- * many it was looked so far. */
-static unsigned places_at(const struct conn *c, unsigned asked, unsigned *looks)
+/* The stages, of those in `asked` at least, at which the connection may be. *checks counts those
+ * for which the kernel was asked. */
+static unsigned stages_at(const struct conn *c, unsigned asked, unsigned *checks)
 {
 	switch (c->phase) {
 	case PHASE_FRESH:
@@ -65,7 +66,7 @@ static unsigned places_at(const struct conn *c, unsigned asked, unsigned *looks)
 	case PHASE_HUNG_UP:
 		if (!(asked & AT_LINE))
 			return 0;
-		return (*looks)++ >= LOOKS_MAX || http_conn_may_have_part(c) ? AT_LINE : 0;
+		return (*checks)++ >= CHECKS_MAX || http_conn_may_be_mid_request(c) ? AT_LINE : 0;
 	case PHASE_READING:
 		if (!c->rq.begun)
 			return AT_LINE | AT_HEADERS;
@@ -73,23 +74,23 @@ static unsigned places_at(const struct conn *c, unsigned asked, unsigned *looks)
 	case PHASE_ENDING:
 		return AT_LINE | AT_HEADERS | AT_CHUNKS;
 	default:
-		/* It has the whole request, unless that was answered amid its body. */
+		/* The whole request has come, unless it was answered amid its body. */
 		return c->rq.direct || c->rq.too_large ? AT_CHUNKS : 0;
 	}
 }
 
 /*
- * The only connection that can be meant; NULL if several can, or if it takes no answer. Of several,
- * one ends with libmicrohttpd's answer: those linger, so that what it has sent behind its request
- * destroys no answer.
+ * The only connection that can be meant; NULL if there are several, or if it cannot take an answer
+ * now. One of several will end with libmicrohttpd's answer, so all of them are told to linger: what
+ * the client has sent behind its request must not destroy that answer.
  */
-static struct conn *only_conn_at(struct http *http, unsigned places)
+static struct conn *only_candidate(struct http *http, unsigned stages)
 {
 	struct conn *c, *found = NULL;
-	unsigned count = 0, looks = 0;
+	unsigned count = 0, checks = 0;
 
-	TAILQ_FOREACH (c, &http->known, known) {
-		if (!(places_at(c, places, &looks) & places))
+	TAILQ_FOREACH (c, &http->in_mhd, in_mhd) {
+		if (!(stages_at(c, stages, &checks) & stages))
 			continue;
 		if (++count == 2)
 			found->lingers = true;
@@ -101,7 +102,8 @@ static struct conn *only_conn_at(struct http *http, unsigned places)
 											  : NULL;
 }
 
-/* The request whose head is complete, before the handler's first call; or NULL. */
+/* The connection whose request's head is complete and for which the handler was not called yet; or
+ * NULL. */
 static struct conn *conn_amid_head(struct http *http)
 {
 	struct conn *c;
@@ -113,8 +115,8 @@ static struct conn *conn_amid_head(struct http *http)
 }
 
 /*
- * The method of a request that the handler was not called for. libmicrohttpd has it in the same
- * buffer, in front of the target and a NUL. The buffer begins at c->buffer or before.
+ * The method of a request for which the handler was not called. In libmicrohttpd's buffer it stands
+ * before the target, with a NUL between them. The buffer begins at c->buffer or before.
  */
 static enum http_method method_of(const struct conn *c)
 {
@@ -132,7 +134,7 @@ static enum http_method method_of(const struct conn *c)
 	return http_parse_method(begin);
 }
 
-static const char *sentence(bool amid_head, const char *page)
+static const char *detail_for(bool amid_head, const char *page)
 {
 	if (says(page, "chunk") || says(page, "footer"))
 		return "The chunked body is not written as RFC 9112 has it.";
@@ -159,8 +161,8 @@ static void answer(struct http_request *rq, int status, const char *why)
 		http_refuse_head(rq);
 }
 
-/* Answers on the connection. */
-static void replace(struct conn *c, int status, const char *why)
+/* Answers on the connection, before libmicrohttpd does. */
+static void answer_first(struct conn *c, int status, const char *why)
 {
 	bool has_request = c->phase == PHASE_READING;
 
@@ -173,7 +175,7 @@ static void replace(struct conn *c, int status, const char *why)
 	c->http->requests += !has_request;
 	answer(&c->rq, status, why);
 	c->http->requests -= !has_request;
-	/* What libmicrohttpd would send behind it fails, and it closes the connection. */
+	/* So libmicrohttpd's own answer fails, and it closes the connection. */
 	shutdown(c->fd, SHUT_WR);
 }
 
@@ -188,12 +190,13 @@ void http_on_library_log(struct http *http, const char *text)
 	page = text + sizeof(REFUSAL) - 1;
 	status = atoi(page);
 	amid_head = conn_amid_head(http);
-	c = amid_head ? amid_head : only_conn_at(http, places_of(status, page));
+	c = amid_head ? amid_head : only_candidate(http, stages_of(status, page));
 	if (c && status >= 400 && status != MHD_HTTP_INTERNAL_SERVER_ERROR)
-		replace(c, status, sentence(amid_head, page));
+		answer_first(c, status, detail_for(amid_head, page));
 	else
 		metrics_request(http->metrics, 0, HTTP_OTHER, status, 0);
-	/* The handler will not be called for it: from now on another may be amid its head. */
+	/* The handler will not be called for this request; conn_amid_head must find the next one.
+	 */
 	if (amid_head)
 		amid_head->rq.begun = true;
 }

@@ -1,5 +1,6 @@
 /*
- * A request: what libmicrohttpd tells of it, step by step, until the handler has it, and its end.
+ * Requests: libmicrohttpd's callbacks, from the request line until the handler has the request, and
+ * at its end.
  */
 #include "base/clock.h"
 #include "http/head.h"
@@ -10,19 +11,19 @@
 #include <string.h>
 
 /*
- * A connection whose request waits for its answer is suspended only when libmicrohttpd has
- * polled it so often in vain: to suspend and to resume costs two calls of epoll_ctl, a recv in
- * vain and a walk along all that are suspended, as much as so many polls. From a Redis nearby
- * the answer is there before.
+ * A connection whose request waits for its answer is suspended after libmicrohttpd has polled for
+ * the answer this often. To suspend and resume costs two calls of epoll_ctl, a recv that finds
+ * nothing and a walk along all suspended connections, which is about as much as these polls. A
+ * Redis nearby has answered before.
  */
 #define POLLS_MAX 16
 /* What libmicrohttpd keeps of each header beside its text, and what an answer's head may need. */
 #define HEAD_RECORD ((size_t)64)
 #define ANSWER_ROOM ((size_t)512)
-/* Pieces that a body may come in, and one more for each 16 bytes of max_body: a chunk of one byte
- * may have an extension of kilobytes. */
+/* How many pieces a body may come in, beside one for each 16 bytes of max_body. Without a bound a
+ * body of one-byte chunks, each with kilobytes of extensions, would be as good as endless. */
 #define PIECES_MAX 256
-/* A body's memory up to this is kept for the connection's next request. */
+/* A body's buffer is kept for the connection's next request if it is no larger than this. */
 #define BODY_KEEP ((size_t)4096)
 
 /* Makes room for need bytes in *buf, doubling it, up to max. */
@@ -46,10 +47,11 @@ static bool grow(char **buf, size_t *size, size_t need, size_t max)
 }
 
 /*
- * The request line has come. libmicrohttpd would take the query apart where it stands, with a
- * record of each part, and leave a client without an answer when there is no memory for them
- * (0.9). So the query is copied and then cut off; the path stays as it is. What is returned is
- * the context of the request.
+ * The request line has come. Returns the context of the request.
+ *
+ * libmicrohttpd would parse the query in its buffer, with a record of each parameter; version 0.9
+ * leaves the client without an answer when there is no memory for them. So the query is copied and
+ * then cut off the target.
  */
 void *http_on_request_line(void *arg, const char *target, struct MHD_Connection *mhd)
 {
@@ -69,18 +71,19 @@ void *http_on_request_line(void *arg, const char *target, struct MHD_Connection 
 			c->rq.target = NULL; /* on_begin gives up */
 		*(char *)(uintptr_t)query = '\0';
 	}
-	/* From who has sent none so far and keeps the connection, none is expected. */
-	if (c->requests == 0 || http->cookies_come)
+	/* Skipped, to save time, while no client of this daemon has sent cookies, but for the first
+	 * request of each connection. */
+	if (c->requests == 0 || http->saw_cookies)
 		http_head_hide_cookies(mhd);
-	c->moved = 0;
+	c->last_pieces = 0;
 	http->requests++;
 	http_conn_enter(c, PHASE_READING);
 	return c;
 }
 
 /*
- * The connection ends amid the handler's work; that is seen only while it is not suspended.
- * What of the request lives in libmicrohttpd's memory goes with it.
+ * The connection has ended while the handler has its request. (libmicrohttpd notices that only of
+ * connections that are not suspended.) What lies in libmicrohttpd's memory is gone.
  */
 static void orphan(struct conn *c)
 {
@@ -88,7 +91,7 @@ static void orphan(struct conn *c)
 	c->rq.orphaned = true;
 	c->rq.target = "";
 	c->rq.head = (struct http_head){0};
-	http_request_peer(&c->rq); /* the last chance to ask the socket */
+	http_request_peer(&c->rq); /* kept in c->peer: the socket cannot be asked later */
 }
 
 void http_on_completed(void *arg, struct MHD_Connection *mhd, void **context,
@@ -111,19 +114,19 @@ void http_on_completed(void *arg, struct MHD_Connection *mhd, void **context,
 		return;
 	}
 	http->requests--;
-	c->taken += c->rq.head_size + c->rq.head.length;
+	c->consumed += c->rq.head_size + c->rq.head.length;
 	if (c->body_size > BODY_KEEP) {
 		free(c->body);
 		c->body = NULL;
 		c->body_size = 0;
 	}
 	/*
-	 * An end of the stream that came together with the request escapes libmicrohttpd
-	 * (its epoll is edge-triggered, and a short read counts as the last). Clients that
-	 * close their side do so behind their first request.
+	 * libmicrohttpd does not notice an end of the stream that came together with the request:
+	 * its epoll is edge-triggered, and it reads no further after a short read. Checked for the
+	 * first request alone, since clients that close their side do so behind that one.
 	 */
 	if (c->requests++ == 0)
-		c->hung_up = http_conn_has_hung_up(c);
+		c->hung_up = http_conn_at_eof(c);
 	if (c->phase != PHASE_ENDING)
 		http_conn_enter(c, c->hung_up ? PHASE_HUNG_UP : PHASE_FRESH);
 }
@@ -165,8 +168,8 @@ static enum MHD_Result hand_over(struct conn *c)
 }
 
 /*
- * The body is longer than max_body: the handler has the request at once, and the connection ends
- * with its answer. What comes until the client sees that is read and thrown away (linger.c).
+ * The body is longer than max_body: the handler gets the request at once, without the body, and the
+ * connection ends with its answer. What the client still sends is thrown away (linger.c).
  */
 static enum MHD_Result hand_over_too_large(struct conn *c)
 {
@@ -183,8 +186,8 @@ static enum MHD_Result hand_over_too_large(struct conn *c)
 }
 
 /*
- * The first call for a request, with its headers. An answer given here ends the connection
- * (libmicrohttpd then reads no body), so only what must not go on is answered.
+ * The first call for a request: its headers have come. An answer given now ends the connection, as
+ * libmicrohttpd then reads no body, so only requests that must not go on are answered here.
  */
 static enum MHD_Result on_begin(struct conn *c, const char *url, const char *method,
 				const char *version)
@@ -207,13 +210,14 @@ static enum MHD_Result on_begin(struct conn *c, const char *url, const char *met
 	if (wrong)
 		return http_refuse_problem(rq, PROBLEM_INVALID_BODY, wrong);
 	if (rq->head.has_cookies)
-		c->http->cookies_come = true;
+		c->http->saw_cookies = true;
 	if (rq->broken_target)
 		return http_refuse_problem(rq, http_head_broken_target.problem,
 					   http_head_broken_target.why);
-	/* What libmicrohttpd lets pass for a chunk cannot be seen, so nothing may follow it. */
+	/* libmicrohttpd accepts chunks that RFC 9112 does not, and we cannot see them. So that
+	 * nobody takes a part of the body for another request, the connection ends. */
 	rq->last = rq->head.chunked;
-	/* An answer now is the last on the connection, and the client need not send the body. */
+	/* Answered now, so that the client need not send the body. */
 	if (rq->head.length > c->http->limits.max_body)
 		return hand_over_too_large(c);
 	return MHD_YES;
@@ -227,7 +231,8 @@ static enum MHD_Result on_body(struct conn *c, const char *piece, size_t len)
 
 	c->http->steps++;
 	if (len > max || rq->body_len > max - len || ++rq->pieces > PIECES_MAX + max / 16) {
-		/* Only chunks come so far, and amid them libmicrohttpd takes no answer. */
+		/* The body is chunked, for on_begin has checked a Content-Length. Amid chunks
+		 * libmicrohttpd takes no answer. */
 		rq->direct = true;
 		return hand_over_too_large(c);
 	}
@@ -238,7 +243,7 @@ static enum MHD_Result on_body(struct conn *c, const char *piece, size_t len)
 	return MHD_YES;
 }
 
-/* libmicrohttpd's handler: called with the headers, with each piece of body, with the end. */
+/* libmicrohttpd's handler: called with the headers, with each piece of the body, and at the end. */
 enum MHD_Result http_on_request(void *arg, struct MHD_Connection *mhd, const char *url,
 				const char *method, const char *version, const char *upload,
 				size_t *upload_len, void **context)
@@ -252,7 +257,7 @@ enum MHD_Result http_on_request(void *arg, struct MHD_Connection *mhd, const cha
 		return MHD_NO;
 	if (!c->rq.begun)
 		return on_begin(c, url, method, version);
-	/* It comes back after http_reply only if that had no response to queue. */
+	/* Called after http_reply only if that could not queue a response. */
 	if (c->rq.answered)
 		return MHD_NO;
 	if (c->rq.waits) {

@@ -1,14 +1,15 @@
 /*
- * Answers without an end: what is sent comes bit by bit from a callback. While it has nothing the
- * connection is suspended; libmicrohttpd does not look at it then, so its end is noticed here.
- * Streams count for no limit of connections; who starts them has a limit.
+ * Answers without an end, sent bit by bit as a callback gives them. While the callback has nothing,
+ * the connection is suspended. libmicrohttpd does not watch a suspended connection, so an event of
+ * our own notices when the client leaves. Streams do not count for max_connections: whoever starts
+ * them limits them.
  */
 #include "base/clock.h"
 #include "http/private.h"
 
 #include <stdlib.h>
 
-/* Of a client that takes nothing, so much waits in the kernel. */
+/* How much waits in the kernel for a client that takes nothing. */
 #define SEND_BUFFER (256 * 1024)
 #define BLOCK       (16 * 1024)
 
@@ -62,15 +63,15 @@ void http_stream_cut(struct http_stream *stream)
 	http_stream_wake(stream);
 }
 
-/* A reset is told as something to read (libevent 2.1, epoll_dispatch). Bytes that the client sends
- * nobody reads: edge-triggered, they are told once. */
+/* libevent 2.1 reports a reset as readable. Nobody reads what the client sends; the event is
+ * edge-triggered, so those bytes do not make it fire again and again. */
 static void on_hang_up(evutil_socket_t fd, short what, void *arg)
 {
 	struct conn *c = arg;
 
 	(void)fd;
 	(void)what;
-	if (http_conn_hung_up(c))
+	if (http_conn_is_half_closed(c))
 		http_stream_cut((struct http_stream *)(void *)c);
 }
 
@@ -98,7 +99,7 @@ static void stream_begin(struct conn *c)
 	http->streams_awake++;
 	http->connections--;
 	http->metrics->http_connections--;
-	http_accept_soon(http, c->apart);
+	http_accept_soon(http, c->reserved);
 }
 
 struct http_stream *http_reply_stream(struct http_request *rq, const struct http_reply *reply,
