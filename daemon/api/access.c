@@ -1,3 +1,6 @@
+/*
+ * Who may ask: see access.h.
+ */
 #include "api/access.h"
 
 #include <arpa/inet.h>
@@ -49,11 +52,12 @@ static bool host_is_ours(const struct api_access *access, const char *value)
 		if (strcasecmp(access->allowed_hosts[i], host) == 0)
 			return true;
 	}
-	/* Rebinding needs a name: an address in Host is the one that was connected to. */
+	/* DNS rebinding needs a name. An address in Host is the one that the browser connected to.
+	 */
 	return access->any_address && is_address(host);
 }
 
-/* An Origin (RFC 6454) is ours when it is the Host that was asked, whatever the scheme: a
+/* An Origin (RFC 6454) is ours if its host is the Host header's. The scheme does not matter, for a
  * proxy in front may speak TLS. */
 static bool origin_is_ours(const char *origin, const char *host)
 {
@@ -66,7 +70,7 @@ static bool origin_is_ours(const char *origin, const char *host)
 	return host && strcasecmp(origin, host) == 0;
 }
 
-/* Compares in a time that depends on the length of what was sent only. */
+/* Takes a time that depends on the length of what was sent alone. */
 static bool token_equal(const char *given, size_t given_len, const char *token, size_t token_len)
 {
 	unsigned char differ = given_len != token_len;
@@ -76,8 +80,8 @@ static bool token_equal(const char *given, size_t given_len, const char *token, 
 	return differ == 0;
 }
 
-/* RFC 6750, section 2.1: "Bearer", a space or more, the token. All tokens are compared with it,
- * whichever is the one. */
+/* True if the request has "Bearer", spaces and one of the tokens (RFC 6750, section 2.1). Compares
+ * with all tokens, so that the time does not tell which one it is. */
 static bool token_given(const struct http_request *rq, const char *tokens)
 {
 	unsigned count;
@@ -99,7 +103,7 @@ static bool token_given(const struct http_request *rq, const char *tokens)
 
 #define AUTHORITY_MAX 256
 
-/* What says nothing of circuits, and all that a listener for metrics has. */
+/* True for the probes, which say nothing of circuits, and for all that metrics_listen answers. */
 static bool is_for_anybody(const struct http_request *rq, enum api_route route)
 {
 	return route == ROUTE_HEALTHZ || route == ROUTE_READYZ ||
@@ -107,9 +111,9 @@ static bool is_for_anybody(const struct http_request *rq, enum api_route route)
 }
 
 /*
- * Against DNS rebinding: a page of a foreign name that has been made to resolve to our address
- * sends that name. Returns the name, or NULL if it is one of ours. No browser gets to a unix
- * socket, and probes ask by whatever address they have.
+ * Returns the host that was asked for if it is none of ours, else NULL. Protects from DNS
+ * rebinding: a web page whose name was made to resolve to our address sends that name. Any host
+ * passes on a unix socket, which no browser reaches, and from probes, which may use any address.
  */
 static const char *foreign_host(const struct api_access *access, const struct http_request *rq,
 				enum api_route route, char authority[AUTHORITY_MAX])
@@ -119,8 +123,8 @@ static const char *foreign_host(const struct api_access *access, const struct ht
 
 	if (is_for_anybody(rq, route) || http_request_is_unix(rq))
 		return NULL;
-	/* RFC 9112, section 3.2.2: the target's host stands instead of Host's. Both must be ours.
-	 */
+	/* The host of a target in absolute form replaces Host (RFC 9112, section 3.2.2). Both must
+	 * be ours. */
 	if (http_request_authority(rq, authority, AUTHORITY_MAX) &&
 	    !host_is_ours(access, authority))
 		return authority;
@@ -128,7 +132,8 @@ static const char *foreign_host(const struct api_access *access, const struct ht
 	return count > 1 || (host && !host_is_ours(access, host)) ? host : NULL;
 }
 
-/* A gateway's sub-request has the headers of the end user's browser, and one of the gateway's. */
+/* True for a gateway's sub-request: it has the headers of the end user's browser, and one that only
+ * the gateway can have added. */
 static bool any_origin_may(const struct http_request *rq, enum api_route route)
 {
 	return api_route_is_check(route) && http_request_header(rq, HTTP_FIELD_GATEWAY, NULL);
@@ -143,7 +148,7 @@ bool access_is_browser(const struct http_request *rq)
 	       strchr(",; \t", accept[sizeof(html) - 1]);
 }
 
-/* The page has no data, and a browser cannot send a token before it has the page. */
+/* The page needs none: it has no data, and a browser cannot send a token before it has the page. */
 static bool needs_token(const struct http_request *rq, enum api_route route)
 {
 	enum http_method method = http_request_method(rq);

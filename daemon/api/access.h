@@ -18,13 +18,13 @@ enum access_purpose {
 	ACCESS_METRICS, /* /metrics, /healthz and /readyz alone; no token, any Host */
 };
 
-/* What can change while it runs. Strings must live until the next api_reconfigure. */
+/* Settings that can change at run time. Strings must live until the next api_reconfigure. */
 struct api_access {
-	const char *token;                /* NULL: none is asked for */
+	const char *token; /* one or more, a newline between two; NULL: none needed */
 	const char *const *allowed_hosts; /* for Host, without port; lower case */
 	size_t allowed_host_count;
-	bool any_address; /* an address in Host is ours whatever it is: we listen on all */
-	size_t max_body;  /* for the words of body_too_large */
+	bool any_address; /* Host may have any address, for we listen on all of them */
+	size_t max_body;  /* for the text of body_too_large */
 };
 
 struct access_verdict {
@@ -32,10 +32,10 @@ struct access_verdict {
 	char detail[512];
 };
 
-/* True if Accept names text/html first: a browser, which GET / leads to the page. */
+/* True if Accept names text/html first, as browsers do. */
 bool access_is_browser(const struct http_request *rq);
 
-/* True if rq may go on to route; else *verdict says why not. */
+/* True if the request may use the route; else *verdict says why not. */
 bool access_check(const struct api_access *access, const struct http_request *rq,
 		  enum api_route route, struct access_verdict *verdict);
 

@@ -1,4 +1,4 @@
-/* The table of routes, and what every request passes on its way to a handler. */
+/* The table of routes, and the checks between a request and its handler. */
 #include "api/api.h"
 
 #include "api/access.h"
@@ -10,7 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The routes of one circuit are KEYED and a tail, those of a check CHECK, a suffix and "/{key}". */
+/* The routes of a circuit are KEYED and a tail; those of a check are CHECK, a suffix and "/{key}".
+ */
 #define CIRCUITS "/v1/circuits/"
 #define KEYED    CIRCUITS "{key}"
 #define CHECK    "/v1/check"
@@ -51,8 +52,8 @@ static const struct route routes[API_ROUTE_COUNT] = {
 	[ROUTE_INDEX] = {false, GET, api_index, true},
 };
 
-/* `path`: of a keyed route the tail behind the key. ROUTE_NONE: there is none. Length and second
- * byte spare most comparisons. */
+/* Finds the route by its path or, if `keyed`, by the tail that follows the key. ROUTE_NONE: there
+ * is no such route. Comparing length and second byte first saves time. */
 static enum api_route find_route(bool keyed, const char *path)
 {
 	static const unsigned char lengths[API_ROUTE_COUNT] = {
@@ -73,8 +74,8 @@ static enum api_route find_route(bool keyed, const char *path)
 }
 
 /*
- * The key ends at the next '/'. What follows is the path that an end user asked a gateway for, and
- * is not looked at.
+ * The route of a check. Its key ends at the next '/'. What follows is the path that an end user
+ * asked the gateway for, and is ignored.
  */
 static struct target check_route_of(const char *path)
 {
@@ -151,7 +152,7 @@ static void refuse_body(const struct api *api, struct http_request *rq, enum api
 	api_refuse(rq, route, PROBLEM_BODY_TOO_LARGE, detail);
 }
 
-/* Not asked for where it may be: listeners for metrics have no circuits. */
+/* True for a route that this listener does not have: metrics_listen has three alone. */
 static bool is_out_of_place(const struct http_request *rq, enum api_route route)
 {
 	return http_request_purpose(rq) == ACCESS_METRICS && route != ROUTE_METRICS &&
@@ -182,7 +183,8 @@ void api_handle(void *arg, struct http_request *rq)
 		return;
 	}
 	http_request_body(rq, &len, &too_large);
-	/* The body of a check is the end user's, who must not turn a decision into an error. */
+	/* The body of a check is the end user's, and an end user must not turn a decision into an
+	 * error. */
 	if (too_large && !api_route_is_check(to.route))
 		refuse_body(api, rq, to.route);
 	else if (route->costly && http_request_defer(rq))

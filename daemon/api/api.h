@@ -14,9 +14,9 @@ struct api;
 
 struct api_limits {
 	unsigned max_streams;      /* of events, at once */
-	size_t max_circuits;       /* of which is remembered what happened to them */
-	unsigned metrics_circuits; /* named in /metrics */
-	unsigned max_lines;        /* reports out of logs that wait for the store; from 1 */
+	size_t max_circuits;       /* circuits that are watched (watch.h) */
+	unsigned metrics_circuits; /* circuits named in /metrics */
+	unsigned max_lines;        /* reports out of logs that wait for the store; 1 or more */
 };
 
 /* NULL when out of memory. All but `access` and `limits` must outlive it, `policies` until

@@ -1,6 +1,6 @@
 /*
- * Requests that go to the store: each is counted, and answered once, at once or when the store has
- * its result. What the store refuses is answered here, as a problem.
+ * Requests that go to the store. Each is counted, and answered once, now or when the store has a
+ * result. Results that are no success become problem documents here.
  */
 #include "api/private.h"
 #include "api/watch.h"
@@ -21,7 +21,7 @@ struct waiting {
 	char key[]; /* what ask.store.key points to */
 };
 
-/* How a result that is no success is told to the client. */
+/* The problem that a result without success is answered with. */
 static enum problem problem_of(const struct store_result *result)
 {
 	switch (result->status) {
@@ -53,7 +53,7 @@ static void detail_of(const struct ask *ask, const struct store_result *result, 
 	const char *unknown = "";
 	size_t len = strlen(words);
 
-	/* The sentence ends here, whether Redis ends its own or not. */
+	/* The sentence gets a full stop below; Redis's words may have one. */
 	if (len > 0 && words[len - 1] == '.')
 		len--;
 	if (result->status == STORE_UNKNOWN)
@@ -124,7 +124,7 @@ static void answer_problem(struct http_request *rq, const struct ask *ask,
 	api_reply_problem(rq, ask->route, &what);
 }
 
-/* Has what this daemon changes looked after, in case that nobody tells of it. */
+/* Tells the watch what this daemon has changed, in case that no message of Redis's does. */
 static void note_write(struct watch *w, const struct ask *ask, const struct store_result *result)
 {
 	static const struct circuit none;
@@ -160,8 +160,8 @@ static void note_write(struct watch *w, const struct ask *ask, const struct stor
 		    by);
 }
 
-/* What was read may be news: another program writes to Redis, too. */
-static void note_read(struct api *api, const struct ask *ask, const struct store_result *result)
+/* Tells the watch what the store answered. It may be news, for other programs write to Redis. */
+static void note_result(struct api *api, const struct ask *ask, const struct store_result *result)
 {
 	struct watch *w = api->watch;
 
@@ -183,7 +183,7 @@ static void note_read(struct api *api, const struct ask *ask, const struct store
 	}
 }
 
-/* The one way out: every answer of the store passes here. */
+/* Answers a request with a result of the store. All of them pass here. */
 static void answer(struct api *api, struct http_request *rq, const struct ask *ask,
 		   struct store_result *result)
 {
@@ -191,7 +191,7 @@ static void answer(struct api *api, struct http_request *rq, const struct ask *a
 
 	store_count(api->metrics, ask->operation, result->status,
 		    now_ns - http_request_arrived_ns(rq));
-	note_read(api, ask, result);
+	note_result(api, ask, result);
 	if (result->status == STORE_OK || ask->answers_errors)
 		ask->answer(api, rq, ask, result, now_ns);
 	else
@@ -261,7 +261,7 @@ void api_ask_abort(struct api *api)
 			.message = "breakerd is stopping",
 		};
 
-		/* It may be on its way to Redis, and its answer will not be waited for. */
+		/* Redis may have got it, and we do not wait for the answer. */
 		if (ask_writes(&w->ask))
 			result.status = STORE_UNKNOWN;
 		store_cancel(w->op);

@@ -1,4 +1,4 @@
-/* Changes of state: counted and logged, whatever led to them; the last ones of one circuit. */
+/* Changes of state: counted and logged. GET /v1/circuits/{key}/changes: a circuit's last ones. */
 #include "api/private.h"
 #include "api/watch.h"
 
@@ -46,14 +46,9 @@ void api_changes(struct api *api, struct http_request *rq, const struct target *
 {
 	char key[KEY_MAX];
 	size_t len;
-	const char *wrong = key_decode(to->segment, to->segment_len, key, &len);
 	struct evbuffer *out;
 
-	if (wrong) {
-		api_refuse(rq, to->route, PROBLEM_INVALID_KEY, wrong);
-		return;
-	}
-	if (!api_takes_no_query(rq, to->route))
+	if (!api_read_key(rq, to, key, &len) || !api_takes_no_query(rq, to->route))
 		return;
 	out = evbuffer_new();
 	if (!out || add_changes(out, watch_find(api->watch, key, len)) != 0)

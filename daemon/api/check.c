@@ -1,6 +1,7 @@
 /*
  * /v1/check: decides as acquire does, for the sub-request of a gateway. The answer is a status and
- * headers. What the store cannot answer is a yes: trouble with breakerd refuses nobody.
+ * headers. If the store has no answer the request is allowed: trouble with breakerd must not refuse
+ * end users.
  */
 #include "api/private.h"
 #include "proto/breaker_permit.h"

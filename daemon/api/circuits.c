@@ -36,7 +36,7 @@ static void answer_circuit(struct api *api, struct http_request *rq, const struc
 /* False, and the request is refused, if its body is no transition. */
 static bool read_transition(struct http_request *rq, const struct target *to, struct circuit_op *op)
 {
-	bool too_large; /* was refused before (api.c) */
+	bool too_large; /* api.c has refused those */
 	size_t len;
 	const char *body = http_request_body(rq, &len, &too_large);
 	char why[512];
@@ -64,13 +64,8 @@ static void operate(struct api *api, struct http_request *rq, const struct targe
 		.store = {.key = key, .op = {.verb = verb}},
 		.answer = answer_circuit,
 	};
-	const char *wrong = key_decode(to->segment, to->segment_len, key, &ask.store.key_len);
 
-	if (wrong) {
-		api_refuse(rq, to->route, PROBLEM_INVALID_KEY, wrong);
-		return;
-	}
-	if (!api_takes_no_query(rq, to->route))
+	if (!api_read_key(rq, to, key, &ask.store.key_len) || !api_takes_no_query(rq, to->route))
 		return;
 	if (verb == CIRCUIT_TRANSITION && !read_transition(rq, to, &ask.store.op))
 		return;

@@ -1,4 +1,4 @@
-/* acquire and report: may a request go to the upstream, and what became of it. */
+/* acquire and report: whether a request may go to the upstream, and what became of it. */
 #include "api/private.h"
 #include "proto/breaker_permit.h"
 #include "proto/report_body.h"
@@ -7,8 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* What the metrics call reasons and results: those of acquire come first in enum breaker_reason,
- * those of report from BREAKER_COUNTED on. */
+/* The reasons of acquire come first in enum breaker_reason, the results of report from
+ * BREAKER_COUNTED on. Metrics have a label for each. */
 #define DECISION_REASONS BREAKER_COUNTED
 #define REPORT_RESULTS   (BREAKER_REASONS - BREAKER_COUNTED)
 
@@ -79,7 +79,7 @@ void api_note_report(struct api *api, const struct http_request *rq, const struc
 /* Room for either body: constant words, names, a permit and a number. */
 #define BODY_MAX 256
 
-/* Copies a constant in a few instructions: memcpy would be a call that looks at the room first. */
+/* Copies a constant in a few instructions. (memcpy, fortified, would be a call.) */
 #define PUT(to, text) ((char *)__builtin_memcpy((to), (text), sizeof(text) - 1) + sizeof(text) - 1)
 
 static char *put_name(char *to, const char *name)
@@ -182,7 +182,7 @@ static bool read_report(struct http_request *rq, const struct ask *ask, struct b
 		[REPORT_BODY_OUTCOME] = PROBLEM_INVALID_OUTCOME,
 		[REPORT_BODY_PERMIT] = PROBLEM_INVALID_PERMIT,
 	};
-	bool too_large; /* was refused before (api.c) */
+	bool too_large; /* api.c has refused those */
 	size_t len;
 	const char *body = http_request_body(rq, &len, &too_large);
 	enum report_body_status status;
@@ -196,17 +196,6 @@ static bool read_report(struct http_request *rq, const struct ask *ask, struct b
 	return false;
 }
 
-/* False, and the request is refused, if the segment is no key. */
-static bool read_key(struct http_request *rq, const struct target *to, char key[KEY_MAX],
-		     struct ask *ask)
-{
-	const char *wrong = key_decode(to->segment, to->segment_len, key, &ask->store.key_len);
-
-	if (wrong)
-		api_refuse(rq, to->route, PROBLEM_INVALID_KEY, wrong);
-	return !wrong;
-}
-
 void api_decide(struct api *api, struct http_request *rq, const struct target *to, struct ask *ask)
 {
 	char key[KEY_MAX];
@@ -216,7 +205,7 @@ void api_decide(struct api *api, struct http_request *rq, const struct target *t
 	ask->operation = CIRCUIT_ACQUIRE;
 	ask->store.key = key;
 	ask->store.op = (struct circuit_op){.verb = CIRCUIT_ACQUIRE, .call = &call};
-	if (!read_key(rq, to, key, ask))
+	if (!api_read_key(rq, to, key, &ask->store.key_len))
 		return;
 	call.policy = policy_set_find(api->policies, key, ask->store.key_len);
 	call.random = (uint32_t)(random_next(&api->random) >> 40);
@@ -242,7 +231,7 @@ void api_report(struct api *api, struct http_request *rq, const struct target *t
 		.answer = answer_report,
 	};
 
-	if (!read_key(rq, to, key, &ask) || !api_takes_no_query(rq, to->route))
+	if (!api_read_key(rq, to, key, &ask.store.key_len) || !api_takes_no_query(rq, to->route))
 		return;
 	call.policy = policy_set_find(api->policies, key, ask.store.key_len);
 	if (!read_report(rq, &ask, &call))

@@ -16,13 +16,13 @@ void event_ring_init(struct event_ring *r, uint64_t boot)
 
 void event_ring_fini(struct event_ring *r)
 {
-	for (unsigned i = 0; i < EVENTS; i++)
+	for (unsigned i = 0; i < EVENT_RING_SIZE; i++)
 		free(r->events[i]);
 }
 
 const struct event_text *event_ring_get(const struct event_ring *r, uint64_t number)
 {
-	const struct event_text *text = r->events[number % EVENTS];
+	const struct event_text *text = r->events[number % EVENT_RING_SIZE];
 
 	return text && text->number == number ? text : NULL;
 }
@@ -70,7 +70,8 @@ static struct event_text *text_new(const struct event_ring *r, const struct watc
 uint64_t event_ring_add(struct event_ring *r, const struct watched *c, enum circuit_state before,
 			enum store_by by)
 {
-	struct event_text *text = text_new(r, c, by), **place = &r->events[r->next % EVENTS];
+	struct event_text *text = text_new(r, c, by),
+			  **place = &r->events[r->next % EVENT_RING_SIZE];
 	uint64_t gone = *place ? (*place)->number : 0;
 
 	if (!text)
@@ -85,7 +86,7 @@ uint64_t event_ring_add(struct event_ring *r, const struct watched *c, enum circ
 	return gone;
 }
 
-uint64_t event_ring_behind(const struct event_ring *r, const char *id)
+uint64_t event_ring_after(const struct event_ring *r, const char *id)
 {
 	uint64_t boot, number;
 	int end = 0;
@@ -95,6 +96,6 @@ uint64_t event_ring_behind(const struct event_ring *r, const char *id)
 	    boot != r->boot)
 		return 0;
 	number++;
-	/* Either it is the next, or the ring has it. */
+	/* It is the next event, or one that the ring still has. */
 	return number == r->next || (number < r->next && event_ring_get(r, number)) ? number : 0;
 }

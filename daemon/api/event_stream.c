@@ -1,7 +1,7 @@
 /*
- * What a stream sends. It is a place in the ring of events, and takes what comes behind it as its
- * connection takes bytes. Before that it sends the beginning: a place in the list of active
- * circuits (watch.h), of which each item is encoded when it is sent.
+ * What a stream sends. First the beginning: it walks the list of active circuits (watch.h), and
+ * encodes each item when that is sent. Then events: it has a place in the ring of events, and goes
+ * on as its connection takes bytes.
  */
 #include "api/events_private.h"
 
@@ -9,11 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BEHIND_MAX 65536 /* bytes that wait for a client that takes none */
-/* A client that takes none for so long is cut when BEHIND_MAX wait, or amid its beginning. */
-#define STUCK_MS 3000
-/* So many circuits are looked at for a beginning at a time. */
-#define PART_LOOKS 64
+/* A client is cut if it takes nothing for STUCK_MS while more than BEHIND_MAX bytes wait for it, or
+ * amid its beginning. */
+#define BEHIND_MAX 65536
+#define STUCK_MS   3000
+/* How many circuits a part of a beginning looks at. */
+#define PART_CIRCUITS 64
 
 struct stream *stream_new(struct events *e)
 {
@@ -45,11 +46,11 @@ void stream_cut(struct stream *s)
 	http_stream_cut(s->http);
 }
 
-void stream_place(struct stream *s, const char *last_id)
+void stream_set_start(struct stream *s, const char *last_id)
 {
 	struct events *e = s->events;
 
-	s->number = last_id ? event_ring_behind(&e->ring, last_id) : 0;
+	s->number = last_id ? event_ring_after(&e->ring, last_id) : 0;
 	s->ready_at = e->ring.next;
 	if (s->number) {
 		s->phase = STREAM_RESUMES;
@@ -57,7 +58,7 @@ void stream_place(struct stream *s, const char *last_id)
 	}
 	if (last_id)
 		evbuffer_add_printf(s->out, "event: reset\ndata: {}\n\n");
-	/* No place yet: what is told before the beginning is in it. */
+	/* No place in the ring yet: the beginning will contain the changes until then. */
 	s->number = UINT64_MAX;
 	s->phase = STREAM_WAITS;
 	s->listing = watch_list(&e->watch);
@@ -75,7 +76,7 @@ void stream_begin(struct stream *s)
 	later_run(e->flush);
 }
 
-static bool fits(const struct stream *s, const struct event_text *t)
+static bool matches(const struct stream *s, const struct event_text *t)
 {
 	return (!s->query.has_state || t->after == s->query.state || t->before == s->query.state) &&
 	       t->key_len >= s->query.prefix_len &&
@@ -96,7 +97,8 @@ static bool is_in_beginning(const struct stream *s, const struct watched *c)
 				   c->circuit.state);
 }
 
-/* What has changed since the beginning is an event. */
+/* The circuit, or NULL if it has changed since the beginning: then an event tells of it. The list
+ * is sorted by serial, so NULL is the end of the beginning, too. */
 static const struct watched *in_beginning(const struct stream *s, const struct watched *c)
 {
 	return c && c->serial <= s->begins_at ? c : NULL;
@@ -109,20 +111,20 @@ void stream_moves_on(struct stream *s, const struct watched *c)
 }
 
 /*
- * Puts the next item of the beginning into `out`. Bounded in two ways: a stream is given one part
- * of PART_LOOKS circuits, or what its connection takes at once, and all streams TURN_PARTS in a
- * turn. False if it has to wait for another turn.
+ * Puts the next item of the beginning into `out`. False if that has to wait for another turn: a
+ * stream gets one part a turn, of PART_CIRCUITS circuits at most, and all streams together get
+ * TURN_PARTS. *checked counts the circuits of this part.
  */
-static bool begin_next(struct stream *s, unsigned *looks)
+static bool begin_next(struct stream *s, unsigned *checked)
 {
 	struct events *e = s->events;
 
-	if (*looks == 0 && (!s->may_begin || e->parts >= TURN_PARTS)) {
+	if (*checked == 0 && (!s->may_begin || e->parts >= TURN_PARTS)) {
 		s->wants_begin = true;
 		later_run(e->flush);
 		return false;
 	}
-	if (*looks == 0) {
+	if (*checked == 0) {
 		s->may_begin = false;
 		e->parts++;
 		later_run(e->flush);
@@ -130,7 +132,7 @@ static bool begin_next(struct stream *s, unsigned *looks)
 	while (s->next) {
 		const struct watched *c = s->next;
 
-		if ((*looks)++ >= PART_LOOKS) {
+		if ((*checked)++ >= PART_CIRCUITS) {
 			s->wants_begin = true;
 			later_run(e->flush);
 			return false;
@@ -146,7 +148,7 @@ static bool begin_next(struct stream *s, unsigned *looks)
 	return true;
 }
 
-/* The event to send (on), or NULL. */
+/* The event to send, or to go on sending; NULL if there is none now. */
 static const struct event_text *stream_event(struct stream *s)
 {
 	const struct event_text *t;
@@ -154,7 +156,7 @@ static const struct event_text *stream_event(struct stream *s)
 	if (s->phase < STREAM_RESUMES)
 		return NULL;
 	while ((t = event_ring_get(&s->events->ring, s->number)) != NULL && s->offset == 0 &&
-	       !fits(s, t)) {
+	       !matches(s, t)) {
 		s->number++;
 		if (s->phase == STREAM_RESUMES && s->number == s->ready_at)
 			return NULL;
@@ -166,7 +168,7 @@ ssize_t stream_read(void *arg, char *buf, size_t max)
 {
 	struct stream *s = arg;
 	size_t len = 0;
-	unsigned looks = 0;
+	unsigned checked = 0;
 
 	while (len < max && !s->cut) {
 		const struct event_text *t;
@@ -177,7 +179,7 @@ ssize_t stream_read(void *arg, char *buf, size_t max)
 			continue;
 		}
 		if (s->phase == STREAM_BEGINS && s->next) {
-			if (!begin_next(s, &looks))
+			if (!begin_next(s, &checked))
 				break;
 			continue;
 		}
@@ -218,9 +220,9 @@ void stream_check_progress(struct stream *s, int64_t now_ms)
 {
 	uint64_t progress = http_stream_progress(s->http);
 
-	if (s->sent != s->sent_then || progress != s->progress || s->wants_begin || !s->progress_ms)
+	if (s->sent != s->last_sent || progress != s->progress || s->wants_begin || !s->progress_ms)
 		s->progress_ms = now_ms;
-	s->sent_then = s->sent;
+	s->last_sent = s->sent;
 	s->progress = progress;
 	if (now_ms - s->progress_ms >= STUCK_MS)
 		stream_cut(s);

@@ -1,7 +1,7 @@
 /*
- * GET /v1/events: changes as server-sent events (WHATWG HTML, section 9.2). Each is encoded once
- * (event_ring.h); what a stream sends is event_stream.c's. Here are all streams together: who is
- * woken when, and who begins. Nothing is left out: a stream that is too far behind is disconnected.
+ * GET /v1/events: changes as server-sent events (WHATWG HTML, section 9.2). This file starts, wakes
+ * and ends the streams; event_stream.c is what one stream sends, event_ring.h the events. No event
+ * is left out silently: a stream that is too far behind is disconnected.
  */
 #include "api/events_private.h"
 #include "base/clock.h"
@@ -14,10 +14,11 @@
 
 #define TICK_MS    500
 #define COMMENT_MS 15000
-/* A listing waits with more news while a stream has so many events to take. */
+/* A listing pauses while some stream has more than this many events to take. */
 #define NEWS_BEHIND 256
-/* The beginning waits so long for the store to tell of changes: Redis may forbid SUBSCRIBE. */
-#define PATIENCE_MS  1000
+/* How long beginnings wait for the store to tell of changes. It may never do, as Redis may forbid
+ * SUBSCRIBE. */
+#define LIVE_WAIT_MS 1000
 #define EVENT_STREAM "text/event-stream"
 
 static void on_changed(void *arg, const struct watched *c, enum circuit_state before,
@@ -27,8 +28,8 @@ static void on_changed(void *arg, const struct watched *c, enum circuit_state be
 	uint64_t gone = event_ring_add(&e->ring, c, before, by);
 	struct stream *s;
 
-	/* Who still needs the one that is gone has lost; all have, without memory for the new one:
-	 * nothing is left out silently. */
+	/* Streams that have not sent the event that was replaced are cut. Without memory for the
+	 * new event, all of them. */
 	TAILQ_FOREACH (s, &e->streams, entry)
 		if (gone && s->number <= gone)
 			stream_cut(s);
@@ -36,7 +37,7 @@ static void on_changed(void *arg, const struct watched *c, enum circuit_state be
 		later_run(e->flush);
 }
 
-/* The circuit leaves its place in the list of those that are active. */
+/* The circuit is about to leave its place in the list of active circuits. */
 static void on_moves(void *arg, const struct watched *c)
 {
 	struct events *e = arg;
@@ -57,7 +58,7 @@ static void on_override_over(void *arg, const struct watched *c)
 			 breaker_override_name(c->override->mode));
 }
 
-/* Some streams go on with their beginning, those that have waited the longest first. */
+/* Gives parts of beginnings to the streams that have waited for one the longest. */
 static void begin_parts(struct events *e)
 {
 	unsigned given = 0, count = e->count;
@@ -80,7 +81,7 @@ static void begin_parts(struct events *e)
 	}
 }
 
-/* Wakes the streams for which there is something. */
+/* Wakes all streams, but those that wait for a part of their beginning. */
 static void on_flush(void *arg)
 {
 	struct events *e = arg;
@@ -146,20 +147,21 @@ static void begin_all(struct events *e)
 {
 	struct stream *s;
 
-	event_del(e->patience);
+	event_del(e->live_timer);
 	TAILQ_FOREACH (s, &e->streams, entry)
 		if (s->phase == STREAM_WAITS && s->listing <= e->listed)
 			stream_begin(s);
 }
 
-static void on_patience(evutil_socket_t fd, short what, void *arg)
+static void on_live_timer(evutil_socket_t fd, short what, void *arg)
 {
 	(void)fd;
 	(void)what;
 	begin_all(arg);
 }
 
-/* What changes from now on is told, or will not be for a while. */
+/* A listing is over. Streams begin if changes will be told from now on, or if the store is away, so
+ * that none will be for a while. */
 static void on_listed(void *arg, uint64_t number)
 {
 	struct events *e = arg;
@@ -169,8 +171,8 @@ static void on_listed(void *arg, uint64_t number)
 	store_health(e->api->store, &health);
 	if (e->watch.live || health.condition != STORE_READY)
 		begin_all(e);
-	else if (!event_pending(e->patience, EV_TIMEOUT, NULL))
-		timer_arm(e->patience, PATIENCE_MS);
+	else if (!event_pending(e->live_timer, EV_TIMEOUT, NULL))
+		timer_arm(e->live_timer, LIVE_WAIT_MS);
 }
 
 static void on_gone(void *arg)
@@ -199,7 +201,7 @@ static void start_stream(struct events *e, struct http_request *rq, enum api_rou
 {
 	static const struct http_header headers[] = {
 		{"Cache-Control", "no-store"},
-		{"X-Accel-Buffering", "no"}, /* nginx passes it on at once */
+		{"X-Accel-Buffering", "no"}, /* nginx is to pass events on at once */
 	};
 	const struct http_reply reply = {
 		.status = 200,
@@ -210,7 +212,7 @@ static void start_stream(struct events *e, struct http_request *rq, enum api_rou
 	};
 	struct timeval each = timer_interval(COMMENT_MS);
 
-	stream_place(s, http_request_header(rq, HTTP_FIELD_LAST_EVENT_ID, NULL));
+	stream_set_start(s, http_request_header(rq, HTTP_FIELD_LAST_EVENT_ID, NULL));
 	s->http = http_reply_stream(rq, &reply, stream_read, on_gone, s);
 	if (!s->http) {
 		stream_free(s);
@@ -269,7 +271,7 @@ int api_events_init(struct api *api, struct event_base *base, size_t max_circuit
 	TAILQ_INIT(&e->streams);
 	e->flush = later_new(base, on_flush, e);
 	e->comment = event_new(base, -1, EV_PERSIST, on_comment, e);
-	e->patience = evtimer_new(base, on_patience, e);
+	e->live_timer = evtimer_new(base, on_live_timer, e);
 	e->tick = evtimer_new(base, on_tick, e);
 	e->watch.changed = on_changed;
 	e->watch.moves = on_moves;
@@ -277,7 +279,7 @@ int api_events_init(struct api *api, struct event_base *base, size_t max_circuit
 	e->watch.listed = on_listed;
 	e->watch.override_over = on_override_over;
 	e->watch.arg = e;
-	if (!e->flush || !e->comment || !e->patience || !e->tick)
+	if (!e->flush || !e->comment || !e->live_timer || !e->tick)
 		return -1;
 	return watch_init(&e->watch, base, api->store, max_circuits, api->metrics);
 }
@@ -292,8 +294,8 @@ void api_events_free(struct api *api)
 	later_free(e->flush);
 	if (e->comment)
 		event_free(e->comment);
-	if (e->patience)
-		event_free(e->patience);
+	if (e->live_timer)
+		event_free(e->live_timer);
 	if (e->tick)
 		event_free(e->tick);
 	event_ring_fini(&e->ring);

@@ -1,6 +1,6 @@
 /*
  * What the files of GET /v1/events share; nobody else includes this. event_stream.c is what one
- * stream sends; events.c is all of them, and uses it.
+ * stream sends. events.c, which uses it, manages all streams.
  */
 #ifndef BREAKERD_API_EVENTS_PRIVATE_H
 #define BREAKERD_API_EVENTS_PRIVATE_H
@@ -9,7 +9,7 @@
 #include "api/private.h"
 #include "base/later.h"
 
-/* The beginnings of all streams together have so many parts in a turn of the loop. */
+/* How many parts of beginnings are sent in a turn of the loop, to all streams together. */
 #define TURN_PARTS 16
 
 enum stream_phase {
@@ -25,20 +25,22 @@ struct stream {
 	struct http_stream *http;
 	struct store_query query; /* its state and prefix */
 	enum stream_phase phase;
-	uint64_t listing; /* the one that it waits for */
-	/* Amid the beginning: the circuit that is next, NULL at the end; and the last change of
-	 * those that belong to it. */
+	uint64_t listing; /* the number of the listing that it waits for */
+	/* STREAM_BEGINS: the next circuit, NULL at the end; and the newest serial (watch.h) that
+	 * belongs to the beginning. */
 	const struct watched *next;
 	uint64_t begins_at;
-	bool may_begin, wants_begin; /* a part of it: in this turn, and in one to come */
-	uint64_t number;             /* of the event that is being sent, or is looked at next */
-	uint64_t ready_at;           /* `ready` comes before this one */
-	struct evbuffer *out; /* what goes before events: reset, an item of the beginning, ready,
+	bool may_begin;       /* it has a part of its beginning in this turn */
+	bool wants_begin;     /* it waits for a turn in which it gets a part */
+	uint64_t number;      /* of the event that is being sent, or that is next */
+	uint64_t ready_at;    /* the number of the event before which `ready` is sent */
+	struct evbuffer *out; /* to be sent before events: reset, an item of the beginning, ready,
 				 comments */
-	size_t offset;        /* sent of the event */
-	uint64_t sent;        /* bytes */
-	/* At the last look: `sent`, how far the client has got, since when (monotonic). */
-	uint64_t sent_then, progress;
+	size_t offset;        /* bytes of the event that are sent */
+	uint64_t sent;        /* bytes in all */
+	/* stream_check_progress: `sent` and http_stream_progress at the last check, and when they
+	 * last changed (monotonic). */
+	uint64_t last_sent, progress;
 	int64_t progress_ms;
 	bool cut;
 };
@@ -47,41 +49,41 @@ struct events {
 	struct api *api;
 	struct watch watch;
 	struct event_ring ring;
-	uint64_t listed; /* the last listing that is over */
+	uint64_t listed; /* the number of the last listing that is over */
 	TAILQ_HEAD(stream_list, stream) streams;
 	unsigned count;
-	unsigned parts; /* of beginnings, in this turn */
+	unsigned parts; /* of beginnings, given in this turn */
 	struct later *flush;
-	struct event *tick; /* while a stream has something to take */
+	struct event *tick; /* runs while a stream has something to take */
 	struct event *comment;
-	struct event *patience;
+	struct event *live_timer; /* ends the wait for the store to tell of changes */
 };
 
 /* NULL when out of memory. */
 struct stream *stream_new(struct events *e);
 
-/* What http_reply_stream reads: `arg` is a struct stream. */
+/* An http_stream_read_fn; `arg` is the struct stream. */
 ssize_t stream_read(void *arg, char *buf, size_t max);
 
-/* Sets where the stream begins; last_id: the header Last-Event-ID, or NULL. */
-void stream_place(struct stream *s, const char *last_id);
+/* Decides where the stream starts. last_id is the header Last-Event-ID, or NULL. */
+void stream_set_start(struct stream *s, const char *last_id);
 
-/* The beginning may come: the circuits that are active now. */
+/* Starts the beginning: the circuits that are active now. */
 void stream_begin(struct stream *s);
 
-/* The circuit leaves its place in the list of those that are active. */
+/* The circuit is about to leave its place in the list of active circuits. */
 void stream_moves_on(struct stream *s, const struct watched *c);
 
-/* Disconnects the client: it is too far behind. */
+/* Disconnects the client, which is too far behind. */
 void stream_cut(struct stream *s);
 
-/* Its client has more to take than it may leave for long. */
+/* True if the client has to take something soon: much waits for it, or it is in its beginning. */
 bool stream_is_behind(const struct stream *s);
 
-/* Cuts it if its client has taken nothing for too long. */
+/* Cuts the stream if its client has taken nothing for too long. */
 void stream_check_progress(struct stream *s, int64_t now_ms);
 
-/* Its connection has ended, or never came to be. */
+/* To be called when the connection has ended, or the stream was never started. */
 void stream_free(struct stream *s);
 
 #endif

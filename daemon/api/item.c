@@ -5,7 +5,7 @@
 #include <event2/buffer.h>
 #include <inttypes.h>
 
-/* A JSON string of valid UTF-8 without control characters, so that two characters
+/* Writes a JSON string. The text is valid UTF-8 without control characters, so '"' and '\' alone
  * need a backslash (RFC 8259, section 7). */
 static int add_string(struct evbuffer *out, const char *text, size_t len)
 {
@@ -28,7 +28,7 @@ static int add_string(struct evbuffer *out, const char *text, size_t len)
 
 int api_add_override(struct evbuffer *out, const struct breaker_override *o)
 {
-	/* Other programs write to Redis, too: the reason is any bytes. */
+	/* Another program may have written any bytes to Redis as the reason. */
 	char reason[3 * BREAKER_REASON_MAX + 4];
 	size_t len = utf8_clean(reason, sizeof(reason), o->reason, o->reason_len);
 

@@ -84,8 +84,8 @@ static const char *read_parameter(void *arg, unsigned which, const char *value, 
 }
 
 /*
- * Reads the query of a listing (NULL: none) into *query, which is zeroed. False with a sentence
- * for the client in why.
+ * Reads the query of a listing (NULL: none) into *query, which the caller has zeroed. False with a
+ * sentence for the client in why.
  */
 static bool query_decode(const char *text, struct store_query *query, char *why, size_t why_size)
 {
@@ -100,7 +100,7 @@ static bool query_decode(const char *text, struct store_query *query, char *why,
 	return api_read_query(&parameters, text, query, why, why_size);
 }
 
-/* {"circuits":[...],"cursor":...}; 0, or -1 when out of memory. */
+/* Writes {"circuits":[...],"cursor":...}. 0, or -1 when out of memory. */
 static int write_page(const struct store_page *page, struct evbuffer *out)
 {
 	if (evbuffer_add_printf(out, "{\"circuits\":[") < 0)

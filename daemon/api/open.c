@@ -1,4 +1,4 @@
-/* The circuits that are not closed by name, the longest first, in /metrics and for a person. */
+/* The circuits that are not closed, the longest first: in /metrics, and as lines for a person. */
 #include "api/private.h"
 #include "api/watch.h"
 
@@ -8,8 +8,8 @@
 
 #define LINES_MAX 100
 
-/* A label's value (text exposition format 0.0.4): of a key, which has no control characters, only
- * these two need a backslash. */
+/* Writes a key as a label's value (text exposition format 0.0.4). A key has no control characters,
+ * so '"' and '\' alone need a backslash. */
 static int add_label(struct evbuffer *out, const char *text, size_t len)
 {
 	char escaped[2 * KEY_MAX];

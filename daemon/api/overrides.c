@@ -1,4 +1,4 @@
-/* Overrides: an operator's word, over what the circuit says. */
+/* Overrides: an operator forces a circuit open or closed. */
 #include "api/private.h"
 #include "proto/body.h"
 
@@ -77,7 +77,8 @@ static bool read_seconds(const json_t *value, struct breaker_override *o, char *
 static bool read_override(struct http_request *rq, const struct target *to,
 			  struct breaker_override *o)
 {
-	bool too_large, ok; /* was refused before (api.c) */
+	bool too_large; /* api.c has refused those */
+	bool ok;
 	size_t len;
 	const char *body = http_request_body(rq, &len, &too_large);
 	char why[512];
@@ -176,13 +177,8 @@ void api_override(struct api *api, struct http_request *rq, const struct target 
 		.store = {.key = key, .op = {.verb = CIRCUIT_GET_STATE}},
 		.answer = answer_override,
 	};
-	const char *wrong = key_decode(to->segment, to->segment_len, key, &ask.store.key_len);
 
-	if (wrong) {
-		api_refuse(rq, to->route, PROBLEM_INVALID_KEY, wrong);
-		return;
-	}
-	if (!api_takes_no_query(rq, to->route))
+	if (!api_read_key(rq, to, key, &ask.store.key_len) || !api_takes_no_query(rq, to->route))
 		return;
 	if (http_request_method(rq) == HTTP_PUT) {
 		if (!read_override(rq, to, &override))

@@ -1,4 +1,4 @@
-/* GET /ui: the page for a person with a browser, and what leads there. */
+/* GET /ui: the page for a browser, and the redirect to it. */
 #include "api/page_html.h"
 #include "api/private.h"
 

@@ -26,11 +26,11 @@ static const char *condition_name(enum store_condition condition)
 /* Room for any reason once it is UTF-8. */
 #define REASON_MAX (3 * sizeof(((struct store_health *)NULL)->reason))
 
-/* {"status":...,"store":...,"reason":...,"since":...}, for free; NULL when out of memory. */
+/* {"status":...,"store":...,"reason":...,"since":...}, to be freed; NULL when out of memory. */
 static char *write_readiness(const struct store_health *health, size_t *len)
 {
 	char reason[REASON_MAX];
-	/* A path in it may have any bytes. */
+	/* The reason may name a path, and so hold any bytes. */
 	bool has_reason =
 		utf8_clean(reason, sizeof(reason), health->reason, strlen(health->reason)) > 0;
 	json_t *doc = json_pack("{s:s, s:s, s:s?, s:I}", "status",
@@ -58,7 +58,8 @@ static void format_stamp(int64_t ms, char *out, size_t size)
 		snprintf(out, size, "%lld", (long long)ms);
 }
 
-/* Of more circuits than a page holds, those that are not closed are known by their changes. */
+/* Writes how many circuits are in each state. If there are more than the page holds, the numbers
+ * are those that the watch knows: of circuits that are not closed. */
 static int add_circuits(struct evbuffer *out, const struct store_health *health,
 			const struct store_page *page, const struct metrics *metrics)
 {
@@ -83,7 +84,7 @@ static int add_circuits(struct evbuffer *out, const struct store_health *health,
 				   (long long)count[CIRCUIT_HALF_OPEN]);
 }
 
-/* Host goes back to who sent it, as text: only what can be part of an address. */
+/* True if Host may be shown to the client that sent it: it has only what an address can have. */
 static bool host_is_plain(const char *host)
 {
 	return host && strspn(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -91,9 +92,9 @@ static bool host_is_plain(const char *host)
 }
 
 /*
- * Version, store, circuits by state (from page if there is one, else from metrics if the store
- * counts there), those that are not closed, endpoints. `host` is the Host asked for, or NULL. 0 or
- * -1.
+ * Writes version, store, circuits by state (counted in `page` if there is one, else from the
+ * metrics of a store that counts its circuits), the circuits that are not closed, and the
+ * endpoints. `host` is the Host asked for, or NULL. 0, or -1 when out of memory.
  */
 static int write_index(struct api *api, const struct store_health *health,
 		       const struct store_page *page, const char *host, struct evbuffer *out)
@@ -158,7 +159,7 @@ static void reply_index(struct api *api, struct http_request *rq, const struct s
 		evbuffer_free(out);
 }
 
-/* Errors included: the page then says that nothing is known. */
+/* After an error result->page is NULL, and the page says that the circuits are not known. */
 static void answer_index(struct api *api, struct http_request *rq, const struct ask *ask,
 			 const struct store_result *result, uint64_t now_ns)
 {

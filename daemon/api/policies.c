@@ -1,4 +1,4 @@
-/* GET /v1/policies: the policies, in the order in which they are looked at. */
+/* GET /v1/policies: the policies, in the order in which they are tried for a key. */
 #include "api/private.h"
 #include "proto/key.h"
 

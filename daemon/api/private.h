@@ -1,11 +1,15 @@
 /*
- * What the files of api share; nobody else includes this. Each uses those above it:
- * reply.c: answers that are the same everywhere; query.c: reading queries; ask.c: requests that go
- * to the store; change.c: changes of state; page.c: the page for a browser; circuits.c,
- * decisions.c, listing.c, policies.c, pages.c: the resources; api.c: the table of routes, and what
- * every request passes.
+ * What the files of api share; nobody else includes this. Each file uses those above it:
  *
- * A new route: a row in API_ROUTES (route.h), one in the table of api.c, a handler here.
+ * reply.c   answers that are the same for all routes
+ * query.c   reading queries
+ * ask.c     requests that go to the store
+ * change.c  changes of state
+ * page.c    the page for a browser
+ * circuits.c, decisions.c, overrides.c, listing.c, policies.c, pages.c and so on: the routes
+ * api.c     the table of routes, and the checks that every request passes
+ *
+ * A new route needs a row in API_ROUTES (route.h), one in the table of api.c, and a handler here.
  */
 #ifndef BREAKERD_API_PRIVATE_H
 #define BREAKERD_API_PRIVATE_H
@@ -33,10 +37,10 @@ struct api {
 	const struct policy_set *policies;
 	struct metrics *metrics;
 	struct log *log;
-	struct log_limit changes;    /* circuits may be many, and flap */
-	struct waiting_list waiting; /* for the store */
+	struct log_limit changes;    /* lines on changes: many circuits may flap */
+	struct waiting_list waiting; /* requests that wait for the store */
 	struct events *events;
-	struct watch *watch; /* of events: circuits that are not closed or overridden */
+	struct watch *watch; /* part of events: circuits that are not closed or have an override */
 	unsigned max_streams;
 	unsigned metrics_circuits;
 	unsigned max_lines;
@@ -45,26 +49,26 @@ struct api {
 	struct random_state random;
 };
 
-/* Where a request goes. */
+/* The route of a request, and the circuit in its path. */
 struct target {
 	enum api_route route;
-	const char *segment; /* the key's path segment, still encoded; NULL: the route has no key */
+	const char *segment; /* of the path: the key, still encoded; NULL: the route has no key */
 	size_t segment_len;
 };
 
-/* Answers rq, now or later. */
+/* Answers the request, now or later. */
 typedef void api_handler_fn(struct api *api, struct http_request *rq, const struct target *to);
 
 /* --- reply.c -------------------------------------------------------------------------- */
 
-/* True if rq means to change something (RFC 9110, section 9.2.1: the method is not a safe one). */
+/* True if the request's method is none of the safe ones (RFC 9110, section 9.2.1). */
 bool api_is_writing(const struct http_request *rq);
 
-/* 200 with that body. */
+/* Answers 200 with that body. */
 void api_reply(struct http_request *rq, enum api_route route, const char *type, const char *body,
 	       size_t len);
 
-/* What stands in a problem document beside code and detail, and in its head. */
+/* A problem document, and the further headers of the answer. */
 struct api_problem {
 	enum problem problem;
 	const char *detail;
@@ -76,23 +80,27 @@ struct api_problem {
 void api_reply_problem(struct http_request *rq, enum api_route route,
 		       const struct api_problem *problem);
 
-/* Refuses a request before the store has heard of it, with the headers that the problem needs. */
+/* Answers a request that was not handed to the store with a problem, and the headers that belong to
+ * it. */
 void api_refuse(struct http_request *rq, enum api_route route, enum problem problem,
 		const char *detail);
 
-/* False, and the request is refused, if it has a query: for routes that take none. */
+/* Decodes the key in the path. False, and the request is refused, if it is none. */
+bool api_read_key(struct http_request *rq, const struct target *to, char key[KEY_MAX], size_t *len);
+
+/* For routes that take no query: false, and the request is refused, if it has one. */
 bool api_takes_no_query(struct http_request *rq, enum api_route route);
 
 /* --- item.c --------------------------------------------------------------------------- */
 
 struct evbuffer;
 
-/* The members of a listing's item: "key" and the five, then `override` if there is one; without
- * braces. 0, or -1 when out of memory. */
+/* Writes the members of a listing's item, without braces: "key", the five of the snapshot, and
+ * "override" if there is one. 0, or -1 when out of memory. */
 int api_add_item(struct evbuffer *out, const char *key, size_t key_len, const struct circuit *c,
 		 const struct breaker_override *override);
 
-/* {"mode":...,"reason":...,"since":...,"until":...} */
+/* Writes {"mode":...,"reason":...,"since":...,"until":...}. 0, or -1 when out of memory. */
 int api_add_override(struct evbuffer *out, const struct breaker_override *override);
 
 /* --- query.c -------------------------------------------------------------------------- */
@@ -104,7 +112,7 @@ struct api_query {
 	const char *const *names;
 	unsigned count;    /* at most API_QUERY_MAX */
 	const char *takes; /* "a listing takes state, prefix, limit and cursor" */
-	/* Takes the value of names[which], decoded. NULL, or a sentence: what is wrong with it. */
+	/* Takes the decoded value of names[which]. NULL, or a sentence that says what is wrong. */
 	const char *(*read)(void *arg, unsigned which, const char *value, size_t len);
 };
 
@@ -116,32 +124,33 @@ bool api_read_query(const struct api_query *query, const char *text, void *arg, 
 
 struct ask;
 
-/* Answers rq with a result that is no error. The page, if there is one, is the caller's. */
+/* Answers the request with a result that is no error. now_ns is clock_ns() or 0. result->page, if
+ * there is one, stays the caller's. */
 typedef void api_answer_fn(struct api *api, struct http_request *rq, const struct ask *ask,
 			   const struct store_result *result, uint64_t now_ns);
 
-/* What one request asks of the store; what its answer needs to know of it. */
+/* What a request asks of the store, and what its answer needs to know of that. */
 struct ask {
 	enum api_route route;
 	unsigned operation; /* a verb, or STORE_OPERATION_LIST */
 	struct store_request store;
 	enum breaker_outcome outcome; /* of a report */
 	api_answer_fn *answer;
-	bool answers_errors; /* `answer` takes results that are errors, too */
+	bool answers_errors; /* `answer` is called for results that are errors, too */
 };
 
-/* Asks the store: for a listing with query, else for the operation in ask. Answers, now or later.
- */
+/* Asks the store, for a listing if `query` is not NULL, else for the operation in *ask. Answers the
+ * request now or later. */
 void api_ask(struct api *api, struct http_request *rq, const struct ask *ask,
 	     const struct store_query *query);
 
-/* Ends every request that waits for the store. */
+/* Cancels and answers every request that waits for the store. */
 void api_ask_abort(struct api *api);
 
 /* --- change.c ------------------------------------------------------------------------- */
 
-/* rq is NULL for a line of a log. Counts a transition that was applied, and logs it if the state is
- * another one now. `why`: what led to it; NULL: the client wanted it. */
+/* Counts a transition that was applied, and logs it if the state has changed. rq is NULL if a line
+ * of a log led to it. `why` is NULL if a client asked for it. */
 void api_note_transition(struct api *api, const struct http_request *rq, const struct ask *ask,
 			 const struct store_result *result, const char *why);
 
@@ -152,7 +161,8 @@ void api_lead_to_page(struct http_request *rq, enum api_route route);
 
 /* --- listing.c ------------------------------------------------------------------------ */
 
-/* Read a value of `state` or `prefix` into the query. NULL, or what is wrong with it. */
+/* Read the value of `state` or `prefix` into the query. NULL, or a sentence that says what is
+ * wrong. */
 const char *api_read_state(struct store_query *query, const char *value, size_t len);
 const char *api_read_prefix(struct store_query *query, const char *value, size_t len);
 
@@ -161,29 +171,29 @@ const char *api_read_prefix(struct store_query *query, const char *value, size_t
 struct event_base;
 struct events;
 
-/* 0, or -1 when out of memory; api_events_free then, too. */
+/* 0, or -1 when out of memory; api_events_free is to be called then, too. */
 int api_events_init(struct api *api, struct event_base *base, size_t max_circuits);
-/* Behind the end of http. */
+/* To be called after http_free. */
 void api_events_free(struct api *api);
 
 /* --- open.c --------------------------------------------------------------------------- */
 
-/* The circuits that are not closed, the longest first: for /metrics, at most metrics_circuits, and
- * for a person, at most 100, with how long. 0, or -1 when out of memory. */
+/* Write the circuits that are not closed and for how long, the longest first: for /metrics (at most
+ * metrics_circuits), and as lines for a person (at most 100). 0, or -1 when out of memory. */
 int api_add_open_metric(struct api *api, struct evbuffer *out);
 int api_add_open_lines(struct api *api, struct evbuffer *out);
 
 /* --- circuits.c, decisions.c, listing.c, policies.c, pages.c -------------------------- */
 
-/* Names the labels of its metrics, and draws this daemon's number. */
+/* Names the labels of the metrics of decisions, and draws this daemon's number. */
 void api_decisions_init(struct api *api);
 
-/* Decides on the circuit that `to` names; api_note_decision is to be called in `answer`. Of
- * *ask are set: answer, answers_errors. Refuses the request if the key is none. */
+/* Decides on the circuit that `to` names, or refuses the request if that is no key. The caller has
+ * set ask->answer, which has to call api_note_decision, and ask->answers_errors. */
 void api_decide(struct api *api, struct http_request *rq, const struct target *to, struct ask *ask);
 
-/* Counts a report, and logs the change of state that came with it. rq is NULL for a line of a log.
- */
+/* Counts a report, and logs the change of state that came with it. rq is NULL if it was a line of a
+ * log. */
 void api_note_report(struct api *api, const struct http_request *rq, const struct ask *ask,
 		     const struct store_result *result);
 

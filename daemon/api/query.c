@@ -1,11 +1,11 @@
-/* Queries: name=value, one '&' between two of them, each name known and there once. */
+/* Queries: name=value, separated by '&'. Each name must be known, and stand once. */
 #include "api/private.h"
 #include "proto/key.h"
 
 #include <stdio.h>
 #include <string.h>
 
-/* Room for any name of ours. */
+/* Room for any parameter's name. */
 #define PARAMETER_MAX 16
 
 static unsigned find(const struct api_query *q, const char *name, size_t len)
@@ -18,7 +18,7 @@ static unsigned find(const struct api_query *q, const char *name, size_t len)
 	return i;
 }
 
-/* The number of the parameter that stands before the '='; q->count with why set. */
+/* The number of the parameter named before the '='; or q->count, with why set. */
 static unsigned read_name(const struct api_query *q, const char *text, const char *equals,
 			  bool seen[API_QUERY_MAX], char *why, size_t why_size)
 {

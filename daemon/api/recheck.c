@@ -7,10 +7,11 @@
 #include <stddef.h>
 
 #define FIRST_MS 2000
-#define LAST_MS  60000
-/* What differs is read once more so much later: the message of it may be on its way. */
+#define MAX_MS   60000
+/* After a read that differs, the next one follows after this time: a message that tells the same
+ * may be on its way. */
 #define DOUBT_MS 50
-/* Between two reads, and when the store is away. */
+/* The least time between two reads, and between two attempts while the store is away. */
 #define PAUSE_MS 5
 #define AWAY_MS  1000
 
@@ -33,9 +34,9 @@ static void schedule(struct recheck *r, struct recheck_node *node, int64_t ms)
 void recheck_begin(struct recheck *r, struct recheck_node *node)
 {
 	node->doubted = false;
-	node->ms = FIRST_MS;
-	schedule(r, node, node->ms);
-	/* A timer that is set fires before. */
+	node->interval_ms = FIRST_MS;
+	schedule(r, node, node->interval_ms);
+	/* A timer that is set fires before this node is due. */
 	if (!evtimer_pending(r->timer, NULL))
 		arm(r);
 }
@@ -53,7 +54,7 @@ void recheck_doubt(struct recheck *r, struct recheck_node *node)
 	if (node->doubted)
 		return;
 	node->doubted = true;
-	node->ms = FIRST_MS;
+	node->interval_ms = FIRST_MS;
 	schedule(r, node, DOUBT_MS);
 	arm(r);
 }
@@ -61,7 +62,7 @@ void recheck_doubt(struct recheck *r, struct recheck_node *node)
 void recheck_now(struct recheck *r, struct recheck_node *node)
 {
 	node->doubted = true;
-	node->ms = FIRST_MS;
+	node->interval_ms = FIRST_MS;
 	schedule(r, node, 0);
 	arm(r);
 }
@@ -69,7 +70,7 @@ void recheck_now(struct recheck *r, struct recheck_node *node)
 static void take(struct recheck *r, struct recheck_node *node, const struct store_result *result)
 {
 	bool differs = result->status == STORE_OK && !result->degraded &&
-		       r->on->differs(node, result, r->began_ms);
+		       r->on->differs(node, result, r->read_began_ms);
 	bool again = node->doubted;
 
 	if (differs && !again) {
@@ -81,10 +82,10 @@ static void take(struct recheck *r, struct recheck_node *node, const struct stor
 		r->on->take(node, result);
 		return;
 	}
-	if (!r->on->stays(node))
+	if (!r->on->keeps(node))
 		return;
-	node->ms = 2 * node->ms < LAST_MS ? 2 * node->ms : LAST_MS;
-	schedule(r, node, node->ms);
+	node->interval_ms = 2 * node->interval_ms < MAX_MS ? 2 * node->interval_ms : MAX_MS;
+	schedule(r, node, node->interval_ms);
 }
 
 static void on_read(void *arg, struct store_result *result)
@@ -108,7 +109,7 @@ static void read_first(struct recheck *r)
 						     offsetof(struct recheck_node, due));
 	minheap_remove(&r->nodes, &r->reading->due);
 	get.key = r->on->key(r->reading, &get.key_len);
-	r->began_ms = clock_ms();
+	r->read_began_ms = clock_ms();
 	r->op = store_submit(r->store, &get, on_read, r, &result);
 	if (!r->op)
 		on_read(r, &result);

@@ -27,7 +27,7 @@ void api_reply(struct http_request *rq, enum api_route route, const char *type, 
 void api_reply_problem(struct http_request *rq, enum api_route route,
 		       const struct api_problem *problem)
 {
-	/* Should there be no memory even for this, the status still tells. */
+	/* The body if memory is too short to make one. The status still tells. */
 	static const char last_resort[] = "{}\n";
 	size_t len = 0;
 	char *body = problem_encode(problem->problem, problem->detail, problem->applied,
@@ -63,6 +63,15 @@ void api_refuse(struct http_request *rq, enum api_route route, enum problem prob
 		header = (struct http_header){"Retry-After", "1"};
 	what.header_count = header.name ? 1 : 0;
 	api_reply_problem(rq, route, &what);
+}
+
+bool api_read_key(struct http_request *rq, const struct target *to, char key[KEY_MAX], size_t *len)
+{
+	const char *wrong = key_decode(to->segment, to->segment_len, key, len);
+
+	if (wrong)
+		api_refuse(rq, to->route, PROBLEM_INVALID_KEY, wrong);
+	return !wrong;
 }
 
 bool api_takes_no_query(struct http_request *rq, enum api_route route)

@@ -11,10 +11,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* Datagrams read in one system call, and in one turn of the loop for each socket. */
+/* Datagrams that one system call reads. Each socket has one such call in a turn of the loop. */
 #define BATCH       32
 #define SOCKETS_MAX 32
-/* What a stop reads at most: more than a socket holds. */
+/* How many batches a stop reads from a socket at most: more than a socket holds. */
 #define FINISH_BATCHES 1024
 
 struct line_socket {
@@ -154,7 +154,8 @@ static void take_line(struct report_lines *lines, const char *text, size_t len, 
 		submit(lines, &line, &call);
 }
 
-/* Reads at most `most` datagrams, from 1, and at most BATCH. Returns how many. */
+/* Reads datagrams: 1 or more, at most `most` and at most BATCH. Returns how many were read, -1
+ * after an error. */
 static int read_batch(struct line_socket *s, unsigned most)
 {
 	struct report_lines *lines = s->lines;

@@ -6,7 +6,7 @@
 
 #include <stdbool.h>
 
-/* The first is for what is no route (metrics.h asks for that). */
+/* The first is for paths that are no route; metrics.h wants it to be 0. */
 #define API_ROUTES(X)                                                                              \
 	X(NONE, "none")                                                                            \
 	X(CIRCUIT, "/v1/circuits/{key}")                                                           \
@@ -39,13 +39,13 @@ enum api_route {
 
 extern const char *const api_route_names[API_ROUTE_COUNT];
 
-/* True for the sub-requests of gateways: /v1/check and its kin. */
+/* True for the sub-requests of gateways: /v1/check, /v1/check-401 and so on. */
 static inline bool api_route_is_check(enum api_route route)
 {
 	return route >= ROUTE_CHECK && route <= ROUTE_CHECK_503;
 }
 
-/* The name of a route; ROUTE_NONE's for what is none. Static. */
+/* The name of a route, static; that of ROUTE_NONE for a number that is no route. */
 const char *api_route_name(unsigned route);
 
 #endif

@@ -1,11 +1,13 @@
+/* The watch: messages of the store, start and end. */
 #include "api/watch_private.h"
 #include "base/clock.h"
 
-/* A message that is older than what a listing has told comes so much later at most. */
+/* How long after a listing a message may come that is older than what the listing showed. */
 #define LATE_MS 1000
 
-/* True for a message of a change before the one that a listing has just shown; or of one behind it,
- * where who made that has a clock that is ahead: the circuit is read then. */
+/* True if the message's stamp is older than what a listing has just shown. Either the message is
+ * late, or its change is newer after all, and the one that was listed has the stamp of a clock that
+ * is ahead. A read of the circuit tells. */
 static bool is_late(struct watch *w, const struct store_change *change)
 {
 	const struct watched *c = watch_find(w, change->key, change->key_len);
@@ -40,8 +42,8 @@ int watch_init(struct watch *w, struct event_base *base, struct store *store, si
 	w->max = max;
 	TAILQ_INIT(&w->active);
 	TAILQ_INIT(&w->past);
-	w->retry = evtimer_new(base, watch_list_on_timer, w);
-	if (keytable_init(&w->table) != 0 || !w->retry ||
+	w->list_timer = evtimer_new(base, watch_list_on_timer, w);
+	if (keytable_init(&w->table) != 0 || !w->list_timer ||
 	    recheck_init(&w->recheck, base, store, &watch_recheck_events) != 0)
 		return -1;
 	store_health(store, &health);
@@ -60,13 +62,13 @@ void watch_fini(struct watch *w)
 	if (w->op)
 		store_cancel(w->op);
 	store_page_free(w->page);
-	if (w->retry)
-		event_free(w->retry);
+	if (w->list_timer)
+		event_free(w->list_timer);
 	if (!w->store)
 		return;
 	while ((c = TAILQ_FIRST(&w->active)) != NULL || (c = TAILQ_FIRST(&w->past)) != NULL)
 		watch_remove(c);
-	recheck_fini(&w->recheck); /* behind its nodes */
+	recheck_fini(&w->recheck); /* after its nodes, which watch_remove takes out of it */
 	keytable_fini(&w->table);
 	minheap_fini(&w->open);
 }

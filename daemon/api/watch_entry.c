@@ -1,5 +1,5 @@
 /*
- * The circuits that are watched: what is known of each, its last changes, the end of its override.
+ * The entries of circuits: what is known of each, its last changes, the end of its override.
  */
 #include "api/watch_private.h"
 #include "base/clock.h"
@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The circuit of an override that ends is read for so long at most. */
+/* How long the end of an override waits for a read of its circuit. */
 #define END_READ_MS 300
 
 const char *watch_by_name(unsigned by)
@@ -38,7 +38,7 @@ static void count_active(struct watch *w, const struct watched *c, int by)
 		m->overrides[c->override->mode == BREAKER_FORCED_CLOSED] += by;
 }
 
-/* Takes it out of its list; places in it move on. */
+/* Takes the circuit out of its list. Whoever is at this place in the list moves on. */
 static void leave_list(struct watch *w, struct watched *c)
 {
 	if (c->active && w->sweep == c)
@@ -63,12 +63,13 @@ void watch_remove(struct watched *c)
 	free(c->changes);
 	free(c->why);
 	free(c->override);
-	if (c->end)
-		event_free(c->end);
+	if (c->override_timer)
+		event_free(c->override_timer);
 	keytable_remove(&w->table, &c->node);
 }
 
-/* Forgets the circuits that changed the longest ago, as far as they are closed. */
+/* Forgets past circuits, those that changed the longest ago first, until the bounds hold. Stops at
+ * the circuit `but`. */
 static void make_room(struct watch *w, const struct watched *but)
 {
 	struct watched *c;
@@ -141,7 +142,7 @@ void watch_explain(struct watch *w, const char *key, size_t len, const struct ci
 			change->why = strdup(why);
 		return;
 	}
-	/* The message is on its way. */
+	/* The change is not noted yet: its message is on its way. */
 	free(c->why);
 	c->why = strdup(why);
 	c->why_at_ms = circuit->last_state_change;
@@ -164,27 +165,27 @@ bool watch_differs(const struct watched *c, enum circuit_state state,
 
 static void on_override_end(evutil_socket_t fd, short what, void *arg);
 
-/* The entry's override is from now on a copy of this one. False when out of memory. */
+/* Makes the entry's override a copy of this one, or NULL. False when out of memory. */
 static bool set_override(struct watched *c, const struct breaker_override *o)
 {
 	struct breaker_override *copy = NULL;
 
 	if (o) {
 		copy = malloc(sizeof(*copy));
-		if (!c->end)
-			c->end = evtimer_new(c->watch->base, on_override_end, c);
-		if (!copy || !c->end) {
+		if (!c->override_timer)
+			c->override_timer = evtimer_new(c->watch->base, on_override_end, c);
+		if (!copy || !c->override_timer) {
 			free(copy);
 			return false;
 		}
 		*copy = *o;
-		timer_arm(c->end, o->until_ms - store_clock_ms(c->watch->store));
-	} else if (c->end) {
-		event_del(c->end);
+		timer_arm(c->override_timer, o->until_ms - store_clock_ms(c->watch->store));
+	} else if (c->override_timer) {
+		event_del(c->override_timer);
 	}
 	free(c->override);
 	c->override = copy;
-	c->ends = false;
+	c->override_ending = false;
 	return true;
 }
 
@@ -204,7 +205,8 @@ static void settle_list(struct watch *w, struct watched *c)
 		recheck_end(&w->recheck, &c->check);
 }
 
-/* How long it is open counts from when it left closed; from now where that is not known. */
+/* Notes since when the circuit is not closed: its lastStateChange as it left closed, or now if that
+ * is not known. */
 static void note_open(struct watch *w, struct watched *c)
 {
 	int64_t since = c->circuit.last_state_change;
@@ -233,12 +235,12 @@ void watch_note(struct watch *w, const struct store_change *change)
 		    !watch_same_override(c ? c->override : NULL, change->override);
 
 	if (!news) {
-		/* A page that was read before may still be noted: it must find that this is newer.
-		 */
+		/* An older page of a listing may still have to be noted. It must find that this is
+		 * newer. */
 		if (!c && w->listing)
 			c = watch_get(w, change->key, change->key_len);
 		if (c)
-			c->told_ms = clock_ms();
+			c->heard_ms = clock_ms();
 		if (c && change->by == STORE_BY_RESET)
 			c->unsure = false;
 		if (c && c->active)
@@ -251,7 +253,7 @@ void watch_note(struct watch *w, const struct store_change *change)
 	if (c->active)
 		count_active(w, c, -1);
 	c->circuit = change->circuit;
-	c->told_ms = clock_ms();
+	c->heard_ms = clock_ms();
 	c->wrote = c->unsure = false;
 	if (!watch_same_override(c->override, change->override))
 		set_override(c, change->override);
@@ -278,15 +280,16 @@ static void on_override_end(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	if (left > 0) {
-		timer_arm(c->end, left);
+		timer_arm(c->override_timer, left);
 		return;
 	}
 	store_health(c->watch->store, &health);
-	/* What is known of the circuit is as old as the override: it is read first. */
-	if (!c->ends && health.condition == STORE_READY) {
-		c->ends = true;
+	/* What is known of the circuit may be as old as the override, so the circuit is read first.
+	 */
+	if (!c->override_ending && health.condition == STORE_READY) {
+		c->override_ending = true;
 		recheck_now(&c->watch->recheck, &c->check);
-		timer_arm(c->end, END_READ_MS);
+		timer_arm(c->override_timer, END_READ_MS);
 		return;
 	}
 	if (c->override)

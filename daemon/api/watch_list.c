@@ -1,6 +1,6 @@
 /*
- * Listings of the store: at the start, and when changes may have been missed. In parts, with pauses
- * for the messages that tell the same and for streams to take the news.
+ * Listings of the store: at the start, and when changes may have been missed. They run in parts,
+ * with pauses for messages that tell the same and for streams to take the news.
  */
 #include "api/watch_private.h"
 #include "base/clock.h"
@@ -8,13 +8,14 @@
 
 #include <string.h>
 
-/* News of a page wait so long for the messages that tell the same, and who made it. */
+/* How long the news of a page wait for messages of the same changes, which also say who made them.
+ */
 #define MESSAGES_MS 20
-/* When a listing failed, the next one begins so much later. */
+/* How long after a failed listing the next one begins. */
 #define RETRY_MS  500
 #define LIST_PAGE 500
-/* Between two parts of a listing it waits so long at most for streams to take what is new, and
- * looks so often. */
+/* How long a listing pauses at most, between two parts, for streams to take what is new; and how
+ * often it checks whether they have. */
 #define BUSY_MAX_MS  200
 #define BUSY_LOOK_MS 2
 
@@ -29,9 +30,9 @@ static void note_item(struct watch *w, const struct store_item *item)
 		.by = watch_changed_by(c, &item->circuit, false),
 	};
 
-	/* What was told since the listing began is newer, unless another program has changed it
-	 * once more. */
-	if (c && c->told_ms >= w->list_began_ms) {
+	/* What was heard since the listing began is newer than the page, unless another program has
+	 * changed the circuit once more: a recheck tells. */
+	if (c && c->heard_ms >= w->list_began_ms) {
 		if (watch_differs(c, item->circuit.state, item->override))
 			recheck_doubt(&w->recheck, &c->check);
 		return;
@@ -41,13 +42,14 @@ static void note_item(struct watch *w, const struct store_item *item)
 	c = watch_find(w, item->key, item->key_len);
 	if (!c)
 		return;
-	c->told_ms = c->listed_ms = clock_ms();
-	/* A timer may come early: in a busy turn the loop counts from the turn's beginning. */
-	if (c->told_ms < w->list_began_ms)
-		c->told_ms = w->list_began_ms;
+	c->heard_ms = c->listed_ms = clock_ms();
+	/* list_began_ms may still be ahead: the loop's timers count from the beginning of a turn,
+	 * so the listing's first timer can fire early. */
+	if (c->heard_ms < w->list_began_ms)
+		c->heard_ms = w->list_began_ms;
 }
 
-/* The circuit was in no page. */
+/* The circuit was in no page of the listing: notes that it is gone. */
 static void note_gone(struct watch *w, const struct watched *c)
 {
 	struct store_change change = {
@@ -69,18 +71,18 @@ static void list_end(struct watch *w)
 		watch_list(w);
 }
 
-/* Looks at a part of the active circuits: those that the listing has not shown are gone. */
+/* Checks a part of the active circuits: those that the listing has not shown are gone. */
 static void sweep_part(struct watch *w)
 {
-	for (unsigned looks = 0; looks < LIST_PAGE && w->sweep; looks++) {
+	for (unsigned checked = 0; checked < LIST_PAGE && w->sweep; checked++) {
 		struct watched *c = w->sweep;
 
 		w->sweep = TAILQ_NEXT(c, entry);
-		if (c->told_ms < w->list_began_ms)
+		if (c->heard_ms < w->list_began_ms)
 			note_gone(w, c);
 	}
 	if (w->sweep)
-		timer_arm(w->retry, 0);
+		timer_arm(w->list_timer, 0);
 	else
 		list_end(w);
 }
@@ -102,7 +104,7 @@ static void take_page(struct watch *w)
 	memcpy(w->query.cursor, page->cursor, sizeof(w->query.cursor));
 	store_page_free(page);
 	if (w->query.cursor[0])
-		timer_arm(w->retry, 0);
+		timer_arm(w->list_timer, 0);
 	else
 		list_done(w);
 }
@@ -114,7 +116,7 @@ static void on_page(void *arg, struct store_result *result)
 	w->op = NULL;
 	if (result->status != STORE_OK) {
 		w->listing = false;
-		timer_arm(w->retry, RETRY_MS);
+		timer_arm(w->list_timer, RETRY_MS);
 		return;
 	}
 	w->page = result->page;
@@ -123,7 +125,7 @@ static void on_page(void *arg, struct store_result *result)
 
 		if (watch_differs(watch_find(w, item->key, item->key_len), item->circuit.state,
 				  item->override)) {
-			timer_arm(w->retry, MESSAGES_MS);
+			timer_arm(w->list_timer, MESSAGES_MS);
 			return;
 		}
 	}
@@ -139,8 +141,8 @@ static void list_next(struct watch *w)
 		on_page(w, &result);
 }
 
-/* True while streams have still to take the news of the part before, within limits: no client holds
- * up a listing. */
+/* True while streams have still to take the news of the last part; for BUSY_MAX_MS at most, so that
+ * no client holds up a listing. */
 static bool must_wait(struct watch *w)
 {
 	int64_t now = clock_ms();
@@ -161,7 +163,7 @@ void watch_list_on_timer(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	if (must_wait(w))
-		timer_arm(w->retry, BUSY_LOOK_MS);
+		timer_arm(w->list_timer, BUSY_LOOK_MS);
 	else if (w->page)
 		take_page(w);
 	else if (w->sweeping)
@@ -185,7 +187,7 @@ uint64_t watch_list(struct watch *w)
 	w->list_again = false;
 	w->list_began_ms = clock_ms() + 1;
 	w->query = (struct store_query){.limit = LIST_PAGE, .background = true};
-	/* From the loop: a listing of the embedded store ends at once. */
-	timer_arm(w->retry, 1);
+	/* Begins in the loop, for the embedded store would call back from here. */
+	timer_arm(w->list_timer, 1);
 	return w->list_number;
 }

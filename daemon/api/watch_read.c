@@ -1,6 +1,5 @@
 /*
- * Reads of a circuit: those of clients that show something else than what is known, and our own of
- * circuits that are not closed, have an override or are in doubt.
+ * Reads of a circuit: clients' reads that differ from what is known, and our own rechecks.
  */
 #include "api/watch_private.h"
 
@@ -25,16 +24,16 @@ static bool on_recheck_differs(const struct recheck_node *node, const struct sto
 {
 	struct watched *c = watched_of((struct recheck_node *)(uintptr_t)node);
 
-	if (c->ends)
+	if (c->override_ending)
 		return true;
-	/* What was told since is newer. */
-	if (c->told_ms < began_ms && watch_differs(c, result->circuit.state, result->override))
+	/* What was heard since the read began is newer than the read. */
+	if (c->heard_ms < began_ms && watch_differs(c, result->circuit.state, result->override))
 		return true;
 	c->unsure = false;
 	return false;
 }
 
-static bool on_recheck_stays(const struct recheck_node *node)
+static bool on_recheck_keeps(const struct recheck_node *node)
 {
 	const struct watched *c = watched_of(node);
 
@@ -54,8 +53,8 @@ static void on_recheck_take(struct recheck_node *node, const struct store_result
 
 	if (result->absent)
 		change.circuit.last_state_change = store_clock_ms(c->watch->store);
-	if (c->ends && c->override) {
-		/* Redis may think that it holds for a moment longer. */
+	if (c->override_ending && c->override) {
+		/* By Redis's clock the override may hold for a moment longer. */
 		if (watch_same_override(c->override, change.override))
 			change.override = NULL;
 		if (!change.override)
@@ -69,7 +68,7 @@ static void on_recheck_take(struct recheck_node *node, const struct store_result
 const struct recheck_events watch_recheck_events = {
 	.key = on_recheck_key,
 	.differs = on_recheck_differs,
-	.stays = on_recheck_stays,
+	.keeps = on_recheck_keeps,
 	.take = on_recheck_take,
 };
 
