@@ -17,17 +17,17 @@
 
 /* Connect, handshake and subscription together. */
 #define BEGIN_MS 2000
-/* How often the server is asked for a sign of life, and how long it has for it. TCP's keepalive
- * finds a host that is gone before that; an idle daemon is woken seldom. */
+/* How often the server is asked for a sign of life, and how long it has to answer. This is long, so
+ * that an idle daemon is seldom woken: TCP's keepalive finds a host that is gone earlier. */
 #define ASK_MS 10000
-/* The pause is anything up to a bound, which doubles from the first to the last. */
+/* A pause is a random time up to a bound, which doubles from PAUSE_MIN_MS to PAUSE_MAX_MS. */
 #define PAUSE_MIN_MS 20
 #define PAUSE_MAX_MS 10000
-/* A server that forbids it, or is not there, has a line now and then. */
+/* A server that forbids it or is not there is logged this often. */
 #define LOG_EACH_MS 60000
 
 enum channel_state {
-	CHANNEL_IDLE, /* nobody is followed */
+	CHANNEL_IDLE, /* no server is given */
 	CHANNEL_BEGINS,
 	CHANNEL_STANDS,
 	CHANNEL_PAUSES,
@@ -44,7 +44,7 @@ struct redis_channel {
 	struct redis_handshake handshake;
 	struct event *timer;    /* the state's own */
 	struct event *deferred; /* a timer of zero: frees the connection that failed */
-	unsigned pause_ms;      /* the bound of the next */
+	unsigned pause_ms;      /* the bound of the next pause */
 	struct random_state random;
 	struct log_limit away_lines;
 	char name[];
@@ -59,7 +59,7 @@ static void set_state(struct redis_channel *channel, enum channel_state state)
 		channel->on.change(channel->on.arg, !stood);
 }
 
-/* The connection is of no use any more; `deferred` frees it. */
+/* The connection has failed: it is shut now, and `deferred` frees it. */
 static void fail(struct redis_channel *channel, const char *why)
 {
 	if (channel->state == CHANNEL_PAUSES || channel->state == CHANNEL_IDLE)
@@ -181,7 +181,7 @@ void redis_channel_follow(struct redis_channel *channel, const struct redis_addr
 		redis_conn_shut(channel->conn);
 	set_state(channel, CHANNEL_IDLE);
 	if (!address) {
-		/* This may be a callback of the connection's. */
+		/* Not freed here: this may run inside a callback of the connection. */
 		timer_arm(channel->deferred, 0);
 		return;
 	}

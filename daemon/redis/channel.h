@@ -1,7 +1,7 @@
 /*
- * A subscription on a connection of its own, kept up for as long as somebody says where the server
- * is: it comes back by itself, and what was published meanwhile is lost. A server that forbids it
- * is asked again now and then.
+ * A subscription on a connection of its own. While the address of a server is given, it is kept up:
+ * a lost subscription comes back by itself, but what was published meanwhile is lost. A server that
+ * forbids it is asked again now and then.
  */
 #ifndef BREAKERD_REDIS_CHANNEL_H
 #define BREAKERD_REDIS_CHANNEL_H
@@ -16,9 +16,9 @@ struct redis_channel;
 struct redis_target;
 
 struct redis_channel_events {
-	/* A message; text has a NUL behind it. */
+	/* A message; text ends with a NUL. */
 	void (*message)(void *arg, const char *text, size_t len);
-	/* The subscription stands from now on, or does not any more; may be NULL. */
+	/* The subscription stands from now on, or stands no longer. May be NULL. */
 	void (*change)(void *arg, bool stands);
 	void *arg;
 };
@@ -28,7 +28,7 @@ struct redis_channel *redis_channel_new(struct event_base *base, const struct re
 					const char *name, const struct redis_channel_events *events,
 					struct log *log);
 
-/* Listens to the server at this address from now on; NULL: to none. */
+/* Listens to the server at this address from now on; NULL: to no server. */
 void redis_channel_follow(struct redis_channel *channel, const struct redis_address *address);
 
 bool redis_channel_stands(const struct redis_channel *channel);

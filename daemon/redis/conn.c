@@ -1,6 +1,6 @@
 /*
- * hiredis frees its context by itself when the connection fails, and answers with NULL what
- * waits then. So a redis_conn outlives its context: `ac` is NULL once hiredis has freed it, and
+ * When a connection fails, hiredis answers the commands that wait with NULL and frees its context
+ * by itself. So a redis_conn outlives its context: `ac` is NULL once hiredis has freed it, and
  * `dying` says that hiredis is about to.
  */
 #include "redis/conn.h"
@@ -14,10 +14,8 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <fcntl.h>
-#include <hiredis/async.h>
-/* Debian 12's hiredis leaves the first of these to whoever includes the second. */
 #include <hiredis/adapters/libevent.h>
-#include <hiredis/alloc.h>
+#include <hiredis/async.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -30,7 +28,7 @@
 #define KEEPALIVE_IDLE_S     5
 #define KEEPALIVE_INTERVAL_S 1
 #define KEEPALIVE_COUNT      3
-/* What the kernel has sent may stay unacknowledged for so long. */
+/* Sent data may stay unacknowledged for this long. */
 #define UNACKNOWLEDGED_MS 8000
 
 #define CHANNEL_MAX 512
@@ -48,18 +46,18 @@ struct redis_conn {
 	redisAsyncContext *ac; /* NULL once it has been freed */
 	struct redis_fence fence;
 	struct event *readable;
-	/* The adapter's, behind ours. */
+	/* The adapter's functions, which ours call. */
 	void (*add_write)(void *data);
 	void (*del_write)(void *data);
 	void (*cleanup)(void *data);
-	struct later *flush; /* what was sent in a turn is written at once */
-	char *out;           /* a command as it travels, while it is handed to hiredis */
+	struct later *flush; /* writes all that was sent in a turn together */
+	char *out;           /* the command in RESP, while it is handed to hiredis */
 	size_t out_size;
 	size_t waiting;
 	int64_t silent_since_ms;
-	int64_t read_ms;      /* when the answers at hand were read; 0: not asked yet */
-	char why[256];        /* what it failed for */
-	const char *free_why; /* in redis_conn_free: what it is freed for */
+	int64_t read_ms; /* when the answers at hand were read; 0: the clock was not asked yet */
+	char why[256];   /* why it failed */
+	const char *free_why; /* during redis_conn_free: its `why` */
 	char channel[CHANNEL_MAX];
 	bool reading; /* `readable` is in the poll set */
 	bool up;
@@ -80,7 +78,7 @@ void redis_conn_shut(struct redis_conn *conn)
 	conn->del_write(conn->ac->ev.data);
 }
 
-/* The words of an error that came unasked, as the greeting of a server that is full. */
+/* The reason in an error that came unasked, as from a server that is at its limit of clients. */
 static const char *unasked_reason(struct redis_conn *conn, char *text, size_t size)
 {
 	redisReply reply = {.type = REDIS_REPLY_ERROR,
@@ -108,7 +106,8 @@ static const char *reason(struct redis_conn *conn, char *text, size_t size)
 		return unasked_reason(conn, text, size);
 	if (!conn->up)
 		return c->errstr;
-	/* Which of these comes of a server that closes is a matter of what we were writing. */
+	/* All three mean that the server closed; which one comes depends on what was being written.
+	 */
 	if (c->err == REDIS_ERR_EOF || strcmp(c->errstr, strerror(ECONNRESET)) == 0 ||
 	    strcmp(c->errstr, strerror(EPIPE)) == 0)
 		return "the server closed the connection";
@@ -167,7 +166,7 @@ static void conn_heard(struct redis_conn *conn)
 	conn->silent_since_ms = conn->read_ms;
 }
 
-/* What is told of the answer first may have the command forgotten. */
+/* Frees the command before its callback, in which nothing may point to it any more. */
 static void command_end(struct redis_command *command, enum redis_outcome outcome,
 			const redisReply *reply, const char *why)
 {
@@ -195,7 +194,7 @@ static void on_reply(redisAsyncContext *ac, void *r, void *privdata)
 	command_end(privdata, why ? REDIS_REFUSED : REDIS_REPLY, why ? NULL : r, why);
 }
 
-/* The fence lets no other shape come so far. */
+/* An answer of three elements: the fence lets no other one pass. */
 static void on_message(redisAsyncContext *ac, void *r, void *privdata)
 {
 	struct redis_conn *conn = ac->data;
@@ -237,8 +236,8 @@ static void on_want_read(void *data)
 	redis_fence_check_buffer(&conn->fence);
 }
 
-/* In place of the adapter's: that of hiredis 0.14 takes the socket out of the poll set with each
- * read, and neither says when all that was read has been answered. */
+/* Replaces the adapter's. That of hiredis 0.14 takes the socket out of the poll set with each read,
+ * and no version says when all that was read has been answered. */
 static void on_readable(evutil_socket_t fd, short what, void *arg)
 {
 	struct redis_conn *conn = arg;
@@ -260,8 +259,8 @@ static void on_cleanup(void *data)
 	conn->cleanup(data);
 }
 
-/* hiredis asks for this when there is something to write. The adapter would wait for the socket
- * to be writable; it nearly always is. */
+/* hiredis asks for this when there is something to write. The adapter would first wait until the
+ * socket is writable, which it nearly always is. */
 static void on_want_write(void *data)
 {
 	struct redis_conn *conn = conn_of(data);
@@ -290,9 +289,9 @@ static void on_flush(void *arg)
 
 /* --- connecting ---------------------------------------------------------------------------- */
 
-/* Out of the range of ephemeral ports a socket can meet itself when nobody listens, and
- * would then keep the server from its own port. */
-static bool met_itself(int fd)
+/* True if the socket is connected to itself. That happens when nobody listens on a port in the
+ * range of ephemeral ports, and would keep the server from its own port. */
+static bool is_self_connected(int fd)
 {
 	struct redis_address own = {.len = sizeof(own.sockaddr)};
 	struct redis_address peer = {.len = sizeof(peer.sockaddr)};
@@ -310,7 +309,7 @@ static void on_connect(const redisAsyncContext *ac, int status)
 	if (status != REDIS_OK) {
 		conn_dies(conn);
 		conn->ac = NULL;
-	} else if (met_itself(ac->c.fd)) {
+	} else if (is_self_connected(ac->c.fd)) {
 		conn_fail(conn, strerror(ECONNREFUSED));
 	} else if (!conn->shut) {
 		conn->up = true;
@@ -318,7 +317,7 @@ static void on_connect(const redisAsyncContext *ac, int status)
 	}
 }
 
-/* Failing to set one is no reason not to be connected. */
+/* Sets socket options. One that cannot be set is no reason to fail. */
 static void tune(int fd, bool tcp)
 {
 	int on = 1, idle = KEEPALIVE_IDLE_S, interval = KEEPALIVE_INTERVAL_S;
@@ -333,13 +332,13 @@ static void tune(int fd, bool tcp)
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
-	/* A closed connection sends nothing any more (tcp(7), socket(7)): what was sent and not
-	 * acknowledged would otherwise arrive behind what the next connection carries. */
+	/* close(2) drops what was not acknowledged (tcp(7), socket(7)). Otherwise the kernel would
+	 * go on sending it, and it could arrive after what the next connection carries. */
 	setsockopt(fd, SOL_SOCKET, SO_LINGER, &drop, sizeof(drop));
 	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacknowledged, sizeof(unacknowledged));
 }
 
-/* hiredis takes text. That of an address is not looked up anywhere. */
+/* hiredis takes an address as text; numeric text needs no look-up. */
 static redisAsyncContext *open_context(const struct redis_address *address)
 {
 	const struct sockaddr *sockaddr = (const void *)&address->sockaddr;
@@ -439,8 +438,8 @@ static char *put_count(char *p, char type, size_t n)
 	return p;
 }
 
-/* The command in RESP, in conn->out. Returns its length, or 0 when out of memory. hiredis's own
- * redisFormatSdsCommandArgv takes six times as long: a tenth of what a read costs us. */
+/* Writes the command in RESP into conn->out. Returns its length, or 0 when out of memory. hiredis's
+ * own redisFormatSdsCommandArgv takes six times as long: a tenth of what a read costs us. */
 static size_t format(struct redis_conn *conn, int argc, const char **argv, const size_t *argvlen)
 {
 	size_t size = COUNT_MAX + 1;

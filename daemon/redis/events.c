@@ -1,5 +1,5 @@
 /*
- * What daemons publish, this one too, and what becomes of it: the store's events and changes.
+ * Turns what all daemons publish, also this one, into the store's events and changes.
  */
 #include "redis/events.h"
 
@@ -42,7 +42,7 @@ static void tell(struct redis_store *r, const struct store_event *event)
 	store_tell(&r->store, &change);
 }
 
-/* A daemon, this one too, has published a change. */
+/* A daemon, perhaps this one, has published a change. */
 static void on_message(void *arg, const char *text, size_t len)
 {
 	struct redis_store *r = arg;
@@ -64,7 +64,7 @@ static void on_message(void *arg, const char *text, size_t len)
 	event.exists = m.exists;
 	event.circuit = m.circuit;
 	event.breaker = &b;
-	/* Anybody may publish there. */
+	/* The message may be of another database, or of any program that publishes there. */
 	if (m.db != r->target.db || key_check(event.key, event.key_len))
 		return;
 	if (r->store.on_event)
@@ -72,7 +72,7 @@ static void on_message(void *arg, const char *text, size_t len)
 	tell(r, &event);
 }
 
-/* What was published before may have been missed. */
+/* The subscription stands from now on, or no longer. */
 static void on_channel(void *arg, bool stands)
 {
 	const struct store_change change = {.live = stands};

@@ -1,5 +1,5 @@
 /*
- * What the channel tells (channel.h), as the store's events and changes.
+ * Turns the messages of the channel (channel.h) into the store's events and changes.
  */
 #ifndef BREAKERD_REDIS_EVENTS_H
 #define BREAKERD_REDIS_EVENTS_H

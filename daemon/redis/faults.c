@@ -6,8 +6,8 @@
 #include <string.h>
 
 /*
- * The link's: nobody could write here, whatever the operation; `says` is the reason. What
- * has no `says`, and each code that is not listed, is the operation's: Redis is there.
+ * An error with `says`, the reason, concerns the whole link: no operation could write there. An
+ * error without it, and each one that is not listed, concerns one operation: Redis is there.
  */
 static const struct fault {
 	const char *code;
@@ -22,9 +22,9 @@ static const struct fault {
 	{"DENIED", "the server is in protected mode and lets in local clients only", "denied"},
 	{"ERR max number of clients", "the server is at its limit of clients", "maxclients"},
 	{"CLUSTERDOWN", "the cluster is down", "clusterdown"},
-	/* Everybody gets it until that script ends, reads and the handshake too. */
+	/* All clients get it until that script ends, also for reads and in the handshake. */
 	{"BUSY", "the server is busy with somebody's script", "busy"},
-	/* Both end all writes at once, and are no matter of this operation's size, as OOM is. */
+	/* With either no write passes, of whatever size. With OOM some may. */
 	{"MISCONF", "the server takes no writes because it cannot save its data to disk",
 	 "misconf"},
 	{"NOREPLICAS", "the server takes no writes because it has too few good replicas",

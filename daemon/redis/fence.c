@@ -6,12 +6,12 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Far over what we ask for. A server that goes on beyond is not sane. */
+/* Far above what we ever ask for. A server that sends more is not sane. */
 #define ANSWER_BYTES_MAX    ((size_t)64 << 20)
 #define ANSWER_ELEMENTS_MAX 65536
 #define ANSWER_DEPTH_MAX    7
-/* Of a status, an error, a number or a length. hiredis searches all of it for its end, after each
- * read. */
+/* For a line: a status, an error, a number or a length. After each read hiredis searches a line
+ * from its beginning for its end. */
 #define ANSWER_LINE_MAX ((size_t)64 << 10)
 
 static const char unasked[] = "the server spoke without being asked";
@@ -20,8 +20,8 @@ static const char too_large[] = "the server sent a larger answer than can be";
 /* An object that is about to be made. */
 struct object {
 	const redisReadTask *task;
-	int type;        /* REDIS_REPLY_...: of an empty bulk or array REDIS_REPLY_NIL */
-	const char *str; /* of what is text, else NULL; no NUL behind it */
+	int type;        /* REDIS_REPLY_...; REDIS_REPLY_NIL also for a null bulk or array */
+	const char *str; /* of text, without a NUL; else NULL */
 	size_t len;
 	size_t elements;
 };
@@ -39,7 +39,7 @@ static bool is_text(const struct object *o, const char *text)
 	       memcmp(o->str, text, o->len) == 0;
 }
 
-/* The first object of an answer. We never ask for RESP3, so a push is unasked, too. */
+/* Checks the first object of an answer. We never ask for RESP3, so a push is unasked, too. */
 static bool root_passes(struct redis_fence *fence, const struct object *o)
 {
 	fence->bytes = 0;
@@ -92,8 +92,7 @@ static bool passes(const struct object *o)
 		return false;
 	if (o->task->parent && fence->message && !message_passes(fence, o))
 		return false;
-	/* hiredis believes any number of elements, 1.x also any depth, which it frees by recursion.
-	 */
+	/* hiredis takes any number of elements; 1.x also any depth, and frees by recursion. */
 	if (o->elements > ANSWER_ELEMENTS_MAX ||
 	    (o->type == REDIS_REPLY_ARRAY && depth_of(o->task) == ANSWER_DEPTH_MAX))
 		return refuse(fence, too_large);

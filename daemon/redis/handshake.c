@@ -1,5 +1,5 @@
 /*
- * The handshake: a table of steps, each with its command and what is made of its answer.
+ * The handshake: a table of steps, each with its command and a function for its answer.
  */
 #include "redis/handshake.h"
 
@@ -35,8 +35,8 @@ static void end_with_words(struct redis_handshake *h, const char *what, const ch
 	end(h, why);
 }
 
-/* AUTH's own errors may repeat its arguments ("unknown command 'AUTH', with args beginning
- * with ..."): of these only the first word is shown, and only if it looks like a code. */
+/* An error of AUTH may repeat its arguments ("unknown command 'AUTH', with args beginning with
+ * ..."). So only its first word is shown, and only if that looks like an error code. */
 static void auth_answer(struct redis_handshake *h, const redisReply *reply)
 {
 	size_t len = strspn(reply->type == REDIS_REPLY_ERROR ? reply->str : "",
@@ -63,7 +63,7 @@ static void select_answer(struct redis_handshake *h, const redisReply *reply)
 		end_with_words(h, "the server refuses the database", reply->str);
 }
 
-/* The answers to CLIENT SETNAME, CLIENT KILL and PING do not matter, but for errors of the whole
+/* The answers to CLIENT SETNAME, CLIENT KILL and PING do not matter, except errors of the whole
  * link. */
 static void any_answer(struct redis_handshake *h, const redisReply *reply)
 {
@@ -164,7 +164,7 @@ static void script_answer(struct redis_handshake *h, const redisReply *reply)
 		memcpy(h->server.sha, reply->str, sizeof(h->server.sha));
 }
 
-/* The server read its clock between our question and its answer: we assume halfway. */
+/* The server read its clock between our question and its answer. We assume halfway. */
 static void time_answer(struct redis_handshake *h, const redisReply *reply)
 {
 	int64_t round_trip_ms = clock_ms() - h->clock_asked_ms;
@@ -214,10 +214,10 @@ static int script_send(struct redis_handshake *h)
 
 /*
  * An error of the whole link (redis_fault) ends the handshake before the step's `answer` is called.
- * PING is a step because of these commands only it is refused with MISCONF.
+ * PING is there because it is the only one of these commands that is refused with MISCONF.
  */
 static const struct step {
-	int (*send)(struct redis_handshake *h); /* NULL: the words */
+	int (*send)(struct redis_handshake *h); /* NULL: `words` are sent */
 	const char *words[3];
 	void (*answer)(struct redis_handshake *h, const redisReply *reply);
 } steps[] = {
@@ -233,9 +233,9 @@ static const struct step {
 	{kill_send, {NULL}, any_answer},
 };
 #define STEPS (sizeof(steps) / sizeof(steps[0]))
-/* Sent behind the others' answers, which would stretch its round trip. */
+/* Sent after all answers to the steps before, which would lengthen the round trip of TIME. */
 #define CLOCK_STEP (STEPS - 2)
-/* Sent with it, for INFO tells whether it is needed. */
+/* Sent together with TIME, because the answer to INFO tells whether it is needed. */
 #define KILL_STEP (STEPS - 1)
 
 static bool step_needed(const struct redis_handshake *h, const struct step *step)
@@ -250,7 +250,7 @@ static bool step_needed(const struct redis_handshake *h, const struct step *step
 	return step->send != script_send || h->script;
 }
 
-static void finish(struct redis_handshake *h);
+static void begin_second_round(struct redis_handshake *h);
 
 static void on_answer(void *arg, enum redis_outcome outcome, const redisReply *reply,
 		      const char *why)
@@ -275,7 +275,7 @@ static void on_answer(void *arg, enum redis_outcome outcome, const redisReply *r
 	if (n >= CLOCK_STEP)
 		end(h, NULL);
 	else
-		finish(h);
+		begin_second_round(h);
 }
 
 static int send_words(struct redis_handshake *h, int argc, const char **argv)
@@ -299,8 +299,7 @@ static int step_send(struct redis_handshake *h, const struct step *step)
 	return send_words(h, argc, argv);
 }
 
-/* The second round trip. */
-static void finish(struct redis_handshake *h)
+static void begin_second_round(struct redis_handshake *h)
 {
 	h->clock_asked_ms = clock_ms();
 	for (size_t n = CLOCK_STEP; n <= KILL_STEP; n++) {

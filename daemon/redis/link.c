@@ -1,6 +1,6 @@
 /*
- * The link itself: its timers, which say when an attempt begins and when its patience ends; its
- * start and its end; what is known of it.
+ * The link itself: its timers, which begin an attempt and end one that takes too long; its start
+ * and its end; what it tells of itself.
  */
 #include "redis/link.h"
 
@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* The log has a handful of lines a minute for a server that stays away, or comes and goes. */
+/* Bounds the log to a handful of lines a minute if the server stays away, or comes and goes. */
 #define LOG_LINES        6
 #define LOG_LINE_EACH_MS 15000
 
@@ -189,7 +189,7 @@ void redis_link_free(struct redis_link *link)
 	log_state_fini(&link->news);
 	redis_lookup_free(link->lookup);
 	redis_sentinel_free(link->sentinel);
-	/* Callbacks that come now may send: the link takes nothing in this state. */
+	/* Callbacks that come now may try to send. In this state the link takes nothing. */
 	link->conn = NULL;
 	link->state = LINK_BACKOFF;
 	redis_conn_free(conn, "the daemon is stopping");

@@ -36,14 +36,15 @@ struct redis_link_options {
 	unsigned connect_timeout_ms; /* name look-up and connect together */
 	unsigned handshake_timeout_ms;
 	unsigned command_timeout_ms; /* the watchdog on the oldest command in flight */
-	unsigned backoff_min_ms;     /* full jitter: a wait is anything from 0 to the bound, */
-	unsigned backoff_max_ms;     /* the bound doubles from min to max */
-	const char *script;          /* loaded in the handshake; static */
-	/* Called when the link becomes READY, and when it is no longer; may be NULL. */
+	/* Full jitter: a wait is a random time from 0 to a bound, which doubles from min to max. */
+	unsigned backoff_min_ms;
+	unsigned backoff_max_ms;
+	const char *script; /* loaded in the handshake; static */
+	/* Called when the link becomes READY, and when it is READY no longer; may be NULL. */
 	void (*on_change)(void *arg, bool ready);
-	/* Called after that, and when there is another reason for not being ready; may be NULL. */
+	/* Called after on_change, and when the reason for not being ready changes; may be NULL. */
 	void (*on_news)(void *arg);
-	/* Called behind the callbacks of answers that came together; may be NULL. */
+	/* Called after the callbacks of answers that came together; may be NULL. */
 	void (*on_answered)(void *arg);
 	void *arg;
 };
@@ -57,9 +58,9 @@ struct redis_link *redis_link_new(struct event_base *base, const struct redis_ta
 bool redis_link_ready(const struct redis_link *link);
 
 /*
- * Hands over a command. The callback will come, also when the link is freed; it may send, but
- * not free the link. NULL: it was surely not sent, and the callback never comes. Commands are
- * answered in the order in which they were handed over.
+ * Hands over a command. The callback will come, also when the link is freed; it may send commands,
+ * but must not free the link. NULL: the command was surely not sent, and the callback never comes.
+ * Commands are answered in the order in which they were handed over.
  */
 struct redis_command *redis_link_send(struct redis_link *link, redis_reply_fn *fn, void *arg,
 				      int argc, const char **argv, const size_t *argvlen);
@@ -71,14 +72,14 @@ void redis_link_flush(struct redis_link *link);
  * load it. */
 const char *redis_link_sha(const struct redis_link *link);
 
-/* The server does not let the script be called by its hash: there is none until the next handshake.
- */
+/* The server does not take calls of the script by its hash: redis_link_sha is "" until the next
+ * handshake. */
 void redis_link_forget_sha(struct redis_link *link);
 
 /*
- * An operation's deadline, of timeout_ms, passed. After a few in a row (an answer ends the row) the
- * link is SUSPECT. One that was not sent waited behind others of ours, and counts only if the
- * server has answered none of them for so long.
+ * An operation has missed its deadline, of timeout_ms. After a few in a row without an answer
+ * between them the link is SUSPECT. An operation that was not `sent` waited behind others of ours:
+ * it counts only if the server has answered none of them for timeout_ms.
  */
 void redis_link_missed(struct redis_link *link, bool sent, unsigned timeout_ms);
 
@@ -88,14 +89,14 @@ int64_t redis_link_clock_offset_ms(const struct redis_link *link, int64_t *error
 
 enum redis_link_state redis_link_state(const struct redis_link *link);
 const char *redis_link_state_name(enum redis_link_state state);
-/* Of the server that is in use, while it is ready. */
+/* The address of the server in use, while the link is ready. */
 const struct redis_address *redis_link_address(const struct redis_link *link);
 
 /* Why it is not ready, or ""; no secret in it. Valid until the next state change. */
 const char *redis_link_reason(const struct redis_link *link);
-/* Since when it is ready, or is not: epoch milliseconds. */
+/* Since when it is ready or not ready: epoch milliseconds. */
 int64_t redis_link_since_ms(const struct redis_link *link);
-/* "redis 7.0.15 at 127.0.0.1:6379", once known; else where it is looked for. */
+/* "redis 7.0.15 at 127.0.0.1:6379", once known; until then the URL without its password. */
 const char *redis_link_server(const struct redis_link *link);
 
 /* True if the server last reached is a node of a Redis Cluster. */

@@ -1,6 +1,6 @@
 /*
- * An attempt: from where the server is, by a look-up, a sentinel or a path, over the connection and
- * the handshake to a link that is ready.
+ * An attempt: finds the server's address by a look-up, a sentinel or a path, connects, and shakes
+ * hands until the link is ready.
  */
 #include "base/metrics.h"
 #include "base/timer.h"

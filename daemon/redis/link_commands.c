@@ -1,15 +1,16 @@
 /*
- * Commands on the connection that stands. A watchdog on the oldest one in flight, and deadlines
- * missed in a row, make the link suspect; a PING decides then.
+ * Commands on a ready link. The link becomes suspect when the oldest command in flight is not
+ * answered in time (the watchdog), or when several deadlines in a row are missed. A PING then
+ * decides.
  */
 #include "base/clock.h"
 #include "base/timer.h"
 #include "redis/faults.h"
 #include "redis/link_private.h"
 
-/* The link is suspect when so many operations in a row have missed their deadline. */
+/* The link is suspect when this many operations in a row have missed their deadline. */
 #define MISSED_MAX 3
-/* A suspect link has so many command timeouts to answer, but at most this long. */
+/* A suspect link has this many command timeouts to answer, but at most SUSPECT_MAX_MS. */
 #define SUSPECT_TIMEOUTS 4
 #define SUSPECT_MAX_MS   2000
 
@@ -28,7 +29,7 @@ void redis_link_enter_ready(struct redis_link *link)
 {
 	link->missed = 0;
 	redis_link_enter(link, LINK_READY, "");
-	/* When this fires the connection has lasted: the failures before it no longer count. */
+	/* When this fires the connection has lasted, and earlier failures no longer count. */
 	timer_arm(link->timer, link->options.backoff_max_ms);
 	watch(link);
 }
@@ -43,8 +44,8 @@ static void on_pong(void *arg, enum redis_outcome outcome, const redisReply *rep
 		redis_link_enter_ready(link);
 }
 
-/* Answers that still come go to their own callbacks. The answer to the PING is behind all of them:
- * if it comes in time, the link is ready again. */
+/* Sends a PING. Answers that still come go to their callbacks; the answer to the PING comes after
+ * all of them. If it comes in time, the link is ready again. */
 static void link_suspect(struct redis_link *link, const char *reason)
 {
 	int64_t patience = (int64_t)link->options.command_timeout_ms * SUSPECT_TIMEOUTS;

@@ -1,8 +1,8 @@
 /*
- * What the files of the link share; nobody else includes this. From below, each using those above
- * it in this list alone:
+ * Shared by the files of the link; nobody else includes this. Each file uses only those above it in
+ * this list:
  *
- *	link_state.c     every change of state: what ends with it, what the log and others are told
+ *	link_state.c     every change of state: its timers, its log lines, its callbacks
  *	link_commands.c  commands on the connection that stands, and whether it still answers them
  *	link_attempt.c   an attempt: from an address to a connection that is ready
  *	link.c           when an attempt begins and ends; start and end of the link
@@ -31,23 +31,23 @@ struct redis_link {
 	int64_t since_ms;
 	bool was_ready; /* this connection was READY once */
 
-	struct event *timer;    /* the state's own: connect, handshake, suspect, backoff, settled */
+	struct event *timer;    /* of the state: connect, handshake, suspect, backoff, settled */
 	struct event *watchdog; /* on the oldest command in flight */
-	bool watched;           /* that timer is set */
-	/* A timer of zero: frees what ended, begins what is next. */
+	bool watched;           /* `watchdog` is set */
+	/* A timer of zero: frees what failed and begins the next thing. */
 	struct event *deferred;
 
 	struct redis_lookup *lookup;     /* REDIS_TCP, while RESOLVING */
 	struct redis_sentinel *sentinel; /* REDIS_SENTINEL: asks, and watches while READY */
 	struct redis_addresses addresses;
-	size_t address; /* the one in use */
-	size_t tried;   /* in this attempt */
+	size_t address; /* the index of the one in use */
+	size_t tried;   /* how many were tried in this attempt */
 	struct redis_conn *conn;
 	struct redis_handshake handshake;
 	struct redis_session session; /* of the last connection that was ready */
 
-	unsigned missed;   /* deadlines in a row */
-	unsigned failures; /* attempts in a row, for the backoff and the log */
+	unsigned missed;   /* deadlines missed in a row */
+	unsigned failures; /* failed attempts in a row, for the backoff and the log */
 	char sha[41];
 	int64_t clock_offset_ms;
 	int64_t clock_error_ms;
@@ -55,48 +55,51 @@ struct redis_link {
 	bool cluster;
 
 	int64_t away_since_ms; /* monotonic */
-	int64_t logged_ms;     /* monotonic, the last word on being away */
+	int64_t logged_ms;     /* monotonic: when it was last logged that it is away */
 	struct log_state news;
 };
 
 /* --- link_state.c */
 
-/* Every change of state goes through here. `reason` is NULL where the last one stands. */
+/* Changes the state; every change goes through here. With `reason` NULL the last reason stays. */
 void redis_link_enter(struct redis_link *link, enum redis_link_state state, const char *reason);
 
 /*
- * The attempt, or the connection, has failed. It is shut now. `deferred` frees it, which answers
- * what waits on it: this may be called from its own callback, where it must not be freed.
+ * The attempt or the connection has failed. The connection is shut now, and freed by `deferred`,
+ * which answers the commands that wait: this may be called from a callback of the connection, where
+ * it must not be freed.
  */
 void redis_link_drop(struct redis_link *link, const char *reason);
 
-/* The watchdog is off. */
+/* Stops the watchdog. */
 void redis_link_unwatch(struct redis_link *link);
 
-/* For the metrics of a link that is new: the states' and the failures' names, and its state. */
+/* Gives the metrics' labels the names of the states and of the failures. */
 void redis_link_name_labels(struct metrics *metrics);
+
+/* Shows the state in the metrics. */
 void redis_link_show_state(struct redis_link *link);
 
 /* --- link_commands.c */
 
-/* READY from now on. */
+/* Enters READY. */
 void redis_link_enter_ready(struct redis_link *link);
 
 /* The timer `watchdog`. For libevent. */
 void redis_link_on_watchdog(evutil_socket_t fd, short what, void *arg);
 
-/* The connection shows each answer here before its own callback. */
+/* The connection's check_reply. */
 const char *redis_link_check_reply(void *arg, const redisReply *reply);
 
 /* --- link_attempt.c */
 
-/* Begins an attempt: asks where the server is. */
+/* Begins an attempt: finds out where the server is. */
 void redis_link_begin(struct redis_link *link);
 
-/* Goes on with the address in use. */
+/* Connects to the address in use. */
 void redis_link_connect(struct redis_link *link);
 
-/* Where the server is; or NULL, and why that is not known. */
+/* The server is at one of these addresses; or NULL, and why that is not known. */
 void redis_link_on_addresses(void *arg, const struct redis_addresses *addresses, const char *why);
 
 #endif

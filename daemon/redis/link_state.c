@@ -1,5 +1,5 @@
 /*
- * Every change of the link's state: what ends with it, what is written to the log, who is told.
+ * Every change of the link's state: its timers, its log lines, its callbacks.
  */
 #include "base/clock.h"
 #include "base/log.h"
@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* For the same reason again, the log has a line so often. */
+/* While the reason stays the same, a line is logged this often. */
 #define LOG_AGAIN_MS 30000
 
 /* --- what is written to the log --- */
@@ -26,7 +26,7 @@ static void log_ready(struct redis_link *link, enum redis_link_state was)
 		      redis_link_state_name(was), link->failures + 1);
 }
 
-/* A line for a new reason at once; for the same reason again, one each LOG_AGAIN_MS. */
+/* A new reason is logged at once; the same reason again each LOG_AGAIN_MS. */
 static void log_away(struct redis_link *link, enum redis_link_state was, bool other_reason)
 {
 	int64_t now = clock_ms();
@@ -145,8 +145,8 @@ void redis_link_drop(struct redis_link *link, const char *reason)
 	}
 	if (link->was_ready && link->metrics)
 		link->metrics->redis_disconnects++;
-	/* Begin with another address the next time. Where this one refused us and there is time
-	 * left, try the others at once. */
+	/* The next attempt begins with another address. If connecting failed and there is time
+	 * left, the other addresses are tried at once. */
 	if (!link->was_ready && link->addresses.count > 0) {
 		link->address = (link->address + 1) % link->addresses.count;
 		if (link->sentinel)

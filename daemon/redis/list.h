@@ -1,12 +1,12 @@
 /*
- * The listing of what is in Redis.
+ * Listings of the circuits in Redis.
  */
 #ifndef BREAKERD_REDIS_LIST_H
 #define BREAKERD_REDIS_LIST_H
 
 #include "redis/op.h"
 
-/* Makes what listings need of the store; -1 when out of memory. */
+/* Sets up the store's members for listings. 0, or -1 when out of memory. */
 int redis_lists_init(struct redis_store *r, struct event_base *base);
 
 /* The driver's `list`. */

@@ -1,12 +1,12 @@
 /*
- * A host name to addresses, by evdns.
+ * Name look-up by evdns.
  *
- * evdns_getaddrinfo is not used: libevent 2.1 reports a nameserver that does not answer and one
- * that fails as the same (evdns_err_to_getaddrinfo_err), so the log could not say which it was, and
- * it keeps pointing at its evdns_base after it has called back, so that no moment is sure to be
- * right for freeing that. The two questions of evdns_base_resolve_* each call back exactly once,
- * cancelled or not. An evdns_base lives for one look-up: so resolv.conf is read afresh, and a
- * nameserver that was down is asked again.
+ * evdns_getaddrinfo is not used, for two reasons. In libevent 2.1 it does not tell a nameserver
+ * that does not answer from one that fails (evdns_err_to_getaddrinfo_err), so the log could not say
+ * which it was. And it still points at its evdns_base after its callback, so that no moment is safe
+ * for freeing that. The two questions of evdns_base_resolve_* each call back exactly once,
+ * cancelled or not. Each look-up has an evdns_base of its own: so it reads resolv.conf as it is
+ * now, and asks a nameserver again that was down before.
  */
 #include "redis/lookup.h"
 
@@ -27,7 +27,7 @@
 
 struct question {
 	struct redis_lookup *lookup;
-	struct evdns_request *request; /* not NULL: it will call back */
+	struct evdns_request *request; /* not NULL: its callback will come */
 	int family;
 };
 
@@ -39,8 +39,8 @@ struct redis_lookup {
 	struct redis_addresses addresses;
 	char host[256];
 	unsigned short port;
-	const char *trouble; /* the nameservers' last complaint, static */
-	redis_lookup_fn *fn; /* NULL: freed, and lives on until the questions are back */
+	const char *trouble; /* why the nameservers gave no address, static */
+	redis_lookup_fn *fn; /* NULL: it was freed, and lives on until the callbacks have come */
 	void *arg;
 };
 
@@ -66,8 +66,8 @@ static void add_address(struct redis_lookup *lookup, int family, const void *add
 	lookup->addresses.count++;
 }
 
-/* True if text is an address, which is then added. A zone ("fe80::1%eth0") is for
- * getaddrinfo, which looks nothing up when told that the host is numeric. */
+/* True if text is an address, which is then added. getaddrinfo understands zones ("fe80::1%eth0"),
+ * and with AI_NUMERICHOST it looks nothing up. */
 static bool add_numeric(struct redis_lookup *lookup, const char *text)
 {
 	struct addrinfo hints = {.ai_flags = AI_NUMERICHOST, .ai_socktype = SOCK_STREAM};
@@ -118,7 +118,7 @@ static bool add_from_hosts_file(struct redis_lookup *lookup, const char *path)
 	return lookup->addresses.count > 0;
 }
 
-/* RFC 6761, section 6.3: never a question for a nameserver. */
+/* RFC 6761, section 6.3: nameservers are never asked for "localhost". */
 static bool add_localhost(struct redis_lookup *lookup)
 {
 	if (strcasecmp(lookup->host, "localhost") != 0)
@@ -187,7 +187,7 @@ static void on_answer(int result, char type, int count, int ttl, void *addresses
 	}
 	for (int i = 0; result == DNS_ERR_NONE && i < count; i++)
 		add_address(lookup, question->family, (char *)addresses + (size_t)i * size);
-	/* "Does not exist" from one is not to be hidden by the other's time-out. */
+	/* If one answer says that the name does not exist, that is the reason to show. */
 	if (!lookup->trouble || result == DNS_ERR_NOTEXIST)
 		lookup->trouble = trouble_of(result, count);
 	if (!asking(lookup))
@@ -196,7 +196,7 @@ static void on_answer(int result, char type, int count, int ttl, void *addresses
 		timer_arm(lookup->deliver, SKEW_MS);
 }
 
-/* libevent would write to stderr by itself, at every attempt. */
+/* Without this libevent writes to stderr at every attempt. */
 static void quiet(int is_warning, const char *message)
 {
 	(void)is_warning;
@@ -214,7 +214,8 @@ static bool ask(struct redis_lookup *lookup, unsigned patience_ms, const char *r
 		return false;
 	evdns_base_resolv_conf_parse(lookup->dns, DNS_OPTIONS_ALL & ~DNS_OPTION_HOSTSFILE,
 				     resolv_conf);
-	/* The next nameserver must have its turn before the connect timer ends it all. */
+	/* With one try for each nameserver the next one has its turn before the connect timer
+	 * fires. */
 	snprintf(patience, sizeof(patience), "%u.%03u", patience_ms / 1000, patience_ms % 1000);
 	evdns_base_set_option(lookup->dns, "timeout:", patience);
 	evdns_base_set_option(lookup->dns, "max-timeouts:", "1");

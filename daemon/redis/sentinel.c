@@ -13,19 +13,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* When the sentinel that was listened to is gone, another one is asked after this time. */
+/* When the connection to the watched sentinel is lost, another one is asked after this time. */
 #define WATCH_AGAIN_MS 1000
-/* How often the one that is listened to is asked for a sign of life, and how long it has for it. */
+/* How often the watched sentinel is asked for a sign of life, and how long it has to answer. */
 #define WATCH_ASK_MS 1000
 
 #define CHANNEL "+switch-master"
 
 enum mode {
 	IDLE,
-	FINDING,  /* asking, for `found` */
-	WATCHING, /* subscribed to a sentinel's news of another master */
-	WAITING,  /* that sentinel is gone; the next is asked when the timer fires */
-	CHECKING, /* asking again: is the master still the same? Then watching */
+	FINDING,  /* asking one after the other, for `found` */
+	WATCHING, /* subscribed to one sentinel's messages of another master */
+	WAITING,  /* that sentinel is gone; the next one is asked when the timer fires */
+	CHECKING, /* asking again whether the master is still the same, and then watching */
 };
 
 struct redis_sentinel {
@@ -34,17 +34,18 @@ struct redis_sentinel {
 	struct redis_sentinel_events on;
 	enum mode mode;
 	struct event *timer; /* the deadline of this sentinel, or when to ask the next */
-	/* A timer of zero: frees what failed, goes on. */
+	/* A timer of zero: frees what failed and goes on. */
 	struct event *deferred;
 	unsigned patience_ms;
-	size_t order[REDIS_HOSTS_MAX]; /* indexes into target->hosts, the next to ask first */
-	size_t asked;                  /* sentinels asked in this round, the current one too */
+	size_t order[REDIS_HOSTS_MAX]; /* indexes into target->hosts; the first is the current one
+					*/
+	size_t asked;                  /* sentinels asked in this round, with the current one */
 
 	struct redis_lookup *lookup; /* of the sentinel's name, then of the master's */
 	struct redis_conn *conn;
 	struct redis_addresses addresses; /* of the sentinel */
-	size_t address;
-	char master[300]; /* what was last told, "host:port" */
+	size_t address;                   /* the index of the next to try */
+	char master[300];                 /* the master as last told, "host:port" */
 	char why[400];
 };
 
@@ -105,8 +106,8 @@ static void on_master_addresses(void *arg, const struct redis_addresses *address
 	s->on.found(s->on.arg, addresses, NULL);
 }
 
-/* The sentinel's answer: this is the master. */
-static void told(struct redis_sentinel *s, const char *host, unsigned short port)
+/* The sentinel has answered that this is the master. */
+static void on_master(struct redis_sentinel *s, const char *host, unsigned short port)
 {
 	char master[sizeof(s->master)], why[400];
 
@@ -115,8 +116,8 @@ static void told(struct redis_sentinel *s, const char *host, unsigned short port
 		snprintf(s->master, sizeof(s->master), "%s", master);
 		s->lookup = redis_lookup_new(s->base, host, port, s->patience_ms, NULL,
 					     on_master_addresses, s);
-		/* A master that is cut off from the others, but not from us, would else stay ours.
-		 */
+		/* Subscribed at once: the sentinels may choose another master while we still reach
+		 * the old one. */
 		if (!s->lookup || redis_conn_subscribe(s->conn, CHANNEL) < 0)
 			fail(s, "out of memory");
 	} else if (strcmp(master, s->master) != 0) {
@@ -158,7 +159,7 @@ static void on_answer(void *arg, enum redis_outcome outcome, const redisReply *r
 		return;
 	}
 	redis_fault_words(host->str, words, sizeof(words));
-	told(s, words, (unsigned short)n);
+	on_master(s, words, (unsigned short)n);
 }
 
 /* "<name> <old ip> <old port> <new ip> <new port>" */
@@ -277,7 +278,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	fail(s, "no answer in time");
 }
 
-/* Goes on after fail(). */
+/* After fail(): tries the sentinel's next address, or the next sentinel, or gives up. */
 static void on_deferred(evutil_socket_t fd, short what, void *arg)
 {
 	struct redis_sentinel *s = arg;

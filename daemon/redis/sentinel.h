@@ -11,10 +11,11 @@ struct event_base;
 struct redis_sentinel;
 struct redis_target;
 
-/* All come from the loop. */
+/* All are called from the loop. */
 struct redis_sentinel_events {
+	/* The addresses of the master; or none could be found. */
 	redis_lookup_fn *found;
-	/* After found: the master is another one now. */
+	/* After found: another server is the master now. */
 	void (*moved)(void *arg, const char *why);
 	void *arg;
 };
@@ -25,15 +26,16 @@ struct redis_sentinel *redis_sentinel_new(struct event_base *base,
 					  const struct redis_sentinel_events *events);
 
 /*
- * Begins to ask, the one that knew last first, the ones that were dead last; each is given
- * patience_ms. found comes once; from then on it watches until redis_sentinel_stop.
+ * Begins to ask: the sentinel that knew the master last time comes first, those that failed come
+ * last. Each has patience_ms. `found` is called once; if with addresses, it watches from then on
+ * until redis_sentinel_stop.
  */
 void redis_sentinel_find(struct redis_sentinel *sentinel, unsigned patience_ms);
 
-/* What was found is no use: another sentinel is asked first the next time. */
+/* The master that was found cannot be used: another sentinel is asked first the next time. */
 void redis_sentinel_distrust(struct redis_sentinel *sentinel);
 
-/* Neither asks nor watches; nothing comes any more. Not from inside an event. */
+/* Stops asking and watching: no event comes any more. Not from inside an event. */
 void redis_sentinel_stop(struct redis_sentinel *sentinel);
 
 /* Why nothing was found so far, for a person; or "". */

@@ -61,7 +61,7 @@ static int hex(char c)
 	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* Undoes the percent-escapes; `what` names the part, whose text is never shown. */
+/* Decodes percent-escapes. `what` names the part in `why`, which never shows its text. */
 static bool decode(struct part part, const char *what, char *out, size_t size, struct why *why)
 {
 	size_t n = 0;
@@ -88,7 +88,7 @@ static bool decode(struct part part, const char *what, char *out, size_t size, s
 	return true;
 }
 
-/* Digits only: no sign, no blank, nothing behind. */
+/* Reads a number of digits only, without a sign or blanks. */
 static bool number(struct part part, uint32_t max, uint32_t *out)
 {
 	uint64_t n = 0;
@@ -114,7 +114,7 @@ static bool parse_db(struct part part, struct redis_target *target, struct why *
 	return true;
 }
 
-/* What stands behind '?': "db=n" or nothing. */
+/* The query, after '?': only "db=n". */
 static bool parse_query(struct part query, struct redis_target *target, struct why *why)
 {
 	if (query.len < 3 || memcmp(query.at, "db=", 3) != 0)
@@ -122,7 +122,7 @@ static bool parse_query(struct part query, struct redis_target *target, struct w
 	return parse_db(between(query.at + 3, query.at + query.len), target, why);
 }
 
-/* Takes "?..." off the end of part. */
+/* Reads a "?..." at the end of part, if there is one, and cuts it off. */
 static bool take_query(struct part *part, struct redis_target *target, struct why *why)
 {
 	const char *mark = find(*part, '?');
@@ -186,8 +186,9 @@ static bool parse_address(struct part text, unsigned short port, struct redis_ho
 	return true;
 }
 
-/* "user:password@", "user@", ":password@" off the front. The last '@' ends it, so that a
- * password with an unescaped one is at least not taken for a host and shown. */
+/* Reads "user:password@", "user@" or ":password@" at the beginning of part, and cuts it off. It
+ * ends with the last '@': a password that contains one unescaped is then not taken for a host and
+ * shown. */
 static bool take_user(struct part *part, struct redis_target *target, struct why *why)
 {
 	const char *at = find_last(*part, '@');
@@ -207,7 +208,7 @@ static bool take_user(struct part *part, struct redis_target *target, struct why
 	       decode(password, "password", target->password, sizeof(target->password), why);
 }
 
-/* The authority, and in path what stands behind its '/'. */
+/* Splits at the '/' between authority and path, which is in neither. */
 static bool split(struct part rest, struct part *authority, struct part *path, struct why *why)
 {
 	const char *at = find_last(rest, '@');
@@ -299,7 +300,7 @@ bool redis_target_parse(const char *url, struct redis_target *target, char *why_
 	return fail(&why, "not redis://, redis+unix:// or redis-sentinel://");
 }
 
-/* Appends, cut to the room. */
+/* Appends text, cut to the room in out. */
 static void append(char *out, size_t size, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 static void append(char *out, size_t size, const char *fmt, ...)
@@ -314,7 +315,8 @@ static void append(char *out, size_t size, const char *fmt, ...)
 	va_end(ap);
 }
 
-/* Percent-escapes all but what may stand in any part of a URL; '/' too if `slash`. */
+/* Appends text with percent-escapes for all that may not stand in any part of a URL. `slash`: a '/'
+ * stays as it is. */
 static void append_escaped(char *out, size_t size, const char *text, bool slash)
 {
 	for (; *text; text++) {

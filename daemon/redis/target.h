@@ -1,5 +1,5 @@
 /*
- * Where Redis is: the `store` setting, taken apart.
+ * Where Redis is: the parts of the `store` setting.
  *
  *   redis://[user[:password]@]host[:port][/db]
  *   redis+unix:///path[?db=n]
@@ -21,7 +21,7 @@ enum redis_target_kind {
 };
 
 #define REDIS_HOSTS_MAX 16
-/* Of the setting `prefix`. */
+/* The bound of the setting `prefix`. */
 #define REDIS_PREFIX_MAX 256
 
 struct redis_host {
@@ -41,7 +41,7 @@ struct redis_target {
 	unsigned db;
 };
 
-/* False, with one sentence about what is wrong (no secret in it) in why, cut to why_size. */
+/* False, with one sentence in why about what is wrong, without secrets and cut to why_size. */
 bool redis_target_parse(const char *url, struct redis_target *target, char *why, size_t why_size);
 
 /* The URL without its password, for logs and pages: "redis://user@host:6379/0". */

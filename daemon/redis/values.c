@@ -1,7 +1,7 @@
 /*
- * The circuits of many keys at once, for the listing: a command a key, all on their way
- * together. MGET would fail on a server with cluster mode on (keys of several slots), and would
- * read large values whole.
+ * Reads the circuits at many keys for the listing: one command for each key, all sent together.
+ * MGET would fail on a server with cluster mode on (keys of several slots), and would read large
+ * values whole.
  */
 #include "redis/values.h"
 
@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What is asked for first. A value that is no longer than this costs one command. */
+/* So many bytes are asked for first. A shorter value costs one command only. */
 #define HEAD_MAX 4096
 
 enum asked { ASKED_HEAD, ASKED_LENGTH, ASKED_WHOLE };
@@ -72,7 +72,6 @@ static int item_send(struct item *item, enum asked asked)
 static void item_decode(struct item *item, const redisReply *reply)
 {
 	struct redis_value *found = &item->values->found[item->index];
-
 	const char *member;
 	size_t len;
 	struct breaker b;
@@ -80,6 +79,7 @@ static void item_decode(struct item *item, const redisReply *reply)
 	found->stored =
 		circuit_json_decode_member(reply->str, reply->len, &found->circuit, &member, &len);
 	found->exists = true;
+	/* Only a member with " o" in its text can have an override: others need not be decoded. */
 	if (member && memmem(member, len, " o", 2) && breaker_member_decode(member, len, &b) &&
 	    b.override.mode != BREAKER_NO_OVERRIDE) {
 		found->override = malloc(sizeof(b.override));
@@ -88,7 +88,8 @@ static void item_decode(struct item *item, const redisReply *reply)
 	}
 }
 
-/* True if the answer is as it should be. Asks for more where a value is longer than HEAD_MAX. */
+/* Takes an answer. If the value is longer than HEAD_MAX, asks for its length, and then for all of
+ * it. False if the answer is not as expected, or the question cannot be sent. */
 static bool item_take(struct item *item, const redisReply *reply)
 {
 	bool whole = true;
