@@ -1,43 +1,41 @@
 /*
- * The listing: SCAN in bounded steps, the values of what a step found, until a page is full.
+ * The listing: SCAN in bounded steps, then the values of the keys that a step found, until a page
+ * is full.
  *
- * SCAN gives as many keys as it likes; a page does not. So a page may end within a step, and
- * the next one must take up the step in the middle, while keys come and go and the server
- * remembers nothing. A step is a region of the server's hash table, from one SCAN cursor to
- * the next; its keys are sorted, and our cursor is
+ * SCAN gives as many keys as it likes, but a page has a limit. So a page may end within a step, and
+ * the next page must go on in the middle of that step, although keys come and go meanwhile and the
+ * server remembers nothing. A step is a region of the server's hash table, from one SCAN cursor to
+ * the next. Its keys are sorted, and our cursor (list_cursor.h) names the region and the last key.
  *
- *   start                   go on here, or
- *   start.end.base64(key)   go on in the region from start to end, behind that key
- *
- * The region must be exactly the same one then, or keys would be passed over. But SCAN from
- * the same start may now stop elsewhere. It is called with a smaller COUNT where it went too
- * far, and again where it stopped short. Redis's cursors grow, read with their bits
- * reversed (dictScan in dict.c of Redis), so that it can be told which was the case.
+ * The next page must scan exactly the same region, or keys would be left out. But SCAN from the
+ * same start may now stop elsewhere. If it went too far, it is called again with a smaller COUNT;
+ * if it stopped short, it is called for the rest. redis_scan_position tells which was the case.
  *
  * SCAN itself may show a key twice when the server shrinks its hash table between two steps
- * (manual of SCAN, "Scan guarantees"); within a step that is mended here.
+ * (manual of SCAN, "Scan guarantees"). Within a step duplicates are removed here.
  */
 #include "redis/list.h"
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "redis/list_cursor.h"
 #include "redis/values.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Listings under way at once; further ones wait in order. One takes Redis, and the one connection,
- * some milliseconds a step, which every other operation waits for. */
+/* At most this many listings are under way; further ones wait in order. A step of a listing
+ * occupies Redis and the connection for some milliseconds, and every other operation waits for
+ * that. */
 #define LISTS_MAX  4
 #define SCAN_COUNT 500
 #define READ_MOST  256
-/* A glob may need two bytes for each one. */
+/* A glob may need two bytes for each byte of the key. */
 #define PATTERN_MAX (2 * REDIS_KEY_MAX + 1)
 
-/* A key that a step found, without the prefix, in the arena. */
+/* A key that a step found: its place in the arena, without the prefix. */
 struct found {
 	size_t offset;
 	size_t len;
@@ -47,22 +45,18 @@ struct redis_list {
 	struct redis_op base;
 	struct store_query query;
 	struct store_page *page;
-	int64_t stop_ms; /* monotonic: a page that is not full by then is short */
-	bool running;    /* one of LISTS_MAX */
+	int64_t stop_ms; /* monotonic: the page ends then, full or not */
+	bool running;    /* it is one of the LISTS_MAX */
 
-	uint64_t start;     /* of the step */
-	uint64_t at;        /* the step has been scanned up to here */
-	uint64_t end;       /* of the step, if has_end; 0 is the end of everything */
-	bool has_end;       /* a step of an earlier page is taken up again */
-	unsigned count;     /* for SCAN */
-	char last[KEY_MAX]; /* with has_end: the key to go on behind */
-	size_t last_len;
+	struct redis_list_cursor step; /* the step under way */
+	uint64_t scanned_to;           /* the step has been scanned up to here */
+	unsigned count;                /* for SCAN */
 
 	struct found *found;
 	size_t found_count, found_room;
-	size_t next;                 /* the first of found that has not been asked for */
-	size_t asked;                /* from there on, in `values` */
-	struct redis_values *values; /* being read, or NULL */
+	size_t next;                 /* the first key in `found` that is not dealt with */
+	size_t asked;                /* how many keys from `next` on are being read */
+	struct redis_values *values; /* the read under way, or NULL */
 	char *arena;
 	size_t arena_len, arena_room;
 
@@ -87,105 +81,6 @@ static void list_release(struct redis_op *o)
 	store_page_free(l->page);
 	free(l->found);
 	free(l->arena);
-}
-
-/* --- the cursor */
-
-static const char base64url[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-
-/* RFC 4648, section 5, without padding. Returns the end of what was written. */
-static char *base64_write(char *out, const char *in, size_t len)
-{
-	for (size_t i = 0; i < len; i += 3) {
-		size_t n = len - i < 3 ? len - i : 3;
-		uint32_t bits = 0;
-
-		for (size_t j = 0; j < n; j++)
-			bits |= (uint32_t)(unsigned char)in[i + j] << (16 - 8 * j);
-		for (size_t j = 0; j <= n; j++)
-			*out++ = base64url[bits >> (18 - 6 * j) & 63];
-	}
-	return out;
-}
-
-static bool base64_read(const char *in, char *out, size_t room, size_t *len)
-{
-	uint32_t bits = 0;
-	unsigned have = 0;
-
-	for (*len = 0; *in; in++) {
-		const char *place = strchr(base64url, *in);
-
-		if (!place)
-			return false;
-		bits = bits << 6 | (uint32_t)(place - base64url);
-		have += 6;
-		if (have < 8)
-			continue;
-		if (*len == room)
-			return false;
-		have -= 8;
-		out[(*len)++] = (char)(bits >> have);
-		bits &= (1u << have) - 1;
-	}
-	return have < 6 && bits == 0;
-}
-
-static bool scan_cursor_read(const char *text, const char **end, uint64_t *out)
-{
-	char *stop;
-
-	if (*text < '0' || *text > '9')
-		return false;
-	errno = 0;
-	*out = strtoull(text, &stop, 10);
-	*end = stop;
-	return errno == 0;
-}
-
-static void cursor_write(const struct redis_list *l, char cursor[STORE_CURSOR_MAX],
-			 const struct found *last)
-{
-	char *p;
-
-	if (!last) {
-		if (l->start == 0)
-			cursor[0] = '\0';
-		else
-			snprintf(cursor, STORE_CURSOR_MAX, "%" PRIu64, l->start);
-		return;
-	}
-	p = cursor +
-	    snprintf(cursor, STORE_CURSOR_MAX, "%" PRIu64 ".%" PRIu64 ".", l->start, l->end);
-	p = base64_write(p, l->arena + last->offset, last->len);
-	*p = '\0';
-}
-
-static bool cursor_read(struct redis_list *l, const char *cursor)
-{
-	if (!*cursor)
-		return true;
-	if (!scan_cursor_read(cursor, &cursor, &l->start))
-		return false;
-	if (!*cursor)
-		return l->start != 0;
-	if (*cursor != '.' || !scan_cursor_read(cursor + 1, &cursor, &l->end) || *cursor != '.')
-		return false;
-	l->has_end = true;
-	return base64_read(cursor + 1, l->last, sizeof(l->last), &l->last_len) &&
-	       key_check(l->last, l->last_len) == NULL;
-}
-
-/* How far a scan that may go on at this cursor has come. */
-static uint64_t scan_position(uint64_t cursor)
-{
-	uint64_t reversed = 0;
-
-	if (cursor == 0)
-		return UINT64_MAX;
-	for (int i = 0; i < 64; i++)
-		reversed |= (cursor >> i & 1) << (63 - i);
-	return reversed;
 }
 
 /* --- the keys of a step */
@@ -232,7 +127,7 @@ static bool add_found(struct redis_list *l, const char *key, size_t len)
 	return true;
 }
 
-/* Takes what can be a circuit's key; false when out of memory. */
+/* Adds the keys that can be a circuit's to `found`. False when out of memory. */
 static bool take_keys(struct redis_list *l, const redisReply *keys)
 {
 	struct redis_store *r = redis_store(l->base.op.store);
@@ -246,8 +141,8 @@ static bool take_keys(struct redis_list *l, const redisReply *keys)
 		len = key->len - r->prefix_len;
 		if (len > KEY_MAX || key_check(key->str + r->prefix_len, len))
 			continue;
-		if (l->has_end &&
-		    compare_keys(key->str + r->prefix_len, len, l->last, l->last_len) <= 0)
+		if (l->step.has_end && compare_keys(key->str + r->prefix_len, len, l->step.last,
+						    l->step.last_len) <= 0)
 			continue;
 		if (!add_found(l, key->str + r->prefix_len, len))
 			return false;
@@ -278,7 +173,11 @@ static void list_done(struct redis_list *l, const struct found *last)
 	struct store_result result;
 
 	store_refuse(&result, STORE_OK, NULL);
-	cursor_write(l, l->page->cursor, last);
+	if (last)
+		redis_list_cursor_write_key(l->page->cursor, l->step.start, l->step.end,
+					    l->arena + last->offset, last->len);
+	else
+		redis_list_cursor_write_start(l->page->cursor, l->step.start);
 	result.page = l->page;
 	l->page = NULL;
 	redis_op_finish(&l->base, &result);
@@ -286,8 +185,8 @@ static void list_done(struct redis_list *l, const struct found *last)
 
 static void begin_step(struct redis_list *l, uint64_t start)
 {
-	l->start = l->at = start;
-	l->has_end = false;
+	l->step.start = l->scanned_to = start;
+	l->step.has_end = false;
 	l->count = SCAN_COUNT;
 	l->found_count = l->next = l->arena_len = 0;
 }
@@ -295,8 +194,8 @@ static void begin_step(struct redis_list *l, uint64_t start)
 /* All keys of the step have been dealt with. */
 static void step_done(struct redis_list *l)
 {
-	begin_step(l, l->end);
-	if (l->start == 0 || l->page->count >= l->query.limit || clock_ms() >= l->stop_ms)
+	begin_step(l, l->step.end);
+	if (l->step.start == 0 || l->page->count >= l->query.limit || clock_ms() >= l->stop_ms)
 		list_done(l, NULL);
 	else
 		scan(l);
@@ -394,23 +293,24 @@ static void fill(struct redis_list *l)
 	l->base.detach = detach_values;
 }
 
-/* The step has been scanned: `end` is known, found is complete. */
+/* The step has been scanned: its end is known, and `found` is complete. */
 static void step_scanned(struct redis_list *l)
 {
 	sort_found(l);
 	fill(l);
 }
 
-/* What SCAN found between l->at and next, in a step whose end is not ours to choose. */
+/* SCAN found these keys between l->scanned_to and next, in a step whose end the cursor gives. */
 static void scanned_again(struct redis_list *l, uint64_t next, const redisReply *keys)
 {
-	if (scan_position(next) > scan_position(l->end)) {
+	if (redis_scan_position(next) > redis_scan_position(l->step.end)) {
 		if (l->count > 1) {
 			l->count /= 2;
 			scan(l);
 		} else {
-			/* One bucket, and it lies behind: up to there it was empty. */
-			l->end = l->at;
+			/* Even one bucket goes too far: SCAN skipped empty ones. The step ends
+			 * here, and the next step begins here. */
+			l->step.end = l->scanned_to;
 			step_scanned(l);
 		}
 		return;
@@ -419,8 +319,8 @@ static void scanned_again(struct redis_list *l, uint64_t next, const redisReply 
 		redis_op_fail(&l->base, STORE_ERROR, "out of memory");
 		return;
 	}
-	l->at = next;
-	if (next == l->end)
+	l->scanned_to = next;
+	if (next == l->step.end)
 		step_scanned(l);
 	else
 		scan(l);
@@ -435,11 +335,11 @@ static void on_scan(struct redis_op *o, const redisReply *reply)
 	if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 2 ||
 	    reply->element[0]->type != REDIS_REPLY_STRING ||
 	    reply->element[1]->type != REDIS_REPLY_ARRAY ||
-	    !scan_cursor_read(reply->element[0]->str, &end, &next) || *end) {
+	    !redis_scan_cursor_read(reply->element[0]->str, &end, &next) || *end) {
 		redis_op_fail_reply(o, reply);
 		return;
 	}
-	if (l->has_end) {
+	if (l->step.has_end) {
 		scanned_again(l, next, reply->element[1]);
 		return;
 	}
@@ -447,7 +347,7 @@ static void on_scan(struct redis_op *o, const redisReply *reply)
 		redis_op_fail(o, STORE_ERROR, "out of memory");
 		return;
 	}
-	l->end = next;
+	l->step.end = next;
 	step_scanned(l);
 }
 
@@ -457,7 +357,7 @@ static int send_scan(struct redis_list *l)
 	const char *argv[] = {"SCAN", cursor, "MATCH", l->pattern, "COUNT", count};
 	size_t argvlen[] = {4, 0, 5, l->pattern_len, 5, 0};
 
-	argvlen[1] = snprintf(cursor, sizeof(cursor), "%" PRIu64, l->at);
+	argvlen[1] = snprintf(cursor, sizeof(cursor), "%" PRIu64, l->scanned_to);
 	argvlen[5] = snprintf(count, sizeof(count), "%u", l->count);
 	l->base.on_reply = on_scan;
 	return redis_op_send(&l->base, 6, argv, argvlen);
@@ -508,7 +408,7 @@ int redis_lists_init(struct redis_store *r, struct event_base *base)
 	return r->lists_next ? 0 : -1;
 }
 
-/* Begins now, or stands in the queue. 0, or -1: there is no link. */
+/* Begins now, or waits in the queue. 0, or -1: there is no link. */
 static int begin_or_wait(struct redis_store *r, struct redis_list *l)
 {
 	if (r->lists_running >= LISTS_MAX) {
@@ -549,13 +449,13 @@ struct store_op *redis_store_list(struct store *s, const struct store_query *que
 	pattern_add(l, r->prefix, r->prefix_len);
 	pattern_add(l, query->prefix, query->prefix_len);
 	l->pattern[l->pattern_len++] = '*';
-	if (!cursor_read(l, query->cursor)) {
+	if (!redis_list_cursor_read(query->cursor, &l->step)) {
 		store_refuse(result, STORE_BAD_CURSOR, "the cursor is none of ours");
 		goto fail;
 	}
 	if (!redis_store_open(s, result))
 		goto fail;
-	l->at = l->start;
+	l->scanned_to = l->step.start;
 	l->page = store_page_new(query->limit);
 	if (!l->page) {
 		store_refuse(result, STORE_ERROR, "out of memory");
