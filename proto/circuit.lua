@@ -53,6 +53,203 @@ their bytes. Redis makes the functions and tables below anew for each call: ther
 A state is its digit, "0", "1" or "2", up to where it is written.
 --]]
 
+local match, byte, format, pcall = string.match, string.byte, string.format, redis.pcall
+local KEYS, ARGV = KEYS, ARGV
+-- The time, once it is needed; true once a key was written; the keys left to later passes, with their
+-- values; true if there are reports among them.
+local now, written, left, values, reports
+local reply = {}
+
+-- First pass: records alone, on a value with our five members only. Most writes are such, so they
+-- are done before any function is made.
+for i = 1, #KEYS do
+	local key, ops = KEYS[i], ARGV[i + 1]
+	-- One byte more than MAX (below), if there is one, and never the whole of a large value.
+	local value = pcall("GETRANGE", key, "0", "65536")
+	local name, failures, successes, failed, changed
+	local op = byte(ops)
+	if (op == 102 or op == 115) and not value.err then -- f, s; no string has err
+		name, failures, successes, failed, changed =
+			match(value, '^%b{:"([%l-]+)"%b,:0?(%d*)%b,:0?(%d*)%b,:0?(%d*)%b,:0?(%d*)}$')
+	end
+	local state = name == "closed" and "0" or name == "open" and "1" or name == "half-open" and "2"
+	local more -- failures; the others are successes
+	if state then
+		if failures == "" then failures = "0" end
+		if successes == "" then successes = "0" end
+		if failed == "" then failed = "0" end
+		if changed == "" then changed = "0" end
+		more = ops == "f" and 1 or ops == "s" and 0
+		if not more then
+			local behind_f, behind_s = match(ops, "^f*()s*()")
+			more = behind_f - 1
+			if behind_s <= #ops then
+				more = match(ops, "^[fs]*$", behind_s) and select(2, string.gsub(ops, "f", ""))
+			end
+		end
+	end
+	-- %b steps over names fast but takes any. So what was found must make up the very value: then the
+	-- names are ours, and no number begins with a zero that should not be there.
+	if more and #failures < 10 and #successes < 10 and #failed < 16 and #changed < 16 and
+		value == '{"state":"' .. name .. '","failureCount":' .. failures .. ',"successCount":' ..
+		successes .. ',"lastFailureTime":' .. failed .. ',"lastStateChange":' .. changed .. "}" then
+		if more > 0 and not now then
+			-- As read_time (below).
+			local time = pcall("TIME")
+			now = not time.err and time[1] .. string.sub("00000" .. time[2], -6, -4) or nil
+		end
+		if now or more == 0 then
+			local after = '{"state":"' .. name .. '","failureCount":' ..
+				(more > 0 and format("%d", failures + more) or failures) .. ',"successCount":' ..
+				(more < #ops and format("%d", successes + #ops - more) or successes) ..
+				',"lastFailureTime":' .. (more > 0 and now or failed) .. ',"lastStateChange":' ..
+				changed .. "}"
+			if not pcall("SET", key, after, "PX", ARGV[1]).err then
+				written = true
+				reply[i] = "0 " .. (now or "0") .. " " .. state .. " " .. failures .. " " ..
+					successes .. " " .. failed .. " " .. changed
+			end
+		end
+	end
+	if not reply[i] then
+		left, values = left or {}, values or {}
+		left[#left + 1], values[i] = i, value
+		reports = reports or op == 109 -- m
+	end
+end
+if not left then
+	return reply
+end
+
+-- Now in milliseconds, as text; or nil, and the error.
+local function read_time(pcall)
+	local time = pcall("TIME")
+	if time.err then
+		return nil, time
+	end
+	local us = time[2]
+	return time[1] .. string.sub(#us == 6 and us or "00000" .. us, -6, -4)
+end
+
+-- The slots of a window without a zero before another digit: their sums, or nil if one is no sound one.
+local function sum_slots(slots)
+	local match = string.match
+	local count, calls, fails, slows = 0, 0, 0, 0
+	for slot in string.gmatch(slots .. ",", "([^,]*),") do
+		local c, f, s, who = slot, "0", "0", ""
+		if match(slot, "%.") then
+			c, f, s, who = match(slot, "^(%d+)%.(%d+)%.(%d+)%.(%w*)$")
+			if not c or f == "0" and s == "0" or #f > 9 or #s > 9 or #who > 32 or
+				string.gsub(who, "%u[%l%d]", "") ~= "" then
+				return nil
+			end
+		end
+		if #c > 9 or not match(c, "^%d+$") then
+			return nil
+		end
+		count, calls, fails, slows = count + 1, calls + c, fails + f, slows + s
+	end
+	if count > 10 then
+		return nil
+	end
+	return calls, fails, slows
+end
+
+-- True if no number of successes makes the window's rates such that it opens, by the policy's words.
+local function stays_closed(calls, fails, slows, failure_rate, slow, slow_rate, min_calls)
+	local least = math.max(calls + 1, min_calls) -- with which a rate is looked at
+	return (failure_rate == "0" or fails * 100 < failure_rate * least) and
+		(slow == "0" or slows * 100 < slow_rate * least)
+end
+
+-- One report of successes on a closed circuit, in the slot of the last report, that cannot open it, and a
+-- value as we write it: it counts, and nothing is decided. `report` is where it begins in `ops`, behind the
+-- policy; the window and the slot are as they must be in the member. Gives the new value, and what the reply
+-- says of the circuit; nil for anything else.
+local function count_plainly(sum_slots, stays_closed, value, ops, report, window, slot, ttl)
+	local match, format = string.match, string.format
+	local kind, since, more = match(ops, "^;r([-cn]) (%d+) %x+ s 0 %w+ ([1-9]%d*)$", report)
+	local failures, successes, failed, changed, member, of, fresh, openings, open_ms, run, width, newest,
+		first, others
+	if kind then
+		failures, successes, failed, changed, member, of, fresh, openings, open_ms, run, width, newest,
+			first, others = match(value, '^{"state":"closed","failureCount":(%d+),"successCount":(%d+),' ..
+			'"lastFailureTime":(%d+),"lastStateChange":([1-9]%d*),"breakerd":"(1 0 (%d+) ([01]) (%d+) ' ..
+			'(%d+) (%d+) w(%d+)%.(%d+):(%d+)([%w.,]*))"}$')
+	end
+	if not of or of ~= changed or width ~= window or newest ~= slot or kind == "c" and since ~= changed or
+		kind == "n" and fresh == "0" or #slot < 3 or #changed > 15 or #failures > 15 or #successes > 9 or
+		#failed > 15 or #openings > 9 or #open_ms > 9 or #run > 9 or #first > 9 or #more > 9 then
+		return nil
+	end
+	-- A zero before another digit.
+	if failures ~= "0" and match(failures, "^0") or successes ~= "0" and match(successes, "^0") or
+		failed ~= "0" and match(failed, "^0") or openings ~= "0" and match(openings, "^0") or
+		run ~= "0" and match(run, "^0") or first ~= "0" and match(first, "^0") or
+		open_ms ~= "0" and (match(open_ms, "^0") or tonumber(open_ms) > tonumber(ttl)) then
+		return nil
+	end
+	if match(others, "[%a.]") then
+		local failure_rate, slow, slow_rate, min_calls =
+			match(ops, "^m;p%d+ (%d+) ([01]) (%d+) %d+ (%d+)")
+		local calls, fails, slows = sum_slots(first .. others)
+		if match(others, "[,.]0%d") or not calls or
+			not stays_closed(calls, fails, slows, failure_rate, slow, slow_rate, min_calls) then
+			return nil
+		end
+	elseif others ~= "" then
+		-- Each slot becomes a dot. Without a failure in them their sums do not matter.
+		local text, some, none
+		text, some = string.gsub(others, ",[1-9]%d?%d?%d?%d?%d?%d?%d?%d?", ".")
+		text, none = string.gsub(text, ",0", ".")
+		if #text ~= some + none or #text > 9 then
+			return nil
+		end
+	end
+	local calls, all = first + more, successes + more
+	if calls > 999999999 or all > 999999999 then
+		return nil
+	end
+	return '{"state":"closed","failureCount":' .. failures .. ',"successCount":' .. format("%d", all) ..
+		',"lastFailureTime":' .. failed .. ',"lastStateChange":' .. changed .. ',"breakerd":"1 0 ' ..
+		changed .. " " .. fresh .. " " .. openings .. " " .. open_ms .. " 0 w" .. width .. "." .. newest ..
+		":" .. format("%d", calls) .. others .. '"}',
+		failures .. " " .. successes .. " " .. failed .. " " .. changed .. " " .. member
+end
+
+-- Second pass: reports that are only counted.
+if reports then
+	local policy, window, slot
+	local undecided = {}
+	for _, i in ipairs(left) do
+		local key, ops, value = KEYS[i], ARGV[i + 1], values[i]
+		if byte(ops) == 109 and not value.err then -- m
+			if not policy or string.sub(ops, 1, #policy) ~= policy then
+				policy, window = match(ops, "^(m;p%d+ %d+ [01] %d+ (%d+) [%d ]+);r")
+				slot = nil
+			end
+			if policy and not now then
+				now = read_time(pcall)
+			end
+			if policy and now then
+				slot = slot or format("%.0f", math.floor(now * 10 / window))
+				local after, said = count_plainly(sum_slots, stays_closed, value, ops,
+					#policy + 1, window, slot, ARGV[1])
+				if after and not pcall("SET", key, after, "PX", ARGV[1]).err then
+					reply[i], written = "0 " .. now .. " 0 " .. said, true
+				end
+			end
+		end
+		if not reply[i] then
+			undecided[#undecided + 1] = i
+		end
+	end
+	if #undecided == 0 then
+		return reply
+	end
+	left = undecided
+end
+
 -- Reads any value: what was found ("0", "1", "2"), the five members, the others with the closing
 -- brace, breakerd if it is a string without escapes, the others without it; all as text.
 local function scan(value)
@@ -732,40 +929,9 @@ local function decide(plus, ops, m)
 	end
 end
 
--- The slots of a window without a zero before another digit: their sums, or nil if one is no sound one.
-local function sum_slots(slots)
-	local match = string.match
-	local count, calls, fails, slows = 0, 0, 0, 0
-	for slot in string.gmatch(slots .. ",", "([^,]*),") do
-		local c, f, s, who = slot, "0", "0", ""
-		if match(slot, "%.") then
-			c, f, s, who = match(slot, "^(%d+)%.(%d+)%.(%d+)%.(%w*)$")
-			if not c or f == "0" and s == "0" or #f > 9 or #s > 9 or #who > 32 or
-				string.gsub(who, "%u[%l%d]", "") ~= "" then
-				return nil
-			end
-		end
-		if #c > 9 or not match(c, "^%d+$") then
-			return nil
-		end
-		count, calls, fails, slows = count + 1, calls + c, fails + f, slows + s
-	end
-	if count > 10 then
-		return nil
-	end
-	return calls, fails, slows
-end
-
--- True if no number of successes makes the window's rates such that it opens, by the policy's words.
-local function stays_closed(calls, fails, slows, failure_rate, slow, slow_rate, min_calls)
-	local least = math.max(calls + 1, min_calls) -- with which a rate is looked at
-	return (failure_rate == "0" or fails * 100 < failure_rate * least) and
-		(slow == "0" or slows * 100 < slow_rate * least)
-end
-
--- Successes alone on a closed circuit, in the slot of the last report, that cannot open it: they count,
--- and nothing is decided. Gives how many they are, and the member behind them; nil for anything else,
--- of which decide says what it comes to. Most writes are such, and decide costs some five times as much.
+-- As count_plainly, for more than one report or a value with members that are not ours. Gives how many
+-- successes are counted, and the new member; nil for anything else, of which decide says what it comes to.
+-- decide costs some five times as much.
 local function count_successes(sum_slots, stays_closed, ops, member, changed, now)
 	local match = string.match
 	local failure_rate, slow, slow_rate, window, min_calls, reports =
@@ -800,60 +966,6 @@ local function count_successes(sum_slots, stays_closed, ops, member, changed, no
 		window .. "." .. newest .. ":" .. string.format("%d", first + more) .. others
 end
 
--- The same for what is mostly asked and stored: one report, and a value without other members, as we write it.
--- `report` is where it begins in `ops`, behind the policy; the window and the slot are as they must be in the
--- member. Gives the value behind it, and what the reply says of the circuit; nil for anything else.
-local function count_plainly(sum_slots, stays_closed, value, ops, report, window, slot, ttl)
-	local match, format = string.match, string.format
-	local kind, since, more = match(ops, "^;r([-cn]) (%d+) %x+ s 0 %w+ ([1-9]%d*)$", report)
-	local failures, successes, failed, changed, member, of, fresh, openings, open_ms, run, width, newest,
-		first, others
-	if kind then
-		failures, successes, failed, changed, member, of, fresh, openings, open_ms, run, width, newest,
-			first, others = match(value, '^{"state":"closed","failureCount":(%d+),"successCount":(%d+),' ..
-			'"lastFailureTime":(%d+),"lastStateChange":([1-9]%d*),"breakerd":"(1 0 (%d+) ([01]) (%d+) ' ..
-			'(%d+) (%d+) w(%d+)%.(%d+):(%d+)([%w.,]*))"}$')
-	end
-	if not of or of ~= changed or width ~= window or newest ~= slot or kind == "c" and since ~= changed or
-		kind == "n" and fresh == "0" or #slot < 3 or #changed > 15 or #failures > 15 or #successes > 9 or
-		#failed > 15 or #openings > 9 or #open_ms > 9 or #run > 9 or #first > 9 or #more > 9 then
-		return nil
-	end
-	-- A zero before another digit.
-	if failures ~= "0" and match(failures, "^0") or successes ~= "0" and match(successes, "^0") or
-		failed ~= "0" and match(failed, "^0") or openings ~= "0" and match(openings, "^0") or
-		run ~= "0" and match(run, "^0") or first ~= "0" and match(first, "^0") or
-		open_ms ~= "0" and (match(open_ms, "^0") or tonumber(open_ms) > tonumber(ttl)) then
-		return nil
-	end
-	if match(others, "[%a.]") then
-		local failure_rate, slow, slow_rate, min_calls =
-			match(ops, "^m;p%d+ (%d+) ([01]) (%d+) %d+ (%d+)")
-		local calls, fails, slows = sum_slots(first .. others)
-		if match(others, "[,.]0%d") or not calls or
-			not stays_closed(calls, fails, slows, failure_rate, slow, slow_rate, min_calls) then
-			return nil
-		end
-	elseif others ~= "" then
-		-- Each slot becomes a dot. Without a failure in them their sums do not matter.
-		local text, some, none
-		text, some = string.gsub(others, ",[1-9]%d?%d?%d?%d?%d?%d?%d?%d?", ".")
-		text, none = string.gsub(text, ",0", ".")
-		if #text ~= some + none or #text > 9 then
-			return nil
-		end
-	end
-	local calls, all = first + more, successes + more
-	if calls > 999999999 or all > 999999999 then
-		return nil
-	end
-	return '{"state":"closed","failureCount":' .. failures .. ',"successCount":' .. format("%d", all) ..
-		',"lastFailureTime":' .. failed .. ',"lastStateChange":' .. changed .. ',"breakerd":"1 0 ' ..
-		changed .. " " .. fresh .. " " .. openings .. " " .. open_ms .. " 0 w" .. width .. "." .. newest ..
-		":" .. format("%d", calls) .. others .. '"}',
-		failures .. " " .. successes .. " " .. failed .. " " .. changed .. " " .. member
-end
-
 -- For how many milliseconds a circuit lives that is written with this member: at least until the member
 -- has no say any more (breaker_matters_until of proto/breaker.c).
 local function lifetime(ttl, member, now)
@@ -883,51 +995,11 @@ local function lifetime(ttl, member, now)
 	return string.format("%.0f", math.max(ttl, last + lasts - now))
 end
 
--- Now in milliseconds, as text; or nil, and the error.
-local function read_time(pcall)
-	local time = pcall("TIME")
-	if time.err then
-		return nil, time
-	end
-	return time[1] .. string.sub("00000" .. time[2], -6, -4)
-end
+-- Third pass: everything else.
 
-local match, pcall = string.match, redis.pcall
-local KEYS, ARGV = KEYS, ARGV
 -- The largest value that is read or written. A larger one would hold up Redis.
 local MAX = 65536
 local channel = ARGV[#KEYS + 2] -- with the number of the database, as channels know none
-local now, written
-local reply, left, values = {}, {}, {}
-local policy, window, slot
-
--- First those that are only counted.
-for i = 1, #KEYS do
-	local key, ops = KEYS[i], ARGV[i + 1]
-	-- One byte more than MAX, if there is one, and never the whole of a large value.
-	local value = pcall("GETRANGE", key, "0", "65536")
-	if string.byte(ops) == 109 and not value.err then -- m
-		if not policy or string.sub(ops, 1, #policy) ~= policy then
-			policy, window = match(ops, "^(m;p%d+ %d+ [01] %d+ (%d+) [%d ]+);r")
-			slot = nil
-		end
-		if policy and not now then
-			now = read_time(pcall)
-		end
-		if policy and now then
-			slot = slot or string.format("%.0f", math.floor(now * 10 / window))
-			local after, said = count_plainly(sum_slots, stays_closed, value, ops, #policy + 1, window,
-				slot, ARGV[1])
-			if after and not pcall("SET", key, after, "PX", ARGV[1]).err then
-				reply[i], written = "0 " .. now .. " 0 " .. said, true
-			end
-		end
-	end
-	if not reply[i] then
-		left[#left + 1], values[i] = i, value
-	end
-end
-
 for _, i in ipairs(left) do
 	local key, ops, value = KEYS[i], ARGV[i + 1], values[i]
 	if value == "" then

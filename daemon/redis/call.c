@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "proto/breaker_member.h"
 #include "proto/circuit_script.h"
+#include "proto/number.h"
 #include "redis/writes_private.h"
 
 #include <event2/buffer.h>
@@ -118,6 +119,7 @@ struct redis_call *redis_call_new(struct redis_store *r, size_t op_count)
 	call->whole = false;
 	call->part_count = 0;
 	call->op_count = 0;
+	call->may_publish = false;
 	call->tokens = NULL;
 	return call;
 }
@@ -131,6 +133,8 @@ static void call_add_op(struct redis_call *call, struct redis_write *write, stru
 	part->count++;
 	/* A read is told of an override. */
 	part->decides = part->decides || what->call || what->verb == CIRCUIT_GET_STATE;
+	call->may_publish = call->may_publish || (what->verb != CIRCUIT_RECORD_SUCCESS &&
+						  what->verb != CIRCUIT_RECORD_FAILURE);
 	call->ops[i].write = write;
 	call->ops[i].what = *what;
 	call->letters[i] = circuit_script_letter(what);
@@ -311,7 +315,7 @@ void redis_call_send(struct redis_call *call)
 	struct redis_script_words words = redis_script_words(r, call->whole);
 	const char *argv[5 + 2 * CALL_CIRCUITS];
 	size_t lens[5 + 2 * CALL_CIRCUITS];
-	size_t n = call->part_count;
+	size_t n = call->part_count, argc = 4 + 2 * n;
 	char keys[24];
 
 	argv[0] = words.command;
@@ -320,7 +324,7 @@ void redis_call_send(struct redis_call *call)
 	argv[3 + n] = r->ttl;
 	lens[0] = words.command_len;
 	lens[1] = words.script_len;
-	lens[2] = (size_t)snprintf(keys, sizeof(keys), "%zu", n);
+	lens[2] = (size_t)(number_put(keys, (int64_t)n) - keys);
 	lens[3 + n] = r->ttl_len;
 	for (size_t i = 0; i < n; i++) {
 		const struct call_part *part = &call->parts[i];
@@ -332,9 +336,11 @@ void redis_call_send(struct redis_call *call)
 		call_fail(call, STORE_UNAVAILABLE, "out of memory");
 		return;
 	}
-	argv[4 + 2 * n] = r->publish;
-	lens[4 + 2 * n] = strlen(r->publish);
-	if (!redis_link_send(r->link, on_call, call, (int)(5 + 2 * n), argv, lens)) {
+	if (call->may_publish) {
+		argv[argc] = r->publish;
+		lens[argc++] = strlen(r->publish);
+	}
+	if (!redis_link_send(r->link, on_call, call, (int)argc, argv, lens)) {
 		call_fail(call, STORE_UNAVAILABLE, redis_store_why(r));
 		return;
 	}

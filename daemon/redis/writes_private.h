@@ -54,6 +54,7 @@ struct redis_call {
 	int64_t sent_ms; /* monotonic */
 	size_t part_count;
 	size_t op_count;
+	bool may_publish; /* an operation is more than a record */
 	struct evbuffer
 		*tokens; /* the operations of parts that decide, until it is sent; or NULL */
 	struct call_part parts[CALL_CIRCUITS];
