@@ -241,7 +241,7 @@ static void on_call(void *arg, enum redis_outcome outcome, const redisReply *rep
 		break;
 	}
 	if (!TAILQ_EMPTY(&r->writes->ready))
-		later_run(r->writes->flush);
+		later_run(r->flush);
 }
 
 /* Writes the part's operations as circuit.lua reads them if acquire and report are among them.

@@ -377,7 +377,7 @@ static void scan(struct redis_list *l)
 
 static void detach_waiting(struct redis_op *o, struct store_result *verdict)
 {
-	TAILQ_REMOVE(&redis_store(o->op.store)->lists_queue, o, clock_entry);
+	TAILQ_REMOVE(&redis_store(o->op.store)->lists_queue, o, entry);
 	list_release(o);
 	verdict->status = STORE_OVERLOADED;
 	verdict->message = "other listings are under way";
@@ -392,7 +392,7 @@ static void on_lists_next(void *arg)
 		struct redis_list *l = list_op(o);
 		int64_t now = clock_ms();
 
-		TAILQ_REMOVE(&r->lists_queue, o, clock_entry);
+		TAILQ_REMOVE(&r->lists_queue, o, entry);
 		o->detach = NULL;
 		l->running = true;
 		r->lists_running++;
@@ -413,7 +413,7 @@ static int begin_or_wait(struct redis_store *r, struct redis_list *l)
 {
 	if (r->lists_running >= LISTS_MAX) {
 		l->base.detach = detach_waiting;
-		TAILQ_INSERT_TAIL(&r->lists_queue, &l->base, clock_entry);
+		TAILQ_INSERT_TAIL(&r->lists_queue, &l->base, entry);
 		return 0;
 	}
 	if (send_scan(l) != 0)

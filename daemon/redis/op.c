@@ -64,12 +64,7 @@ int redis_op_send(struct redis_op *o, int argc, const char **argv, const size_t 
 
 void redis_op_forget(struct redis_op *o)
 {
-	struct redis_store *r = redis_store(o->op.store);
-
-	if (o->command)
-		redis_command_forget(o->command);
-	else
-		TAILQ_REMOVE(&r->clock_queue, o, clock_entry);
+	redis_command_forget(o->command);
 	release(o);
 }
 

@@ -1,6 +1,6 @@
 /*
- * The Redis store's operations under way, and what they need of the store. Below store.c,
- * circuit.c, events.c, writes.c, list.c and values.c; nobody else includes this.
+ * The Redis store's operations under way, and what they need of the store. Below store.c, reads.c,
+ * writes.c, fold.c, list.c, values.c and events.c; nobody else includes this.
  */
 #ifndef BREAKERD_REDIS_OP_H
 #define BREAKERD_REDIS_OP_H
@@ -20,6 +20,7 @@
 #define CORRUPT_REMEMBERED 1024
 
 struct redis_op;
+struct redis_reads;
 struct redis_writes;
 TAILQ_HEAD(redis_op_queue, redis_op);
 
@@ -36,8 +37,9 @@ struct redis_store {
 	size_t ttl_len;
 	char prefix[REDIS_PREFIX_MAX + 3 + 1]; /* with its "cb:" */
 	size_t prefix_len;
-	struct redis_op_queue clock_queue; /* reads that wait for the TIME that is under way */
-	struct redis_writes *writes;       /* those on their way */
+	struct redis_reads *reads;         /* those on their way */
+	struct redis_writes *writes;       /* as these */
+	struct later *flush;               /* sends the reads and writes that came in a turn */
 	unsigned lists_running;            /* listings, see list.c */
 	struct redis_op_queue lists_queue; /* those that wait for one of these to end */
 	struct later *lists_next;
@@ -46,12 +48,12 @@ struct redis_store {
 	uint64_t corrupt_seen[CORRUPT_REMEMBERED];
 };
 
-/* The first member of each op here. While it lives it has one command in flight, or
- * stands in the clock queue, or has a detach of its own that knows where it is. */
+/* The first member of each op here. While it lives it has one command in flight, or a detach of
+ * its own that knows where it is. */
 struct redis_op {
 	struct store_op op;
 	struct redis_command *command;
-	TAILQ_ENTRY(redis_op) clock_entry; /* in the queue while command is NULL */
+	TAILQ_ENTRY(redis_op) entry; /* in a queue of its kind */
 	bool writes;
 	bool lists; /* its missed deadline says nothing of the link */
 	/* The answer to the command, REDIS_REPLY; sends the next one, or finishes the op. */

@@ -1,15 +1,16 @@
 /*
  * The store in Redis itself: its link and its channel, its health, its start and its end. A read is
- * in circuit.c, a write in writes.c, a listing in list.c, what is published in events.c.
+ * in reads.c, a write in writes.c or fold.c, a listing in list.c, what is published in events.c.
  */
 #include "redis/store.h"
 
 #include "base/metrics.h"
 #include "redis/channel.h"
-#include "redis/circuit.h"
 #include "redis/events.h"
+#include "redis/fold.h"
 #include "redis/list.h"
 #include "redis/op.h"
+#include "redis/reads.h"
 #include "redis/target.h"
 #include "redis/writes.h"
 
@@ -33,7 +34,7 @@ static struct store_op *redis_submit(struct store *s, const struct store_request
 		return NULL;
 	if (circuit_verb_writes(request->op.verb) || request->behind_writes)
 		return redis_writes_submit(r, request, done, arg, result);
-	return redis_circuit_read(r, request, done, arg, result);
+	return redis_reads_submit(r, request, done, arg, result);
 }
 
 static int64_t redis_clock_offset_ms(struct store *s, int64_t *error_ms)
@@ -77,11 +78,21 @@ static void redis_reconfigure(struct store *s)
 	r->ttl_len = snprintf(r->ttl, sizeof(r->ttl), "%" PRId64, s->limits.ttl_ms);
 }
 
+/* Reads go first: one that came before a write is not told of what came after it. */
+static void on_flush(void *arg)
+{
+	struct redis_store *r = arg;
+
+	redis_reads_send(r);
+	redis_writes_send(r);
+	redis_link_flush(r->link);
+}
+
 static void redis_flush(struct store *s)
 {
 	struct redis_store *r = redis_store(s);
 
-	redis_writes_flush(r);
+	later_now(r->flush);
 	redis_link_flush(r->link);
 }
 
@@ -91,7 +102,9 @@ static void redis_free(struct store *s)
 
 	redis_link_free(r->link);
 	redis_channel_free(r->channel);
+	redis_reads_free(r->reads);
 	redis_writes_free(r->writes);
+	later_free(r->flush);
 	later_free(r->lists_next);
 	store_fini(s);
 	free(r);
@@ -106,7 +119,7 @@ static const struct store_driver redis_driver = {
 	.reconfigure = redis_reconfigure,
 	.flush = redis_flush,
 	.free = redis_free,
-	.fold = redis_circuit_fold,
+	.fold = redis_fold,
 	.clock_offset_ms = redis_clock_offset_ms,
 };
 
@@ -122,8 +135,10 @@ static void on_change(void *arg, bool ready)
 		redis_writes_begin(r);
 	if (r->store.on_change)
 		r->store.on_change(r->store.on_change_arg, ready);
-	if (!ready)
+	if (!ready) {
+		redis_reads_send(r); /* which fails them */
 		redis_writes_give_up(r, redis_store_why(r));
+	}
 }
 
 static void on_news(void *arg)
@@ -169,13 +184,14 @@ struct store *store_redis_new(struct event_base *base, const struct redis_target
 	r->metrics = metrics;
 	r->log = log;
 	r->prefix_len = snprintf(r->prefix, sizeof(r->prefix), "%scb:", prefix);
-	TAILQ_INIT(&r->clock_queue);
 	if (redis_lists_init(r, base) != 0)
 		goto fail;
 	siphash_key_init(&r->hash_key);
 	redis_reconfigure(&r->store);
-	r->writes = redis_writes_new(r);
-	if (!r->writes)
+	r->flush = later_new(base, on_flush, r);
+	r->reads = redis_reads_new();
+	r->writes = redis_writes_new();
+	if (!r->flush || !r->reads || !r->writes)
 		goto fail;
 	r->target = *target;
 	snprintf(r->channel_name, sizeof(r->channel_name), "%scb:events", prefix);
@@ -192,7 +208,9 @@ struct store *store_redis_new(struct event_base *base, const struct redis_target
 fail:
 	later_free(r->lists_next);
 	redis_channel_free(r->channel);
+	redis_reads_free(r->reads);
 	redis_writes_free(r->writes);
+	later_free(r->flush);
 	store_fini(&r->store);
 	free(r);
 	return NULL;

@@ -34,7 +34,7 @@ void write_queue_settle(struct redis_store *r, struct write_queue *q)
 	} else if (!q->ready) {
 		q->ready = true;
 		TAILQ_INSERT_TAIL(&r->writes->ready, q, entry);
-		later_run(r->writes->flush);
+		later_run(r->flush);
 	}
 }
 
@@ -90,7 +90,7 @@ void write_queue_give_up(struct redis_store *r, struct write_queue *q)
 	q->ready = false;
 	q->given_up = true;
 	TAILQ_INSERT_TAIL(&r->writes->given_up, q, entry);
-	later_run(r->writes->flush);
+	later_run(r->flush);
 }
 
 void write_queues_end_given_up(struct redis_store *r)

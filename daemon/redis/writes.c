@@ -42,9 +42,8 @@ static size_t count_ready(const struct redis_store *r, size_t circuits)
 	return ops;
 }
 
-static void on_flush(void *arg)
+void redis_writes_send(struct redis_store *r)
 {
-	struct redis_store *r = arg;
 	/* With cluster mode on, all keys of a call must be in one slot: one circuit a call. */
 	size_t most = redis_link_cluster(r->link) ? 1 : CALL_CIRCUITS;
 	unsigned allowed = calls_allowed(r->writes, most);
@@ -124,11 +123,6 @@ struct store_op *redis_writes_submit(struct redis_store *r, const struct store_r
 	return &write->base.op;
 }
 
-void redis_writes_flush(struct redis_store *r)
-{
-	later_now(r->writes->flush);
-}
-
 bool redis_writes_pending(struct redis_store *r, const char *full, size_t full_len)
 {
 	return keytable_find(&r->writes->circuits, full, full_len) != NULL;
@@ -156,7 +150,7 @@ void redis_writes_give_up(struct redis_store *r, const char *why)
 		write_queue_fail(r, q, why);
 }
 
-struct redis_writes *redis_writes_new(struct redis_store *r)
+struct redis_writes *redis_writes_new(void)
 {
 	struct redis_writes *writes = calloc(1, sizeof(*writes));
 
@@ -165,10 +159,8 @@ struct redis_writes *redis_writes_new(struct redis_store *r)
 	TAILQ_INIT(&writes->ready);
 	TAILQ_INIT(&writes->given_up);
 	TAILQ_INIT(&writes->calls);
-	writes->flush = later_new(r->store.base, on_flush, r);
-	if (writes->flush && keytable_init(&writes->circuits) == 0)
+	if (keytable_init(&writes->circuits) == 0)
 		return writes;
-	later_free(writes->flush);
 	free(writes);
 	return NULL;
 }
@@ -178,6 +170,5 @@ void redis_writes_free(struct redis_writes *writes)
 	if (!writes)
 		return;
 	keytable_fini(&writes->circuits);
-	later_free(writes->flush);
 	free(writes);
 }

@@ -10,8 +10,8 @@
 struct store_op *redis_writes_submit(struct redis_store *r, const struct store_request *request,
 				     store_done_fn *done, void *arg, struct store_result *result);
 
-/* Sends what waits for the next turn of the loop. */
-void redis_writes_flush(struct redis_store *r);
+/* Sends what waits, as far as calls may be under way. May end operations. */
+void redis_writes_send(struct redis_store *r);
 
 /* True while a write of this circuit, by its whole Redis key, waits or is under way. */
 bool redis_writes_pending(struct redis_store *r, const char *full, size_t full_len);
@@ -23,7 +23,7 @@ void redis_writes_begin(struct redis_store *r);
 void redis_writes_give_up(struct redis_store *r, const char *why);
 
 /* NULL when out of memory. */
-struct redis_writes *redis_writes_new(struct redis_store *r);
+struct redis_writes *redis_writes_new(void);
 
 /* Once the link is freed. NULL is allowed. */
 void redis_writes_free(struct redis_writes *writes);

@@ -7,7 +7,6 @@
 #define BREAKERD_REDIS_WRITES_PRIVATE_H
 
 #include "base/keytable.h"
-#include "base/later.h"
 #include "redis/writes.h"
 
 struct evbuffer;
@@ -69,7 +68,6 @@ struct redis_writes {
 	TAILQ_HEAD(call_list, redis_call) calls;
 	unsigned under_way; /* calls */
 	int64_t took_ms;    /* how long calls take; one that was held up counts little */
-	struct later *flush;
 };
 
 /* --- write_queue.c */
