@@ -1,8 +1,8 @@
 """Load that goes on while the store fails, and a book of what was answered.
 
 One thread drives all connections, one request in flight on each. How long an answer took is
-judged by the last moment at which it surely had not come, so that a pause of this process
-is not taken for one of the daemon's.
+judged by the last moment at which it surely had not come, less the pauses of this process: a
+pause is mostly the whole machine's, and is not to be taken for one of the daemon's.
 """
 
 import json
@@ -15,18 +15,21 @@ from wire import connect, request_bytes
 from contract import path
 
 TICK = 0.005  # seconds between two looks, at most
+PAUSE = 0.1   # two looks further apart than this: the process was paused
 
 
 class Answered:
     """One request and its answer. It took between `took` and `within` seconds."""
 
-    __slots__ = ("key", "verb", "line", "sent", "took", "within", "status", "headers", "body")
+    __slots__ = ("key", "verb", "line", "sent", "paused", "took", "within", "status", "headers",
+                 "body")
 
-    def __init__(self, key, verb, line, sent):
+    def __init__(self, key, verb, line, sent, paused):
         self.key = key
         self.verb = verb
         self.line = line
         self.sent = sent
+        self.paused = paused  # seconds of pauses until it was sent
         self.took = self.within = self.status = self.headers = self.body = None
 
     def __repr__(self):
@@ -87,6 +90,7 @@ class Storm:
         self.pause = connections / rate
         self.answers = []
         self.error = None
+        self.paused = 0.0  # seconds, so far
         self.lines = [_Line(n, addresses[n % len(addresses)]) for n in range(connections)]
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -118,6 +122,7 @@ class Storm:
             line.next_at = looked + line.number * self.pause / len(self.lines)
         while True:
             now = time.monotonic()
+            self.paused += now - looked if now - looked > PAUSE else 0.0
             waiting = False
             for line in self.lines:
                 if line.current is None and not self._stop.is_set() and now >= line.next_at:
@@ -139,7 +144,7 @@ class Storm:
         route = path(key, None if verb in ("get", "reset") else verb)
         data = request_bytes(method, route,
                              body=None if method != "POST" else body[0] if body else b"")
-        line.current = Answered(key, verb, line.number, time.monotonic())
+        line.current = Answered(key, verb, line.number, time.monotonic(), self.paused)
         line.next_at = line.current.sent + self.pause
         line.sock.sendall(data)
 
@@ -148,7 +153,7 @@ class Storm:
         assert data, f"the daemon closed the connection: {line.current} {line.buffer!r}"
         line.buffer += data
         if done := line.take():
-            done.took = max(0.0, looked - done.sent)
+            done.took = max(0.0, looked - done.sent - (self.paused - done.paused))
             done.within = time.monotonic() - done.sent
             self.answers.append(done)
 
