@@ -284,7 +284,7 @@ void held_reconfigured(struct fallback_store *f);
 bool held_take(struct fallback_store *f, const struct store_request *request,
 	       struct store_result *result);
 
-/* Sends what is held back of a circuit. */
+/* Sends what is held back of a circuit. May free e. */
 void held_send(struct fallback_store *f, struct seen_circuit *e);
 
 /* The same for the circuit of a request that is about to go. An acquire may overtake successes. */

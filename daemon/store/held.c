@@ -102,7 +102,9 @@ static bool add(struct fallback_store *f, struct seen_circuit *e, const struct c
 	struct breaker_call *call;
 
 	if (!place) {
+		e->held_sending++; /* keeps e */
 		held_send(f, e);
+		e->held_sending--;
 		place = slot_for(e, op->call);
 		if (!place) /* main refused at once, and they are held back again */
 			return false;
@@ -227,6 +229,7 @@ void held_send(struct fallback_store *f, struct seen_circuit *e)
 		store_drop_call(&held[i]);
 	}
 	e->held_sending--;
+	seen_drop_if_idle(f, e);
 }
 
 void held_send_before(struct fallback_store *f, const struct store_request *request)
@@ -254,10 +257,8 @@ void held_send_all_now(struct fallback_store *f)
 	struct seen_circuit *e;
 
 	/* A circuit whose successes are held back again at once must not be sent twice. */
-	while (count-- > 0 && (e = TAILQ_FIRST(&f->seen.held)) != NULL) {
+	while (count-- > 0 && (e = TAILQ_FIRST(&f->seen.held)) != NULL)
 		held_send(f, e);
-		seen_drop_if_idle(f, e);
-	}
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *arg)
@@ -280,10 +281,8 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	if (since_ms < f->seen.send_until_ms)
 		since_ms = f->seen.send_until_ms;
 	while ((e = TAILQ_FIRST(&f->seen.held)) != NULL && e->held_ms <= since_ms &&
-	       f->store.background < BACKGROUND_MAX && budget-- > 0) {
+	       f->store.background < BACKGROUND_MAX && budget-- > 0)
 		held_send(f, e);
-		seen_drop_if_idle(f, e);
-	}
 	start_for_first(f);
 }
 

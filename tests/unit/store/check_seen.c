@@ -513,6 +513,35 @@ START_TEST(what_is_held_back_when_main_has_just_gone_is_in_the_steps_at_the_end)
 }
 END_TEST
 
+/* Nothing is known of it, and what was held back goes with a request while main is away. */
+START_TEST(a_circuit_with_nothing_left_makes_room_for_another)
+{
+	struct circuit open = {.state = CIRCUIT_OPEN, .last_state_change = 1};
+	struct store_limits limits = store->limits;
+	unsigned answered = 0;
+	struct client reader;
+
+	limits.max_circuits = 1;
+	store_reconfigure(store, &limits);
+	acquire();
+	scripted->mood = HOLD;
+	submit(&reader, OP_GET);
+	report_successes(1);
+	store_memory_put(scripted->circuits, "k", 1, &open);
+	scripted->mood = ANSWER;
+	scripted_release();
+	until_answered(&reader);
+	scripted_set_up(false);
+	run(OP_GET);
+	scripted_set_up(true);
+	until_nothing_pends();
+	call_key("z", CIRCUIT_ACQUIRE, &answered);
+	while (!answered)
+		event_base_loop(base, EVLOOP_ONCE);
+	ck_assert(call_key("z", CIRCUIT_ACQUIRE, &answered));
+}
+END_TEST
+
 START_TEST(what_main_surely_did_not_take_is_folded)
 {
 	acquire();
@@ -1297,6 +1326,7 @@ static Suite *seen_suite(void)
 	tcase_add_test(t, a_stop_does_not_wait_for_main_that_is_away);
 	tcase_add_test(t, a_shorter_interval_holds_from_now_on);
 	tcase_add_test(t, what_is_held_back_when_main_has_just_gone_is_in_the_steps_at_the_end);
+	tcase_add_test(t, a_circuit_with_nothing_left_makes_room_for_another);
 	tcase_add_test(t, what_main_surely_did_not_take_is_folded);
 	tcase_add_test(t, what_main_may_have_taken_never_goes_again);
 	tcase_add_test(t, a_store_that_refuses_answers_nothing_while_main_is_away);
