@@ -31,7 +31,11 @@ static int64_t backoff_ms(const struct redis_link *link)
 
 static void on_moved(void *arg, const char *why)
 {
-	redis_link_drop(arg, why);
+	struct redis_link *link = arg;
+
+	/* The other addresses are the old master's, too: none of them is to be tried. */
+	link->tried = link->addresses.count;
+	redis_link_drop(link, why);
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *arg)

@@ -8,9 +8,11 @@
 
 #include <check.h>
 #include <event2/event.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -269,6 +271,55 @@ START_TEST(follows_switch_master)
 }
 END_TEST
 
+/* Listens and lets nobody in: who connects waits. `clients` fill its queue. */
+static int listen_full(int port, int clients[3])
+{
+	struct sockaddr_in in = {.sin_family = AF_INET,
+				 .sin_port = htons((unsigned short)port),
+				 .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	ck_assert_int_eq(bind(fd, (struct sockaddr *)&in, sizeof(in)), 0);
+	ck_assert_int_eq(listen(fd, 0), 0);
+	for (int i = 0; i < 3; i++) {
+		clients[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+		connect(clients[i], (struct sockaddr *)&in, sizeof(in));
+	}
+	return fd;
+}
+
+/* The master that is given up has a second address, which is not tried any more. */
+START_TEST(follows_switch_master_while_it_connects)
+{
+	struct fake_redis *second = fake_redis_new_on_ipv6(base);
+	int fd, clients[3];
+	char answer[64], port[8];
+
+	if (!second)
+		return;
+	fd = listen_full(fake_redis_port(second), clients);
+	snprintf(port, sizeof(port), "%d", fake_redis_port(second));
+	snprintf(answer, sizeof(answer), "*2\r\n$9\r\nlocalhost\r\n$%zu\r\n%s\r\n", strlen(port),
+		 port);
+	for (unsigned n = 0; n < SENTINELS; n++)
+		fake_redis_on(sentinels[n], "SENTINEL", answer, FAKE_STAY);
+	options.connect_timeout_ms = PATIENCE_MS;
+	link_to_sentinels();
+	WAIT_FOR(redis_link_state(link_) == LINK_CONNECTING);
+	WAIT_FOR(strstr(fake_redis_heard(sentinels[0]), "SUBSCRIBE"));
+	for (unsigned n = 0; n < SENTINELS; n++)
+		knows(n, 1);
+	fake_redis_say(sentinels[0], news[1]);
+	WAIT_FOR(redis_link_ready(link_));
+	ck_assert(ready_at_master(1));
+	ck_assert_uint_eq(fake_redis_accepted(second), 0);
+	fake_redis_free(second);
+	close(fd);
+	for (int i = 0; i < 3; i++)
+		close(clients[i]);
+}
+END_TEST
+
 /* The sentinel listened to goes away while the link is well: another one is listened to,
  * and what was missed meanwhile is asked for. */
 START_TEST(watches_on)
@@ -386,6 +437,7 @@ int main(void)
 	tcase_add_loop_test(tcase, odd_answers, 0, (int)(sizeof(odds) / sizeof(odds[0])));
 	tcase_add_test(tcase, refuses_a_stale_master);
 	tcase_add_test(tcase, follows_switch_master);
+	tcase_add_test(tcase, follows_switch_master_while_it_connects);
 	tcase_add_test(tcase, watches_on);
 	tcase_add_test(tcase, a_frozen_sentinel);
 	tcase_add_test(tcase, no_connection_is_left_open);
