@@ -175,11 +175,11 @@ static int judge(const char *address, int fd)
 /* The line says what is wrong with the settings file, too: the address may be from elsewhere. */
 static int not_reached(const struct config *config, const char *address, const char *why)
 {
-	char both[sizeof(config->unread.text) + 640];
+	char both[sizeof(config->file_error.text) + 640];
 
-	if (!config->unread.text[0])
+	if (!config->file_error.text[0])
 		return not_ready(address, why);
-	snprintf(both, sizeof(both), "%.600s; %s", why, config->unread.text);
+	snprintf(both, sizeof(both), "%.600s; %s", why, config->file_error.text);
 	return not_ready(address, both);
 }
 

@@ -271,7 +271,7 @@ static void wait_for_events(struct file_watch *w)
 }
 
 /* Watches first, stamps second: what changes in between makes an event. */
-static void look(struct file_watch *w)
+static void check_files(struct file_watch *w)
 {
 	struct file_stamp now[FILE_WATCH_MAX];
 	int64_t now_ms = clock_ms();
@@ -292,7 +292,7 @@ static void look(struct file_watch *w)
 	w->differs = !settled;
 	memcpy(w->seen, now, sizeof(now));
 	if (!settled) {
-		timer_arm(w->timer, FILE_WATCH_LOOK_MS);
+		timer_arm(w->timer, FILE_WATCH_CHECK_MS);
 		return;
 	}
 	memcpy(w->known, now, sizeof(now));
@@ -304,7 +304,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 {
 	(void)fd;
 	(void)what;
-	look(arg);
+	check_files(arg);
 }
 
 /* Further events are left in the queue until the look. */
@@ -315,7 +315,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	event_del(w->readable);
-	timer_arm(w->timer, FILE_WATCH_LOOK_MS);
+	timer_arm(w->timer, FILE_WATCH_CHECK_MS);
 }
 
 /* --- the whole */

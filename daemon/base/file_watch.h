@@ -2,10 +2,10 @@
  * Tells when files have changed: their content, or what a path leads to. Through inotify(7) on
  * the directories on their way, those of symbolic links included, so that files and directories
  * that are replaced, and the links that Kubernetes swaps, are noticed too. A change is told
- * once nothing has changed for FILE_WATCH_LOOK_MS, but at most FILE_WATCH_BOUND_MS after it was
+ * once nothing has changed for FILE_WATCH_CHECK_MS, but at most FILE_WATCH_BOUND_MS after it was
  * seen. A file that is written in place is left until it is closed, or nothing was written to it
  * for FILE_WATCH_WRITER_MS; that takes inotify. However much happens in these directories, they are
- * looked at once in FILE_WATCH_LOOK_MS.
+ * looked at once in FILE_WATCH_CHECK_MS.
  */
 #ifndef BREAKERD_FILE_WATCH_H
 #define BREAKERD_FILE_WATCH_H
@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <sys/stat.h>
 
-#define FILE_WATCH_LOOK_MS   100
+#define FILE_WATCH_CHECK_MS  100
 #define FILE_WATCH_BOUND_MS  1000
 #define FILE_WATCH_WRITER_MS 10000
 /* How often the files are looked at where inotify cannot be had. */

@@ -1,3 +1,4 @@
+/* The command line. */
 #include "config/arguments.h"
 
 #include "config/take.h"
@@ -12,7 +13,7 @@ struct arguments {
 };
 
 struct argument {
-	const struct config_setting *setting; /* NULL: an action */
+	const struct config_setting *setting; /* NULL: the argument is an action */
 	const char *value;
 	enum config_action action;
 };
@@ -21,7 +22,7 @@ static const struct {
 	const char *name;
 	const char *letter;
 	enum config_action action;
-	bool takes_value; /* it may have one, behind '=' */
+	bool takes_value; /* may be followed by '=' and a value */
 } actions[] = {
 	{"--help", "-h", CONFIG_HELP, false},
 	{"--version", "-V", CONFIG_VERSION, false},
@@ -78,7 +79,8 @@ static const char *nearest_option(const char *name, size_t len, char flag[CONFIG
 	return nearest ? flag : NULL;
 }
 
-/* No option of ours. Behind a '=' may stand a secret, and in a stray word that has a '@'. */
+/* Says that the word is no option. Does not show what may be a secret: what follows a '=', or a
+ * stray word that has a '@'. */
 static void blame_word(const char *word, struct config_error *error)
 {
 	size_t dashes = strspn(word, "-"), len = strcspn(word, "=");
@@ -101,7 +103,8 @@ static void blame_word(const char *word, struct config_error *error)
 		 log_quote(word, len).text);
 }
 
-/* Steps on. 1: *out is set; 0: the end; -1: wrong usage, skipped, the error is set. */
+/* Reads the next argument. 1: *out is set; 0: there is none; -1: it is wrong usage, was skipped,
+ * and the error is set. */
 static int next_argument(struct arguments *args, struct argument *out, struct config_error *error)
 {
 	const char *word, *name;
@@ -135,10 +138,6 @@ static int next_argument(struct arguments *args, struct argument *out, struct co
 	return 1;
 }
 
-/*
- * What is asked for. --help and --version win over all that is wrong beside them; of the
- * others the first stands, with its value.
- */
 enum config_status arguments_action(int argc, char *const argv[], enum config_action *action,
 				    const char **value, struct config_error *error)
 {
@@ -169,7 +168,6 @@ enum config_status arguments_action(int argc, char *const argv[], enum config_ac
 	return status;
 }
 
-/* Takes the settings on the command line, or `only` one of them. */
 bool arguments_take(struct config *config, int argc, char *const argv[],
 		    const struct config_setting *only, struct config_error *error)
 {

@@ -1,3 +1,4 @@
+/* Checks of single values: see check.h. */
 #include "config/check.h"
 
 #include "config/settings.h"
@@ -28,7 +29,6 @@ static bool is_quoted(const char *text, size_t len)
 	return len >= 2 && (text[0] == '"' || text[0] == '\'') && text[len - 1] == text[0];
 }
 
-/* What no value may be, from whatever source: the file could not hold it. */
 bool check_sound(const char *text, char *why, size_t size)
 {
 	size_t len = strlen(text);
@@ -68,7 +68,8 @@ bool check_listen(const char *text, char out[CONFIG_VALUE_MAX + 1], char *why, s
 		return check_refuse(why, size,
 				    "the host is missing; 127.0.0.1%s for this host alone", text);
 	if (!listen_parse(text, &local, &error)) {
-		/* The caller says which address, if it may be shown; a long one is cut. */
+		/* The address is taken off the message: the caller shows it, if it may be shown. In
+		 * the message a long address is cut. */
 		size_t same = 0;
 		const char *words;
 
@@ -124,7 +125,7 @@ static bool host_name(const char *text)
 	return label > 0;
 }
 
-/* A name in lower case, or an address in the one form that inet_ntop gives it. */
+/* Keeps a name in lower case, and an address as inet_ntop writes it. */
 bool check_host(const char *text, char out[CONFIG_VALUE_MAX + 1], char *why, size_t size)
 {
 	char bare[CONFIG_ITEM_MAX + 1];
@@ -167,7 +168,7 @@ bool check_url_password(const char *url, size_t *start, size_t *len)
 	return true;
 }
 
-/* redis://h1:1,h2:2: one URL for many hosts, as other clients take it. */
+/* True for redis://h1:1,h2:2: several hosts in one URL, as other clients take them. */
 static bool several_hosts(const char *url)
 {
 	const char *rest = strstr(url, "://"), *at, *end;
@@ -223,7 +224,7 @@ bool check_prefix(const char *text, char out[CONFIG_VALUE_MAX + 1], char *why, s
 
 bool check_pattern(const char *text, char out[CONFIG_VALUE_MAX + 1], char *why, size_t size)
 {
-	if (!check_sound(text, why, size)) /* it may stand on a line of its own */
+	if (!check_sound(text, why, size)) /* --print-config puts it on a line of its own */
 		return false;
 	if (!utf8_valid(text, strlen(text)))
 		return check_refuse(why, size, "not valid UTF-8");
@@ -231,11 +232,11 @@ bool check_pattern(const char *text, char out[CONFIG_VALUE_MAX + 1], char *why, 
 	return true;
 }
 
-/* --- lists of statuses: numbers and ranges, apart by commas or white space */
+/* --- lists of statuses: numbers and ranges, separated by commas or white space */
 
 #define APART ", \t"
 
-/* Three digits from 100 to 599. Returns what stands behind them, or NULL. */
+/* Reads three digits, 100 to 599. Returns what follows them, or NULL. */
 static const char *read_status(const char *text, unsigned *status)
 {
 	*status = 0;
@@ -247,7 +248,7 @@ static const char *read_status(const char *text, unsigned *status)
 	return *status >= POLICY_STATUS_MIN && *status <= POLICY_STATUS_MAX ? text + 3 : NULL;
 }
 
-/* The item at text, "429" or "500-599". Returns what stands behind it, or NULL. */
+/* Reads an item, "429" or "500-599". Returns what follows it, or NULL. */
 static const char *read_range(const char *text, unsigned *first, unsigned *last)
 {
 	text = read_status(text, first);
@@ -266,7 +267,7 @@ bool check_statuses(const char *text, char out[CONFIG_VALUE_MAX + 1], char *why,
 				    CONFIG_STATUSES_MAX);
 	strcpy(out, text);
 	for (text += strspn(text, " \t"); *text;) {
-		/* The wrong one is named, unless it may hold a password (user:password@). */
+		/* The wrong item is named, unless it may hold a password (user:password@). */
 		size_t len = strchr(text, '@') ? 0 : strcspn(text, APART);
 		const char *next = read_range(text, &first, &last);
 

@@ -13,8 +13,8 @@
 #define CONFIG_ITEM_MAX 512
 
 /*
- * Looks at a string or at one item of a list and writes it to out as it is to be kept.
- * False, with why it will not do in why.
+ * Checks a string, or one item of a list, and writes it to out as it is to be kept. False, with the
+ * reason in why, if it will not do.
  */
 typedef bool config_check_fn(const char *text, char out[CONFIG_VALUE_MAX + 1], char *why,
 			     size_t why_size);
@@ -28,16 +28,17 @@ config_check_fn check_prefix;
 config_check_fn check_pattern;  /* of `keys` */
 config_check_fn check_statuses; /* a whole list: "500-599, 429" */
 
-/* What no value may be, whatever it is for and wherever it was given. */
+/* The checks that hold for every value, wherever it was given: the settings file must be able to
+ * hold it. */
 bool check_sound(const char *text, char *why, size_t why_size);
 
-/* A list of statuses that check_statuses has passed. */
+/* Reads a list of statuses, which check_statuses has passed. */
 void check_read_statuses(const char *text, struct policy_statuses *out);
 
 /* Finds the password in the value of `store`; false if there is none, or an empty one. */
 bool check_url_password(const char *url, size_t *start, size_t *len);
 
-/* Writes why; returns false, for `return`. */
+/* Writes why. Returns false, to be used in `return`. */
 bool check_refuse(char *why, size_t why_size, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 

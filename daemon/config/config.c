@@ -1,3 +1,5 @@
+/* All settings: reading them from all sources, how they go together, the files that hold secrets.
+ */
 #include "config/config.h"
 
 #include "config/arguments.h"
@@ -48,7 +50,7 @@ static bool read_secret(struct config *config, const char *name, const char *pat
 	return false;
 }
 
-/* RFC 6750, section 2.1: b64token, which is what a client can send. */
+/* True for a b64token (RFC 6750, section 2.1): a client can send nothing else. */
 static bool is_b64token(const char *token, size_t len)
 {
 	size_t n = 0;
@@ -58,7 +60,7 @@ static bool is_b64token(const char *token, size_t len)
 	return n > 0 && n + strspn(token + n, "=") == len;
 }
 
-/* The lines of `text` without what ends them but one newline between them. NULL: they are right. */
+/* Checks the tokens in `text`, one a line, and strips each line's CR. NULL, or what is wrong. */
 static const char *check_tokens(char *text)
 {
 	unsigned count = 0;
@@ -157,7 +159,7 @@ static void warn_unused(struct log *log, const char *name, const char *why)
 	log_warning(log, "setting_unused", "name=%s why=\"%s\"", name, why);
 }
 
-/* Settings that were given and do nothing here. */
+/* Warns of settings that were given and have no effect. */
 static void warn_of_idle_settings(const struct config *config, struct log *log)
 {
 	if (*config->state_file && config->store_is_redis && !config->store_failure_local)
@@ -166,7 +168,7 @@ static void warn_of_idle_settings(const struct config *config, struct log *log)
 			"on Redis it keeps what waits for Redis, and on_store_failure is error");
 	if (*config->redis_password_file && !config->store_is_redis)
 		warn_unused(log, "redis_password_file", "store is memory");
-	/* The default is in whatever --print-config printed. */
+	/* Not of on_store_failure = local, the default, which --print-config prints. */
 	if (!config->store_is_redis && !config->store_failure_local)
 		warn_unused(log, "on_store_failure", "store is memory");
 }
@@ -190,7 +192,8 @@ static struct config *new_config(struct config_error *error)
 	return config;
 }
 
-/* `read`: file_read, or what else reads the settings file. */
+/* Takes the settings of all sources. `read` reads the settings file: file_read or
+ * file_read_addresses. */
 static bool take_all(struct config *config, const struct config_input *input,
 		     bool (*read)(struct config *, struct config_error *),
 		     struct config_error *error)
@@ -217,18 +220,18 @@ static bool has_address(const struct config *c)
 }
 
 /*
- * All that --check-ready needs. The daemon may run with settings that the file does not hold any
- * more, having refused the file: errors in it are only noted. If it cannot be opened, an
- * address must come from the environment or the command line: at the default there may be another
- * daemon.
+ * Reads what --check-ready needs. Errors in the file are only noted: the running daemon may have
+ * refused this file and still use the settings before. If the file cannot be opened, an address
+ * must come from the environment or the command line, for at the default address there may be
+ * another daemon.
  */
 static struct config *load_addresses(const struct config_input *input, const char *address,
 				     struct config_error *error)
 {
 	struct config *c = new_config(error);
-	struct config_error unread = {.text = ""};
+	struct config_error file_error = {.text = ""};
 
-	if (c && !address && !take_all(c, input, file_read, &unread)) {
+	if (c && !address && !take_all(c, input, file_read, &file_error)) {
 		config_free(c);
 		c = new_config(error);
 		if (c && !take_all(c, input, file_read_addresses, error)) {
@@ -236,12 +239,12 @@ static struct config *load_addresses(const struct config_input *input, const cha
 			return NULL;
 		}
 		if (c && !has_address(c)) {
-			*error = unread;
+			*error = file_error;
 			config_free(c);
 			return NULL;
 		}
 		if (c)
-			c->unread = unread;
+			c->file_error = file_error;
 	}
 	if (c)
 		c->ready_address = address;
@@ -266,7 +269,7 @@ enum config_status config_load(const struct config_input *input, enum config_act
 	c = new_config(error);
 	if (!c)
 		return CONFIG_INVALID;
-	c->again = input->reload;
+	c->reload = input->reload;
 	c->runs_in_memory = input->runs_in_memory;
 	if (!take_all(c, input, file_read, error) || !read_store(c, error) ||
 	    !read_token(c, error) || !check_addresses(c, error) || !policies_finish(c, error)) {
@@ -322,7 +325,8 @@ void config_needs_restart(const struct config *now, const struct config *next, c
 		bool same = config_same(now, next, s);
 		size_t len = strnlen(out, size);
 
-		/* the file's content counts with its name; what `store` holds shows there */
+		/* The file's content counts like its name. A password in `store` shows as a change
+		 * of `store`. */
 		if (s == take_setting("redis_password_file") && *next->redis_password_file)
 			same = same && strcmp(now->redis.password, next->redis.password) == 0;
 		if (!same && !(s->flags & CONFIG_LIVE) && len < size)

@@ -10,13 +10,15 @@
 #include <stdio.h>
 
 /*
- * Reads everything: file, environment, arguments; the later stands. Checks values
- * and how they go together, reads the password and the token file. *action is set also
- * where a bad setting is found later; CONFIG_HELP and CONFIG_VERSION, wherever they stand, return
- * CONFIG_OK at once with *config NULL. With CONFIG_CHECK_READY no secret is read and nothing is
- * warned of; what is wrong with the settings file is noted in `unread` and its other addresses are
- * taken; if it has an address, no settings are read at all. Otherwise, on CONFIG_OK *config is
- * the caller's for config_free, and on failure it is NULL.
+ * Reads everything: the file, the environment, the arguments. A value of a later source replaces
+ * one of an earlier source. Checks values and how they go together, reads the password and the
+ * token file. On CONFIG_OK *config is to be freed with config_free; on failure it is NULL. *action
+ * is set also if a setting turns out to be bad.
+ *
+ * CONFIG_HELP and CONFIG_VERSION, wherever they stand, return CONFIG_OK at once, with *config NULL.
+ * With CONFIG_CHECK_READY no secret is read. If the option has an address, no settings are read at
+ * all. Otherwise, if the settings file is wrong, file_error says why and only addresses are taken
+ * from it.
  */
 enum config_status config_load(const struct config_input *input, enum config_action *action,
 			       struct config **config, struct config_error *error);
@@ -27,20 +29,21 @@ void config_warn(const struct config *config, const struct config_input *input, 
 /* Wipes the secrets. NULL is allowed. */
 void config_free(struct config *config);
 
-/* --help and --version: the whole text. */
+/* The text of --help and --version. */
 void config_print_help(FILE *out);
 void config_print_version(FILE *out);
 
 /*
- * --print-config: a file that --config reads, over each setting a comment that says where
- * its value came from. A password in `store` is masked as CONFIG_MASK, which config_load
- * refuses as a password; everything else reads back the same.
+ * --print-config: prints a file that --config can read. A comment above each setting says where its
+ * value came from. A password in `store` is printed as CONFIG_MASK, which config_load refuses as a
+ * password; everything else reads back the same.
  */
 void config_print(const struct config *config, FILE *out);
 
 /*
- * For SIGHUP: the names, comma-separated, of settings that differ and only a restart
- * applies; "" if none. Cut to size. What redis_password_file holds counts with its name.
+ * For SIGHUP: writes the names, separated by commas, of the settings that differ and that only a
+ * restart applies; "" if there are none. Cut to size. The content of redis_password_file counts
+ * like its name.
  */
 void config_needs_restart(const struct config *now, const struct config *next, char *out,
 			  size_t size);

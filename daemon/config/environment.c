@@ -1,3 +1,4 @@
+/* Settings in the environment. */
 #include "config/environment.h"
 
 #include "config/take.h"
@@ -7,7 +8,8 @@
 
 #define VARIABLE "BREAKERD_"
 
-/* One that is set to nothing is none: compose files make such of what is not set there. */
+/* The value of the setting's variable, or NULL. An empty variable counts as not set: compose files
+ * make empty ones of variables that are not set where they run. */
 static const char *find_variable(char *const envp[], const struct config_setting *s)
 {
 	char name[CONFIG_NAME_MAX];
@@ -43,8 +45,9 @@ static bool is_variable(const char *name, size_t len)
 }
 
 /*
- * What is set for a service: its host, its port, and for each port an address in four parts.
- * The value counts as well as the name: BREAKERD_PORT=9000 is somebody's mistake.
+ * The variables that Kubernetes and Docker set for a service: its host, its port, and for each port
+ * an address in four parts. The value has to match, too: BREAKERD_PORT=9000 is somebody's mistake,
+ * and is warned of.
  */
 #define PORT_OF "_PORT_[0-9]+_(TCP|UDP|SCTP)"
 static const char service_variable[] =
@@ -55,7 +58,7 @@ static const char service_variable[] =
 	"|(_PORT|" PORT_OF ")=(tcp|udp|sctp)://[][0-9a-fA-F:.]+:[0-9]{1,5}"
 	")$";
 
-/* No longer one is looked at; a name of Kubernetes has 63 letters at most. */
+/* Longer variables are not matched; a name of Kubernetes has 63 letters at most. */
 #define SERVICE_VARIABLE_MAX 256
 
 static bool is_service_variable(const regex_t *pattern, const char *variable)

@@ -1,10 +1,11 @@
 /*
- * libinih parses the file: sections, names, values. What it gets comes from next_line, which
- * counts the lines (the library may be built without line numbers for its handler), and
- * refuses what libinih would take for something that the manual page does not allow: an
- * indented line for more of the last value, ':' for '=', " ;" for the begin of a comment,
- * words behind a heading. libinih cuts a line at a length that was fixed when it was built
- * (200 bytes); a longer value is handed to it in pieces, as lines that continue the first.
+ * libinih parses the file into sections, names and values. It gets its lines from next_line, which
+ *
+ * - counts them, as libinih may be built without line numbers for its handler;
+ * - refuses what libinih accepts and the manual page does not: an indented line that continues the
+ *   last value, ':' for '=', a comment that begins with " ;" in a line, words after a heading;
+ * - hands over a long value in pieces, as indented lines that continue the first: libinih cuts
+ *   lines at a length that was fixed when it was built (200 bytes).
  */
 #include "config/file.h"
 
@@ -26,16 +27,16 @@
 struct reading {
 	struct config *config;
 	struct config_error *error;
-	const char *next; /* what is not read yet */
+	const char *next; /* the next line */
 	const char *end;
 	unsigned line;
 	const char *rest; /* of the line's value: what libinih has not got yet */
 	size_t rest_len;
-	char value[CONFIG_VALUE_MAX + 1]; /* what it has given back */
+	char value[CONFIG_VALUE_MAX + 1]; /* of the line: what libinih has given back so far */
 	size_t value_len;
 	bool failed;
-	bool lenient;   /* for addresses alone: goes on behind what is wrong */
-	bool in_policy; /* lenient: the last heading was one of a policy */
+	bool lenient;   /* reads addresses alone, and skips wrong lines */
+	bool in_policy; /* lenient: the last heading was a policy's */
 };
 
 __attribute__((format(printf, 2, 3))) static bool fail(struct reading *r, const char *fmt, ...)
@@ -85,7 +86,7 @@ static bool take_setting_line(struct reading *r, const char *name)
 	return take_value(r->config, s, source, r->value, r->error);
 }
 
-/* Puts a piece behind those of the value before it. False if there is no room. */
+/* Adds a piece to the value. False if there is no room. */
 static bool add_piece(struct reading *r, const char *piece)
 {
 	size_t len = strlen(piece);
@@ -97,7 +98,7 @@ static bool add_piece(struct reading *r, const char *piece)
 	return true;
 }
 
-/* For libinih: a name with what belongs to it, or with a piece of that. */
+/* libinih's handler: gets a name with its value, or with a piece of it. */
 static int on_setting(void *arg, const char *section, const char *name, const char *value)
 {
 	struct reading *r = arg;
@@ -117,7 +118,7 @@ static int on_setting(void *arg, const char *section, const char *name, const ch
 	return !r->failed;
 }
 
-/* The same, lenient: takes addresses and nothing else. */
+/* libinih's handler for lenient reading: takes addresses and nothing else. */
 static int on_address(void *arg, const char *section, const char *name, const char *value)
 {
 	struct reading *r = arg;
@@ -136,7 +137,8 @@ static int on_address(void *arg, const char *section, const char *name, const ch
 
 /* --- what libinih gets --- */
 
-/* libinih does not tell of a heading without settings, so policies begin here. */
+/* Begins the section of a heading. That cannot wait for libinih, which does not tell of a heading
+ * without settings. False with the error set. */
 static bool check_heading(struct reading *r, const char *line, size_t len)
 {
 	const char *name = line + 1;
@@ -179,14 +181,15 @@ static size_t check_setting(struct reading *r, const char *line, size_t len)
 	return at;
 }
 
-/* libinih strips white space at the ends of a piece, and one that begins so is a comment. */
+/* True if the value can be cut there into two pieces: libinih strips white space at both ends of a
+ * piece, and takes one that begins with ';' or '#' for a comment. */
 static bool can_cut(const char *text, size_t at)
 {
 	return !isspace((unsigned char)text[at - 1]) && !isspace((unsigned char)text[at]) &&
 	       text[at] != ';' && text[at] != '#';
 }
 
-/* The next piece of a long value: a line that is indented. */
+/* Writes the next piece of a long value as an indented line. NULL with the error set. */
 static char *next_piece(struct reading *r, char *out, size_t room)
 {
 	size_t len = r->rest_len;
@@ -208,7 +211,7 @@ static char *next_piece(struct reading *r, char *out, size_t room)
 	return out;
 }
 
-/* A line that says something, without white space at its end; NULL with the error set. */
+/* Hands a line, which has no white space at its end, to libinih. NULL with the error set. */
 static char *hand_over(struct reading *r, const char *line, size_t len, char *out, size_t room)
 {
 	size_t value = 0;
@@ -220,7 +223,7 @@ static char *hand_over(struct reading *r, const char *line, size_t len, char *ou
 	}
 	if (*line == '[' ? !check_heading(r, line, len) : !(value = check_setting(r, line, len)))
 		return NULL;
-	if (len + 2 > room) { /* a heading is never so long */
+	if (len + 2 > room) { /* this is no heading: check_heading bounds those */
 		if (value + 2 > room) {
 			fail(r, "too much white space before the value");
 			return NULL;
@@ -234,7 +237,7 @@ static char *hand_over(struct reading *r, const char *line, size_t len, char *ou
 	return out;
 }
 
-/* The next line, without white space at its end. False with the error set if it cannot be one. */
+/* Reads the next line, without white space at its end. False with the error set. */
 static bool take_line(struct reading *r, const char **line, size_t *len)
 {
 	const char *end = memchr(r->next, '\n', (size_t)(r->end - r->next));
@@ -252,7 +255,7 @@ static bool take_line(struct reading *r, const char **line, size_t *len)
 	return true;
 }
 
-static bool says_nothing(const char *line, size_t len)
+static bool is_blank_or_comment(const char *line, size_t len)
 {
 	size_t blank = 0;
 
@@ -261,16 +264,16 @@ static bool says_nothing(const char *line, size_t len)
 	return blank == len || line[blank] == '#' || line[blank] == ';';
 }
 
-/* Lenient: headings and what is in policies, whether right or wrong. */
-static bool is_passed_over(struct reading *r, const char *line)
+/* Lenient reading skips headings, and all that is in policies. */
+static bool is_skipped(struct reading *r, const char *line)
 {
 	if (*line == '[')
 		r->in_policy = strncmp(line + 1, POLICY, strlen(POLICY)) == 0;
 	return *line == '[' || r->in_policy;
 }
 
-/* Of the line after the last one, or of a long value, what libinih gets next: NULL if there is
- * nothing to get or, with the error set, something is wrong. */
+/* Writes what libinih gets next: the next piece of a long value, or the next line. NULL if that
+ * line is to be skipped, or is wrong, and then the error is set. */
 static char *try_next(struct reading *r, char *out, size_t room)
 {
 	const char *line;
@@ -278,13 +281,13 @@ static char *try_next(struct reading *r, char *out, size_t room)
 
 	if (r->rest_len > 0)
 		return next_piece(r, out, room);
-	if (!take_line(r, &line, &len) || says_nothing(line, len) ||
-	    (r->lenient && is_passed_over(r, line)))
+	if (!take_line(r, &line, &len) || is_blank_or_comment(line, len) ||
+	    (r->lenient && is_skipped(r, line)))
 		return NULL;
 	return hand_over(r, line, len, out, room);
 }
 
-/* For libinih, in the manner of fgets: the next line that says something. */
+/* libinih's reader, like fgets: the next line that is neither blank nor a comment. */
 static char *next_line(char *out, int room, void *arg)
 {
 	struct reading *r = arg;
@@ -329,8 +332,8 @@ bool file_read(struct config *config, struct config_error *error)
 
 bool file_read_addresses(struct config *config, struct config_error *error)
 {
-	struct config_error passed_over;
-	struct reading r = {.config = config, .error = &passed_over, .lenient = true};
+	struct config_error ignored;
+	struct reading r = {.config = config, .error = &ignored, .lenient = true};
 	char *text = NULL, why[256];
 	size_t len;
 

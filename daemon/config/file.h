@@ -8,8 +8,8 @@
 bool file_read(struct config *config, struct config_error *error);
 
 /*
- * Takes `listen` and `metrics_listen` from config->config_file, and nothing else: lines that are
- * wrong are skipped, and a file that cannot be read is one without lines. Returns true.
+ * Takes `listen` and `metrics_listen` from config->config_file, and nothing else. Wrong lines are
+ * skipped, and a file that cannot be read counts as empty. Returns true.
  */
 bool file_read_addresses(struct config *config, struct config_error *error);
 

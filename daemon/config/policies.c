@@ -1,3 +1,4 @@
+/* Policies: see policies.h. */
 #include "config/policies.h"
 
 #include "config/take.h"
@@ -104,7 +105,7 @@ bool policies_take(struct config *config, struct config_section *section, const 
 
 /* --- how settings go together --- */
 
-/* A policy under examination: that of a section, or with NULL the one outside of them. */
+/* The policy that is checked: that of a section or, if section is NULL, the default one. */
 struct subject {
 	const struct config *config;
 	const struct config_section *section;
@@ -133,7 +134,7 @@ static bool blame(const struct subject *p, const char *name, const char *why)
 				  p->section->lines[config_index(s)], name, value, why);
 }
 
-/* "the section" or nothing: where the remedy is to be written. */
+/* " in this section" or "": where the remedy is to be written. */
 static const char *here(const struct subject *p)
 {
 	return p->section ? " in this section" : "";
@@ -166,7 +167,7 @@ static bool check_reporters(const struct subject *p)
 {
 	if (p->policy->policy.min_reporters <= 1)
 		return true;
-	/* The policies hold at once, another store only after a restart. */
+	/* A reload applies policies at once, but another store only after a restart. */
 	if (p->config->store_is_redis && p->config->runs_in_memory)
 		return blame(
 			p, "min_reporters",
@@ -174,7 +175,7 @@ static bool check_reporters(const struct subject *p)
 			"so that nothing would ever open; restart, or set it to 1 until then");
 	if (p->config->store_is_redis)
 		return true;
-	/* Inherited: the policy outside of sections is told, which was looked at before. */
+	/* If a section inherits this, the default policy has been blamed for it before. */
 	return blame(p, "min_reporters",
 		     "with store = memory there is one daemon, so that nothing would ever open; "
 		     "set it to 1, or store to Redis");

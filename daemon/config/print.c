@@ -1,3 +1,4 @@
+/* --help, --version and --print-config. */
 #include "config/config.h"
 
 #include "config/value.h"
@@ -145,7 +146,7 @@ static void print_value(FILE *out, const struct config_setting *s, const char *v
 		fprintf(out, "%s =%s%s\n", s->name, *value ? " " : "", value);
 }
 
-/* What the section gives; the rest is inherited. */
+/* Prints the settings that the section gives itself. */
 static void print_section(const struct config *config, const struct config_section *section,
 			  FILE *out)
 {

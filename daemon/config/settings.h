@@ -1,4 +1,4 @@
-/* The settings as data: what the table describes, what every part of config/ fills and reads. */
+/* The settings as data: the structs that the table describes and all of config/ fills and reads. */
 #ifndef BREAKERD_CONFIG_SETTINGS_H
 #define BREAKERD_CONFIG_SETTINGS_H
 
@@ -15,11 +15,11 @@
 #define CONFIG_LIST_MAX 32
 struct config_list {
 	char *items[CONFIG_LIST_MAX];
-	unsigned lines[CONFIG_LIST_MAX]; /* in the file, if from there */
+	unsigned lines[CONFIG_LIST_MAX]; /* of each item in the file, if it is from there */
 	size_t count;
 };
 
-/* Where a value came from; a later one stands. */
+/* Where a value came from. A later source replaces an earlier one. */
 enum config_origin {
 	CONFIG_FROM_DEFAULT,
 	CONFIG_FROM_FILE,
@@ -29,7 +29,7 @@ enum config_origin {
 
 struct config_source {
 	enum config_origin origin;
-	unsigned line; /* CONFIG_FROM_FILE; of a list, its first */
+	unsigned line; /* CONFIG_FROM_FILE: of a list, that of its first item */
 };
 
 /* How many settings there are. */
@@ -38,7 +38,7 @@ struct config_source {
 /* The settings of a policy. */
 #define CONFIG_STATUSES_MAX 255
 struct config_policy {
-	struct policy policy; /* its two lists of statuses are derived from these, */
+	struct policy policy; /* policies_finish sets its two sets of statuses, from these: */
 	char failure_status[CONFIG_STATUSES_MAX + 1]; /* as written */
 	char ignore_status[CONFIG_STATUSES_MAX + 1];
 };
@@ -51,16 +51,16 @@ struct config_section {
 	unsigned line;                   /* of its heading */
 	struct config_list keys;         /* patterns */
 	unsigned lines[CONFIG_SETTINGS]; /* where it gives a setting; 0: inherited */
-	struct config_policy policy;     /* all of it, once config_load is through */
+	struct config_policy policy;     /* with what it inherits, after policies_finish */
 };
 
-/* One line without a newline: what is wrong, where, and what would be right. No secrets. */
+/* One line without a newline: what is wrong, where, and what would be right. Has no secrets. */
 struct config_error {
 	char text[1024];
 };
 
 struct config {
-	/* As set; strings are the config's own, "" where nothing was set. */
+	/* The settings. Strings are the config's own, and "" where nothing was set. */
 	char *config_file;
 	struct config_list listen;
 	mode_t socket_mode;
@@ -87,24 +87,24 @@ struct config {
 	int64_t request_timeout_ms;
 	char *state_file;
 	char *token_file;
-	/* Lower case, addresses as inet_ntop(3) writes them and without brackets. Empty: the
-	 * addresses listened on, and localhost. */
+	/* Names in lower case, and addresses as inet_ntop(3) writes them, without brackets. Empty:
+	 * the addresses listened on, and localhost. */
 	struct config_list allowed_hosts;
 	enum log_level log_level;
 	bool log_json;
 	bool reload_on_change;
-	struct config_policy policy; /* outside of sections */
+	struct config_policy policy; /* the default one, outside of sections */
 	struct config_section *sections;
 	size_t section_count;
 
 	struct config_source sources[CONFIG_SETTINGS]; /* in the order of the table */
 
-	const char *ready_address;  /* of --check-ready=ADDRESS, in argv; NULL: none was given */
-	struct config_error unread; /* --check-ready: what is wrong with the file, or "" */
-	bool again;                 /* read on SIGHUP */
-	bool runs_in_memory;        /* then: as in struct config_input */
+	const char *ready_address; /* of --check-ready=ADDRESS, in argv; NULL: none was given */
+	struct config_error file_error; /* --check-ready: what is wrong with the file, or "" */
+	bool reload;                    /* read on SIGHUP */
+	bool runs_in_memory;            /* then: as in struct config_input */
 
-	/* The files that were read, and as what. */
+	/* The files that were read, and what they were then. */
 	char *files[FILE_WATCH_MAX];
 	struct file_stamp file_stamps[FILE_WATCH_MAX];
 	size_t file_count;
@@ -112,11 +112,11 @@ struct config {
 	/* Derived while reading. */
 	struct policy_set policies; /* the sections, then "default" */
 	bool store_is_redis;
-	struct redis_target redis; /* if so; the password of redis_password_file in it */
+	struct redis_target redis; /* if so; with the password of redis_password_file */
 	char *token; /* the tokens of token_file, with a newline between them; or NULL */
 };
 
-/* What the arguments asked for beside settings. */
+/* What the arguments ask for, beside settings. */
 enum config_action {
 	CONFIG_RUN,
 	CONFIG_HELP,
@@ -137,10 +137,11 @@ struct config_input {
 	int argc;
 	char *const *argv;
 	char *const *envp; /* may be NULL */
-	/* On SIGHUP. Files are read without waiting, and must be regular: a pipe that was read
-	 * at the start would now seem to be empty, and a token so be gone. */
+	/* The settings are read again (reload.h). Files are read without waiting, and must be
+	 * regular ones: a pipe that was read at the start would now seem to be empty, and its token
+	 * to be gone. */
 	bool reload;
-	/* On SIGHUP: the store that runs is memory, whatever the settings say from now on. */
+	/* For a reload: the running store is memory, whatever the settings say now. */
 	bool runs_in_memory;
 };
 

@@ -1,3 +1,4 @@
+/* Reading a whole file: see slurp.h. */
 #include "config/slurp.h"
 
 #include "base/clock.h"
@@ -11,8 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* A descriptor, or -1 with the reason in why. Opening a pipe waits for nobody. */
-static int open_file(const char *path, bool again, struct file_stamp *stamp, char *why,
+/* A descriptor, or -1 with the reason in why. Opening a pipe does not wait for its writer. */
+static int open_file(const char *path, bool reload, struct file_stamp *stamp, char *why,
 		     size_t why_size)
 {
 	int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
@@ -22,7 +23,7 @@ static int open_file(const char *path, bool again, struct file_stamp *stamp, cha
 		snprintf(why, why_size, "%s", strerror(errno));
 	} else {
 		*stamp = file_stamp_of(&st);
-		if (!S_ISDIR(st.st_mode) && (!again || S_ISREG(st.st_mode)))
+		if (!S_ISDIR(st.st_mode) && (!reload || S_ISREG(st.st_mode)))
 			return fd;
 		snprintf(why, why_size, "%s",
 			 S_ISDIR(st.st_mode) ? strerror(EISDIR)
@@ -34,8 +35,8 @@ static int open_file(const char *path, bool again, struct file_stamp *stamp, cha
 	return -1;
 }
 
-/* Something can be read, or the end has come; a pipe that nobody has opened yet to write to
- * has neither. */
+/* Waits until something can be read or the end has come; a pipe that nobody has opened for writing
+ * has neither. False if the time is over first. */
 static bool wait_for(int fd, int64_t until_ms)
 {
 	struct pollfd pfd = {.fd = fd, .events = POLLIN};
@@ -74,7 +75,7 @@ static bool read_all(int fd, char *buf, size_t max, size_t *len, char *why, size
 	return false;
 }
 
-bool slurp(const char *path, size_t max, bool again, char **text, size_t *len,
+bool slurp(const char *path, size_t max, bool reload, char **text, size_t *len,
 	   struct file_stamp *stamp, char *why, size_t why_size)
 {
 	char *buf = malloc(max + 2);
@@ -85,7 +86,7 @@ bool slurp(const char *path, size_t max, bool again, char **text, size_t *len,
 	if (!buf)
 		snprintf(why, why_size, "%s", strerror(ENOMEM));
 	else
-		fd = open_file(path, again, stamp, why, why_size);
+		fd = open_file(path, reload, stamp, why, why_size);
 	if (fd >= 0 && read_all(fd, buf, max, len, why, why_size)) {
 		close(fd);
 		buf[*len] = '\0';

@@ -1,3 +1,4 @@
+/* The table of settings, and their names. */
 #include "config/table.h"
 
 #include <ctype.h>
@@ -29,7 +30,7 @@ const struct config_setting config_settings[CONFIG_SETTINGS] = {
 	{.name = "config",
 	 .offset = offsetof(struct config, config_file),
 	 .type = CONFIG_STRING,
-	 .flags = CONFIG_NO_FILE | CONFIG_MAY_EMPTY | CONFIG_LIVE,
+	 .flags = CONFIG_NO_FILE | CONFIG_MAY_BE_EMPTY | CONFIG_LIVE,
 	 .value = "",
 	 .placeholder = "FILE",
 	 .group = "Settings file",
@@ -45,18 +46,18 @@ const struct config_setting config_settings[CONFIG_SETTINGS] = {
 	{FIELD(socket_mode), .type = CONFIG_MODE, .value = "0660", .max = 0777,
 	 .placeholder = "MODE", .group = "Addresses and access",
 	 .help = "permissions of a unix socket, octal"},
-	{FIELD(report_listen), .type = CONFIG_LIST, .flags = CONFIG_MAY_EMPTY, .value = "",
+	{FIELD(report_listen), .type = CONFIG_LIST, .flags = CONFIG_MAY_BE_EMPTY, .value = "",
 	 .check = check_report_listen, .placeholder = "ADDRESS", .group = "Addresses and access",
 	 .help = "datagrams with lines of access logs: unix:/path or 127.0.0.1:port",
 	 .absent = "none"},
-	{FIELD(metrics_listen), .type = CONFIG_LIST, .flags = CONFIG_MAY_EMPTY, .value = "",
+	{FIELD(metrics_listen), .type = CONFIG_LIST, .flags = CONFIG_MAY_BE_EMPTY, .value = "",
 	 .check = check_metrics_listen, .placeholder = "ADDRESS", .group = "Addresses and access",
 	 .help = "/metrics, /healthz and /readyz alone, without token: host:port; repeatable",
 	 .absent = "none"},
-	{FIELD(token_file), .type = CONFIG_STRING, .flags = CONFIG_LIVE | CONFIG_MAY_EMPTY,
+	{FIELD(token_file), .type = CONFIG_STRING, .flags = CONFIG_LIVE | CONFIG_MAY_BE_EMPTY,
 	 .value = "", .placeholder = "FILE", .group = "Addresses and access",
 	 .help = "ask clients for the bearer token in this file", .absent = "none"},
-	{FIELD(allowed_hosts), .type = CONFIG_LIST, .flags = CONFIG_LIVE | CONFIG_MAY_EMPTY,
+	{FIELD(allowed_hosts), .type = CONFIG_LIST, .flags = CONFIG_LIVE | CONFIG_MAY_BE_EMPTY,
 	 .value = "", .check = check_host, .placeholder = "HOST", .group = "Addresses and access",
 	 .help = "names that a Host header may hold; repeatable",
 	 .absent = "the addresses listened on, localhost"},
@@ -64,10 +65,10 @@ const struct config_setting config_settings[CONFIG_SETTINGS] = {
 	{FIELD(store), .type = CONFIG_STRING, .flags = CONFIG_SECRET, .value = "memory",
 	 .check = check_store, .placeholder = "STORE", .group = "Store",
 	 .help = "memory, or a redis://, redis+unix:// or redis-sentinel:// URL"},
-	{FIELD(redis_password_file), .type = CONFIG_STRING, .flags = CONFIG_MAY_EMPTY, .value = "",
-	 .placeholder = "FILE", .group = "Store", .help = "the password for Redis is in this file",
-	 .absent = "none"},
-	{FIELD(prefix), .type = CONFIG_STRING, .flags = CONFIG_MAY_EMPTY,
+	{FIELD(redis_password_file), .type = CONFIG_STRING, .flags = CONFIG_MAY_BE_EMPTY,
+	 .value = "", .placeholder = "FILE", .group = "Store",
+	 .help = "the password for Redis is in this file", .absent = "none"},
+	{FIELD(prefix), .type = CONFIG_STRING, .flags = CONFIG_MAY_BE_EMPTY,
 	 .value = "stoma:", .check = check_prefix, .placeholder = "TEXT", .group = "Store",
 	 .help = "before cb:{key} in the names of keys in Redis", .absent = "no prefix"},
 	{SECONDS(ttl), .flags = CONFIG_LIVE, .value = "86400", .min = 1, .max = 315360000,
@@ -93,7 +94,7 @@ const struct config_setting config_settings[CONFIG_SETTINGS] = {
 	{MILLISECONDS(report_interval), .flags = CONFIG_LIVE, .value = "100ms", .min = 0,
 	 .max = 10 * SECOND_MS, .placeholder = "TIME", .group = "Store",
 	 .help = "reports of success wait so long, and go to Redis together; 0: none waits"},
-	{FIELD(state_file), .type = CONFIG_STRING, .flags = CONFIG_MAY_EMPTY, .value = "",
+	{FIELD(state_file), .type = CONFIG_STRING, .flags = CONFIG_MAY_BE_EMPTY, .value = "",
 	 .placeholder = "FILE", .group = "Store",
 	 .help = "keep the memory store, or what waits for Redis, here across restarts",
 	 .absent = "none"},
@@ -198,7 +199,7 @@ const struct config_setting *config_find(const char *name, size_t len, bool dash
 	return NULL;
 }
 
-/* A typed character and one of a name: "Store-Timeout" is store_timeout to a person. */
+/* Compares a typed character with one of a name: "Store-Timeout" is close to store_timeout. */
 static bool same_letter(char typed, char known)
 {
 	int c = tolower((unsigned char)typed);

@@ -17,11 +17,11 @@ enum config_type {
 	CONFIG_LEVEL,    /* enum log_level, by its name */
 };
 
-#define CONFIG_LIVE      0x1  /* SIGHUP applies it; else a restart does */
-#define CONFIG_SECRET    0x2  /* its value is never shown in an error */
-#define CONFIG_NO_FILE   0x4  /* not in the file */
-#define CONFIG_MAY_EMPTY 0x8  /* "" is a value */
-#define CONFIG_POLICY    0x10 /* of a policy; in struct config_policy, and in sections too */
+#define CONFIG_LIVE         0x1  /* SIGHUP applies it; else a restart does */
+#define CONFIG_SECRET       0x2  /* its value is never shown in an error */
+#define CONFIG_NO_FILE      0x4  /* not in the file */
+#define CONFIG_MAY_BE_EMPTY 0x8  /* "" is a value */
+#define CONFIG_POLICY       0x10 /* of a policy; in struct config_policy, and in sections too */
 
 struct config_setting {
 	const char *name;
@@ -30,9 +30,9 @@ struct config_setting {
 	size_t offset;     /* in struct config, or in struct config_policy */
 	const char *value; /* the default, as text */
 	unsigned min, max; /* CONFIG_NUMBER, CONFIG_TIME, CONFIG_DECIMAL, CONFIG_MODE */
-	unsigned ms;       /* CONFIG_TIME: what a bare number counts, and the finest step */
-	/* For people: what a number counts. A time has one if it was a number before times had
-	 * units, and is printed as such. */
+	unsigned ms;       /* CONFIG_TIME: milliseconds that a number without a unit counts */
+	/* For people: what a number counts. Of a time: set if the setting was a plain number before
+	 * times had units. It is printed as a plain number then. */
 	const char *unit;
 	const char *choices[5];
 	config_check_fn *check; /* CONFIG_STRING, CONFIG_LIST; may be NULL */
@@ -44,21 +44,21 @@ struct config_setting {
 
 extern const struct config_setting config_settings[CONFIG_SETTINGS];
 
-/* The setting of that name, where '-' in name stands for '_' if dashes; or NULL. */
+/* The setting of that name, or NULL. With `dashes` the name has '-' in place of '_'. */
 const struct config_setting *config_find(const char *name, size_t len, bool dashes);
 
-/* The name that is spelled most like name[0..len), or NULL if none is close. */
+/* The setting's name that is spelled most like name[0..len), or NULL if none is close. */
 const char *config_nearest(const char *name, size_t len);
 
-/* How far name[0..len), shorter than CONFIG_NAME_MAX, is from `known`; close is below
- * CONFIG_DISTANCE. */
+/* How many edits name[0..len), shorter than CONFIG_NAME_MAX, is away from `known`. Fewer than
+ * CONFIG_DISTANCE count as close. */
 size_t config_distance(const char *name, size_t len, const char *known);
 #define CONFIG_DISTANCE(len) ((len) / 3 < 3 ? (len) / 3 + 1 : 4)
 
-/* The setting's place in config_settings and config.sources. */
+/* The setting's index in config_settings and config.sources. */
 size_t config_index(const struct config_setting *setting);
 
-/* "BREAKERD_STORE_TIMEOUT" and "store-timeout". */
+/* The setting's name as a variable, "BREAKERD_STORE_TIMEOUT", and as an option, "store-timeout". */
 #define CONFIG_NAME_MAX 48
 void config_variable(const struct config_setting *setting, char out[CONFIG_NAME_MAX]);
 void config_flag(const struct config_setting *setting, char out[CONFIG_NAME_MAX]);

@@ -1,3 +1,4 @@
+/* Taking settings: see take.h. */
 #include "config/take.h"
 
 #include "config/slurp.h"
@@ -12,9 +13,9 @@ const struct config_setting *take_setting(const char *name)
 }
 
 /*
- * The value of `name` for an error message, behind `sep`: on one line, and not all of a long one.
- * Nothing of a secret setting, wherever it stands, nor of a value that is a URL with a
- * password (user:password@), under whatever name.
+ * Writes `sep` and the value of the setting `name` for an error message: on one line, and cut if
+ * long. Writes "" for a secret setting, and for any value that may be a URL with a password
+ * (user:password@).
  */
 static void show(const char *name, const char *sep, const char *text, char out[144])
 {
@@ -99,8 +100,7 @@ bool take_file(struct config *config, const char *path, size_t max, char **text,
 	       char *why, size_t why_size)
 {
 	struct file_stamp stamp;
-	bool read = slurp(path, max, config->again, text, len, &stamp, why, why_size);
-
+	bool read = slurp(path, max, config->reload, text, len, &stamp, why, why_size);
 	char *copy = config->file_count < FILE_WATCH_MAX ? strdup(path) : NULL;
 
 	if (copy) {

@@ -1,3 +1,4 @@
+/* Values between their text and the structs: see value.h. */
 #include "config/value.h"
 
 #include <inttypes.h>
@@ -39,7 +40,7 @@ static const void *const_field(const void *base, const struct config_setting *se
 
 /* --- numbers and times */
 
-/* Digits only: no sign, no blank, nothing behind. False too when over UINT_MAX. */
+/* Reads a number that is digits alone, without sign or blanks. A larger one becomes UINT_MAX. */
 static bool parse_digits(const char *text, unsigned base, unsigned *out)
 {
 	uint64_t n = 0;
@@ -115,8 +116,9 @@ static bool set_number(void *base, const struct config_setting *s, const char *t
 }
 
 /*
- * A number of digits with a fraction if need be, times `scale`; what stands behind it to
- * *end. False if it is none, or no whole number when multiplied. Saturates beyond any range.
+ * Reads a decimal number, with or without a fraction, and multiplies it by `scale`; *whole says
+ * whether the product is a whole number. False if the text is no such number. A number beyond any
+ * range becomes SCALED_MAX.
  */
 #define SCALED_MAX (INT64_C(1) << 53)
 static bool parse_scaled(const char *text, size_t len, int64_t scale, int64_t *out, bool *whole)
@@ -231,7 +233,7 @@ static bool set_string(void *base, const struct config_setting *s, const char *t
 	char kept[CONFIG_VALUE_MAX + 1];
 	char **at = field(base, s), *copy;
 
-	if (!*text && !(s->flags & CONFIG_MAY_EMPTY))
+	if (!*text && !(s->flags & CONFIG_MAY_BE_EMPTY))
 		return refuse(why, size, "must not be empty");
 	if (!s->check)
 		strcpy(kept, text);
@@ -284,7 +286,8 @@ bool value_add_items(struct config_list *list, config_check_fn *check, unsigned 
 		     const char *text, bool may_empty, char *why, size_t why_size)
 {
 	static const char apart[] = ", \t";
-	/* Of several the wrong one is named; not where a password may be (user:password@). */
+	/* If there are several items, the wrong one is named; not if it may hold a password
+	 * (user:password@). */
 	bool named = text[strcspn(text, apart)] && !strchr(text, '@');
 	char item[CONFIG_VALUE_MAX + 1];
 	size_t items = 0;
@@ -322,7 +325,7 @@ bool value_set(void *base, const struct config_setting *s, unsigned line, const 
 		return set_string(base, s, text, why, why_size);
 	case CONFIG_LIST:
 		return value_add_items(field(base, s), s->check, line, text,
-				       s->flags & CONFIG_MAY_EMPTY, why, why_size);
+				       s->flags & CONFIG_MAY_BE_EMPTY, why, why_size);
 	case CONFIG_NUMBER:
 		return set_number(base, s, text, why, why_size);
 	case CONFIG_TIME:
@@ -398,7 +401,7 @@ static size_t size_of(const struct config_setting *s)
 		return CONFIG_STATUSES_MAX + 1;
 	case CONFIG_BOOL:
 		return sizeof(bool);
-	default: /* of a policy only numbers */
+	default: /* all others that a policy has are numbers */
 		return sizeof(uint32_t);
 	}
 }

@@ -4,23 +4,24 @@
 
 #include "config/table.h"
 
-/* What the setting's offset is in: config->policy or config. */
+/* The struct that the setting's offset is in: config->policy or config. */
 void *value_base(struct config *config, const struct config_setting *setting);
 const void *value_const_base(const struct config *config, const struct config_setting *setting);
 
-/* Sets one to what text says; adds to a list. False with the reason in why. */
+/* Sets a value to what the text says; to a list, adds the text's items. False with the reason in
+ * why. */
 bool value_set(void *base, const struct config_setting *setting, unsigned line, const char *text,
 	       char *why, size_t why_size);
 
-/* Adds the items of text, apart by commas or white space, to a list. */
+/* Adds the items of text, separated by commas or white space, to a list. */
 bool value_add_items(struct config_list *list, config_check_fn *check, unsigned line,
 		     const char *text, bool may_empty, char *why, size_t why_size);
 
 /* Makes a list empty. */
 void value_clear(struct config_list *list);
 
-/* The value as text that reads back the same: a list's item `i`, anything else with i = 0.
- * False behind the last. Unmasked. */
+/* Writes the value as text that reads back the same: item `i` of a list; of anything else i is 0.
+ * False if there is no such item. A secret is written as it is. */
 bool value_get(const void *base, const struct config_setting *setting, size_t i,
 	       char out[CONFIG_VALUE_MAX + 1]);
 
