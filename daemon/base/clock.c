@@ -1,3 +1,4 @@
+/* Clocks: see clock.h. */
 #include "base/clock.h"
 
 static int64_t read_ns(clockid_t id)
@@ -10,22 +11,23 @@ static int64_t read_ns(clockid_t id)
 
 int64_t clock_steady_ms(void)
 {
-	static int64_t apart_ms; /* set once; not 0 then, for no machine was started in 1970 */
-	int64_t steady_ms = read_ns(CLOCK_BOOTTIME) / 1000000;
+	static int64_t boot_wall_ms; /* set once; not 0 then, for no machine was started in 1970 */
+	int64_t boot_ms = read_ns(CLOCK_BOOTTIME) / 1000000;
 
-	if (apart_ms == 0)
-		apart_ms = clock_wall_ms() - steady_ms;
-	return apart_ms + steady_ms;
+	if (boot_wall_ms == 0)
+		boot_wall_ms = clock_wall_ms() - boot_ms;
+	return boot_wall_ms + boot_ms;
 }
 
 int64_t clock_forward_ms(void)
 {
-	static int64_t apart_ns;
-	/* In this order: a pause between the two makes the wall clock look set back. */
+	static int64_t
+		offset_ns; /* of the wall clock to CLOCK_BOOTTIME; kept if it shrinks a little */
+	/* The wall clock first: a pause between the two reads makes it look set back, not ahead. */
 	int64_t wall_ns = read_ns(CLOCK_REALTIME), boot_ns = read_ns(CLOCK_BOOTTIME);
-	int64_t now_apart_ns = wall_ns - boot_ns;
+	int64_t now_offset_ns = wall_ns - boot_ns;
 
-	if (now_apart_ns > apart_ns || now_apart_ns < apart_ns - CLOCK_SET_BACK_MS * 1000000)
-		apart_ns = now_apart_ns;
-	return (apart_ns + boot_ns) / 1000000;
+	if (now_offset_ns > offset_ns || now_offset_ns < offset_ns - CLOCK_SET_BACK_MS * 1000000)
+		offset_ns = now_offset_ns;
+	return (offset_ns + boot_ns) / 1000000;
 }

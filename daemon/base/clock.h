@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <time.h>
 
-/* Milliseconds since the epoch. */
+/* The wall clock: milliseconds since the epoch. */
 static inline int64_t clock_wall_ms(void)
 {
 	struct timespec now;
@@ -17,16 +17,16 @@ static inline int64_t clock_wall_ms(void)
 }
 
 /*
- * The wall clock as it was when this was first called, carried on by a clock (CLOCK_BOOTTIME) that
- * nobody sets and that a suspended machine does not stop: for stamps that are corrected by a
- * measured distance to another machine's clock. A step of the wall clock would count in these
- * twice.
+ * A wall clock that is never set: it starts with the wall clock at the first call, and goes on with
+ * CLOCK_BOOTTIME, which also counts while the machine is suspended. For stamps that are corrected
+ * by the measured offset of another machine's clock: a step of the wall clock would change both the
+ * stamp and the offset.
  */
 int64_t clock_steady_ms(void);
 
 /*
- * The wall clock. One that is set back by CLOCK_SET_BACK_MS or less goes on as if it had not been,
- * and is ahead from then on: for stamps that durations are counted from.
+ * The wall clock, but if that is set back by CLOCK_SET_BACK_MS or less, this one goes on as if it
+ * had not been, and is ahead from then on. For stamps that durations are counted from.
  */
 #define CLOCK_SET_BACK_MS INT64_C(60000)
 int64_t clock_forward_ms(void);

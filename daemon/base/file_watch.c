@@ -1,3 +1,4 @@
+/* Watching files: see file_watch.h. */
 #include "base/file_watch.h"
 
 #include "base/clock.h"
@@ -11,38 +12,40 @@
 #include <sys/inotify.h>
 #include <unistd.h>
 
-/* Links on the way of a path (path_resolution(7)), and watches in all. */
+/* How many symbolic links a path may lead through (path_resolution(7)), and watches in all. */
 #define LINKS_MAX   40
 #define WATCHES_MAX 128
-/* What is read of the kernel's queue at a look; the rest waits there, and the kernel bounds it. */
+/* How often a check reads from the kernel's queue. The rest waits there; the kernel bounds it. */
 #define READS_MAX 16
 
 #define IN_DIRECTORY                                                                               \
 	(IN_CLOSE_WRITE | IN_ATTRIB | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO |        \
 	 IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR)
-/* A directory on the way: it is moved or removed, and the path leads elsewhere or nowhere. */
+/* For a directory that a path leads through. If it is moved or removed, the path leads elsewhere.
+ */
 #define IN_WAY (IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR)
-/* A file that is mounted by itself: its directory here does not hear of its changes. */
+/* For a file. If it is mounted by itself, a watch of its directory does not tell of its changes. */
 #define IN_FILE (IN_MODIFY | IN_CLOSE_WRITE | IN_ATTRIB)
 
 struct file_watch {
 	void (*on_change)(void *);
 	void *arg;
 	char *paths[FILE_WATCH_MAX];
-	struct file_stamp known[FILE_WATCH_MAX]; /* what was read, or told */
-	struct file_stamp seen[FILE_WATCH_MAX];  /* at the last look */
+	struct file_stamp known[FILE_WATCH_MAX]; /* as the caller read them, or was told of */
+	struct file_stamp seen[FILE_WATCH_MAX];  /* as they were at the last check */
 	size_t count;
 	int fd; /* -1: inotify cannot be had */
 	int watches[WATCHES_MAX];
 	size_t watch_count;
-	/* Those of files that were written to and not closed since (MODIFY without CLOSE_WRITE). */
+	/* Watches of files that were written to and not closed since (IN_MODIFY, but no
+	 * IN_CLOSE_WRITE). */
 	int written[FILE_WATCH_MAX];
 	size_t written_count;
 	int64_t written_ms; /* the last of these writes; monotonic */
-	int error;          /* of the last renewal */
+	int error;          /* of the last renew_watches, an errno; 0: none */
 	struct event *readable, *timer;
-	bool differs;       /* at the last look */
-	int64_t differs_ms; /* since then; monotonic */
+	bool differs;       /* the last check found a change that is not told yet */
+	int64_t differs_ms; /* when that was found first; monotonic */
 };
 
 struct file_stamp file_stamp_of(const struct stat *st)
@@ -88,10 +91,10 @@ static bool holds(const int *watches, size_t count, int wd)
 
 static void add_watch(struct file_watch *w, const char *path, uint32_t events)
 {
-	/* For one that is watched already this is the same watch, for these events too. */
+	/* If the path is watched already, this adds the events to its watch. */
 	int wd = inotify_add_watch(w->fd, path, events | IN_MASK_ADD);
 
-	/* A directory on the way may be one that this process may pass, but not read. */
+	/* A directory that this process may pass but not read cannot be watched. */
 	if (wd < 0 && !(events == IN_WAY && errno == EACCES))
 		w->error = errno;
 	if (wd < 0 || holds(w->watches, w->watch_count, wd))
@@ -104,8 +107,9 @@ static void add_watch(struct file_watch *w, const char *path, uint32_t events)
 	w->watches[w->watch_count++] = wd;
 }
 
-/* The way that is still to go: the link's target, then what was behind the link. */
-static bool go_by_link(char dir[PATH_MAX], const char *link, char rest[PATH_MAX])
+/* Follows a symbolic link in `dir`: puts its target before the rest of the path. False if the path
+ * becomes too long or the link cannot be read. */
+static bool follow_link(char dir[PATH_MAX], const char *link, char rest[PATH_MAX])
 {
 	char target[PATH_MAX];
 	ssize_t n = readlink(link, target, sizeof(target) - 1);
@@ -121,7 +125,7 @@ static bool go_by_link(char dir[PATH_MAX], const char *link, char rest[PATH_MAX]
 	return true;
 }
 
-/* Takes the first name off `rest` and puts it behind dir, in `to`. False at the end. */
+/* Moves the first name of `rest` to the end of `dir`, in `to`. False if no name is left. */
 static bool next_name(const char *dir, char *rest, char to[PATH_MAX])
 {
 	size_t skip = strspn(rest, "/"), len = strcspn(rest + skip, "/"), at = strlen(dir);
@@ -137,8 +141,8 @@ static bool next_name(const char *dir, char *rest, char to[PATH_MAX])
 	return true;
 }
 
-/* True if `path` is a directory, which is watched as one on the way from now on. */
-static bool passes(struct file_watch *w, const char *path, const struct stat *st)
+/* True if `path` is a directory. It is watched as one that the path leads through. */
+static bool watch_directory(struct file_watch *w, const char *path, const struct stat *st)
 {
 	if (!S_ISDIR(st->st_mode))
 		return false;
@@ -147,9 +151,10 @@ static bool passes(struct file_watch *w, const char *path, const struct stat *st
 }
 
 /*
- * Watches where the path's way can change: each directory on it; and what is in the directory of
- * each symbolic link on it, of the file, or of the first name that is not there. Such a directory
- * is watched before the name in it is looked at, so that no swap is missed.
+ * Watches all that can change what the path leads to: each directory that it leads through, and the
+ * entries of each directory that holds a symbolic link on the way, the file, or the first name that
+ * does not exist. A directory is watched before the name in it is looked up, so that no swap is
+ * missed.
  */
 static void add_watches(struct file_watch *w, const char *path)
 {
@@ -168,7 +173,7 @@ static void add_watches(struct file_watch *w, const char *path)
 			add_watch(w, dir, IN_DIRECTORY);
 			there = lstat(name, &st) == 0;
 		}
-		if (there && passes(w, name, &st)) {
+		if (there && watch_directory(w, name, &st)) {
 			strcpy(dir, name);
 			continue;
 		}
@@ -177,12 +182,12 @@ static void add_watches(struct file_watch *w, const char *path)
 				add_watch(w, name, IN_FILE);
 			return;
 		}
-		if (++links > LINKS_MAX || !go_by_link(dir, name, rest))
+		if (++links > LINKS_MAX || !follow_link(dir, name, rest))
 			return;
 	}
 }
 
-/* The files may lie elsewhere by now. Watches that are needed no longer are removed. */
+/* Watches the paths as they lead now, and removes watches that are no longer needed. */
 static void renew_watches(struct file_watch *w)
 {
 	int had[WATCHES_MAX];
@@ -200,7 +205,7 @@ static void renew_watches(struct file_watch *w)
 			inotify_rm_watch(w->fd, had[i]);
 }
 
-/* --- looks */
+/* --- checks */
 
 static void read_stamps(struct file_watch *w, struct file_stamp *stamps)
 {
@@ -218,7 +223,8 @@ static void forget_writer(struct file_watch *w, int wd)
 			w->written[i--] = w->written[--w->written_count];
 }
 
-/* An event without a name is of a file's own watch, with one of what is in a directory. */
+/* Notes whether a file is being written. An event without a name comes from a file's own watch, one
+ * with a name from a directory's. */
 static void note_writer(struct file_watch *w, const struct inotify_event *e)
 {
 	if (e->len > 0)
@@ -231,7 +237,7 @@ static void note_writer(struct file_watch *w, const struct inotify_event *e)
 	w->written_ms = clock_ms();
 }
 
-/* What happened does not matter beyond that: only that something did. */
+/* Reads the events. But for writers they do not matter, only that there were any. */
 static void drain_queue(struct file_watch *w)
 {
 	_Alignas(struct inotify_event) char events[4096];
@@ -250,7 +256,7 @@ static void drain_queue(struct file_watch *w)
 	}
 }
 
-/* Somebody is amid writing a file that is still one of those watched. */
+/* True while somebody is writing a file that is still watched. */
 static bool is_written(const struct file_watch *w, int64_t now_ms)
 {
 	if (now_ms - w->written_ms >= FILE_WATCH_WRITER_MS)
@@ -261,7 +267,7 @@ static bool is_written(const struct file_watch *w, int64_t now_ms)
 	return false;
 }
 
-/* Waits for the next event, or for time to pass where there can be none. */
+/* Waits for the next event, or polls if some events cannot come. */
 static void wait_for_events(struct file_watch *w)
 {
 	if (w->error)
@@ -270,7 +276,7 @@ static void wait_for_events(struct file_watch *w)
 		event_add(w->readable, NULL);
 }
 
-/* Watches first, stamps second: what changes in between makes an event. */
+/* Watches before stamps: a change between the two makes an event. */
 static void check_files(struct file_watch *w)
 {
 	struct file_stamp now[FILE_WATCH_MAX];
@@ -307,7 +313,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	check_files(arg);
 }
 
-/* Further events are left in the queue until the look. */
+/* Further events wait in the queue until the check. */
 static void on_readable(evutil_socket_t fd, short what, void *arg)
 {
 	struct file_watch *w = arg;
@@ -365,7 +371,7 @@ int file_watch_set(struct file_watch *w, const char *const paths[],
 	}
 	w->differs = false;
 	renew_watches(w);
-	/* What has changed since the caller read it makes no event any more. */
+	/* Checks at once: a change since the caller read the files makes no event. */
 	timer_arm(w->timer, 0);
 	return error ? error : w->error;
 }

@@ -1,3 +1,4 @@
+/* The hash table of keytable.h. */
 #include "base/keytable.h"
 
 #include <stdlib.h>
@@ -7,7 +8,8 @@
 #define SEGMENT_SIZE  ((size_t)1 << SEGMENT_BITS)
 #define FIRST_BUCKETS 64
 
-/* A slot holds a node, or, with the lowest bit set, the next free slot above that bit. */
+/* A slot holds a node, or the index of the next free slot, shifted left, with the lowest bit set.
+ */
 union slot {
 	struct keynode *node;
 	uintptr_t next_free;
@@ -166,7 +168,7 @@ struct keynode *keytable_add(struct keytable *t, size_t size, const char *key, s
 	return node;
 }
 
-/* Where the node hangs in its bucket. */
+/* The pointer in its bucket's chain that points to the node. */
 static struct keynode **link_of(struct keytable *t, const struct keynode *node)
 {
 	struct keynode **link = bucket_of(t, node->hash);

@@ -1,7 +1,7 @@
 /*
- * A hash table of nodes under a circuit's key. No call takes longer in a larger table: it grows by
- * linear hashing (Litwin, "Linear hashing: a new tool for file and table addressing", 1980),
- * splitting at most one bucket an insertion. Each node keeps one slot for its life, so that a walk
+ * A hash table of nodes, each under a circuit's key. No call takes longer in a larger table, for it
+ * grows by linear hashing (Litwin, "Linear hashing: a new tool for file and table addressing",
+ * 1980): an insertion splits one bucket at most. Each node keeps its slot for life, so that a walk
  * over the slots can stop and go on later.
  */
 #ifndef BREAKERD_KEYTABLE_H
@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The first member of a node; the key stands behind the whole node. */
+/* The first member of a node. The key is stored after the whole node. */
 struct keynode {
 	struct keynode *chain;
 	uint32_t hash;
@@ -32,7 +32,7 @@ struct keytable_cells {
 struct keytable {
 	struct siphash_key secret;
 	struct keytable_cells buckets;
-	size_t low_mask; /* buckets of the last full doubling, less one */
+	size_t low_mask; /* how many buckets there were at the last doubling, less one */
 	size_t split;    /* next bucket to split; those before it use one more bit */
 	struct keytable_cells slots;
 	size_t slot_count;
@@ -48,13 +48,12 @@ void keytable_fini(struct keytable *t);
 
 struct keynode *keytable_find(struct keytable *t, const char *key, size_t len);
 
-/* Adds a zeroed node of `size` bytes under a key that is not there yet, of at most
- * UINT16_MAX - size bytes. NULL when out of memory. */
+/* Adds a zeroed node of `size` bytes. The key must not be there yet, and have UINT16_MAX - size
+ * bytes at most. NULL when out of memory. */
 struct keynode *keytable_add(struct keytable *t, size_t size, const char *key, size_t len);
 
-/* Gives the node another size: its key moves, what stands before it is kept as far as there is
- * room, and what is added is zeroed. Returns the node, which may have moved; NULL when out of
- * memory, and then it is as it was. */
+/* Gives the node another size. Its content is cut, or filled up with zeros. Returns the node, which
+ * may have moved; or NULL when out of memory, and then the node is as it was. */
 struct keynode *keytable_resize(struct keytable *t, struct keynode *node, size_t size);
 
 /* Takes the node out and frees it. */
@@ -63,7 +62,7 @@ void keytable_remove(struct keytable *t, struct keynode *node);
 /* Slots 0 to t->slot_count - 1 hold the nodes; NULL for an empty one. */
 struct keynode *keytable_slot(struct keytable *t, size_t slot);
 
-/* The key: no NUL behind it. */
+/* The key, without a NUL after it. */
 static inline const char *keynode_key(const struct keynode *node)
 {
 	return (const char *)node + node->key_at;

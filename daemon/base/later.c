@@ -1,3 +1,4 @@
+/* Work for the next turn of the loop: see later.h. */
 #include "base/later.h"
 
 #include <event2/event.h>

@@ -1,3 +1,4 @@
+/* Log lines: see log.h. */
 #include "base/log.h"
 
 #include "base/clock.h"
@@ -29,7 +30,7 @@ static const struct {
 	[LOG_LEVEL_DEBUG] = {"debug", "<7>"},
 };
 
-/* A whole line: the longer one of both formats, with <N>, and a newline or a NUL. */
+/* Room for a whole line in either format, with <N>, newline and NUL. */
 #define LOG_BYTES_MAX (3 + LOG_JSON_MAX + 2)
 
 const char *log_level_name(enum log_level level)
@@ -38,8 +39,8 @@ const char *log_level_name(enum log_level level)
 }
 
 /*
- * systemd.exec(5), $JOURNAL_STREAM: "device:inode" of the stream to the journal. The
- * variable is inherited by everything below a service, so the descriptor itself decides.
+ * systemd.exec(5): $JOURNAL_STREAM is "device:inode" of the stream to the journal. All that a
+ * service starts inherits the variable, so it is compared with the descriptor.
  */
 static bool stderr_is_journal(void)
 {
@@ -55,9 +56,10 @@ static bool stderr_is_journal(void)
 }
 
 /*
- * A pipe or a terminal that is opened again has flags of its own. That fails where /proc is
- * missing, or where the pipe belongs to a user that this process no longer is. A regular
- * file would begin at its start again, so it is not reopened: poll(2) calls it writable.
+ * Finds out how to write to stderr without waiting. A pipe or a terminal is opened a second time,
+ * to have flags of its own. That fails where /proc is missing, or if the pipe belongs to a user
+ * that this process no longer is. A regular file is not opened again, as that would write from its
+ * start; poll(2) always calls it writable.
  */
 static void choose_output(struct log *log)
 {
@@ -91,7 +93,7 @@ void log_fini(struct log *log)
 	log->output = LOG_OUTPUT_POLL;
 }
 
-/* The time as RFC 3339 has it, in UTC, with milliseconds. */
+/* Writes the time in UTC as RFC 3339 has it, with milliseconds. */
 static void put_stamp(char out[40])
 {
 	struct timespec now;
@@ -104,7 +106,7 @@ static void put_stamp(char out[40])
 	snprintf(out + len, 40 - len, ".%03ldZ", now.tv_nsec / 1000000);
 }
 
-/* The last guard: callers quote what is not theirs, but a line stays one line even if not. */
+/* A line stays one line even if a caller has not quoted text from outside. */
 static void blank_controls(char *text)
 {
 	for (unsigned char *p = (unsigned char *)text; *p; p++)
@@ -176,7 +178,8 @@ static bool put(struct log *log, const char *text, size_t len)
 	return n == (ssize_t)len;
 }
 
-/* What stands before the next line: the end of one that was cut, and what was missed. */
+/* Writes what comes before the next line: the newline of one that was cut, and how many lines were
+ * missed. False if stderr did not take it. */
 static bool put_missed(struct log *log, enum log_level level)
 {
 	char words[80], line[LOG_BYTES_MAX];
@@ -195,7 +198,7 @@ static bool put_missed(struct log *log, enum log_level level)
 	return true;
 }
 
-/* A log that is away ends nothing and holds up nothing. */
+/* Writes the line, or drops and counts it. Never waits. */
 static void put_line(struct log *log, enum log_level level, const char *line, size_t len)
 {
 	if (put_missed(log, level) && put(log, line, len))

@@ -1,8 +1,8 @@
 /*
  * Log lines on stderr: one line an event, `token key=value ...`. Under journald (systemd.exec(5),
- * $JOURNAL_STREAM) each line begins with its priority as <N> (sd-daemon(3)); else with an
- * RFC 3339 stamp in UTC and the level's name. Or, with log_format = json, one JSON object an
- * event (log_json.h), with the same <N> in front under journald.
+ * $JOURNAL_STREAM) each line begins with its priority as <N> (sd-daemon(3)); elsewhere with an
+ * RFC 3339 stamp in UTC and the level's name. With log_format = json an event is a JSON object
+ * (log_json.h), after the same <N> under journald.
  */
 #ifndef BREAKERD_LOG_H
 #define BREAKERD_LOG_H
@@ -18,13 +18,12 @@ enum log_level {
 	LOG_LEVEL_DEBUG,
 };
 
-/* A test's way to see the lines: gets each whole line without its newline. */
+/* For tests: gets each whole line without its newline. */
 typedef void log_sink_fn(void *arg, enum log_level level, const char *line);
 
 /*
- * How lines get to stderr without ever waiting for its reader. stderr is shared with whoever
- * started the daemon (a terminal, a pipe of several programs), and so is its O_NONBLOCK
- * flag: it is left alone.
+ * How lines get to stderr without waiting for its reader. stderr's O_NONBLOCK flag is not set for
+ * that: it belongs to the open file, which is shared with whoever started the daemon.
  */
 enum log_output {
 	LOG_OUTPUT_POLL,   /* a file, or nothing better: poll(2), then write(2) */
@@ -46,20 +45,21 @@ struct log {
 	uint64_t missed; /* lines that stderr did not take since it took the last one */
 };
 
-/* To stderr; finds out what that is. log_fini closes what log_init opened. */
+/* Starts a log to stderr, and finds out what that is. log_fini closes what log_init opened. */
 void log_init(struct log *log, enum log_level level);
 void log_fini(struct log *log);
 
-/* The longest line of text without its newline; what is over is cut and ends in "...". */
+/* The longest line of text, without its newline. A longer one is cut and ends in "...". */
 #define LOG_LINE_MAX 2048
 
 /*
- * Writes `token` and behind it what fmt gives, which is `key=value` pairs. Text from
- * outside goes through log_quote; no key is time, level or event. A control byte that gets here all
- * the same becomes '?'. `log` may be NULL: nothing is written. errno is left as it was. A line that
- * stderr does not take at once (full, closed, broken) is dropped and counted; "suppressed
- * kind=stderr" tells how many they were, before the next line that it takes. The caller has made
- * sure that SIGPIPE is ignored.
+ * Writes `token` and then what fmt gives, which is `key=value` pairs. The caller quotes text from
+ * outside (log_quote), and uses no key time, level or event. A control byte that gets here all the
+ * same becomes '?'. If `log` is NULL nothing is written. errno is left as it was.
+ *
+ * A line that stderr does not take at once (full, closed, broken) is dropped and counted; before
+ * the next line that stderr takes, "suppressed kind=stderr" says how many were dropped. The caller
+ * has made sure that SIGPIPE is ignored.
  */
 void log_write(struct log *log, enum log_level level, const char *token, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
@@ -75,18 +75,19 @@ void log_write(struct log *log, enum log_level level, const char *token, const c
 			log_write(debug_log_, LOG_LEVEL_DEBUG, __VA_ARGS__);                       \
 	} while (0)
 
-/* Time saved up for lines of one kind. Begins as zeros, which is all there can be. */
+/* A token bucket for lines of one kind, counted in time. Begins as zeros, and then is full. */
 struct log_budget {
 	int64_t saved_ms;
-	int64_t at_ms; /* when that was so; monotonic */
+	int64_t at_ms; /* when saved_ms was computed; monotonic */
 };
 
-/* Takes a line's worth, if it is there: up to `lines` at once, then one each `each_ms`. */
+/* Takes a line's worth of the budget, if there is that much: up to `lines` at once, then one each
+ * `each_ms`. */
 bool log_budget_take(struct log_budget *budget, unsigned lines, unsigned each_ms);
 
 /*
- * A bound on the lines of one kind that whoever is outside could make many of: so many at
- * once, then one in so many milliseconds. Begins as zeros.
+ * A bound on lines of a kind that clients or others outside could cause many of: LOG_LIMIT_LINES at
+ * once, then one each LOG_LIMIT_EACH_MS. Begins as zeros.
  */
 #define LOG_LIMIT_LINES   100
 #define LOG_LIMIT_EACH_MS 100
@@ -96,24 +97,24 @@ struct log_limit {
 };
 
 /*
- * True if a line of this level and kind (its token) may be written now. Says, before the next
- * line that may, how many were held back. Everything is written at debug.
+ * True if a line of this level and kind (its token) may be written now. Before a line that may,
+ * logs how many were held back. At level debug every line may.
  */
 bool log_allows(struct log *log, struct log_limit *limit, enum log_level level, const char *token);
-/* The same for a kind of which one line in each_ms is enough. */
+/* The same, for a kind of which one line in each_ms is enough. */
 bool log_allows_one(struct log *log, struct log_limit *limit, enum log_level level,
 		    const char *token, unsigned each_ms);
 
 /*
- * Text from outside made safe for a line: in double quotes, with \" \\ and \xNN for
- * control bytes and what is no UTF-8, cut at the room with "...". Returned by value:
- * log_info(log, "x", "key=%s", log_quote(key, len).text);
+ * Makes text from outside safe for a line: puts it in double quotes, with \" and \\, and \xNN for
+ * control bytes and bytes that are no UTF-8; cuts it with "..." if it is too long. The text is
+ * returned by value: log_info(log, "x", "key=%s", log_quote(key, len).text);
  */
 struct log_text {
 	char text[320];
 };
 struct log_text log_quote(const char *text, size_t len);
-/* The same of a string. */
+/* The same for a string. */
 struct log_text log_quote_text(const char *text);
 
 /* "error", "warning", "info", "debug" */

@@ -1,3 +1,4 @@
+/* Log lines as JSON: see log_json.h. */
 #include "base/log_json.h"
 
 #include "proto/key.h"
@@ -6,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* What has its room until the end: the end of a string that was cut, and of the object. */
+/* Room is kept for these: the end of a string that was cut, and the end of the object. */
 #define STRING_END "...\""
 #define OBJECT_END ",\"cut\":true}"
 #define FILL_MAX   (LOG_JSON_MAX - (sizeof(STRING_END) - 1) - (sizeof(OBJECT_END) - 1))
@@ -70,7 +71,7 @@ static void put_string(struct object *o, const char *text, size_t len)
 	o->len += fits ? 1 : sizeof(STRING_END) - 1;
 }
 
-/* An integer or a decimal as JSON has it, of few enough digits for every reader's double. */
+/* True for an integer or decimal as JSON has it, with few enough digits for a double. */
 static bool is_number(const char *text, size_t len)
 {
 	static const char digits[] = "0123456789";
@@ -132,7 +133,7 @@ static int hex(char c)
 	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* A quoted text without its quotes and escapes, as log_quote made it. Returns what is behind. */
+/* Reads a text that log_quote made, without its quotes and escapes. Returns what follows it. */
 static const char *read_quoted(const char *p, struct value *v)
 {
 	v->quoted = true;
@@ -149,7 +150,7 @@ static const char *read_quoted(const char *p, struct value *v)
 	}
 	if (*p == '"')
 		p++;
-	/* "..." behind it says that the text was cut. */
+	/* A text that was cut has "..." after the quote. */
 	value_add(v, p, strcspn(p, " "));
 	return p + strcspn(p, " ");
 }
@@ -162,7 +163,7 @@ static size_t key_at(const char *p)
 	return p[len] == '=' ? len : 0;
 }
 
-/* Reads a value up to the next key: an unquoted text, a path perhaps, may hold blanks. */
+/* Reads a value, up to the next key: a text without quotes, such as a path, may hold blanks. */
 static const char *read_value(const char *p, struct value *v)
 {
 	v->len = 0;

@@ -8,12 +8,12 @@
 #define LOG_JSON_MAX 4088
 
 /*
- * Writes {"time":...,"level":...,"event":...} to out, with a NUL, and behind these three the
- * pairs of `words`, which is "token key=value key="quoted text" ..." as log.h has it: an
- * unquoted number as a number, all else as a string. Words that belong to no key become the
- * member "text"; a key that is one of the three gets a '_' at its end. What does not fit is
- * cut, and the last member is then "cut":true. The object is always whole and valid UTF-8:
- * bytes that are none become U+FFFD. Returns the length, at most LOG_JSON_MAX.
+ * Writes an object with time, level and event to out, with a NUL. After these three members come
+ * the pairs of `words`, which is "token key=value key="quoted text" ..." as in log.h: an unquoted
+ * number as a number, all else as a string. Words that belong to no key become the member "text". A
+ * key that is one of the three gets a '_' at its end. What does not fit is cut, and then the last
+ * member is "cut":true. The object is always whole, and valid UTF-8: other bytes become U+FFFD.
+ * Returns the length, at most LOG_JSON_MAX.
  */
 size_t log_json(char out[LOG_JSON_MAX + 1], const char *time, const char *level, const char *words);
 

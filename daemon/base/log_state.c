@@ -1,3 +1,4 @@
+/* Log lines on the state of one thing: see log_state.h. */
 #include "base/log_state.h"
 
 #include "base/clock.h"
@@ -9,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* How often it is tried whether the line that waits may be written. */
+/* How often the log checks whether the line that waits may be written. */
 #define RETRY_MS 1000
 
 static void leave_out(struct log_state *state)
@@ -61,7 +62,7 @@ int log_state_init(struct log_state *state, struct event_base *base, struct log 
 
 void log_state_fini(struct log_state *state)
 {
-	/* The last line is true, whatever it takes. */
+	/* Written even beyond the budget: the last line must tell the last state. */
 	if (state->token)
 		write_waiting(state, true);
 	if (state->timer)

@@ -1,8 +1,8 @@
 /*
- * Log lines on the state of one thing that may come and go as fast as whoever is outside likes: so
- * many lines at once, then one in so many milliseconds. A line that may not be written now is
- * written as soon as it may, as it was, unless a later one replaces it: so the last line is
- * true. Those that were replaced are counted (log.h, suppressed), and said before the next line.
+ * Log lines on the state of one thing that others can make change as fast as they like: `lines` at
+ * once, then one each `each_ms`. A line that may not be written yet waits until it may, unless a
+ * later one replaces it; so the last line tells the last state. Replaced lines are counted (log.h,
+ * suppressed), and their number is logged before the next line.
  */
 #ifndef BREAKERD_LOG_STATE_H
 #define BREAKERD_LOG_STATE_H
@@ -18,7 +18,7 @@ struct log_state {
 	unsigned lines, each_ms;
 	struct log_budget budget;
 	struct event *timer;
-	uint64_t left_out; /* since the last line */
+	uint64_t left_out; /* lines replaced since the last one that was written */
 	/* The line that waits; token is NULL if none does. */
 	enum log_level level;
 	const char *token;
@@ -26,13 +26,14 @@ struct log_state {
 	char words[1024];
 };
 
-/* `kind` is for "suppressed"; a constant. 0, or -1 when out of memory; fini is allowed then too.
- * fini writes the line that waits. */
+/* `kind` is for "suppressed", and a constant. 0, or -1 when out of memory; fini is allowed then
+ * too. fini writes the line that waits. */
 int log_state_init(struct log_state *state, struct event_base *base, struct log *log,
 		   const char *kind, unsigned lines, unsigned each_ms);
 void log_state_fini(struct log_state *state);
 
-/* Writes the line, now or later; `token` is a constant. One that comes later ends in late_ms. */
+/* Writes the line now or later; one that is written later ends in late_ms. `token` is a constant.
+ */
 void log_state_say(struct log_state *state, enum log_level level, const char *token,
 		   const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 

@@ -1,3 +1,4 @@
+/* The lag of the event loop: see loop_lag.h. */
 #include "base/loop_lag.h"
 
 #include "base/clock.h"

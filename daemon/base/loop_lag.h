@@ -1,10 +1,10 @@
 /*
- * How late the event loop is: the time that every request waits for the loop. No other duration
- * includes it.
+ * How late the event loop is: for how long a request waits for the loop before it is read. No other
+ * duration in the metrics includes that.
  *
- * Measured by a timer of 100 ms: its delay is the lag. The timer runs only while there are
- * requests, so that an idle daemon sleeps. Whatever holds up the loop for longer than 100 ms is
- * always seen. An idle loop is up to 1 ms late, because libevent's clock counts milliseconds.
+ * The lag is the delay of a timer of 100 ms. The timer runs only while there are requests, so that
+ * an idle daemon sleeps. What holds up the loop for longer than 100 ms is always measured. An idle
+ * loop shows up to 1 ms, because libevent's clock counts milliseconds.
  */
 #ifndef BREAKERD_LOOP_LAG_H
 #define BREAKERD_LOOP_LAG_H

@@ -1,3 +1,4 @@
+/* The text that Prometheus reads: see metrics.h. */
 #include "base/metrics.h"
 
 #include "base/clock.h"
@@ -16,7 +17,7 @@
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
-/* An upper bound in microseconds and the same in seconds, as the `le` label has it. */
+/* A bucket's upper bound in microseconds, and in seconds as the label `le` has it. */
 static const struct bucket {
 	uint64_t us;
 	const char *le;
@@ -158,7 +159,9 @@ static void emit_store(struct writer *w, const struct metrics *m)
 
 static void emit_circuits(struct writer *w, const struct metrics *m)
 {
-	/* Closed circuits in Redis are not counted: zero would be wrong, so there is no series. */
+	/* Closed circuits in Redis are not counted. Zero would be wrong, so that series is left
+	 * out.
+	 */
 	bool embedded = m->redis_states.count == 0;
 	const int64_t *count = embedded ? m->circuits : m->watched;
 
@@ -233,7 +236,7 @@ static void emit_http(struct writer *w, const struct metrics *m)
 			}
 }
 
-/* A series for each state, 1 for the current one: the usual form of an enumeration. */
+/* The link's state is a series for each state, 1 for the current one, as usual in Prometheus. */
 static void emit_link(struct writer *w, const struct metrics *m)
 {
 	if (m->redis_states.count == 0)
@@ -251,7 +254,7 @@ static void emit_link(struct writer *w, const struct metrics *m)
 		     m->redis_reasons.name(f), m->redis_failures[f]);
 }
 
-/* Reads a small file of /proc whole, as a string. False if it cannot. */
+/* Reads a small file of /proc as a string. False if it cannot be read. */
 static bool slurp(const char *path, char *buf, size_t size)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -332,7 +335,7 @@ static void emit_process_fds(struct writer *w)
 		for (struct dirent *e; (e = readdir(dir));)
 			n += e->d_name[0] != '.';
 		closedir(dir);
-		/* One of them is the open directory itself. */
+		/* Not counted: the open directory itself. */
 		emit_gauge(w, "process_open_fds", "gauge", "Number of open file descriptors.",
 			   n ? n - 1 : 0);
 	}

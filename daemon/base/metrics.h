@@ -1,9 +1,10 @@
 /*
- * What Prometheus sees. Each metric's name, type and help stand once, in the tables here.
- * Modules add to the plain fields; metrics_write makes the text. No label grows with keys.
+ * What Prometheus sees. The tables here have the name, type and help of each metric without further
+ * labels. Modules add to the plain fields; metrics_write makes the text. No label's values grow
+ * with keys.
  *
- * Values of labels are numbers here. The module that they belong to says how many there are
- * and what they are called (struct metrics_label), so that this file includes none of them.
+ * Values of labels are numbers here. The module that owns a label says how many values there are
+ * and what they are called (struct metrics_label), so that this file includes no such module.
  */
 #ifndef BREAKERD_METRICS_H
 #define BREAKERD_METRICS_H
@@ -75,7 +76,8 @@ struct evbuffer;
 	X(http_requests_in_flight, "http_requests_in_flight", "HTTP requests not yet answered.")   \
 	X(event_streams, "event_streams", "Open streams of events (GET /v1/events).")
 
-/* The values of a label: 0 to count - 1. Static names; count 0 until their owner has set it. */
+/* The values of a label: 0 to count - 1. Names are static. count is 0 until the owner has set it.
+ */
 struct metrics_label {
 	const char *(*name)(unsigned value);
 	unsigned count;
@@ -112,6 +114,7 @@ struct metrics_stopwatch {
 	uint64_t since_ns; /* monotonic; 0: stopped */
 };
 
+/* The struct is large: it is allocated, zeroed. */
 struct metrics {
 #define X(field, name, help) uint64_t field;
 	METRICS_COUNTERS(X)
@@ -134,7 +137,7 @@ struct metrics {
 	struct metrics_label redis_reasons;
 	uint64_t redis_failures[METRICS_REDIS_FAILURES];
 
-	int64_t watched[CIRCUIT_STATES]; /* that are not closed or have an override, anywhere */
+	int64_t watched[CIRCUIT_STATES]; /* circuits that are not closed or have an override */
 	int64_t overrides[2];            /* forced open, forced closed */
 	uint64_t events_sent, events_lost;
 	int64_t circuits[CIRCUIT_STATES];                     /* of the embedded store */
@@ -158,13 +161,13 @@ struct metrics {
 	uint64_t http_requests[METRICS_ROUTES][METRICS_METHODS][METRICS_STATUSES];
 };
 
-/* The struct is large: the caller allocates it zeroed. */
+/* Adds a duration to the histogram. */
 void metrics_observe(struct metrics_histogram *h, uint64_t duration_ns);
 
 /* Starts or stops the stopwatch. */
 void metrics_run(struct metrics_stopwatch *watch, bool run);
 
-/* Counts an operation of the store that ended so. */
+/* Counts an operation of the store by its result. */
 void metrics_operation(struct metrics *m, unsigned operation, unsigned result,
 		       uint64_t duration_ns);
 
@@ -172,7 +175,7 @@ void metrics_operation(struct metrics *m, unsigned operation, unsigned result,
 void metrics_request(struct metrics *m, unsigned route, unsigned method, int status,
 		     uint64_t duration_ns);
 
-/* The text exposition format, version 0.0.4. 0, or -1 when out of memory. */
+/* Writes the text exposition format, version 0.0.4. 0, or -1 when out of memory. */
 int metrics_write(const struct metrics *m, struct evbuffer *out);
 
 #endif

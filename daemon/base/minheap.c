@@ -1,3 +1,4 @@
+/* The binary heap of minheap.h. */
 #include "base/minheap.h"
 
 #include <stdlib.h>
@@ -67,11 +68,11 @@ void minheap_remove(struct minheap *heap, struct minheap_node *node)
 		sift_down(heap, place, last);
 }
 
-/* Of a node that is written, its children are candidates: these are kept in a heap of their own,
- * whose nodes have places of the other as what they stand for. */
+/* For minheap_first: a node that may be the next one, being a child of one that was written. The
+ * candidates are in a heap of their own. */
 struct candidate {
 	struct minheap_node node;
-	size_t of;
+	size_t of; /* its place in the heap that is read */
 };
 
 static void add_candidate(const struct minheap *heap, struct minheap *candidates,

@@ -1,6 +1,6 @@
 /*
- * Nodes in the order of a number, the smallest first: a binary heap, in which adding, removing and
- * asking for the first n of them do not take longer than the logarithm of the rest allows.
+ * A binary heap of nodes, sorted by a number, the smallest first. Adding and removing take O(log
+ * n), reading the first k nodes O(k log k).
  */
 #ifndef BREAKERD_MINHEAP_H
 #define BREAKERD_MINHEAP_H
@@ -10,7 +10,7 @@
 
 struct minheap_node {
 	int64_t value;
-	size_t place; /* in the heap, from 1; 0: in none */
+	size_t place; /* in the heap, from 1; 0: the node is in no heap */
 };
 
 /* Begins as zeros. */
@@ -19,17 +19,17 @@ struct minheap {
 	size_t count, room;
 };
 
-/* Adds a node that is in no heap. 0; -1 when out of memory, and it is in none then. */
+/* Adds a node that is in no heap. 0, or -1 when out of memory, and then the node is in no heap. */
 int minheap_add(struct minheap *heap, struct minheap_node *node, int64_t value);
 
-/* A node that is in no heap may be given. */
+/* Removes a node; does nothing if the node is in no heap. */
 void minheap_remove(struct minheap *heap, struct minheap_node *node);
 
-/* Writes the first `max` nodes to out, in their order; returns how many there are, 0 when out of
+/* Writes the first nodes to out, in their order, at most `max`. Returns how many, 0 when out of
  * memory. */
 size_t minheap_first(const struct minheap *heap, struct minheap_node **out, size_t max);
 
-/* The nodes are the caller's. */
+/* Frees the heap. The nodes stay the caller's. */
 void minheap_fini(struct minheap *heap);
 
 #endif

@@ -13,7 +13,7 @@ struct random_state {
 	uint64_t state;
 };
 
-/* Another start each time, from the system's random source. */
+/* Seeds the numbers from the system's random source. */
 static inline void random_init(struct random_state *r)
 {
 	struct siphash_key seed;

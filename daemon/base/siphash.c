@@ -1,3 +1,4 @@
+/* SipHash-1-3: see siphash.h. */
 #include "base/siphash.h"
 
 #include <string.h>
@@ -44,8 +45,8 @@ void siphash_key_init(struct siphash_key *key)
 
 	if (getrandom(key, sizeof(*key), GRND_NONBLOCK) == (ssize_t)sizeof(*key))
 		return;
-	/* No entropy yet, early in the boot: a secret that can be guessed is better than waiting.
-	 */
+	/* Early in the boot there may be no entropy yet. A key that can be guessed is better than
+	 * waiting. */
 	clock_gettime(CLOCK_REALTIME, &now);
 	key->k0 = (uint64_t)now.tv_nsec * UINT64_C(0x9e3779b97f4a7c15);
 	key->k1 = (uint64_t)now.tv_sec ^ (uint64_t)(uintptr_t)key;

@@ -1,6 +1,6 @@
 /*
  * SipHash-1-3 (Aumasson, Bernstein, "SipHash: a fast short-input PRF", 2012). Clients choose the
- * keys of circuits: without a secret they could choose such that all share a hash.
+ * keys of circuits. If the hash had no secret, they could choose keys that all have the same hash.
  */
 #ifndef BREAKERD_SIPHASH_H
 #define BREAKERD_SIPHASH_H

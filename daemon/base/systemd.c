@@ -1,3 +1,4 @@
+/* sd_notify(3): see systemd.h. */
 #include "base/systemd.h"
 
 #include "base/clock.h"
@@ -14,7 +15,7 @@
 #include <systemd/sd-daemon.h>
 #endif
 
-/* "Ready" is said after this at the latest. The first news of the store come earlier. */
+/* How long "ready" is held back at most, for the first news of the store. */
 #define HOLD_MS 3000
 
 #define STATUS_MAX 700
@@ -104,7 +105,7 @@ static void on_watchdog(evutil_socket_t fd, short what, void *arg)
 struct systemd *systemd_new(struct event_base *base)
 {
 	struct systemd *s = calloc(1, sizeof(*s));
-	/* sd_watchdog_enabled(3): half of the interval is the time to feed it in. */
+	/* sd_watchdog_enabled(3): the watchdog is to be fed each half of its interval. */
 	uint64_t usec = watchdog_usec() / 2;
 
 	if (!s)

@@ -7,7 +7,7 @@
 #include <event2/event.h>
 #include <stdint.h>
 
-/* A negative time is none. */
+/* A negative time counts as 0. */
 static inline struct timeval timer_interval(int64_t ms)
 {
 	if (ms < 0)
@@ -16,7 +16,8 @@ static inline struct timeval timer_interval(int64_t ms)
 				.tv_usec = (suseconds_t)(ms % 1000 * 1000)};
 }
 
-/* Has the timer fire in ms milliseconds, whenever it was due before. 0, or -1 (event_add(3)). */
+/* Makes the timer fire in ms milliseconds, and no longer when it was due before. 0, or -1
+ * (event_add(3)). */
 static inline int timer_arm(struct event *timer, int64_t ms)
 {
 	struct timeval wait = timer_interval(ms);
