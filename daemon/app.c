@@ -1,3 +1,6 @@
+/*
+ * The boot list: what is started, in order, and stopped in the reverse one.
+ */
 #include "app.h"
 
 #include "api/api.h"
@@ -83,7 +86,7 @@ static int open_store(struct app *app)
 	return rc == 0 ? 0 : start_failed(app, why);
 }
 
-/* True if the start keeps a state file. */
+/* True if these settings make a start keep a state file. */
 static bool keeps_state(const struct config *config)
 {
 	return config->state_file[0] && (!config->store_is_redis || config->store_failure_local);
@@ -158,8 +161,8 @@ static int listen_on_all(struct app *app)
 	return 0;
 }
 
-/* What came together goes on together, in the same turn of the loop: requests to the store, and
- * its answers to the clients. */
+/* Requests that came together go to the store together, and its answers go to the clients together,
+ * each in the same turn of the loop. */
 static void on_handled(void *arg)
 {
 	struct app *app = arg;
@@ -212,7 +215,8 @@ static int open_parts(struct app *app)
 	return listen_on_all(app);
 }
 
-/* Makes the loop, too. No signal is handled before the loop runs, and then all parts are there. */
+/* Makes the loop and the handlers of signals. They run in the loop only, when all parts are there.
+ */
 static int open_signals(struct app *app)
 {
 	app->base = event_base_new();
@@ -257,14 +261,14 @@ static void app_close(struct app *app)
 	config_free(app->started);
 }
 
-/* A SIGHUP that comes before it is handled would end the process: it waits until then. */
-static void hangup_waits(bool waits)
+/* Blocks SIGHUP until it has a handler: before that it would end the process. */
+static void block_hangup(bool block)
 {
 	sigset_t hangup;
 
 	sigemptyset(&hangup);
 	sigaddset(&hangup, SIGHUP);
-	sigprocmask(waits ? SIG_BLOCK : SIG_UNBLOCK, &hangup, NULL);
+	sigprocmask(block ? SIG_BLOCK : SIG_UNBLOCK, &hangup, NULL);
 }
 
 static int serve(struct app *app)
@@ -276,10 +280,10 @@ static int serve(struct app *app)
 	/* Writing to a client that has gone must not end the process (signal(7)). */
 	signal(SIGPIPE, SIG_IGN);
 	descriptors_raise(app->config, OTHER_DESCRIPTORS);
-	/* Signals before sockets: who sees the socket may send a signal. */
+	/* Signals before sockets: whoever sees the socket may send a signal. */
 	if (open_signals(app) != 0)
 		return EXIT_FAILURE;
-	hangup_waits(false);
+	block_hangup(false);
 	if (open_sockets(app) != 0 || open_parts(app) != 0)
 		return EXIT_FAILURE;
 	log_info(&app->log, "started", "version=%s store=%s pid=%ld", BREAKERD_VERSION, store,
@@ -298,7 +302,7 @@ static int complain(const struct config_error *error, enum config_status status)
 	return status == CONFIG_USAGE ? 2 : EXIT_FAILURE;
 }
 
-/* --check-config: the settings are right; what does the start find where the state is kept? */
+/* --check-config, once the settings are right: checks whether a start could use the state file. */
 static int check_state_file(const struct config *config)
 {
 	struct config_error error = {.text = ""};
@@ -319,7 +323,7 @@ int app_run(int argc, char *argv[], char *envp[])
 	bool served;
 	int exit_status = EXIT_SUCCESS;
 
-	hangup_waits(true);
+	block_hangup(true);
 	app = calloc(1, sizeof(*app));
 	if (!app) {
 		fprintf(stderr, "breakerd: out of memory\n");
@@ -329,7 +333,7 @@ int app_run(int argc, char *argv[], char *envp[])
 	log_init(&app->log, LOG_LEVEL_INFO);
 	status = config_load(&app->input, &action, &app->config, &error);
 	if (action != CONFIG_RUN)
-		hangup_waits(false); /* the terminal may end what only prints */
+		block_hangup(false); /* closing the terminal may end a run that only prints */
 	app->started = app->config;
 	app->input.reload = true; /* from now on */
 	app->input.runs_in_memory = app->config && !app->config->store_is_redis;
@@ -353,7 +357,7 @@ int app_run(int argc, char *argv[], char *envp[])
 		exit_status = serve(app);
 	served = action == CONFIG_RUN && status == CONFIG_OK && exit_status == EXIT_SUCCESS;
 	app_close(app);
-	/* The last save, and what is lost, are said before this. */
+	/* After app_close, which logs the last save and what is lost. */
 	if (served)
 		log_info(&app->log, "stopped", "pid=%ld", (long)getpid());
 	log_fini(&app->log);

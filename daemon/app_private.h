@@ -1,6 +1,6 @@
 /*
- * What the files of the process's life share: app.c starts and ends it, reload.c reads its settings
- * again, stop.c stops it. Nobody else includes this.
+ * What app.c (start and end), reload.c (settings read again) and stop.c (the way to the end) share.
+ * Nobody else includes this.
  */
 #ifndef BREAKERD_APP_PRIVATE_H
 #define BREAKERD_APP_PRIVATE_H
@@ -15,14 +15,14 @@
 
 #include <event2/event.h>
 
-/* Descriptors for all but connections, before it is known how many they are. */
+/* A guess at the descriptors for all but connections, before these are open and can be counted. */
 #define OTHER_DESCRIPTORS 64
 
 struct app {
 	struct config_input input;
 	struct log log;
 	struct config *config;
-	struct config *started; /* the configuration of the start, to find what needs a restart */
+	struct config *started; /* of the start, to tell which settings need a restart */
 	struct event_base *base;
 	struct metrics *metrics;
 	struct loop_lag *lag;
@@ -32,12 +32,12 @@ struct app {
 	struct http *http;
 	struct systemd *systemd;
 	struct sockets sockets;
-	unsigned other_descriptors;    /* that were open before the first connection */
-	struct descriptor_share share; /* of connections, as far as descriptors go */
+	unsigned other_descriptors;    /* how many were open before the first connection */
+	struct descriptor_share share; /* how many connections the descriptors allow */
 	struct {
 		struct event *hangup;
-		struct event *timer;      /* pending for a while after each reload */
-		bool signalled, changed;  /* asked for since the last reload */
+		struct event *timer;      /* pending during the pause after a reload */
+		bool signalled, changed;  /* SIGHUP came, files changed, since the last reload */
 		struct file_watch *files; /* NULL: reload_on_change = no */
 	} reload;
 	struct {
@@ -45,7 +45,7 @@ struct app {
 		struct event *drain;
 		struct event *settle;
 		bool begun;
-		int64_t end_ms; /* when it must be over; monotonic */
+		int64_t end_ms; /* when the stop must be over; monotonic */
 		bool aborted;
 	} stop;
 };

@@ -1,5 +1,6 @@
 /*
- * A client of one request. It blocks, look-ups of names included; SIGALRM bounds all of it.
+ * --check-ready: a client that makes one request. It blocks, in name look-ups too; SIGALRM bounds
+ * the whole.
  */
 #include "check_ready.h"
 
@@ -55,7 +56,8 @@ static int connect_unix(const char *path)
 	return -1;
 }
 
-/* Who listens on all addresses listens on loopback. */
+/* Replaces 0.0.0.0 and :: by loopback: a daemon that listens on all addresses listens there, too.
+ */
 static void replace_any(struct sockaddr *sa)
 {
 	struct sockaddr_in *four = (struct sockaddr_in *)(void *)sa;
@@ -67,7 +69,7 @@ static void replace_any(struct sockaddr *sa)
 		six->sin6_addr = in6addr_loopback;
 }
 
-/* The first address of the name that accepts; -1 with errno. */
+/* Connects to the first address of the list that accepts; -1 with errno. */
 static int connect_first(const struct addrinfo *list)
 {
 	int fd = -1, saved = ENOENT;
@@ -134,7 +136,7 @@ static bool ask(int fd, char answer[ANSWER_MAX])
 	return false;
 }
 
-/* What a daemon that is not ready says of itself, else the status line. */
+/* Writes why the daemon is not ready: what its answer says of it, else the answer's first line. */
 static void read_reason(const char *answer, char *out, size_t size)
 {
 	const char *body = strstr(answer, "\r\n\r\n"), *status, *reason;
@@ -151,14 +153,14 @@ static void read_reason(const char *answer, char *out, size_t size)
 	json_decref(doc);
 }
 
-/* RFC 9112, section 4: "HTTP/1.1 200 OK". */
+/* True for an answer like "HTTP/1.1 200 OK" (RFC 9112, section 4). */
 static bool is_ready(const char *answer)
 {
 	return strncmp(answer, "HTTP/1.", 7) == 0 && answer[7] &&
 	       strncmp(answer + 8, " 200", 4) == 0 && (answer[12] == ' ' || answer[12] == '\r');
 }
 
-static int judge(const char *address, int fd)
+static int ask_and_report(const char *address, int fd)
 {
 	char answer[ANSWER_MAX], why[768];
 	bool answered = ask(fd, answer);
@@ -172,7 +174,8 @@ static int judge(const char *address, int fd)
 	return not_ready(address, why);
 }
 
-/* The line says what is wrong with the settings file, too: the address may be from elsewhere. */
+/* No address accepts. If the settings file is wrong, the line says that as well, for the address
+ * may have come from elsewhere. */
 static int not_reached(const struct config *config, const char *address, const char *why)
 {
 	char both[sizeof(config->file_error.text) + 640];
@@ -197,18 +200,18 @@ int check_ready(const struct config *config)
 		    !check_listen(address, checked, why, sizeof(why)))
 			return not_ready(log_quote_text(address).text, why);
 		fd = connect_to(address, why, sizeof(why));
-		return fd >= 0 ? judge(address, fd) : not_ready(address, why);
+		return fd >= 0 ? ask_and_report(address, fd) : not_ready(address, why);
 	}
 	for (size_t n = 0; n < 2; n++) {
 		for (size_t i = 0; i < lists[n]->count; i++) {
 			fd = connect_to(lists[n]->items[i], why, sizeof(why));
 			if (fd >= 0)
-				return judge(lists[n]->items[i], fd);
+				return ask_and_report(lists[n]->items[i], fd);
 			if (!first[0])
 				strcpy(first, why);
 		}
 	}
-	/* What the file gives may be no address at all. */
+	/* There may be no address at all, if none in the file is right. */
 	return not_reached(config, config->listen.count > 0 ? config->listen.items[0] : "listen",
 			   first[0] ? first : "no address to ask");
 }

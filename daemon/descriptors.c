@@ -1,3 +1,4 @@
+/* The limit on open files: see descriptors.h. */
 #include "descriptors.h"
 
 #include "http/http.h"
@@ -5,10 +6,10 @@
 #include <dirent.h>
 #include <sys/resource.h>
 
-/* Opened later on: libmicrohttpd's own 3, the link to Redis and the channel 2 each while they are
- * replaced, look-ups 2, files 3. Sentinels come on top. */
+/* Descriptors that are opened later: 3 of libmicrohttpd, 2 each of the link to Redis and the
+ * channel while they are replaced, 2 for look-ups, 3 for files. Those for sentinels are added. */
 #define SPARE 12
-/* Where /proc is missing. */
+/* How many are taken to be open where /proc is missing. */
 #define OPEN_GUESS 24
 
 unsigned descriptors_open(void)
@@ -21,15 +22,15 @@ unsigned descriptors_open(void)
 	for (struct dirent *e; (e = readdir(dir));)
 		n += e->d_name[0] != '.';
 	closedir(dir);
-	return n - 1; /* the open directory itself */
+	return n - 1; /* without the open directory itself */
 }
 
 static rlim_t kept_back(const struct config *config, unsigned others)
 {
-	/* Connections of metrics_listen, and those of them that linger. */
-	rlim_t apart = config->metrics_listen.count ? 2 * HTTP_RESERVED_CONNECTIONS : 0;
+	/* For connections of metrics_listen, and as many that linger. */
+	rlim_t reserved = config->metrics_listen.count ? 2 * HTTP_RESERVED_CONNECTIONS : 0;
 
-	return (rlim_t)others + SPARE + apart +
+	return (rlim_t)others + SPARE + reserved +
 	       (config->store_is_redis ? config->redis.host_count : 0);
 }
 

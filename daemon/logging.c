@@ -1,8 +1,10 @@
+/* The log's settings: see logging.h. */
 #include "logging.h"
 
 #include <event2/event.h>
 
-/* libevent's own warnings. By default it writes them to stderr, and waits if that is full. */
+/* Logs a warning of libevent's. By itself libevent writes it to stderr, and waits if that is full.
+ */
 static void write_words(int severity, const char *words, bool json)
 {
 	struct log log;
@@ -14,7 +16,7 @@ static void write_words(int severity, const char *words, bool json)
 	log_fini(&log);
 }
 
-/* Two callbacks, because libevent hands them no argument. */
+/* There are two callbacks because libevent gives them no argument. */
 static void on_words(int severity, const char *words)
 {
 	write_words(severity, words, false);

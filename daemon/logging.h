@@ -1,4 +1,4 @@
-/* The settings of the log, as the daemon and libevent's own words take them. */
+/* Applies the log's settings to our own lines and to libevent's warnings. */
 #ifndef BREAKERD_LOGGING_H
 #define BREAKERD_LOGGING_H
 

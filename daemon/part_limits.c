@@ -1,3 +1,4 @@
+/* Settings as each part takes them: see part_limits.h. */
 #include "part_limits.h"
 
 struct store_limits limits_of_store(const struct config *config)
@@ -31,7 +32,7 @@ struct api_limits limits_of_api(const struct config *config, const struct descri
 		.max_streams = share->max_streams,
 		.max_circuits = config->max_circuits,
 		.metrics_circuits = config->metrics_circuits,
-		/* Logs leave room for those who wait for an answer. */
+		/* Reports out of logs leave room for requests, whose clients wait for an answer. */
 		.max_lines = config->max_in_flight < 4 ? 1 : config->max_in_flight / 4,
 	};
 }

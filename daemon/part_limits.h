@@ -1,4 +1,4 @@
-/* Settings as each part of the daemon takes them. */
+/* Takes the settings that each part of the daemon needs out of the configuration. */
 #ifndef BREAKERD_PART_LIMITS_H
 #define BREAKERD_PART_LIMITS_H
 
@@ -16,7 +16,7 @@ struct http_limits limits_of_http(const struct config *config,
 				  const struct descriptor_share *share);
 struct api_limits limits_of_api(const struct config *config, const struct descriptor_share *share);
 
-/* The limits that metrics show. */
+/* Sets the metrics that show limits. */
 void limits_show(struct metrics *metrics, const struct config *config,
 		 const struct descriptor_share *share);
 

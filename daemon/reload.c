@@ -1,3 +1,4 @@
+/* Settings read again: see reload.h. */
 #include "reload.h"
 
 #include "api/api.h"
@@ -56,7 +57,7 @@ static void apply(struct app *app, struct config *next)
 	limits_show(app->metrics, next, &app->share);
 }
 
-static bool has_of_file(const struct config *c)
+static bool has_settings_of_file(const struct config *c)
 {
 	for (size_t i = 0; i < CONFIG_SETTINGS; i++)
 		if (c->sources[i].origin == CONFIG_FROM_FILE)
@@ -65,13 +66,14 @@ static bool has_of_file(const struct config *c)
 }
 
 /*
- * A file that became empty is more likely one that somebody is about to write, or a command that
- * failed, than an operator's will: it would take the token and all policies away.
+ * False, with the error set, if the file sets nothing any more. An operator hardly wants that, as
+ * it takes away the token and all policies: more likely somebody is about to write the file, or a
+ * command has failed.
  */
 static bool allow_empty(const struct app *app, const struct config *next,
 			struct config_error *error)
 {
-	if (!has_of_file(app->config) || has_of_file(next))
+	if (!has_settings_of_file(app->config) || has_settings_of_file(next))
 		return true;
 	snprintf(error->text, sizeof(error->text),
 		 "%.400s: it sets nothing any more; SIGHUP takes it all the same",
@@ -79,7 +81,7 @@ static bool allow_empty(const struct app *app, const struct config *next,
 	return false;
 }
 
-/* What is less safe from now on, whoever asked for it. */
+/* Warns of protection that is gone, also if an operator asked for it. */
 static void warn_of_loss(struct app *app, const struct config *next)
 {
 	if (app->config->token && !next->token)
@@ -92,8 +94,8 @@ static void warn_of_loss(struct app *app, const struct config *next)
 			    "files again\"");
 }
 
-/* `signalled`: an operator's word; else a change of the files. */
-static void read_again(struct app *app, bool signalled)
+/* Reloads: because of a SIGHUP if `signalled`, else because files have changed. */
+static void reload(struct app *app, bool signalled)
 {
 	enum config_action action;
 	struct config_error error;
@@ -130,8 +132,8 @@ static void read_again(struct app *app, bool signalled)
 	systemd_reloaded(app->systemd, false);
 }
 
-/* Obeys what was asked for, unless the pause after the last reload is not over. */
-static void obey(struct app *app)
+/* Reloads if that was asked for and the pause after the last reload is over. */
+static void reload_if_due(struct app *app)
 {
 	bool signalled = app->reload.signalled;
 	int64_t begin, pause;
@@ -141,7 +143,7 @@ static void obey(struct app *app)
 		return;
 	app->reload.signalled = app->reload.changed = false;
 	begin = clock_ms();
-	read_again(app, signalled);
+	reload(app, signalled);
 	pause = PAUSE_FACTOR * (clock_ms() - begin);
 	if (pause < PAUSE_MIN_MS)
 		pause = PAUSE_MIN_MS;
@@ -152,7 +154,7 @@ static void on_pause_over(evutil_socket_t fd, short what, void *arg)
 {
 	(void)fd;
 	(void)what;
-	obey(arg);
+	reload_if_due(arg);
 }
 
 static void on_hangup(evutil_socket_t fd, short what, void *arg)
@@ -162,7 +164,7 @@ static void on_hangup(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	app->reload.signalled = true;
-	obey(app);
+	reload_if_due(app);
 }
 
 static void on_files_changed(void *arg)
@@ -170,7 +172,7 @@ static void on_files_changed(void *arg)
 	struct app *app = arg;
 
 	app->reload.changed = true;
-	obey(app);
+	reload_if_due(app);
 }
 
 int reload_init(struct app *app)

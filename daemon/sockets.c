@@ -1,3 +1,4 @@
+/* The sockets that are listened on: see sockets.h. */
 #include "sockets.h"
 
 #include <stdio.h>
@@ -23,7 +24,7 @@ static int open_address(struct sockets *s, const struct config *config, const ch
 	return 0;
 }
 
-/* report_listen: never handed over by systemd. */
+/* Opens the sockets of report_listen, which systemd never hands over. */
 static int open_reports(struct sockets *s, const struct config *config, struct listen_error *error)
 {
 	for (size_t i = 0; i < config->report_listen.count; i++) {
@@ -42,7 +43,7 @@ static int open_reports(struct sockets *s, const struct config *config, struct l
 	return 0;
 }
 
-/* Never handed over by systemd either. */
+/* Opens the sockets of metrics_listen, which systemd never hands over either. */
 static int open_metrics(struct sockets *s, const struct config *config, struct listen_error *error)
 {
 	for (size_t i = 0; i < config->metrics_listen.count; i++) {
@@ -63,7 +64,7 @@ int sockets_open(struct sockets *s, const struct config *config, struct listen_e
 {
 	int inherited = listen_inherit(s->fd, LISTEN_MAX, error);
 
-	/* First: where HTTP is answered, reports are taken and metrics given. */
+	/* Those of `listen` last: once HTTP is answered, reports and metrics work, too. */
 	if (inherited < 0 || open_reports(s, config, error) != 0 ||
 	    open_metrics(s, config, error) != 0)
 		return -1;

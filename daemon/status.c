@@ -1,3 +1,4 @@
+/* The line of status: see status.h. */
 #include "status.h"
 
 #include "store/store.h"
@@ -8,7 +9,7 @@ void status_line(const struct store_health *health, char out[STATUS_LINE_MAX])
 {
 	switch (health->condition) {
 	case STORE_READY:
-		/* The detail of the embedded store changes with each circuit. */
+		/* Not the detail of the embedded store, which changes with each circuit. */
 		snprintf(out, STATUS_LINE_MAX, "Ready: %s",
 			 health->counts_circuits ? health->store : health->detail);
 		break;

@@ -1,5 +1,5 @@
 /*
- * The line on the store that `systemctl status` shows.
+ * The line about the store that `systemctl status` shows.
  */
 #ifndef BREAKERD_STATUS_H
 #define BREAKERD_STATUS_H

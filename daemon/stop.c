@@ -1,3 +1,4 @@
+/* The way from SIGTERM to the end: see stop.h. */
 #include "stop.h"
 
 #include "api/api.h"
@@ -10,15 +11,16 @@
 
 #include <signal.h>
 
-/* Requests in flight get DRAIN_MS, the answers to those that are cut off LAST_WORDS_MS, the last
- * save what is left until STOP_MS. */
+/* Requests in flight get DRAIN_MS. Then those that are left are answered with an error, and these
+ * answers get LAST_WORDS_MS. The last save gets what is left until STOP_MS. */
 #define STOP_MS       4800
 #define DRAIN_MS      3000
 #define LAST_WORDS_MS 500
 /* How often a stop checks whether everything is folded into Redis. */
 #define SETTLE_MS 10
 
-/* No request is left. Waits until Redis has what was held back or recorded without it. */
+/* No request is left. Ends the loop once Redis has all that was held back or recorded without it.
+ */
 static void on_drained(void *arg)
 {
 	struct app *app = arg;
