@@ -6,21 +6,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Of the commands not sent yet, so many are found again by a hash of their key. One that another
- * drove out is sent all the same; further reads of that circuit then share the next. */
-#define RECENT 64
+/* Lists that the commands not sent yet are found in, by a hash of their key. */
+#define BUCKETS 256
 /* Reads that share a command, as many as operations that share a call: it is bounded what a turn of
  * the loop has to answer. */
 #define SHARED_MAX 1024
 
 /* A GETRANGE and the reads that it answers. */
 struct shared_read {
-	TAILQ_ENTRY(shared_read) entry; /* until it is sent */
+	TAILQ_ENTRY(shared_read) entry; /* until it is sent, as the next */
+	LIST_ENTRY(shared_read) bucket;
 	struct redis_op_queue ops;
 	struct redis_command *command; /* NULL until it is sent, and once it is answered */
 	bool answering;                /* its answer is being told */
 	size_t count;                  /* of the reads that have come */
-	size_t recent;
+	uint64_t hash;
 	size_t key_len;
 	char key[]; /* the whole Redis key */
 };
@@ -36,7 +36,7 @@ struct redis_read {
 
 struct redis_reads {
 	TAILQ_HEAD(shared_read_list, shared_read) unsent;
-	struct shared_read *recent[RECENT];
+	LIST_HEAD(bucket, shared_read) buckets[BUCKETS];
 	struct redis_op_queue clock_queue; /* reads that wait for the TIME that is under way */
 };
 
@@ -290,8 +290,7 @@ static void on_value(void *arg, enum redis_outcome outcome, const redisReply *re
 static void remove_unsent(struct redis_reads *reads, struct shared_read *shared)
 {
 	TAILQ_REMOVE(&reads->unsent, shared, entry);
-	if (reads->recent[shared->recent] == shared)
-		reads->recent[shared->recent] = NULL;
+	LIST_REMOVE(shared, bucket);
 }
 
 void redis_reads_send(struct redis_store *r)
@@ -333,29 +332,39 @@ static void read_detach(struct redis_op *o, struct store_result *verdict)
 	free(shared);
 }
 
-/* The command that answers further reads of the circuit, made if need be; NULL when out of
- * memory. */
-static struct shared_read *unsent_read(struct redis_store *r, const char *key, size_t len)
+/* The command that answers further reads of the circuit, or NULL. */
+static struct shared_read *find_unsent(struct redis_store *r, uint64_t hash, const char *key,
+				       size_t len)
 {
-	size_t recent = (size_t)(siphash(&r->hash_key, key, len) % RECENT);
-	struct shared_read *shared = r->reads->recent[recent];
+	struct shared_read *shared;
 
-	if (shared && shared->count < SHARED_MAX && shared->key_len == r->prefix_len + len &&
-	    memcmp(shared->key + r->prefix_len, key, len) == 0)
-		return shared;
-	shared = malloc(sizeof(*shared) + r->prefix_len + len);
+	LIST_FOREACH (shared, &r->reads->buckets[hash % BUCKETS], bucket) {
+		if (shared->hash == hash && shared->count < SHARED_MAX &&
+		    shared->key_len == r->prefix_len + len &&
+		    memcmp(shared->key + r->prefix_len, key, len) == 0)
+			break;
+	}
+	return shared;
+}
+
+/* NULL when out of memory. */
+static struct shared_read *add_unsent(struct redis_store *r, uint64_t hash, const char *key,
+				      size_t len)
+{
+	struct shared_read *shared = malloc(sizeof(*shared) + r->prefix_len + len);
+
 	if (!shared)
 		return NULL;
 	TAILQ_INIT(&shared->ops);
 	shared->command = NULL;
 	shared->answering = false;
 	shared->count = 0;
-	shared->recent = recent;
+	shared->hash = hash;
 	shared->key_len = r->prefix_len + len;
 	memcpy(shared->key, r->prefix, r->prefix_len);
 	memcpy(shared->key + r->prefix_len, key, len);
 	TAILQ_INSERT_TAIL(&r->reads->unsent, shared, entry);
-	r->reads->recent[recent] = shared;
+	LIST_INSERT_HEAD(&r->reads->buckets[hash % BUCKETS], shared, bucket);
 	later_run(r->flush);
 	return shared;
 }
@@ -364,10 +373,13 @@ struct store_op *redis_reads_submit(struct redis_store *r, const struct store_re
 				    store_done_fn *done, void *arg, struct store_result *result)
 {
 	struct redis_read *read = calloc(1, sizeof(*read));
+	uint64_t hash = siphash(&r->hash_key, request->key, request->key_len);
 
 	if (!read)
 		return store_refuse(result, STORE_ERROR, "out of memory");
-	read->shared = unsent_read(r, request->key, request->key_len);
+	read->shared = find_unsent(r, hash, request->key, request->key_len);
+	if (!read->shared)
+		read->shared = add_unsent(r, hash, request->key, request->key_len);
 	if (!read->shared) {
 		free(read);
 		return store_refuse(result, STORE_ERROR, "out of memory");

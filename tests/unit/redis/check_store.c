@@ -1,5 +1,5 @@
 /*
- * daemon/redis/store.c, circuit.c, events.c, writes.c and list.c, on a real redis-server.
+ * daemon/redis/store.c, reads.c, writes.c, fold.c, list.c and events.c, on a real redis-server.
  */
 #include "base/log.h"
 #include "base/metrics.h"
@@ -484,6 +484,99 @@ START_TEST(absent_reads_share_the_clock)
 }
 END_TEST
 
+START_TEST(reads_of_a_turn_share_a_command)
+{
+	struct store_limits limits = store_test_limits();
+	struct answer *answers = calloc(2100, sizeof(*answers));
+
+	limits.max_in_flight = 3000;
+	open_store(server.store, "stoma:", limits);
+	wait_for(STORE_READY);
+	do_ok("a", OP_FAILURE);
+	do_ok("b", OP_SUCCESS);
+	RUN("CONFIG RESETSTAT");
+	for (size_t i = 0; i < 50; i++)
+		submit(&answers[i], i % 2 ? "a" : "b", OP_GET);
+	wait_for_all();
+	for (size_t i = 0; i < 50; i++) {
+		ck_assert_int_eq(answers[i].result.status, STORE_OK);
+		ck_assert_int_eq(answers[i].result.circuit.failure_count, i % 2);
+		ck_assert_int_eq(answers[i].result.circuit.success_count, 1 - i % 2);
+	}
+	ck_assert_int_eq(info("commandstats", "cmdstat_getrange:calls="), 2);
+
+	RUN("CONFIG RESETSTAT");
+	for (size_t i = 0; i < 2100; i++)
+		submit(&answers[i], "a", OP_GET);
+	wait_for_all();
+	for (size_t i = 0; i < 2100; i++)
+		ck_assert_int_eq(answers[i].result.circuit.failure_count, 1);
+	ck_assert_int_eq(info("commandstats", "cmdstat_getrange:calls="), 3);
+	free(answers);
+}
+END_TEST
+
+/* It could be told of a state from before it came. */
+START_TEST(a_read_does_not_share_what_was_sent)
+{
+	struct answer answers[3];
+
+	open_ready("stoma:");
+	do_ok("k", OP_FAILURE);
+	RUN("CONFIG RESETSTAT");
+	kill(server.pid, SIGSTOP);
+	submit(&answers[0], "k", OP_GET);
+	submit(&answers[1], "k", OP_GET);
+	store_flush(store);
+	submit(&answers[2], "k", OP_GET);
+	store_flush(store);
+	kill(server.pid, SIGCONT);
+	wait_for_all();
+	for (size_t i = 0; i < 3; i++)
+		ck_assert_int_eq(answers[i].result.circuit.failure_count, 1);
+	ck_assert_int_eq(info("commandstats", "cmdstat_getrange:calls="), 2);
+}
+END_TEST
+
+static void cancel(struct answer *a)
+{
+	store_cancel(a->op);
+	a->op = NULL;
+	waiting--;
+}
+
+START_TEST(reads_that_share_can_be_cancelled)
+{
+	struct answer answers[6];
+
+	open_ready("stoma:");
+	do_ok("k", OP_FAILURE);
+	for (int sent = 0; sent < 2; sent++) {
+		/* Some, two of them by a callback of another one. */
+		for (size_t i = 0; i < 6; i++)
+			submit(&answers[i], "k", OP_GET);
+		if (sent)
+			store_flush(store);
+		cancel(&answers[0]);
+		answers[1].cancels = &answers[5];
+		answers[2].cancels = &answers[3];
+		wait_for_all();
+		for (size_t i = 0; i < 6; i++)
+			ck_assert_uint_eq(answers[i].count, i == 1 || i == 2 || i == 4);
+		/* All. */
+		for (size_t i = 0; i < 6; i++)
+			submit(&answers[i], "k", OP_GET);
+		if (sent)
+			store_flush(store);
+		for (size_t i = 0; i < 6; i++)
+			cancel(&answers[i]);
+		ck_assert_int_eq(do_ok("k", OP_GET).failure_count, 1);
+		for (size_t i = 0; i < 6; i++)
+			ck_assert_uint_eq(answers[i].count, 0);
+	}
+}
+END_TEST
+
 START_TEST(one_that_waits_for_the_clock_can_be_cancelled)
 {
 	struct answer answers[6];
@@ -860,18 +953,21 @@ END_TEST
 START_TEST(a_server_killed_with_operations_in_flight)
 {
 	struct redis_server_process doomed;
-	struct answer read, write;
+	struct answer reads[3], write;
 
 	redis_server_start(&doomed, NULL);
 	open_store(doomed.store, "stoma:", store_test_limits());
 	wait_for(STORE_READY);
 	kill(doomed.pid, SIGSTOP);
-	submit(&read, "k", OP_GET);
+	submit(&reads[0], "k", OP_GET);
+	submit(&reads[1], "k", OP_GET);
 	submit(&write, "k", OP_FAILURE);
 	event_base_loop(base, EVLOOP_NONBLOCK);
+	submit(&reads[2], "k", OP_GET);
 	redis_server_kill(&doomed);
 	wait_for_all();
-	ck_assert_int_eq(read.result.status, STORE_UNAVAILABLE);
+	for (size_t i = 0; i < 3; i++)
+		ck_assert_int_eq(reads[i].result.status, STORE_UNAVAILABLE);
 	ck_assert_int_eq(write.result.status, STORE_UNKNOWN);
 	ck_assert(!write.result.timed_out);
 	ck_assert_str_ne(write.message, "");
@@ -1119,6 +1215,9 @@ static TCase *cases(void)
 	tcase_add_test(t, another_type_is_an_error_and_stays);
 	tcase_add_test(t, a_corrupt_value_reads_as_no_circuit);
 	tcase_add_test(t, absent_reads_share_the_clock);
+	tcase_add_test(t, reads_of_a_turn_share_a_command);
+	tcase_add_test(t, a_read_does_not_share_what_was_sent);
+	tcase_add_test(t, reads_that_share_can_be_cancelled);
 	tcase_add_test(t, one_that_waits_for_the_clock_can_be_cancelled);
 	tcase_add_test(t, too_many_at_once_are_refused);
 	tcase_add_test(t, the_longest_prefix_and_key);
