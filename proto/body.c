@@ -1,3 +1,4 @@
+/* Bodies of requests: see body.h. */
 #include "proto/body.h"
 
 #include "proto/key.h"
@@ -6,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Bytes of a client's word that are shown; room for a sentence with it. */
+/* How many bytes of a client's word are shown, and room for a sentence with it. */
 #define WORD_SHOWN   64
 #define SENTENCE_MAX 512
 
@@ -62,7 +63,7 @@ static bool is_blank(const char *body, size_t len)
 	return true;
 }
 
-/* The name of the member that jansson met for the second time, if it is one of ours. */
+/* The name of the member that jansson found twice, if it is a known one; else NULL. */
 static const char *repeated_member(const char *body, size_t len, const json_error_t *error,
 				   const struct body_words *words)
 {

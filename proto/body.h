@@ -1,6 +1,6 @@
 /*
- * Bodies of requests that are JSON objects of a few known members: reading them with jansson, and
- * the words for a client whose body is wrong. Nothing here is hot.
+ * Bodies of requests that are JSON objects with a few known members: reading them with jansson, and
+ * sentences for a client whose body is wrong. Speed does not matter here.
  */
 #ifndef BREAKERD_PROTO_BODY_H
 #define BREAKERD_PROTO_BODY_H
@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* What such a body has, for the sentences. */
+/* What such a body is to have, in words for the sentences. */
 struct body_words {
 	const char *what;    /* "a transition" */
 	const char *needs;   /* of an empty body: "it must name the new state" */
@@ -20,9 +20,10 @@ struct body_words {
 };
 
 /*
- * The object, to be freed with json_decref, whose members are all among those of `words` and each
- * there once; or NULL and one sentence in why (NUL-terminated, cut to why_size, valid UTF-8 without
- * control characters). `body` must not be NULL, nor is a NUL needed behind it.
+ * Reads an object that has no other members than those of `words`, each once at most. The caller
+ * frees it with json_decref. NULL if the body is wrong, with a sentence in why (NUL-terminated, cut
+ * to why_size, valid UTF-8 without control characters). `body` must not be NULL; it needs no NUL at
+ * its end.
  */
 json_t *body_read(const char *body, size_t len, const struct body_words *words, char *why,
 		  size_t why_size);
@@ -34,7 +35,7 @@ __attribute__((format(printf, 3, 4))) void body_explain(char *why, size_t why_si
 /* "an object", "a string", ... */
 const char *body_type_name(const json_t *value);
 
-/* A client's word, made safe to show and cut. Returns out. */
+/* Writes a client's word to out, made safe to show, and cut. Returns out. */
 #define BODY_WORD_MAX (3 * 64 + 4)
 const char *body_shown(char out[BODY_WORD_MAX], const char *word, size_t len);
 

@@ -7,15 +7,15 @@
 
 #include <string.h>
 
-/* A growth over 1 has reached any open_time_max before so many openings. */
+/* After this many openings any growth over 1 has reached any open_time_max. */
 #define OPENINGS_MAX 20000
 
-/* The text of a member has six hexadecimal digits for how far deadlines are apart. */
+/* How far apart deadlines can be: the member's text has six hexadecimal digits for that. */
 #define DEADLINES_APART_MAX INT64_C(0xFFFFFF)
-/* Clocks may differ so much without being wrong. */
+/* How far apart clocks may be without one being wrong. */
 #define CLOCKS_APART_MS 1000
 
-/* A sequence of steps within one call: the circuit as it becomes. */
+/* One call: what it works on. */
 struct step {
 	struct circuit *c;
 	struct breaker *b;
@@ -44,8 +44,8 @@ int64_t breaker_open_ms(const struct policy *p, uint32_t openings)
 	double ms = (double)p->open_time_ms;
 	int64_t whole;
 
-	/* One rounding for each factor, as in circuit.lua: to the last bit the same. Products that
-	 * are whole numbers are exact. */
+	/* One rounding for each factor, as circuit.lua has it, so that both come to the same result
+	 * to the last bit. Products that are whole numbers are exact. */
 	if (p->open_growth_milli > 1000)
 		for (; openings > 0 && ms < (double)p->open_time_max_ms; openings--)
 			ms = ms * p->open_growth_milli / 1000;
@@ -85,7 +85,7 @@ static void drop_ended(struct breaker *b, int64_t now_ms)
 		b->override.mode = BREAKER_NO_OVERRIDE;
 }
 
-/* Makes the member that of a circuit of which nothing else is known. An override stays. */
+/* Resets the member to that of a circuit of which only *c is known. An override stays. */
 static void forget(const struct circuit *c, bool exists, struct breaker *b)
 {
 	struct breaker_override override = {.mode = BREAKER_NO_OVERRIDE};
@@ -105,7 +105,8 @@ static void forget(const struct circuit *c, bool exists, struct breaker *b)
 		b->half_open_ms = c->last_state_change;
 }
 
-/* Obeys a change of state that was none of ours, and takes away an override that has ended. */
+/* Resets the member after a change of state that the machine did not make, and removes an override
+ * that has ended. */
 static void tidy(const struct circuit *c, bool exists, struct breaker *b, int64_t now_ms)
 {
 	drop_ended(b, now_ms);
@@ -143,7 +144,7 @@ static void open_circuit(struct step *s, uint32_t openings, enum breaker_cause c
 	move(s, CIRCUIT_OPEN, cause);
 }
 
-/* How long this opening lasts. Of one that was none of ours no length is known. */
+/* How long this opening lasts. Of one that the machine did not make no length is known. */
 static int64_t opening_ms(const struct step *s)
 {
 	return s->b->open_ms > 0 ? s->b->open_ms : breaker_open_ms(s->policy, 0);
@@ -171,7 +172,7 @@ static void begin_probing(struct step *s)
 
 /* --- probes ------------------------------------------------------------------------------- */
 
-/* The index of that probe's permit, -1 if it is not out. */
+/* The index of the probe with this id; -1 if it is not out. */
 static int find_probe(const struct breaker *b, uint32_t id)
 {
 	for (unsigned i = 0; i < b->probe_count; i++)
@@ -197,9 +198,9 @@ static int64_t first_deadline(const struct breaker *b)
 }
 
 /*
- * Opens again if a probe is lost. One with more than probe_timeout left has that much from now on:
- * the setting was lowered, or the clock set back. A second more is no such sign: the clocks of a
- * daemon and of Redis may differ. True if something changed.
+ * Opens the circuit again if a probe is lost. A probe with more than probe_timeout left gets that
+ * much from now on: the setting was lowered, or the clock was set back. Up to a second more is left
+ * alone, as the clocks of a daemon and of Redis may differ. True if something changed.
  */
 static bool check_deadlines(struct step *s)
 {
@@ -267,7 +268,8 @@ void breaker_acquire_closed(const struct circuit *c, bool exists, struct breaker
 	a->permit.since_ms = exists ? c->last_state_change : 0;
 }
 
-/* What the circuit says, without regard to enforce and override. True: something changed. */
+/* Decides for a circuit that is not closed, without regard to enforce and override. True if
+ * something changed. */
 static bool decide(struct step *s, uint32_t random, struct breaker_answer *a)
 {
 	struct breaker *b = s->b;
@@ -320,7 +322,7 @@ static bool acquire(struct step *s, bool exists, uint32_t random, struct breaker
 
 /* --- report ------------------------------------------------------------------------------- */
 
-/* BREAKER_COUNTED if a report with this permit may count. */
+/* BREAKER_COUNTED if a report with this probe's permit counts, else why it does not. */
 static enum breaker_reason check_probe(const struct breaker *b, const struct breaker_permit *permit)
 {
 	bool out;
@@ -455,8 +457,8 @@ enum circuit_effect breaker_apply(struct circuit *c, bool exists, struct breaker
 	return changed ? CIRCUIT_WRITTEN : CIRCUIT_READ;
 }
 
-/* An override is set or taken away. To take away one that has ended writes, too: the circuit is
- * kept for it no longer. */
+/* Sets or ends an override. To end one that has expired writes, too: the circuit is no longer kept
+ * for it. */
 static enum circuit_effect override(struct circuit *c, bool exists, struct breaker *b,
 				    const struct circuit_op *op, int64_t now_ms)
 {

@@ -131,7 +131,7 @@ size_t breaker_member_encode(char buf[BREAKER_TEXT_MAX], const struct breaker *b
 	return (size_t)(to - buf);
 }
 
-/* --- reading: each takes one thing and says whether it was there -------------------------- */
+/* --- reading: each function reads one thing, and returns whether it was there ------------- */
 
 struct scan {
 	const char *p, *end;
@@ -145,7 +145,7 @@ static bool take(struct scan *s, char c)
 	return true;
 }
 
-/* A number of one to `digits` digits, at most max, without needless zeros. */
+/* Reads a number of one to `digits` digits, at most max, without leading zeros. */
 static bool take_number(struct scan *s, int digits, int64_t max, int64_t *out)
 {
 	const char *begin = s->p;
@@ -306,7 +306,7 @@ static bool take_override(struct scan *s, struct breaker_override *o)
 	return true;
 }
 
-/* A part that begins with a space and this letter. */
+/* Reads the beginning of a part: a space and this letter. */
 static bool take_letter(struct scan *s, char letter)
 {
 	if (s->end - s->p < 2 || s->p[0] != ' ' || s->p[1] != letter)
@@ -322,7 +322,8 @@ static bool decode(struct scan *s, struct breaker *b)
 	if (!take_head(s, b))
 		return false;
 	half_open = b->state == CIRCUIT_HALF_OPEN;
-	/* Nowhere else: with all of these at once a text would be too long. */
+	/* Each part in its state alone: all of them at once would be longer than BREAKER_TEXT_MAX.
+	 */
 	if (b->state == CIRCUIT_CLOSED && take_letter(s, 'w') && !take_window(s, b))
 		return false;
 	if (half_open && (!take_letter(s, 'h') || !take_probes(s, b)))

@@ -1,14 +1,16 @@
 /*
  * The member `breakerd` as text: the JSON string in a circuit's stored value, and what the
- * embedded store keeps. Letters, digits, " ", "." "," ":" only, so every JSON encoder leaves it as
- * it is. circuit.lua reads and writes the same. Words, one space between two of them:
+ * embedded store keeps. It has only letters, digits, " ", "." "," and ":", so every JSON encoder
+ * leaves it as it is. circuit.lua reads and writes the same. It consists of words, with one space
+ * between two of them:
  *
  *   1                    the version
- *   STATE SINCE          0 closed, 1 open, 2 half-open; lastStateChange: what it belongs to
+ *   STATE SINCE          what the member belongs to: 0 closed, 1 open, 2 half-open; and
+ *                        lastStateChange
  *   FRESH                1: closed since it was created, else 0
- *   OPENINGS OPEN_MS     n, and how long the last opening was meant to last
+ *   OPENINGS OPEN_MS     openings before the last one, and how long that was meant to last
  *   RUN                  consecutive failures
- * then, each only where there is something to say, in this order:
+ * then, in this order, those parts that are needed:
  *   wWINDOW.NEWEST:SLOTS closed: milliseconds of the window, number of the newest slot, the slots,
  *                        newest first, commas between them: CALLS, or CALLS.FAILURES.SLOW.DAEMONS
  *                        where something failed or was slow; a daemon is two characters, of A-Z
@@ -33,9 +35,8 @@
 size_t breaker_member_encode(char buf[BREAKER_TEXT_MAX], const struct breaker *b);
 
 /*
- * Reads the text. False, and *b as breaker_none leaves it: it has another version or is no such
- * text, and so there is no member. An override's reason is taken as it is: whoever shows it
- * checks that it is UTF-8.
+ * Reads the text. False if it has another version or is no such text; *b is then as breaker_none
+ * leaves it. An override's reason may be any bytes: whoever shows it makes it UTF-8.
  */
 bool breaker_member_decode(const char *text, size_t len, struct breaker *b);
 

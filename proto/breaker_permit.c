@@ -1,6 +1,6 @@
 /*
  * The text of a permit: a letter for its kind, what belongs to that kind, ".", and the checksum in
- * ten hexadecimal digits. There is one spelling of each.
+ * ten hexadecimal digits. A permit has only one spelling.
  */
 #include "proto/breaker_permit.h"
 
@@ -19,8 +19,8 @@ static uint64_t mix(uint64_t h, uint64_t block)
 	return h ^ h >> 32;
 }
 
-/* 40 bits of what the permit says and whom it is for: eight bytes of the key at a time, and the
- * last ones with their number above them. */
+/* 40 bits of a hash of the permit and the key. The key is hashed eight bytes at a time; the last
+ * block has the bytes that are left, and their number in its top byte. */
 static uint64_t checksum(const struct breaker_permit *permit, const char *key, size_t len)
 {
 	uint64_t h = mix((uint64_t)permit->kind << 32 | permit->id, (uint64_t)permit->since_ms);
@@ -36,9 +36,9 @@ static uint64_t checksum(const struct breaker_permit *permit, const char *key, s
 	return mix(mix(h, block), 0) >> 24;
 }
 
-/* Writes sixteen bytes, of which the first `digits` are the number: the rest is written over by
- * what comes next. Eight digits are made at a time: each byte gets a nibble, then its character;
- * those over 9 are 39 further on. */
+/* Writes sixteen bytes, of which the first `digits` are the number; the caller writes over the
+ * rest. Eight digits are made at a time: each byte gets a nibble, then the nibble's character,
+ * which is '0' plus the nibble, plus 39 more for a to f. */
 static char *put_hex(char *to, uint64_t n, unsigned digits)
 {
 	n <<= 64 - 4 * digits;
@@ -85,7 +85,7 @@ size_t breaker_permit_encode(char buf[BREAKER_PERMIT_MAX], const struct breaker_
 	return (size_t)(to - buf);
 }
 
-/* The digit's value and 1 above it; 0: none. */
+/* A digit's value plus 1; 0: the character is no digit. */
 static const unsigned char hex_digits[256] = {
 	['0'] = 1,  ['1'] = 2,  ['2'] = 3,  ['3'] = 4,  ['4'] = 5,  ['5'] = 6,
 	['6'] = 7,  ['7'] = 8,  ['8'] = 9,  ['9'] = 10, ['a'] = 11, ['b'] = 12,

@@ -1,8 +1,8 @@
 /*
- * The text of a permit: what it is, and a checksum of that and the circuit's key, so that a permit
- * of another circuit, or none at all, is told from one that some daemon may have given. No
- * secret and no memory is needed. It keeps off mistakes, not a client that wants to lie: that
- * one could report what it likes anyway.
+ * The text of a permit: what it says, and a checksum of that and the circuit's key. The checksum
+ * tells permits that some daemon may have given for this circuit from those of other circuits and
+ * from any other text, without a secret and without remembering permits. It guards against
+ * mistakes, not against clients that lie: these can report what they like anyway.
  */
 #ifndef BREAKERD_PROTO_BREAKER_PERMIT_H
 #define BREAKERD_PROTO_BREAKER_PERMIT_H
@@ -17,7 +17,9 @@
 size_t breaker_permit_encode(char buf[BREAKER_PERMIT_MAX], const struct breaker_permit *permit,
 			     const char *key, size_t key_len);
 
-/* False, and *permit untouched: no daemon can have given this for the circuit `key`. */
+/* Reads a permit. False, and *permit untouched, if no daemon can have given it for the circuit
+ * `key`.
+ */
 bool breaker_permit_decode(const char *text, size_t len, const char *key, size_t key_len,
 			   struct breaker_permit *permit);
 

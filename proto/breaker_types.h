@@ -13,7 +13,7 @@
 #define BREAKER_SLOT_REPORTERS 16
 #define BREAKER_REASON_MAX     200 /* bytes of an override's reason */
 
-/* How long an override may be meant to last: 30 days. */
+/* The longest override: 30 days. */
 #define BREAKER_OVERRIDE_MAX_MS INT64_C(2592000000)
 
 /* The longest probe_timeout. */
@@ -51,7 +51,7 @@ struct breaker_override {
 
 /* The member `breakerd`, unpacked; breaker_member.h has its text. */
 struct breaker {
-	bool exists;              /* there is such a member: what is written has it */
+	bool exists;              /* the circuit has, or is to be written with, such a member */
 	enum circuit_state state; /* it belongs to this state of the circuit ... */
 	int64_t since_ms;         /* ... with this lastStateChange */
 	bool fresh;               /* closed, and has not changed its state since it was created */
@@ -65,8 +65,8 @@ struct breaker {
 	unsigned slot_count;                      /* 0: an empty window */
 	struct breaker_slot slots[BREAKER_SLOTS]; /* newest first */
 
-	/* The last half-open time, now or past. Once it is past, these are the permits that were
-	 * out at its end, their deadlines without meaning. */
+	/* The current or last half-open time. Of a past one, `probes` are those that were out at
+	 * its end, and their deadlines have no meaning. */
 	int64_t half_open_ms; /* its lastStateChange; 0: none is known */
 	uint32_t passed;      /* probes that succeeded */
 	unsigned probe_count;
@@ -81,8 +81,8 @@ enum breaker_permit_kind {
 	BREAKER_PERMIT_CLOSED,     /* of a closed circuit with this lastStateChange */
 	BREAKER_PERMIT_ABSENT,     /* of a circuit that did not exist */
 	BREAKER_PERMIT_PROBE,      /* a probe of the half-open time since then, with an id */
-	BREAKER_PERMIT_OBSERVED,   /* would have been refused, but for enforce = no */
-	BREAKER_PERMIT_OVERRIDDEN, /* would have been refused, but for an override */
+	BREAKER_PERMIT_OBSERVED,   /* given only because of enforce = no */
+	BREAKER_PERMIT_OVERRIDDEN, /* given only because of an override */
 };
 #define BREAKER_PERMITS 6
 
@@ -96,20 +96,21 @@ enum breaker_outcome { BREAKER_SUCCESS, BREAKER_FAILURE, BREAKER_IGNORED };
 #define BREAKER_OUTCOMES 3
 
 /*
- * What is asked: the argument of the operations from CIRCUIT_ACQUIRE on. `policy` and `override`
- * are read during the call only: a store that keeps the operation for later copies all of it.
+ * The argument of the operations from CIRCUIT_ACQUIRE on. `policy` and `override` need only live
+ * during the call: a store that keeps the operation for later copies all of it.
  */
 struct breaker_call {
 	const struct policy *policy; /* CIRCUIT_ACQUIRE and CIRCUIT_REPORT; else NULL */
 	uint32_t random;   /* CIRCUIT_ACQUIRE: 24 random bits or more, new for each call */
 	uint16_t reporter; /* CIRCUIT_REPORT: this daemon's number, below BREAKER_REPORTERS */
-	/* CIRCUIT_REPORT. So many reports alike, one behind the other: more than one only if each
-	 * is a success, not slow, with no probe's permit. */
+	/* CIRCUIT_REPORT: how many equal reports in a row. More than one only for successes that
+	 * are not slow and have no probe's permit. */
 	uint32_t count;
 	enum breaker_outcome outcome;
 	bool slow; /* took policy->slow_time_ms or longer, which is not 0 */
 	struct breaker_permit permit;
-	/* CIRCUIT_OVERRIDE: mode and reason. It begins now; until_ms is how long it lasts. */
+	/* CIRCUIT_OVERRIDE: mode and reason. The override begins now, and until_ms is how long it
+	 * lasts. */
 	const struct breaker_override *override;
 };
 
@@ -155,11 +156,11 @@ struct breaker_move {
 };
 
 /*
- * The answer. In terms of the five operations the call came to `counted` times recordSuccess or
- * recordFailure, then, if was and state differ, a transition to state.
+ * The answer. In terms of the five operations, the call was `counted` times recordSuccess or
+ * recordFailure, and then, if `was` and `state` differ, a transition to `state`.
  */
 struct breaker_answer {
-	enum circuit_state was, state; /* before and behind; no more than one change a call */
+	enum circuit_state was, state; /* before and after; a call makes one change at most */
 	bool allowed;                  /* acquire */
 	uint32_t counted;              /* report: how many of `count`; the others are stale */
 	enum breaker_reason reason;    /* of a report that was not counted, or not all of it */

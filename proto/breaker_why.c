@@ -1,5 +1,5 @@
 /*
- * The policy machine's words: reasons, and what led to a change of state.
+ * What the policy machine says in words: reasons, and what led to a change of state.
  */
 #include "proto/breaker.h"
 

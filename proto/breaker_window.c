@@ -1,5 +1,5 @@
 /*
- * The window of the policy machine.
+ * The window of the policy machine: see breaker_window.h.
  */
 #include "proto/breaker_window.h"
 
@@ -34,7 +34,8 @@ static void start(struct breaker *b, int64_t newest)
 	b->slots[0] = (struct breaker_slot){0};
 }
 
-/* Makes `slot` the newest unless the newest is later; what is older than ten slots goes. */
+/* Makes `slot` the newest one, unless the newest is later. Drops slots that are too old, or all of
+ * them if `slot` is a window or more behind. */
 static void go_to(struct breaker *b, int64_t slot)
 {
 	int64_t ahead = slot - b->newest;
@@ -57,7 +58,8 @@ static void go_to(struct breaker *b, int64_t slot)
 		b->slot_count--;
 }
 
-/* Puts the counts into slots of another width: each where the old slot began. */
+/* Moves the counts to slots of another length: those of each old slot to the new slot in which the
+ * old one began. */
 static void resize(struct breaker *b, int64_t window_ms)
 {
 	struct breaker_slot old[BREAKER_SLOTS];
@@ -130,8 +132,9 @@ static enum breaker_cause check(const struct breaker *b, const struct policy *p,
 	return BREAKER_NOT_MOVED;
 }
 
-/* How many of `count` reports are to be counted before the rates are looked at: successes only
- * lower them, so of many the one that completes min_calls decides, or else the first. */
+/* How many of `count` reports are to be counted before the rates are checked. Successes only lower
+ * the rates, so the rates are highest after the report that completes min_calls or, if that has
+ * come before, after the first one. */
 static uint32_t decisive(const struct sums *sums, const struct policy *p, uint32_t count)
 {
 	uint64_t missing = sums->calls < p->min_calls ? p->min_calls - sums->calls : 1;

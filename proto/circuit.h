@@ -45,8 +45,8 @@ enum circuit_verb {
 
 struct breaker_call;
 
-/* An operation. `to`, `has_from` and `from` belong to CIRCUIT_TRANSITION, `call` to
- * those from CIRCUIT_ACQUIRE on: who keeps the operation copies what `call` points to. */
+/* An operation. `to`, `has_from` and `from` belong to CIRCUIT_TRANSITION, `call` to the operations
+ * from CIRCUIT_ACQUIRE on. Whoever keeps an operation copies what `call` points to. */
 struct circuit_op {
 	enum circuit_verb verb;
 	enum circuit_state to;
@@ -72,16 +72,16 @@ bool circuit_state_parse(const char *name, size_t len, enum circuit_state *out);
 /* "get_state", "record_success", ...: the name of an operation in metrics and logs. */
 const char *circuit_verb_name(enum circuit_verb verb);
 
-/* True for every operation but getState. (acquire writes now and then.) */
+/* True for every operation but getState. (acquire writes only now and then.) */
 bool circuit_verb_writes(enum circuit_verb verb);
 
 /* Sets *c to what a circuit that does not exist reads as. */
 void circuit_absent(struct circuit *c, int64_t now_ms);
 
 /*
- * Applies op, one of the first five, to *c at now_ms; breaker_apply does the others. `exists` says
- * whether *c is stored; if it is not, *c need not be set. On return *c is the snapshot to answer
- * with (after CIRCUIT_REMOVED: an absent circuit).
+ * Applies op, one of the first five, to *c at now_ms; breaker_run does the others. `exists` says
+ * whether the circuit is stored; if it is not, *c need not be set. On return *c is the snapshot to
+ * answer with (after CIRCUIT_REMOVED: an absent circuit).
  */
 enum circuit_effect circuit_apply(struct circuit *c, bool exists, const struct circuit_op *op,
 				  int64_t now_ms);

@@ -1,5 +1,5 @@
 /*
- * The body of a transition (circuit_json.h). Transitions are rare, so jansson reads it.
+ * The body of a transition (circuit_json.h). jansson reads it, as transitions are rare.
  */
 #include "proto/body.h"
 #include "proto/circuit_json.h"

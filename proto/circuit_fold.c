@@ -1,3 +1,4 @@
+/* Steps: see circuit_fold.h. */
 #include "proto/circuit_fold.h"
 
 #include <inttypes.h>
@@ -86,7 +87,7 @@ bool circuit_fold_empty(const struct circuit_fold *fold)
 	return !fold->writes && fold->reset == 0;
 }
 
-/* Whatever the clocks say, a stamp stays one that may be stored, and set. */
+/* Moves the stamp, within the range that may be stored; 0 would mean "none". */
 static void shift(int64_t *stamp, int64_t by_ms)
 {
 	*stamp += by_ms;
@@ -167,7 +168,7 @@ enum circuit_effect circuit_fold_apply(struct circuit *c, bool exists, int64_t w
 		return removed ? CIRCUIT_REMOVED : CIRCUIT_READ;
 	if (!exists) {
 		circuit_absent(c, 0);
-		/* So that a state we know stands, and else the time when it came to be. */
+		/* -1 loses to any known transition; otherwise use the creation time. */
 		c->last_state_change = fold->has_state ? -1 : fold->created;
 	}
 	c->failure_count = add(fold->zero_failures ? 0 : c->failure_count, fold->failures);
@@ -191,7 +192,7 @@ static bool same(const struct circuit *a, const struct circuit *b)
 	       a->last_state_change == b->last_state_change;
 }
 
-/* Is *now what the step makes of *before? written_ms decides on a reset, and is not known. */
+/* True if the step makes *now of *before, with this written_ms, which decides on a reset. */
 static bool made(const struct circuit_fold *fold, const struct circuit *before, int64_t written_ms,
 		 const struct circuit *now)
 {
@@ -203,7 +204,7 @@ static bool made(const struct circuit_fold *fold, const struct circuit *before, 
 	       same(&c, now);
 }
 
-/* The step has a transition: of its stamp and what is stored the later one stands. */
+/* For a step with a transition: its stamp and the stored one tell, as the later of them stands. */
 static enum circuit_fold_trace trace_state_change(const struct circuit_fold *fold,
 						  const struct circuit *now)
 {
@@ -214,11 +215,13 @@ static enum circuit_fold_trace trace_state_change(const struct circuit_fold *fol
 		return CIRCUIT_FOLD_NOT_TAKEN;
 	if (now->last_state_change == fold->last_state_change && now->state == fold->state)
 		return CIRCUIT_FOLD_TAKEN;
-	/* A later transition stands. Without counts nothing is left to be taken. */
+	/* A later transition stands. If the step has no counts, it would change nothing any more.
+	 */
 	return counts ? CIRCUIT_FOLD_UNSURE : CIRCUIT_FOLD_TAKEN;
 }
 
-/* Nobody moved or reset the circuit since *before: its counts only grew. */
+/* For a step without a transition, if nobody has moved or reset the circuit since *before: its
+ * counts have only grown. */
 static enum circuit_fold_trace trace_counts(const struct circuit_fold *fold,
 					    const struct circuit *before, const struct circuit *now)
 {
@@ -232,8 +235,9 @@ static enum circuit_fold_trace trace_counts(const struct circuit_fold *fold,
 }
 
 /*
- * The stamps of a step without a transition. A reset by others leaves lastFailureTime 0, and
- * then nothing can be told; any other time before ours says that ours is not there.
+ * For any other step: its stamps tell. After a reset by others lastFailureTime is 0, and then
+ * nothing can be told. Any other lastFailureTime before the step's says that the step was not
+ * taken.
  */
 static enum circuit_fold_trace trace_stamps(const struct circuit_fold *fold, bool was_absent,
 					    const struct circuit *now)
@@ -256,13 +260,17 @@ enum circuit_fold_trace circuit_fold_trace(const struct circuit_fold *fold,
 	bool has_before = known == CIRCUIT_FOLD_ASKED || (known != CIRCUIT_FOLD_UNASKED && before);
 	bool stamped = fold->own_failure_time || fold->own_state_change;
 
-	/* A reset removes only what is older than itself: a second time it does no harm. */
+	/* A step that is a reset alone may be sent again: it removes only what is older than
+	 * itself.
+	 */
 	if (!fold->writes || (has_before && same(before, now)))
 		return CIRCUIT_FOLD_NOT_TAKEN;
-	/* It was there and is gone: another one's reset, which this step must not undo. */
+	/* The circuit existed and is gone. Somebody has reset it, and this step must not undo that.
+	 */
 	if (!now)
 		return CIRCUIT_FOLD_UNSURE;
-	/* Long after *before others may have made the same: then only a stamp of ours is proof. */
+	/* If *before is old, others may have made the same of it, and only a stamp of ours is
+	 * proof. */
 	if (has_before && (known == CIRCUIT_FOLD_ASKED || stamped) &&
 	    (made(fold, before, 0, now) || made(fold, before, INT64_MAX, now)))
 		return CIRCUIT_FOLD_TAKEN;

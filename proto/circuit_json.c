@@ -1,8 +1,8 @@
 /*
  * Snapshot <-> JSON, as stored and as sent.
  *
- * A stored value is read by a scanner of our own. jansson refuses 1e999 and big integers, also in
- * members that are not ours, and it allocates, which every operation would pay for.
+ * A scanner of our own reads stored values. jansson would refuse 1e999 and big integers, also in
+ * members that are not ours, and it allocates memory, which would cost time in every operation.
  */
 #include "proto/circuit_json.h"
 
@@ -92,7 +92,7 @@ size_t circuit_json_encode_member(char buf[CIRCUIT_JSON_MEMBER_MAX], const struc
 	return (size_t)(to - buf);
 }
 
-/* Scanning: each of these steps over one thing and says whether it was there. */
+/* Scanning: each function steps over one thing, and returns whether it was there. */
 
 struct scan {
 	const char *p, *end;
@@ -160,7 +160,8 @@ static int take_hex4(struct scan *s)
 	return value;
 }
 
-/* One character of a string, decoded; 0x80 for all beyond ASCII, -1 if it may not stand there. */
+/* Reads a character of a string. Returns it decoded; 0x80 for any beyond ASCII; -1 if it is not
+ * allowed there. */
 static int take_char(struct scan *s)
 {
 	static const char escapes[] = "\"\\/bfnrt", meant[] = "\"\\/\b\f\n\r\t";
@@ -227,7 +228,7 @@ static bool take_scalar(struct scan *s)
 {
 	struct token ignored;
 
-	/* A string that is none has been stepped into: nothing else may go on from there. */
+	/* A broken string must end the scan: the other attempts would begin in its middle. */
 	if (at(s, '"'))
 		return take_string(s, &ignored);
 	return take_text(s, "true") || take_text(s, "false") || take_text(s, "null") ||
@@ -243,7 +244,8 @@ static bool take_name(struct scan *s, struct token *name)
 	return take(s, ':');
 }
 
-/* Steps over a value within the outermost object. A loop: what is stored decides no stack. */
+/* Steps over a value within the outermost object. A loop and not a recursion, so that a stored
+ * value does not decide how much stack is used. */
 static bool take_value(struct scan *s)
 {
 	char closers[CIRCUIT_JSON_DEPTH - 1];
@@ -262,7 +264,7 @@ static bool take_value(struct scan *s)
 		} else if (!take_scalar(s)) {
 			return false;
 		}
-		/* Close what ends here, then go on to the next element of what does not. */
+		/* Close the arrays and objects that end here, then go on to the next element. */
 		for (; depth > 0; depth--, opened = false) {
 			skip_space(s);
 			if (!take(s, closers[depth - 1]))
@@ -277,7 +279,7 @@ static bool take_value(struct scan *s)
 	}
 }
 
-/* True if the string t says text, which is ASCII, through whatever escapes. */
+/* True if the string t, once decoded, is `text`, which is ASCII. */
 static bool token_says(const struct token *t, const char *text)
 {
 	struct scan s = {t->begin, t->end};
@@ -363,7 +365,7 @@ static struct token member_text(const struct token *t)
 	return *t;
 }
 
-/* What the member's text consists of: neither quotes nor escapes. */
+/* True for the characters of a member's text. None of them needs an escape. */
 static bool is_member_char(char c)
 {
 	return is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == ' ' ||
@@ -382,7 +384,7 @@ static bool take_member(struct scan *s, struct token *member)
 	return take(s, '"');
 }
 
-/* The layout of circuit_json_encode_member and nothing else: almost every value there is. */
+/* Reads a value as circuit_json_encode_member writes it, which almost all are; false for others. */
 static bool decode_canonical(const char *text, size_t len, struct circuit *c, struct token *member)
 {
 	struct scan s = {text, text + len};

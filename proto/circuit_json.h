@@ -1,6 +1,6 @@
 /*
- * Snapshot <-> JSON (RFC 8259): the HTTP body, the value stored in Redis and the body of
- * a transition.
+ * Snapshots as JSON (RFC 8259): as HTTP bodies and as values stored in Redis; and the body of a
+ * transition.
  */
 #ifndef BREAKERD_PROTO_CIRCUIT_JSON_H
 #define BREAKERD_PROTO_CIRCUIT_JSON_H
@@ -20,9 +20,8 @@ size_t circuit_json_encode(char buf[CIRCUIT_JSON_MAX], const struct circuit *c);
 /* Room for circuit_json_encode_member, its final NUL included. */
 #define CIRCUIT_JSON_MEMBER_MAX (CIRCUIT_JSON_MAX + BREAKER_TEXT_MAX + 16)
 
-/*
- * The same with a sixth member, `breakerd`, a string with this text (breaker_member.h). NULL: none.
- */
+/* The same with a sixth member, `breakerd`: a string with this text (breaker_member.h). If `member`
+ * is NULL that is left out. */
 size_t circuit_json_encode_member(char buf[CIRCUIT_JSON_MEMBER_MAX], const struct circuit *c,
 				  const char *member, size_t len);
 
@@ -36,12 +35,12 @@ enum circuit_stored {
 };
 
 /*
- * Reads a value as found in Redis. circuit.lua reads it in the same way, and a fuzzer
- * holds the two together:
+ * Reads a value as found in Redis. circuit.lua reads it in the same way, and a fuzzer compares
+ * the two:
  * - RFC 8259 grammar, whitespace around the value allowed, no byte order mark. Bytes from
- *   0x80 on are let through inside strings, valid UTF-8 or not, as Stoma's client does;
+ *   0x80 on are accepted inside strings, valid UTF-8 or not, as Stoma's client does;
  *   so is a \u escape of half a surrogate pair.
- * - Names and states may be written with escapes. Of a member that is there twice the last
+ * - Names and states may be written with escapes. If a member is there twice, the last one
  *   counts, well typed or not.
  * - Arrays and objects nest at most CIRCUIT_JSON_DEPTH deep, the outermost object being
  *   the first (deeper: CIRCUIT_STORED_NONE).
@@ -50,14 +49,14 @@ enum circuit_stored {
  *   0.99999999999999999999 are integers, and -0, -0.0 and -1e-999 are 0; other negative
  *   ones, fractional ones and those beyond CIRCUIT_INT_MAX (1e999 too) are ill-typed.
  * - Defaults: closed, 0, 0, 0 and for lastStateChange 0.
- * `text` needs no NUL behind it, but must not be NULL. Never allocates, never recurses.
+ * `text` needs no NUL at its end, but must not be NULL. Never allocates, never recurses.
  */
 #define CIRCUIT_JSON_DEPTH 512
 enum circuit_stored circuit_json_decode_stored(const char *text, size_t len, struct circuit *c);
 
 /*
- * ... and its member `breakerd`: *member is where its text stands in `text`, if it is a string
- * without escapes; else NULL. Whether that text is sound, breaker_member_decode says.
+ * The same, and finds the member `breakerd`: *member points to its text within `text`, if it is a
+ * string without escapes; else it is NULL. breaker_member_decode tells whether the text is sound.
  */
 enum circuit_stored circuit_json_decode_member(const char *text, size_t len, struct circuit *c,
 					       const char **member, size_t *member_len);
@@ -72,7 +71,7 @@ enum circuit_body {
  * Reads the body of a transition, {"to":STATE} and optionally "from":STATE, into *op.
  * On failure writes one sentence for the client to why (NUL-terminated, cut to why_size,
  * valid UTF-8 without control characters) and leaves *op untouched. A body with both
- * faults is INVALID. `body` must not be NULL, nor is a NUL needed behind it.
+ * faults is INVALID. `body` must not be NULL; it needs no NUL at its end.
  */
 enum circuit_body circuit_json_decode_transition(const char *body, size_t len,
 						 struct circuit_op *op, char *why, size_t why_size);

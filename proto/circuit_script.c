@@ -1,3 +1,4 @@
+/* The language of circuit.lua: see circuit_script.h. */
 #include "proto/circuit_script.h"
 
 #include <inttypes.h>
@@ -70,7 +71,7 @@ size_t circuit_script_token(char buf[CIRCUIT_SCRIPT_TOKEN_MAX], const struct cir
 	return 1;
 }
 
-/* A number of at most `max`, and the space behind it unless it is the last. */
+/* Reads a number of at most `max`, and the space after it unless it is the last one. */
 static bool read_number(const char **p, const char *end, int64_t max, int64_t *out)
 {
 	const char *begin = *p;
@@ -105,7 +106,7 @@ bool circuit_script_read(const char *text, size_t len, struct circuit_script_ans
 	return a->member || (end[-1] != ' ' && (text == end || text + 1 == end));
 }
 
-/* The next part of a message, up to the line feed. */
+/* Reads the next part of a message, up to the line feed. */
 static bool read_part(const char **p, const char *end, const char **part, size_t *len)
 {
 	const char *feed = memchr(*p, '\n', (size_t)(end - *p));

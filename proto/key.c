@@ -1,5 +1,5 @@
 /*
- * Path segment <-> circuit key.
+ * Keys, percent-encoding, UTF-8: see key.h.
  */
 #include "proto/key.h"
 
@@ -41,7 +41,7 @@ long percent_decode(const char *in, size_t len, char *out, size_t cap, bool plus
 	return (long)n;
 }
 
-/* The length of the UTF-8 sequence at s (RFC 3629, section 4), 0 if there is none. */
+/* RFC 3629, section 4. */
 size_t utf8_sequence(const unsigned char *s, size_t len)
 {
 	unsigned char low = 0x80, high = 0xBF;
@@ -54,7 +54,7 @@ size_t utf8_sequence(const unsigned char *s, size_t len)
 	need = s[0] < 0xE0 ? 2 : s[0] < 0xF0 ? 3 : 4;
 	if (need > len)
 		return 0;
-	/* The second byte tells overlong forms, surrogates and values beyond U+10FFFF. */
+	/* Overlong forms, surrogates and values beyond U+10FFFF show in the second byte. */
 	if (s[0] == 0xE0)
 		low = 0xA0;
 	else if (s[0] == 0xED)
@@ -85,7 +85,7 @@ bool utf8_valid(const char *text, size_t len)
 	return true;
 }
 
-/* C0, DEL and C1. */
+/* True for the control characters: C0, DEL and C1. */
 static bool is_control(const unsigned char *s, size_t n)
 {
 	return (n == 1 && (s[0] < 0x20 || s[0] == 0x7F)) || (n == 2 && s[0] == 0xC2 && s[1] < 0xA0);

@@ -1,5 +1,5 @@
 /*
- * Numbers as text.
+ * Numbers as text: see number.h.
  */
 #include "proto/number.h"
 
@@ -12,7 +12,7 @@ static bool is_digit(char c)
 
 char *number_put(char *to, int64_t number)
 {
-	/* Two digits a division: each answer holds two stamps of thirteen digits. */
+	/* One division makes two digits, for each answer has two stamps of thirteen digits. */
 	static const char pairs[] = "00010203040506070809101112131415161718192021222324"
 				    "25262728293031323334353637383940414243444546474849"
 				    "50515253545556575859606162636465666768697071727374"
@@ -45,9 +45,9 @@ char *number_put_hex(char *to, uint64_t number, unsigned digits)
 #define DIGITS_MAX 800
 
 /*
- * What strtod makes of the JSON number in [p, end), the sign left away, in a buffer of
- * fixed size however long the token: digits beyond DIGITS_MAX matter only by not being
- * zero, and so one digit can stand for them.
+ * What strtod makes of the JSON number in [p, end), without its sign. The buffer has a fixed size
+ * however long the token is: of the digits beyond DIGITS_MAX it only matters whether all are zero,
+ * so one digit stands for all of them.
  */
 static double magnitude(const char *p, const char *end)
 {

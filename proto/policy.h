@@ -1,7 +1,7 @@
 /*
- * The policy of a circuit: what opens it, for how long, and what closes it again. Pure data;
- * the settings fill it (daemon/config), the machine obeys it (breaker.h). All times are in
- * milliseconds. Ranges are checked where a policy is read.
+ * The policy of a circuit: what opens it, for how long, and what closes it again. Pure data:
+ * daemon/config fills it from the settings and checks the ranges, the policy machine (breaker.h)
+ * uses it. All times are in milliseconds.
  */
 #ifndef BREAKERD_POLICY_H
 #define BREAKERD_POLICY_H
@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <string.h>
 
-/* A set of HTTP statuses, 100 to 599; bit (status - 100). */
+/* A set of HTTP statuses, 100 to 599: bit (status - 100). */
 #define POLICY_STATUS_MIN 100
 #define POLICY_STATUS_MAX 599
 struct policy_statuses {
@@ -53,7 +53,7 @@ static inline bool policy_statuses_equal(const struct policy_statuses *a,
 	return memcmp(a->bits, b->bits, sizeof(a->bits)) == 0;
 }
 
-/* By member: memcmp would compare what lies between them, too. */
+/* Compares each member: memcmp would compare the padding, too. */
 static inline bool policy_equal(const struct policy *a, const struct policy *b)
 {
 	return a == b ||

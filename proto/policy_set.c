@@ -1,6 +1,7 @@
+/* The policy of a key: see policy_set.h. */
 #include "proto/policy_set.h"
 
-/* Behind the code point that begins at key. */
+/* Where the code point that begins at key ends. */
 static const char *next_code_point(const char *key, const char *end)
 {
 	do
@@ -10,8 +11,8 @@ static const char *next_code_point(const char *key, const char *end)
 }
 
 /*
- * Goes back to the last '*' only: what an earlier one could take more, the last one can take
- * as well. So the time is at most the product of the two lengths.
+ * After a mismatch only the last '*' takes one character more: whatever an earlier '*' could take,
+ * the last one can take as well. So the time is at most the product of the two lengths.
  */
 bool policy_key_matches(const char *pattern, const char *key, size_t len)
 {

@@ -14,18 +14,18 @@ struct policy_entry {
 	const char *const *keys; /* patterns, as written */
 	size_t key_count;
 	struct policy policy;
-	/* What GET /v1/policies says of it: one JSON object. */
+	/* What GET /v1/policies has of it: a JSON object. */
 	const char *json;
 };
 
 struct policy_set {
-	const struct policy_entry *entries; /* in the order in which they are looked at */
+	const struct policy_entry *entries; /* in the order in which they are tried */
 	size_t count; /* at least 1: the last is "default", which holds for every other key */
 };
 
 /*
- * The first entry with a pattern that matches the key, else the last one. Never NULL. With
- * the default alone nothing is looked at. The entry is the set's, which a reload replaces.
+ * The first entry with a pattern that matches the key, or else the last one. Never NULL. The entry
+ * belongs to the set, which a reload replaces. If the default is the only one, nothing is compared.
  */
 const struct policy_entry *policy_set_entry(const struct policy_set *set, const char *key,
 					    size_t len);

@@ -63,7 +63,7 @@ static json_t *detail_string(const char *detail)
 	return string;
 }
 
-/* The object as one line with its newline and a NUL; NULL when out of memory. */
+/* The object as one line, with newline and NUL; NULL when out of memory. The caller frees it. */
 static char *dump_line(const json_t *object, size_t *len)
 {
 	size_t size = json_dumpb(object, NULL, 0, JSON_COMPACT);

@@ -47,10 +47,9 @@ int problem_status(enum problem p);
 const char *problem_title(enum problem p);
 
 /*
- * The document as one line of JSON with a newline behind it, to be freed by the caller;
- * NULL when out of memory. `detail` may hold any bytes up to its NUL: what is no UTF-8 and
- * control characters are replaced (utf8_clean). `circuit`, if not NULL, becomes the member
- * of that name.
+ * The document as one line of JSON with its newline, to be freed by the caller; NULL when out of
+ * memory. `detail` may have any bytes up to its NUL: control characters and bytes that are no UTF-8
+ * are replaced (utf8_clean). `circuit`, if not NULL, becomes the member of that name.
  */
 char *problem_encode(enum problem p, const char *detail, enum problem_applied applied,
 		     const struct circuit *circuit, size_t *len);

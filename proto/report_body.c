@@ -1,7 +1,7 @@
 /*
- * The body of a report. What programs send, plain members without escapes, is read by a scanner.
- * Whatever the scanner does not understand, and whatever is to be refused, goes to jansson, which
- * knows all of JSON. A fuzzer holds the two together.
+ * The body of a report. A scanner reads what programs send: plain members without escapes. What the
+ * scanner does not understand, or what is to be refused, jansson reads, which knows all of JSON. A
+ * fuzzer compares the two.
  */
 #include "proto/report_body.h"
 
@@ -35,7 +35,7 @@ static void skip_blanks(struct scan *s)
 		s->p++;
 }
 
-/* The character, with blanks before it. */
+/* Reads the character, and blanks before it. */
 static inline bool take(struct scan *s, char c)
 {
 	if (s->p == s->end || *s->p != c) {
@@ -47,8 +47,8 @@ static inline bool take(struct scan *s, char c)
 	return true;
 }
 
-/* What stands between two quotes. Of a string with escapes that is not the string; but then it is
- * no word of ours, and no permit. */
+/* Reads what is between two quotes. If the string has escapes this is not what it means; but then
+ * it is no word that is known, and no permit, so jansson reads the body again. */
 static bool take_word(struct scan *s, const char **word, size_t *len)
 {
 	const char *quote;
@@ -64,8 +64,8 @@ static bool take_word(struct scan *s, const char **word, size_t *len)
 	return true;
 }
 
-/* At most nine digits before the point and three behind it: a double holds them exactly, so that
- * the division rounds as a conversion of the whole would. */
+/* Reads a number of at most nine digits before the point and three after it. A double holds that
+ * many digits exactly, so the division rounds as a conversion of the whole number would. */
 static bool take_number(struct scan *s, double *out)
 {
 	const char *begin, *point;
@@ -141,7 +141,7 @@ static const struct body_words words = {
 	.member_count = 4,
 };
 
-/* A member of that type, if it is there. */
+/* Checks that the member, if it is there, has that type. */
 static bool check_member(const json_t *root, const char *name, bool number, char *why,
 			 size_t why_size)
 {
@@ -180,7 +180,7 @@ static bool check_members(const json_t *root, char *why, size_t why_size)
 	return false;
 }
 
-/* NULL, or the parsed body, in which the strings of *r are. */
+/* Returns the parsed body, which the strings of *r point into; or NULL, with the reason in why. */
 static json_t *parse_report(const char *body, size_t len, struct report *r, char *why,
 			    size_t why_size)
 {
@@ -209,8 +209,9 @@ static json_t *parse_report(const char *body, size_t len, struct report *r, char
 
 /* --- what it says ------------------------------------------------------------------------- */
 
-/* False: there is no such outcome. */
-static bool judge(const struct report *r, const struct policy *policy, enum breaker_outcome *out)
+/* The outcome, or the status as the policy has it. False if there is no such outcome or status. */
+static bool read_outcome(const struct report *r, const struct policy *policy,
+			 enum breaker_outcome *out)
 {
 	unsigned status;
 
@@ -245,7 +246,7 @@ static bool accept(const struct report *r, const struct policy *policy, const ch
 	struct breaker_permit permit = {.kind = BREAKER_PERMIT_NONE};
 	enum breaker_outcome outcome;
 
-	if (!judge(r, policy, &outcome))
+	if (!read_outcome(r, policy, &outcome))
 		return false;
 	if (r->permit && !breaker_permit_decode(r->permit, r->permit_len, key, key_len, &permit))
 		return false;
@@ -255,14 +256,14 @@ static bool accept(const struct report *r, const struct policy *policy, const ch
 	return true;
 }
 
-/* Says why accept did not. */
+/* Writes why accept has returned false. */
 static enum report_body_status refuse(const struct report *r, const struct policy *policy,
 				      char *why, size_t why_size)
 {
 	char word[BODY_WORD_MAX];
 	enum breaker_outcome outcome;
 
-	if (judge(r, policy, &outcome)) {
+	if (read_outcome(r, policy, &outcome)) {
 		body_explain(why, why_size,
 			     "`permit` is \"%s\", which was not given for this circuit; send back "
 			     "what acquire gave, or leave it out.",

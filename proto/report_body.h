@@ -16,10 +16,11 @@ enum report_body_status {
 };
 
 /*
- * Reads the body of a report on the circuit `key`, judged by the policy, into outcome, slow and
- * permit of *call. On failure writes one sentence for the client to why (NUL-terminated, cut to
- * why_size, valid UTF-8 without control characters) and leaves *call untouched. Of several faults
- * the first in the order above is named. `body` must not be NULL, nor is a NUL needed behind it.
+ * Reads the body of a report on the circuit `key` into outcome, slow and permit of *call; the
+ * policy says which statuses are failures and which calls are slow. On failure writes one sentence
+ * for the client to why (NUL-terminated, cut to why_size, valid UTF-8 without control characters)
+ * and leaves *call untouched. If there are several faults, it names the first in the order above.
+ * `body` must not be NULL; it needs no NUL at its end.
  */
 enum report_body_status report_body_read(const char *body, size_t len, const struct policy *policy,
 					 const char *key, size_t key_len, struct breaker_call *call,

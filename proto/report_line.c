@@ -1,3 +1,4 @@
+/* Reports out of access logs: see report_line.h. */
 #include "proto/report_line.h"
 
 #include "proto/breaker_permit.h"
@@ -48,8 +49,8 @@ static void trim(struct span *s)
 
 /* --- values ----------------------------------------------------------------------------------- */
 
-/* nginx writes one value for each server that it tried, "502, 200", and " : " between groups of
- * servers. Returns the last one. */
+/* The last value of a list: nginx writes one for each server that it tried, "502, 200", and " : "
+ * between groups of servers. */
 static struct span last_of(struct span list)
 {
 	struct span last;
@@ -69,7 +70,8 @@ static const char *read_status(struct span text, struct report_line *out)
 	struct span s = last_of(text);
 	int n = 0;
 
-	/* HAProxy has -1 where nginx has '-': there was no answer, and nobody waits for one. */
+	/* HAProxy writes -1 where nginx writes '-': there was no answer, and nobody waits for one.
+	 */
 	if (span_is(s, "-") || span_is(s, "-1")) {
 		out->status = REPORT_LINE_NO_STATUS;
 		return NULL;
@@ -87,7 +89,8 @@ static const char *read_status(struct span text, struct report_line *out)
 	return NULL;
 }
 
-/* Digits, and a point with digits behind it; at most 12 and 9, more than any duration has. */
+/* Reads digits, and perhaps a point and further digits; at most 12 and 9, which is enough for any
+ * duration. */
 static bool read_decimal(struct span *s, double *out)
 {
 	double n = 0, scale = 1;
@@ -140,7 +143,7 @@ static const char *read_permit(struct span text, struct report_line *out)
 
 static const char *read_circuit(struct span text, struct report_line *out)
 {
-	/* What a log has for a variable that is not set; the key '-' is written %2D. */
+	/* A log has '-' or nothing for a variable that is not set. (The key '-' is written %2D.) */
 	if (text.p == text.end || span_is(text, "-"))
 		return "circuit= names no circuit.";
 	return key_decode(text.p, (size_t)(text.end - text.p), out->key, &out->key_len);
@@ -175,7 +178,7 @@ static enum field field_at(const char *p, const char *end)
 	return FIELDS;
 }
 
-/* Goes on behind a value of a list: "502, 200", "502 : 200". */
+/* Where the list ends whose first value ends at p: "502, 200" and "502 : 200" are lists. */
 static const char *list_end(const char *p, const char *end)
 {
 	for (;;) {
@@ -197,8 +200,8 @@ static const char *list_end(const char *p, const char *end)
 	}
 }
 
-/* The value that begins at p; false if a quote does not end, or something stands right behind it.
- */
+/* Reads the value that begins at p, which may be a list. False if a quote is not closed, or is
+ * followed by anything but a blank. */
 static bool take_value(const char *p, const char *end, bool list, struct span *out)
 {
 	const char *q = p;
@@ -250,7 +253,7 @@ static const char *read_text(struct span line, struct report_line *out)
 
 /* --- JSON ------------------------------------------------------------------------------------- */
 
-static const char *read_number(enum field field, const json_t *value, struct report_line *out)
+static const char *read_json_number(enum field field, const json_t *value, struct report_line *out)
 {
 	double n = json_number_value(value);
 
@@ -277,7 +280,7 @@ static const char *read_member(enum field field, const json_t *value, struct rep
 	if (text)
 		return read_value(field, (struct span){text, text + json_string_length(value)},
 				  out);
-	return json_is_number(value) ? read_number(field, value, out)
+	return json_is_number(value) ? read_json_number(field, value, out)
 				     : "A member is neither a string nor a number.";
 }
 
@@ -316,7 +319,7 @@ static enum breaker_outcome outcome_of(int status, const struct policy *policy)
 	return BREAKER_SUCCESS;
 }
 
-const char *report_line_judge(const struct report_line *line, struct breaker_call *call)
+const char *report_line_fill(const struct report_line *line, struct breaker_call *call)
 {
 	const struct policy *policy = call->policy;
 

@@ -146,7 +146,7 @@ static void take_line(struct report_lines *lines, const char *text, size_t len, 
 
 	if (!wrong) {
 		call.policy = policy_set_find(api->policies, line.key, line.key_len);
-		wrong = report_line_judge(&line, &call);
+		wrong = report_line_fill(&line, &call);
 	}
 	if (wrong)
 		refuse(lines, text, len, wrong);

@@ -16,7 +16,7 @@ static void check_read(const struct report_line *line)
 	FUZZ_CHECK(line->status == REPORT_LINE_NO_STATUS || line->status == 0 ||
 		   (line->status >= POLICY_STATUS_MIN && line->status <= POLICY_STATUS_MAX));
 	FUZZ_CHECK(line->permit_len <= sizeof(line->permit));
-	if (!report_line_judge(line, &call))
+	if (!report_line_fill(line, &call))
 		FUZZ_CHECK(call.outcome < BREAKER_OUTCOMES);
 }
 

@@ -132,26 +132,26 @@ START_TEST(test_judge)
 
 	policy.failure_status.bits[(503 - 100) / 64] |= UINT64_C(1) << ((503 - 100) % 64);
 	policy.ignore_status.bits[(404 - 100) / 64] |= UINT64_C(1) << ((404 - 100) % 64);
-	ck_assert_ptr_null(report_line_judge(&line, &call));
+	ck_assert_ptr_null(report_line_fill(&line, &call));
 	ck_assert_int_eq(call.outcome, BREAKER_FAILURE);
 	ck_assert(!call.slow);
 	line.status = 0;
 	line.time_ms = 100;
-	ck_assert_ptr_null(report_line_judge(&line, &call));
+	ck_assert_ptr_null(report_line_fill(&line, &call));
 	ck_assert_int_eq(call.outcome, BREAKER_FAILURE);
 	ck_assert(call.slow);
 	line.status = 200;
-	ck_assert_ptr_null(report_line_judge(&line, &call));
+	ck_assert_ptr_null(report_line_fill(&line, &call));
 	ck_assert_int_eq(call.outcome, BREAKER_SUCCESS);
 	line.status = 404;
-	ck_assert_ptr_null(report_line_judge(&line, &call));
+	ck_assert_ptr_null(report_line_fill(&line, &call));
 	ck_assert_int_eq(call.outcome, BREAKER_IGNORED);
 	line.status = NONE;
-	ck_assert_ptr_null(report_line_judge(&line, &call));
+	ck_assert_ptr_null(report_line_fill(&line, &call));
 	ck_assert_int_eq(call.outcome, BREAKER_IGNORED);
 	memcpy(line.permit, "forged", 6);
 	line.permit_len = 6;
-	ck_assert_ptr_nonnull(report_line_judge(&line, &call));
+	ck_assert_ptr_nonnull(report_line_fill(&line, &call));
 }
 END_TEST
 
