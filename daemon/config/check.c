@@ -2,7 +2,7 @@
 #include "config/check.h"
 
 #include "config/settings.h"
-#include "http/listen.h"
+#include "http/listen_address.h"
 #include "proto/key.h"
 
 #include <arpa/inet.h>

@@ -8,7 +8,7 @@
 #include "config/policies.h"
 #include "config/take.h"
 #include "config/value.h"
-#include "http/listen.h"
+#include "http/listen_address.h"
 
 #include <ctype.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /*
- * Listening sockets: addresses, opening, sockets from systemd.
+ * Listening sockets: see listen.h.
  */
 #include "http/listen.h"
 
@@ -7,11 +7,9 @@
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -19,159 +17,6 @@
 #ifdef HAVE_LIBSYSTEMD
 #include <systemd/sd-daemon.h>
 #endif
-
-#define UNIX_PREFIX "unix:"
-
-/* A parsed address. */
-struct target {
-	int type; /* SOCK_STREAM or SOCK_DGRAM */
-	bool is_unix;
-	bool numeric; /* host is an IP address */
-	char host[256];
-	char port[6];
-	struct sockaddr_un un;
-};
-
-__attribute__((format(printf, 2, 3))) static void fail(struct listen_error *error, const char *fmt,
-						       ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(error->text, sizeof(error->text), fmt, ap);
-	va_end(ap);
-}
-
-static bool parse_unix(const char *address, struct target *t, struct listen_error *error)
-{
-	const char *path = address + strlen(UNIX_PREFIX);
-	size_t len = strlen(path);
-
-	if (path[0] != '/') {
-		fail(error, "%s: a unix socket is given as unix:/path, with an absolute path",
-		     address);
-		return false;
-	}
-	if (len >= sizeof(t->un.sun_path)) {
-		fail(error, "%.120s...: the path of a unix socket has at most %zu bytes", address,
-		     sizeof(t->un.sun_path) - 1);
-		return false;
-	}
-	t->is_unix = true;
-	t->un.sun_family = AF_UNIX;
-	memcpy(t->un.sun_path, path, len + 1);
-	return true;
-}
-
-/* Port 0 is allowed: the kernel chooses one. */
-static bool parse_port(const char *text, struct target *t)
-{
-	size_t len = strlen(text);
-
-	if (len < 1 || len > 5 || strspn(text, "0123456789") != len ||
-	    strtoul(text, NULL, 10) > 65535)
-		return false;
-	memcpy(t->port, text, len + 1);
-	return true;
-}
-
-static bool is_host_name(const char *host)
-{
-	return host[0] && host[0] != '-' &&
-	       host[strspn(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-				 "0123456789._-")] == '\0';
-}
-
-/* Copies `len` bytes, which must be a host name or an address. */
-static bool parse_host(const char *host, size_t len, bool bracketed, struct target *t)
-{
-	struct in6_addr any;
-	char *scope;
-
-	if (len == 0 || len >= sizeof(t->host))
-		return false;
-	memcpy(t->host, host, len);
-	t->host[len] = '\0';
-	if (!bracketed) {
-		t->numeric = inet_pton(AF_INET, t->host, &any) == 1;
-		return t->numeric || is_host_name(t->host);
-	}
-	t->numeric = true;
-	scope = strchr(t->host, '%');
-	if (scope)
-		*scope = '\0';
-	if (inet_pton(AF_INET6, t->host, &any) != 1)
-		return false;
-	if (scope)
-		*scope = '%';
-	return true;
-}
-
-static bool parse_inet(const char *address, struct target *t, struct listen_error *error)
-{
-	bool bracketed = address[0] == '[';
-	const char *host = address + bracketed, *colon = strrchr(address, ':'), *end = colon;
-
-	if (bracketed)
-		end = colon && colon > host && colon[-1] == ']' ? colon - 1 : NULL;
-	else if (end && memchr(address, ':', (size_t)(end - address))) {
-		fail(error, "%.255s: an IPv6 address stands in brackets, as in [::1]:8747",
-		     address);
-		return false;
-	}
-	if (!end || !parse_host(host, (size_t)(end - host), bracketed, t)) {
-		fail(error, "%.255s: not an address; give host:port, [address]:port or unix:/path",
-		     address);
-		return false;
-	}
-	if (!parse_port(colon + 1, t)) {
-		fail(error, "%.255s: the port is a number from 0 to 65535", address);
-		return false;
-	}
-	return true;
-}
-
-static bool parse(const char *address, struct target *t, struct listen_error *error)
-{
-	memset(t, 0, sizeof(*t));
-	return strncmp(address, UNIX_PREFIX, strlen(UNIX_PREFIX)) == 0
-		       ? parse_unix(address, t, error)
-		       : parse_inet(address, t, error);
-}
-
-static bool is_localhost(const struct target *t)
-{
-	return !t->is_unix && strcasecmp(t->host, "localhost") == 0;
-}
-
-static bool loopback4(const struct in_addr *a)
-{
-	return (ntohl(a->s_addr) >> 24) == 127;
-}
-
-static bool loopback6(const struct in6_addr *a)
-{
-	struct in_addr mapped;
-
-	if (!IN6_IS_ADDR_V4MAPPED(a))
-		return IN6_IS_ADDR_LOOPBACK(a);
-	memcpy(&mapped, &a->s6_addr[12], sizeof(mapped));
-	return loopback4(&mapped);
-}
-
-bool listen_parse(const char *address, bool *local, struct listen_error *error)
-{
-	struct target t;
-	struct in6_addr six;
-	struct in_addr four;
-
-	if (!parse(address, &t, error))
-		return false;
-	*local = t.is_unix || is_localhost(&t) ||
-		 (inet_pton(AF_INET, t.host, &four) == 1 && loopback4(&four)) ||
-		 (inet_pton(AF_INET6, t.host, &six) == 1 && loopback6(&six));
-	return true;
-}
 
 enum unix_file {
 	UNIX_FREE,  /* no such file */
@@ -218,7 +63,8 @@ static enum unix_file probe_unix(const struct sockaddr_un *un)
 }
 
 /* Makes way for a new socket at the path of t. */
-static bool clear_unix(const char *address, const struct target *t, struct listen_error *error)
+static bool clear_unix(const char *address, const struct listen_target *t,
+		       struct listen_error *error)
 {
 	switch (probe_unix(&t->un)) {
 	case UNIX_FREE:
@@ -226,32 +72,33 @@ static bool clear_unix(const char *address, const struct target *t, struct liste
 	case UNIX_STALE:
 		if (unlink(t->un.sun_path) == 0 || errno == ENOENT)
 			return true;
-		fail(error, "%s: a stale socket is in the way and cannot be removed: %s", address,
-		     strerror(errno));
+		listen_fail(error, "%s: a stale socket is in the way and cannot be removed: %s",
+			    address, strerror(errno));
 		return false;
 	case UNIX_OURS:
-		fail(error, "%s: given twice", address);
+		listen_fail(error, "%s: given twice", address);
 		return false;
 	case UNIX_LIVE:
-		fail(error,
-		     "%s: in use by another process; is another breakerd running? Choose another "
-		     "with --listen",
-		     address);
+		listen_fail(error,
+			    "%s: in use by another process; is another breakerd running? Choose "
+			    "another "
+			    "with --listen",
+			    address);
 		return false;
 	case UNIX_OTHER:
 		break;
 	}
 	if (errno == ENOTSOCK)
-		fail(error,
-		     "%s: there is a file that is no socket; remove it or choose another "
-		     "path with --listen",
-		     address);
+		listen_fail(error,
+			    "%s: there is a file that is no socket; remove it or choose another "
+			    "path with --listen",
+			    address);
 	else
-		fail(error, "%s: %s", address, strerror(errno));
+		listen_fail(error, "%s: %s", address, strerror(errno));
 	return false;
 }
 
-static int open_unix(const char *address, const struct target *t, mode_t mode,
+static int open_unix(const char *address, const struct listen_target *t, mode_t mode,
 		     struct listen_error *error)
 {
 	const char *path = t->un.sun_path;
@@ -274,12 +121,12 @@ static int open_unix(const char *address, const struct target *t, mode_t mode,
 	return fd;
 fail:
 	if (errno == ENOENT)
-		fail(error, "%s: the directory does not exist; make it first", address);
+		listen_fail(error, "%s: the directory does not exist; make it first", address);
 	else if (errno == EACCES)
-		fail(error, "%s: %s; breakerd must be able to write to the directory", address,
-		     strerror(errno));
+		listen_fail(error, "%s: %s; breakerd must be able to write to the directory",
+			    address, strerror(errno));
 	else
-		fail(error, "%s: %s", address, strerror(errno));
+		listen_fail(error, "%s: %s", address, strerror(errno));
 	if (bound)
 		unlink(path);
 	if (fd >= 0)
@@ -322,14 +169,7 @@ static void explain_inet(const char *address, int why, struct listen_error *erro
 		hint = "; this machine has no such address. Choose another with --listen";
 	else if (why == EACCES)
 		hint = "; a port below 1024 needs a privilege (CAP_NET_BIND_SERVICE)";
-	fail(error, "%.255s: %s%s", address, strerror(why), hint);
-}
-
-static bool is_loopback(const struct sockaddr *sa)
-{
-	return sa->sa_family == AF_INET
-		       ? loopback4(&((const struct sockaddr_in *)(const void *)sa)->sin_addr)
-		       : loopback6(&((const struct sockaddr_in6 *)(const void *)sa)->sin6_addr);
+	listen_fail(error, "%.255s: %s%s", address, strerror(why), hint);
 }
 
 /* A hosts file may give a name the same address twice. */
@@ -343,7 +183,7 @@ static bool seen_before(const struct addrinfo *list, const struct addrinfo *ai)
 }
 
 /* Opens a socket for each address. Addresses of a family that this host lacks are left out. */
-static int open_all(const char *address, const struct target *t, const struct addrinfo *list,
+static int open_all(const char *address, const struct listen_target *t, const struct addrinfo *list,
 		    int *fds, size_t room, struct listen_error *error)
 {
 	size_t n = 0;
@@ -352,16 +192,16 @@ static int open_all(const char *address, const struct target *t, const struct ad
 	for (const struct addrinfo *ai = list; ai; ai = ai->ai_next) {
 		if (seen_before(list, ai))
 			continue;
-		if (is_localhost(t) && !is_loopback(ai->ai_addr)) {
-			fail(error,
-			     "%s: localhost has an address here that other machines may "
-			     "reach; give 127.0.0.1 or [::1] instead",
-			     address);
+		if (listen_target_is_localhost(t) && !listen_is_loopback(ai->ai_addr)) {
+			listen_fail(error,
+				    "%s: localhost has an address here that other machines may "
+				    "reach; give 127.0.0.1 or [::1] instead",
+				    address);
 			goto fail;
 		}
 		if (n == room) {
-			fail(error, "%.255s: more than %d sockets to listen on", address,
-			     LISTEN_MAX);
+			listen_fail(error, "%.255s: more than %d sockets to listen on", address,
+				    LISTEN_MAX);
 			goto fail;
 		}
 		fd = open_inet(ai);
@@ -389,14 +229,15 @@ static int open_address(const char *address, int type, mode_t mode, int *fds, si
 {
 	struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = type};
 	struct addrinfo *list = NULL;
-	struct target t;
+	struct listen_target t;
 	int rc;
 
-	if (!parse(address, &t, error))
+	if (!listen_target_parse(address, &t, error))
 		return -1;
 	t.type = type;
 	if (room == 0) {
-		fail(error, "%.255s: more than %d sockets to listen on", address, LISTEN_MAX);
+		listen_fail(error, "%.255s: more than %d sockets to listen on", address,
+			    LISTEN_MAX);
 		return -1;
 	}
 	if (t.is_unix) {
@@ -406,8 +247,8 @@ static int open_address(const char *address, int type, mode_t mode, int *fds, si
 	hints.ai_flags = AI_NUMERICSERV | (t.numeric ? AI_NUMERICHOST : 0);
 	rc = getaddrinfo(t.host, t.port, &hints, &list);
 	if (rc != 0) {
-		fail(error, "%.255s: %s", address,
-		     rc == EAI_SYSTEM ? strerror(errno) : gai_strerror(rc));
+		listen_fail(error, "%.255s: %s", address,
+			    rc == EAI_SYSTEM ? strerror(errno) : gai_strerror(rc));
 		return -1;
 	}
 	rc = open_all(address, &t, list, fds, room, error);
@@ -435,10 +276,10 @@ int listen_open_datagrams(const char *address, mode_t mode, int *fds, size_t roo
 void listen_unlink(const char *address)
 {
 	struct listen_error error;
-	struct target t;
+	struct listen_target t;
 	enum unix_file file;
 
-	if (!parse(address, &t, &error) || !t.is_unix)
+	if (!listen_target_parse(address, &t, &error) || !t.is_unix)
 		return;
 	/* Ours, or stale since we closed it. A successor's socket is left alone. */
 	file = probe_unix(&t.un);
@@ -462,22 +303,23 @@ int listen_inherit(int *fds, size_t room, struct listen_error *error)
 	int n = sd_listen_fds(1);
 
 	if (n < 0) {
-		fail(error, "socket activation: %s", strerror(-n));
+		listen_fail(error, "socket activation: %s", strerror(-n));
 		return -1;
 	}
 	if ((size_t)n > room) {
-		fail(error,
-		     "socket activation: %d sockets were handed over, at most %zu can be used", n,
-		     room);
+		listen_fail(
+			error,
+			"socket activation: %d sockets were handed over, at most %zu can be used",
+			n, room);
 		goto fail;
 	}
 	for (int i = 0; i < n; i++) {
 		fds[i] = SD_LISTEN_FDS_START + i;
 		if (!acceptable(fds[i])) {
-			fail(error,
-			     "socket activation: descriptor %d is not a listening stream "
-			     "socket; use ListenStream= and Accept=no in the socket unit",
-			     fds[i]);
+			listen_fail(error,
+				    "socket activation: descriptor %d is not a listening stream "
+				    "socket; use ListenStream= and Accept=no in the socket unit",
+				    fds[i]);
 			goto fail;
 		}
 	}
@@ -496,8 +338,8 @@ int listen_inherit(int *fds, size_t room, struct listen_error *error)
 	(void)room;
 	if (!pid || strtol(pid, NULL, 10) != (long)getpid())
 		return 0;
-	fail(error, "socket activation: this breakerd was built without libsystemd; disable "
-		    "breakerd.socket and give the addresses in listen");
+	listen_fail(error, "socket activation: this breakerd was built without libsystemd; disable "
+			   "breakerd.socket and give the addresses in listen");
 	return -1;
 }
 #endif
@@ -513,7 +355,7 @@ bool listen_is_local(int fd)
 	memset(&a, 0, sizeof(a));
 	if (getsockname(fd, &a.any, &len) < 0)
 		return false;
-	return a.any.sa_family == AF_UNIX || is_loopback(&a.any);
+	return a.any.sa_family == AF_UNIX || listen_is_loopback(&a.any);
 }
 
 void listen_name(int fd, char *out, size_t size)
@@ -540,7 +382,7 @@ void listen_name(int fd, char *out, size_t size)
 		/* An abstract name begins with a NUL, conventionally written as '@'. */
 		bool abstract = len > sizeof(sa_family_t) && a.un.sun_path[0] == '\0';
 
-		snprintf(out, size, UNIX_PREFIX "%s%.*s", abstract ? "@" : "",
+		snprintf(out, size, LISTEN_UNIX "%s%.*s", abstract ? "@" : "",
 			 (int)sizeof(a.un.sun_path) - abstract, a.un.sun_path + abstract);
 	} else {
 		snprintf(out, size, "fd:%d", fd);
