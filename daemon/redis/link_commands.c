@@ -92,6 +92,11 @@ const char *redis_link_check_reply(void *arg, const redisReply *reply)
 	return fault;
 }
 
+bool redis_link_busy(const struct redis_link *link)
+{
+	return link->conn && redis_conn_waiting(link->conn) > 0;
+}
+
 void redis_link_flush(struct redis_link *link)
 {
 	if (link->conn)

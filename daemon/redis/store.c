@@ -88,10 +88,14 @@ static void on_flush(void *arg)
 	redis_link_flush(r->link);
 }
 
+/* While Redis has commands of ours, what came waits for the next turn, which may bring more: fewer
+ * and larger batches cost it and us less, and a turn is short beside a round trip. */
 static void redis_flush(struct store *s)
 {
 	struct redis_store *r = redis_store(s);
 
+	if (redis_link_busy(r->link))
+		return;
 	later_now(r->flush);
 	redis_link_flush(r->link);
 }

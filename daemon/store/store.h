@@ -117,7 +117,8 @@ void store_cancel(struct store_op *op);
 
 void store_page_free(struct store_page *page);
 
-/* Sends what was submitted now rather than in the next turn of the loop. To be called after the
+/* Sends what was submitted now rather than in the next turn of the loop, if the store waits for no
+ * answer: more may come meanwhile. To be called after the
  * last of the requests that came together. From the loop; of the store's callbacks, only
  * store_on_answered's may call it. */
 void store_flush(struct store *s);
