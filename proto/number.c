@@ -10,6 +10,15 @@ static bool is_digit(char c)
 	return c >= '0' && c <= '9';
 }
 
+static unsigned count_digits(uint64_t number)
+{
+	unsigned count = 1;
+
+	for (; number >= 10000; number /= 10000)
+		count += 4;
+	return count + (number >= 10) + (number >= 100) + (number >= 1000);
+}
+
 char *number_put(char *to, int64_t number)
 {
 	/* One division makes two digits, for each answer has two stamps of thirteen digits. */
@@ -17,21 +26,19 @@ char *number_put(char *to, int64_t number)
 				    "25262728293031323334353637383940414243444546474849"
 				    "50515253545556575859606162636465666768697071727374"
 				    "75767778798081828384858687888990919293949596979899";
-	char digits[20];
-	size_t at = sizeof(digits);
 	uint64_t rest = number < 0 ? -(uint64_t)number : (uint64_t)number;
+	char *end, *p;
 
-	for (; rest >= 10; rest /= 100) {
-		digits[--at] = pairs[rest % 100 * 2 + 1];
-		digits[--at] = pairs[rest % 100 * 2];
-	}
-	if (rest || at == sizeof(digits))
-		digits[--at] = (char)('0' + rest);
 	if (number < 0)
 		*to++ = '-';
-	while (at < sizeof(digits))
-		*to++ = digits[at++];
-	return to;
+	end = to + count_digits(rest);
+	for (p = end; rest >= 10; rest /= 100) {
+		*--p = pairs[rest % 100 * 2 + 1];
+		*--p = pairs[rest % 100 * 2];
+	}
+	if (p > to)
+		*to = (char)('0' + rest);
+	return end;
 }
 
 char *number_put_hex(char *to, uint64_t number, unsigned digits)

@@ -60,14 +60,15 @@ void http_head_hide_cookies(struct MHD_Connection *mhd)
 /* RFC 9110, section 5.6.2. */
 static bool is_token(const char *text, size_t len)
 {
-	for (size_t i = 0; i < len; i++) {
-		char c = text[i];
+	static const bool allowed[256] = {
+		['0' ... '9'] = true,  ['A' ... 'Z'] = true, ['a' ... 'z'] = true, ['!'] = true,
+		['#' ... '\''] = true, ['*'] = true,         ['+'] = true,         ['-'] = true,
+		['.'] = true,          ['^' ... '`'] = true, ['|'] = true,         ['~'] = true,
+	};
 
-		if ((c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z'))
-			continue;
-		if (c == '\0' || !strchr("!#$%&'*+-.^_`|~", c))
+	for (size_t i = 0; i < len; i++)
+		if (!allowed[(unsigned char)text[i]])
 			return false;
-	}
 	return len > 0;
 }
 
