@@ -359,7 +359,7 @@ static enum breaker_reason check_permit(const struct step *s, bool exists,
 	return BREAKER_STALE;
 }
 
-/* Does to the snapshot what recordSuccess or recordFailure does, so many times. */
+/* Applies recordSuccess or recordFailure to the snapshot, `count` times. */
 static void record(struct step *s, bool failed, uint32_t count)
 {
 	struct circuit_op op = {.verb = failed ? CIRCUIT_RECORD_FAILURE : CIRCUIT_RECORD_SUCCESS};

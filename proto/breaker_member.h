@@ -15,13 +15,11 @@
  *                        newest first, commas between them: CALLS, or CALLS.FAILURES.SLOW.DAEMONS
  *                        where something failed or was slow; a daemon is two characters, of A-Z
  *                        and of a-z0-9
- *   hPASSED.BASE:PROBES  half-open, always: probes passed, first deadline (0: none is out), and
- *                        for each probe that is out id and deadline behind the first, six
- *                        hexadecimal digits each
- *   qSINCE:IDS           not half-open: the last half-open time and which probes were out at its
- *                        end
- *   oMODE.SINCE.UNTIL:REASON   an override: 1 forced open, 2 forced closed, for 30 days at most;
- *                        the reason's bytes in hexadecimal
+ *   hPASSED.BASE:PROBES  half-open, always: probes passed, first deadline (0: no probe is out), and
+ *                        of each probe that is out the id, and how many milliseconds its deadline
+ * is after the first, six hexadecimal digits each qSINCE:IDS           not half-open: the last
+ * half-open time and which probes were out at its end oMODE.SINCE.UNTIL:REASON   an override: 1
+ * forced open, 2 forced closed, for 30 days at most; the reason's bytes in hexadecimal
  */
 #ifndef BREAKERD_PROTO_BREAKER_MEMBER_H
 #define BREAKERD_PROTO_BREAKER_MEMBER_H

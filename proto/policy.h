@@ -23,7 +23,7 @@ struct policy_statuses {
 struct policy {
 	uint32_t consecutive_failures; /* that open; 0: off */
 	uint32_t failure_rate;         /* percent of the calls in the window; 0: off */
-	int64_t slow_time_ms;          /* a call that took so long is slow; 0: off */
+	int64_t slow_time_ms;          /* a call that takes this long or longer is slow; 0: off */
 	uint32_t slow_rate;            /* percent */
 	int64_t window_ms;
 	uint32_t min_calls;     /* in the window, before a rate counts */

@@ -1,5 +1,5 @@
 /*
- * The settings: one table (table.c) behind the file with its policy sections, the
+ * The settings. One table (table.c) describes them for the file with its policy sections, the
  * environment, the command line, --help, --check-config and --print-config.
  */
 #ifndef BREAKERD_CONFIG_H

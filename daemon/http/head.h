@@ -71,9 +71,9 @@ size_t http_head_size(struct MHD_Connection *mhd);
 
 /*
  * To be called when the request line has come, so that libmicrohttpd does not parse the client's
- * cookies, which nobody asks for. It would copy and record each one, and before 1.0 answer with two
- * heads when that takes too much memory. It parses the first Cookie header alone, and this adds one
- * of ours.
+ * cookies, which we do not need. It would copy and record each one, and before 1.0 answer with two
+ * heads when that takes too much memory. It parses the first Cookie header alone, and this function
+ * adds one of ours before the client's.
  */
 void http_head_hide_cookies(struct MHD_Connection *mhd);
 

@@ -125,7 +125,7 @@ bool http_request_defer(struct http_request *rq);
 /* True if clients have still to take long answers (over 64 KiB) of max_unsent bytes together. The
  * handler gives no further long answer then. */
 bool http_is_sending_much(const struct http_request *rq);
-/* The headers that somebody asks for. */
+/* The headers that http_request_header gives. */
 enum http_field {
 	HTTP_FIELD_HOST,
 	HTTP_FIELD_ORIGIN,

@@ -74,7 +74,7 @@ static unsigned stages_at(const struct conn *c, unsigned asked, unsigned *checks
 	case PHASE_ENDING:
 		return AT_LINE | AT_HEADERS | AT_CHUNKS;
 	default:
-		/* The whole request has come, unless it was answered amid its body. */
+		/* The whole request has come, unless it was answered before its body's end. */
 		return c->rq.direct || c->rq.too_large ? AT_CHUNKS : 0;
 	}
 }
