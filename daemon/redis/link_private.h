@@ -3,7 +3,7 @@
  * this list:
  *
  *	link_state.c     every change of state: its timers, its log lines, its callbacks
- *	link_commands.c  commands on the connection that stands, and whether it still answers them
+ *	link_commands.c  commands on a ready link, and whether they are still answered
  *	link_attempt.c   an attempt: from an address to a connection that is ready
  *	link.c           when an attempt begins and ends; start and end of the link
  */

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* So many bytes are asked for first. A shorter value costs one command only. */
+/* This many bytes are asked for first. A shorter value costs one command only. */
 #define HEAD_MAX 4096
 
 enum asked { ASKED_HEAD, ASKED_LENGTH, ASKED_WHOLE };

@@ -63,7 +63,6 @@ TAILQ_HEAD(store_op_list, store_op);
 
 /* The first member of each implementation's struct. */
 struct store {
-	unsigned magic;
 	const struct store_driver *driver;
 	struct event_base *base;
 	struct store_limits limits;
@@ -91,7 +90,6 @@ struct store {
 
 /* The first member of each implementation's op, which comes from malloc and ends with free. */
 struct store_op {
-	unsigned magic;
 	struct store *store;
 	store_done_fn *done;
 	void *arg;

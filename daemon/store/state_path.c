@@ -16,7 +16,7 @@
 
 #define LINKS_MAX 40 /* as the kernel has it (path_resolution(7)) */
 
-/* So many damaged files are kept: path.damaged, path.damaged.2 to path.damaged.9. */
+/* At most this many damaged files are kept: path.damaged, path.damaged.2 to path.damaged.9. */
 #define DAMAGED_MAX  9
 #define DAMAGED_ROOM sizeof(".embedded.9")
 

@@ -7,9 +7,6 @@
 #include <string.h>
 #include <time.h>
 
-#define STORE_MAGIC 0x53744f72u /* "StOr" */
-#define OP_MAGIC    0x73744f70u /* "stOp" */
-
 /* At most this many expired operations end in one turn of the loop. */
 #define EXPIRE_BUDGET 256
 
@@ -144,7 +141,6 @@ static void op_remove(struct store_op *op)
 	TAILQ_REMOVE(&s->ops, op, entry);
 	s->in_flight--;
 	s->background -= op->background;
-	op->magic = 0;
 }
 
 void store_op_expire(struct store_op *op)
@@ -188,7 +184,6 @@ static void on_deadline(evutil_socket_t fd, short what, void *arg)
 int store_init(struct store *s, const struct store_driver *driver, struct event_base *base,
 	       const struct store_limits *limits)
 {
-	s->magic = STORE_MAGIC;
 	s->driver = driver;
 	s->base = base;
 	s->limits = *limits;
@@ -205,7 +200,6 @@ void store_fini(struct store *s)
 	if (s->deadline)
 		event_free(s->deadline);
 	s->deadline = NULL;
-	s->magic = 0;
 }
 
 struct store_op *store_refuse(struct store_result *result, enum store_status status,
@@ -230,7 +224,6 @@ static void op_start(struct store *s, struct store_op *op, store_done_fn *done, 
 {
 	struct store_op *before;
 
-	op->magic = OP_MAGIC;
 	op->store = s;
 	op->done = done;
 	op->arg = arg;
