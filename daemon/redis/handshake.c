@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define OLDEST_MAJOR 6
 #define OLDEST_MINOR 2

@@ -5,7 +5,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 /* At most this many expired operations end in one turn of the loop. */
 #define EXPIRE_BUDGET 256
