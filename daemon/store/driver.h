@@ -95,6 +95,7 @@ struct store_op {
 	void *arg;
 	int64_t deadline_ms; /* monotonic */
 	bool background;     /* store_op_background */
+	bool expiring;       /* its deadline is ending it, and its callback has not come */
 	TAILQ_ENTRY(store_op) entry;
 };
 

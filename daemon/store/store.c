@@ -149,6 +149,7 @@ void store_op_expire(struct store_op *op)
 		.message = "no answer within store_timeout",
 	};
 
+	op->expiring = true;
 	op->store->driver->detach(op, &result);
 	store_op_finish(op, &result);
 }
@@ -228,6 +229,7 @@ static void op_start(struct store *s, struct store_op *op, store_done_fn *done, 
 	op->arg = arg;
 	op->deadline_ms = deadline_ms;
 	op->background = false;
+	op->expiring = false;
 	s->in_flight++;
 	/* Its place is at the end, unless ops without a deadline are there, or store_timeout has
 	 * just become shorter. */
@@ -269,10 +271,22 @@ void store_op_finish(struct store_op *op, struct store_result *result)
 	done(arg, result);
 }
 
+static void no_callback(void *arg, struct store_result *result)
+{
+	(void)arg;
+	(void)result;
+}
+
+/* The driver may end other ops while it detaches one that expires, and their callbacks may cancel
+ * that one: then it ends without its callback. */
 void store_cancel(struct store_op *op)
 {
 	struct store_result unheard = {0};
 
+	if (op->expiring) {
+		op->done = no_callback;
+		return;
+	}
 	op->store->driver->detach(op, &unheard);
 	op_remove(op);
 	free(op);

@@ -900,6 +900,36 @@ START_TEST(a_frozen_server_costs_the_deadline)
 }
 END_TEST
 
+/* The deadlines of a frozen server make the link suspect, which ends the operations that wait.
+ * Their callbacks may cancel the one whose deadline it was. */
+START_TEST(one_whose_deadline_ends_others_can_be_cancelled)
+{
+	struct store_limits limits = store_test_limits();
+	struct answer sent, first, second, third, waits;
+
+	limits.timeout_ms = 100;
+	open_store(server.store, "stoma:", limits);
+	wait_for(STORE_READY);
+	kill(server.pid, SIGSTOP);
+	submit_in_background(&sent, "k", OP_SUCCESS);
+	store_flush(store);
+	submit(&first, "a", OP_GET);
+	submit(&second, "b", OP_GET);
+	submit(&third, "c", OP_GET);
+	submit_in_background(&waits, "k", OP_SUCCESS);
+	waits.cancels = &third;
+	while (!waits.count)
+		event_base_loop(base, EVLOOP_ONCE);
+	ck_assert_int_eq(waits.result.status, STORE_UNAVAILABLE);
+	ck_assert_int_eq(second.result.status, STORE_TIMEOUT);
+	ck_assert_uint_eq(first.count + second.count + third.count, 2);
+	kill(server.pid, SIGCONT);
+	wait_for(STORE_READY);
+	wait_for_all();
+	ck_assert_uint_eq(third.count, 0);
+}
+END_TEST
+
 START_TEST(a_listing_has_a_deadline_too)
 {
 	struct store_limits limits = store_test_limits();
@@ -1228,6 +1258,7 @@ static TCase *cases(void)
 	tcase_add_test(t, cursors_that_are_none);
 	tcase_add_test(t, no_server_is_said_at_once);
 	tcase_add_test(t, a_frozen_server_costs_the_deadline);
+	tcase_add_test(t, one_whose_deadline_ends_others_can_be_cancelled);
 	tcase_add_test(t, a_listing_has_a_deadline_too);
 	tcase_add_test(t, freed_with_everything_in_flight);
 	tcase_add_test(t, a_server_killed_with_operations_in_flight);
