@@ -54,6 +54,7 @@ struct redis_conn {
 	char *out;           /* the command in RESP, while it is handed to hiredis */
 	size_t out_size;
 	size_t waiting;
+	size_t unwritten; /* how many of these wait for `flush` */
 	int64_t silent_since_ms;
 	int64_t read_ms; /* when the answers at hand were read; 0: the clock was not asked yet */
 	char why[256];   /* why it failed */
@@ -153,7 +154,7 @@ static void on_disconnect(const redisAsyncContext *ac, int status)
 	(void)status;
 	conn_dies(conn);
 	conn->ac = NULL;
-	conn->waiting = 0;
+	conn->waiting = conn->unwritten = 0;
 }
 
 /* --- answers ------------------------------------------------------------------------------- */
@@ -282,6 +283,7 @@ static void on_flush(void *arg)
 		conn_fail(conn, conn->why);
 		return;
 	}
+	conn->unwritten = 0;
 	conn->flushing = true;
 	redisAsyncHandleWrite(conn->ac);
 	conn->flushing = false;
@@ -426,6 +428,7 @@ static void conn_sent(struct redis_conn *conn)
 {
 	if (conn->waiting++ == 0)
 		conn->silent_since_ms = clock_ms();
+	conn->unwritten++;
 }
 
 /* "*3\r\n" or "$7\r\n" */
@@ -519,6 +522,11 @@ void redis_conn_flush(struct redis_conn *conn)
 size_t redis_conn_waiting(const struct redis_conn *conn)
 {
 	return conn->waiting;
+}
+
+bool redis_conn_busy(const struct redis_conn *conn)
+{
+	return conn->waiting > conn->unwritten;
 }
 
 int64_t redis_conn_silent_since_ms(const struct redis_conn *conn)

@@ -80,6 +80,9 @@ int redis_conn_subscribe(struct redis_conn *conn, const char *channel);
 /* Commands handed over and not answered, and subscriptions not confirmed. */
 size_t redis_conn_waiting(const struct redis_conn *conn);
 
+/* True while some of these have been written. */
+bool redis_conn_busy(const struct redis_conn *conn);
+
 /* While commands wait: the time (monotonic milliseconds) since which no answer has come. */
 int64_t redis_conn_silent_since_ms(const struct redis_conn *conn);
 

@@ -65,7 +65,7 @@ bool redis_link_ready(const struct redis_link *link);
 struct redis_command *redis_link_send(struct redis_link *link, redis_reply_fn *fn, void *arg,
 				      int argc, const char **argv, const size_t *argvlen);
 
-/* True while commands wait for their answers. */
+/* True while the server has commands that it has not answered. */
 bool redis_link_busy(const struct redis_link *link);
 
 /* Sends what was handed over now rather than in the next turn of the loop. */

@@ -94,7 +94,7 @@ const char *redis_link_check_reply(void *arg, const redisReply *reply)
 
 bool redis_link_busy(const struct redis_link *link)
 {
-	return link->conn && redis_conn_waiting(link->conn) > 0;
+	return link->conn && redis_conn_busy(link->conn);
 }
 
 void redis_link_flush(struct redis_link *link)

@@ -662,6 +662,22 @@ START_TEST(error_of_the_operation)
 }
 END_TEST
 
+START_TEST(busy_while_the_server_has_commands)
+{
+	link_to_fake("", "");
+	WAIT_FOR(ready());
+	ck_assert(!redis_link_busy(link_));
+	sent(0, "GET", "x");
+	ck_assert(!redis_link_busy(link_)); /* it is written in the next turn */
+	redis_link_flush(link_);
+	ck_assert(redis_link_busy(link_));
+	sent(1, "GET", "y");
+	ck_assert(redis_link_busy(link_));
+	WAIT_FOR(answered == 2);
+	ck_assert(!redis_link_busy(link_));
+}
+END_TEST
+
 /* --- silence --- */
 
 #define LATE_MS 250
@@ -1000,6 +1016,7 @@ static Suite *suite(void)
 	tcase_add_test(scripted, clock_offset);
 	tcase_add_test(scripted, clock_error);
 	tcase_add_test(scripted, answer_in_drops);
+	tcase_add_test(scripted, busy_while_the_server_has_commands);
 	tcase_add_test(scripted, late_answers_go_to_their_own);
 	tcase_add_test(scripted, what_was_never_sent_counts_in_a_silence_alone);
 	tcase_add_test(scripted, an_answer_ends_the_row);
