@@ -22,6 +22,9 @@
  * connections that entered their phase at least as long ago are searched: by then libmicrohttpd
  * has read what came with them. */
 #define ABANDONED_MS 100
+/* How many connections of a phase such a search looks at, each with a system call. The next search
+ * goes on behind them. Connections of one millisecond are searched together. */
+#define ABANDONED_CHECKS 1000
 
 struct conn *http_conn_of(const struct http_request *rq)
 {
@@ -243,27 +246,45 @@ static bool conn_is_idle(const struct conn *c)
 	return unread >= 0 && unread <= c->empty_line_bytes && !conn_has_begun(c);
 }
 
+/* Those of a phase that entered it from *from_ms to `last_ms`; sets *from_ms for the next search.
+ * True as http_conn_end_abandoned. */
+static bool end_abandoned_of(struct http *http, enum phase phase, int64_t *from_ms, int64_t last_ms)
+{
+	struct conn *c, *next;
+	unsigned checks = 0;
+	bool any = false;
+
+	for (c = TAILQ_FIRST(&http->phases[phase]); c && c->since_ms <= last_ms; c = next) {
+		next = TAILQ_NEXT(c, entry);
+		if (c->since_ms < *from_ms)
+			continue;
+		if (++checks == ABANDONED_CHECKS)
+			last_ms = c->since_ms;
+		if (!http_conn_at_eof(c))
+			continue;
+		http_conn_end(c, "left");
+		/* A reserved connection makes no room for others. */
+		any = any || !c->reserved;
+	}
+	*from_ms = checks < ABANDONED_CHECKS ? 0 : last_ms + 1;
+	return any;
+}
+
 bool http_conn_end_abandoned(struct http *http)
 {
 	static const enum phase phases[] = {PHASE_READING, PHASE_FRESH, PHASE_IDLE};
-	int64_t now = http_coarse_ms(), before = now - ABANDONED_MS;
-	struct conn *c, *next;
+	int64_t now = http_coarse_ms();
 	bool any = false;
 
+	_Static_assert(sizeof(phases) / sizeof(phases[0]) ==
+			       sizeof(http->abandoned_from_ms) / sizeof(http->abandoned_from_ms[0]),
+		       "one for each phase");
 	if (now - http->abandoned_check_ms < ABANDONED_MS)
 		return false;
 	http->abandoned_check_ms = now;
-	for (size_t i = 0; i < sizeof(phases) / sizeof(phases[0]); i++) {
-		for (c = TAILQ_FIRST(&http->phases[phases[i]]); c && c->since_ms <= before;
-		     c = next) {
-			next = TAILQ_NEXT(c, entry);
-			if (!http_conn_at_eof(c))
-				continue;
-			http_conn_end(c, "left");
-			/* A reserved connection makes no room for others. */
-			any = any || !c->reserved;
-		}
-	}
+	for (size_t i = 0; i < sizeof(phases) / sizeof(phases[0]); i++)
+		any |= end_abandoned_of(http, phases[i], &http->abandoned_from_ms[i],
+					now - ABANDONED_MS);
 	return any;
 }
 

@@ -228,8 +228,9 @@ struct http {
 
 	struct conn_list phases[PHASES_TIMED];
 	struct event *sweep;
-	int64_t abandoned_check_ms; /* the last check for connections that clients have left */
-	int64_t sweep_ms;           /* when the timer fires; 0: it is off */
+	int64_t abandoned_check_ms;   /* the last check for connections that clients have left */
+	int64_t abandoned_from_ms[3]; /* where the next one begins, for each phase */
+	int64_t sweep_ms;             /* when the timer fires; 0: it is off */
 	unsigned connections;
 	size_t unsent;     /* bytes of long answers that are not all sent */
 	unsigned requests; /* from their request line until their answer is sent */
