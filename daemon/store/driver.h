@@ -70,9 +70,10 @@ struct store {
 	unsigned in_flight;
 	unsigned background; /* those in flight that no client waits for: max_in_flight does not
 				limit them */
-	struct store_op_list ops; /* in the order of their deadlines */
-	struct event *deadline;   /* fires at the first op's deadline, or earlier */
-	int64_t deadline_ms;      /* when `deadline` fires, monotonic; INT64_MAX: it is off */
+	struct store_op_list ops;      /* in the order of their deadlines */
+	struct store_op_list open_ops; /* those without one */
+	struct event *deadline;        /* fires at the first op's deadline, or earlier */
+	int64_t deadline_ms;           /* when `deadline` fires, monotonic; INT64_MAX: it is off */
 	/* Called when a store that can be away comes and goes. NULL, or set once by its owner. */
 	void (*on_change)(void *arg, bool ready);
 	void *on_change_arg;
@@ -93,7 +94,7 @@ struct store_op {
 	struct store *store;
 	store_done_fn *done;
 	void *arg;
-	int64_t deadline_ms; /* monotonic */
+	int64_t deadline_ms; /* monotonic; INT64_MAX: none */
 	bool background;     /* store_op_background */
 	bool expiring;       /* its deadline is ending it, and its callback has not come */
 	TAILQ_ENTRY(store_op) entry;

@@ -83,6 +83,8 @@ void store_free(struct store *s)
 		return;
 	while (!TAILQ_EMPTY(&s->ops))
 		store_cancel(TAILQ_FIRST(&s->ops));
+	while (!TAILQ_EMPTY(&s->open_ops))
+		store_cancel(TAILQ_FIRST(&s->open_ops));
 	s->driver->free(s);
 }
 
@@ -137,7 +139,7 @@ static void op_remove(struct store_op *op)
 {
 	struct store *s = op->store;
 
-	TAILQ_REMOVE(&s->ops, op, entry);
+	TAILQ_REMOVE(op->deadline_ms == INT64_MAX ? &s->open_ops : &s->ops, op, entry);
 	s->in_flight--;
 	s->background -= op->background;
 }
@@ -190,6 +192,7 @@ int store_init(struct store *s, const struct store_driver *driver, struct event_
 	s->in_flight = 0;
 	s->background = 0;
 	TAILQ_INIT(&s->ops);
+	TAILQ_INIT(&s->open_ops);
 	s->deadline_ms = INT64_MAX;
 	s->deadline = evtimer_new(base, on_deadline, s);
 	return s->deadline ? 0 : -1;
@@ -219,11 +222,9 @@ bool store_overloaded(struct store *s, struct store_result *result)
 	return true;
 }
 
-static void op_start(struct store *s, struct store_op *op, store_done_fn *done, void *arg,
-		     int64_t deadline_ms)
+static void op_init(struct store *s, struct store_op *op, store_done_fn *done, void *arg,
+		    int64_t deadline_ms)
 {
-	struct store_op *before;
-
 	op->store = s;
 	op->done = done;
 	op->arg = arg;
@@ -231,8 +232,14 @@ static void op_start(struct store *s, struct store_op *op, store_done_fn *done, 
 	op->background = false;
 	op->expiring = false;
 	s->in_flight++;
-	/* Its place is at the end, unless ops without a deadline are there, or store_timeout has
-	 * just become shorter. */
+}
+
+void store_op_start(struct store *s, struct store_op *op, store_done_fn *done, void *arg)
+{
+	struct store_op *before;
+
+	op_init(s, op, done, arg, clock_ms() + s->limits.timeout_ms);
+	/* Its place is at the end, unless store_timeout has just become shorter. */
 	TAILQ_FOREACH_REVERSE(before, &s->ops, store_op_list, entry)
 	{
 		if (before->deadline_ms <= op->deadline_ms)
@@ -245,14 +252,10 @@ static void op_start(struct store *s, struct store_op *op, store_done_fn *done, 
 	deadline_arm(s);
 }
 
-void store_op_start(struct store *s, struct store_op *op, store_done_fn *done, void *arg)
-{
-	op_start(s, op, done, arg, clock_ms() + s->limits.timeout_ms);
-}
-
 void store_op_start_open(struct store *s, struct store_op *op, store_done_fn *done, void *arg)
 {
-	op_start(s, op, done, arg, INT64_MAX);
+	op_init(s, op, done, arg, INT64_MAX);
+	TAILQ_INSERT_TAIL(&s->open_ops, op, entry);
 }
 
 void store_op_background(struct store_op *op)
