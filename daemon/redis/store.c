@@ -88,13 +88,14 @@ static void on_flush(void *arg)
 	redis_link_flush(r->link);
 }
 
-/* While Redis has commands of ours, what came waits for the next turn, which may bring more: fewer
- * and larger batches cost it and us less, and a turn is short beside a round trip. */
+/* While Redis has commands of ours or has just answered some, what came waits for the next turn,
+ * which may bring more: fewer and larger batches cost it and us less, and a turn is short beside a
+ * round trip. */
 static void redis_flush(struct store *s)
 {
 	struct redis_store *r = redis_store(s);
 
-	if (redis_link_busy(r->link))
+	if (r->answering || redis_link_busy(r->link))
 		return;
 	later_now(r->flush);
 	redis_link_flush(r->link);
@@ -156,8 +157,9 @@ static void on_answered(void *arg)
 {
 	struct redis_store *r = arg;
 
+	r->answering = true;
 	store_answered(&r->store);
-	redis_flush(&r->store);
+	r->answering = false;
 }
 
 struct store *store_redis_new(struct event_base *base, const struct redis_target *target,
