@@ -39,6 +39,7 @@ struct redis_store {
 	size_t prefix_len;
 	struct redis_reads *reads;         /* those on their way */
 	struct redis_writes *writes;       /* as these */
+	unsigned in_flight_sent;           /* how many were in flight when they were last sent */
 	bool answering;                    /* those whose answers came together are told */
 	struct later *flush;               /* sends the reads and writes that came in a turn */
 	unsigned lists_running;            /* listings, see list.c */

@@ -86,6 +86,7 @@ static void on_flush(void *arg)
 	redis_reads_send(r);
 	redis_writes_send(r);
 	redis_link_flush(r->link);
+	r->in_flight_sent = r->store.in_flight;
 }
 
 /* While Redis has commands of ours or has just answered some, what came waits for the next turn,
@@ -160,6 +161,9 @@ static void on_answered(void *arg)
 	r->answering = true;
 	store_answered(&r->store);
 	r->answering = false;
+	/* All who were answered have asked again: there is nothing to wait for. */
+	if (r->store.in_flight >= r->in_flight_sent)
+		redis_flush(&r->store);
 }
 
 struct store *store_redis_new(struct event_base *base, const struct redis_target *target,
