@@ -263,6 +263,10 @@ static const char *read_json_number(enum field field, const json_t *value, struc
 	}
 	if (field != FIELD_STATUS)
 		return "A number stands where none can be.";
+	if (n == -1) { /* as in read_status */
+		out->status = REPORT_LINE_NO_STATUS;
+		return NULL;
+	}
 	if (n != 0 && !(n >= POLICY_STATUS_MIN && n <= POLICY_STATUS_MAX))
 		return "`status` is neither 0 nor 100 to 599.";
 	out->status = (int)n;

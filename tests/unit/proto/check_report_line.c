@@ -35,6 +35,8 @@ static const struct {
 	 "a/b", 200, "", -1},
 	{"{\"circuit\":\"o\",\"status\":0,\"permit\":null,\"time\":\"7ms\"}", "o", 0, "", 7},
 	{"{\"circuit\":\"o\",\"status\":\"-\"}", "o", NONE, "", -1},
+	{"{\"circuit\":\"o\",\"status\":-1}", "o", NONE, "", -1},
+	{"{\"circuit\":\"o\",\"status\":\"-1\"}", "o", NONE, "", -1},
 };
 
 START_TEST(test_good)
