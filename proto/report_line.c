@@ -118,7 +118,8 @@ static const char *read_time(struct span text, struct report_line *out)
 {
 	struct span s = last_of(text);
 
-	if (s.p == s.end || span_is(s, "-"))
+	/* HAProxy's -1 as in read_status. */
+	if (s.p == s.end || span_is(s, "-") || span_is(s, "-1") || span_is(s, "-1ms"))
 		return NULL;
 	if (!read_decimal(&s, &out->time_ms))
 		return "time= is no number of seconds.";
@@ -261,6 +262,8 @@ static const char *read_json_number(enum field field, const json_t *value, struc
 		out->time_ms = n * 1000;
 		return NULL;
 	}
+	if (field == FIELD_TIME && n == -1) /* as in read_time */
+		return NULL;
 	if (field != FIELD_STATUS)
 		return "A number stands where none can be.";
 	if (n == -1) { /* as in read_status */
