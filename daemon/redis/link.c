@@ -33,8 +33,9 @@ static void on_moved(void *arg, const char *why)
 {
 	struct redis_link *link = arg;
 
-	/* The other addresses are the old master's, too: none of them is to be tried. */
-	link->tried = link->addresses.count;
+	/* The other addresses are the old master's, too: none of them is to be tried. Without any,
+	 * redis_link_drop does not blame the sentinel, which has just told us better. */
+	link->addresses.count = 0;
 	redis_link_drop(link, why);
 }
 

@@ -310,8 +310,8 @@ START_TEST(follows_switch_master_while_it_connects)
 	link_to_sentinels();
 	WAIT_FOR(redis_link_state(link_) == LINK_CONNECTING);
 	WAIT_FOR(strstr(fake_redis_heard(sentinels[0]), "SUBSCRIBE"));
-	for (unsigned n = 0; n < SENTINELS; n++)
-		knows(n, 1);
+	/* The others have not heard of it yet: the one that tells is asked next. */
+	knows(0, 1);
 	fake_redis_say(sentinels[0], news[1]);
 	WAIT_FOR(redis_link_ready(link_));
 	ck_assert(ready_at_master(1));
