@@ -365,7 +365,6 @@ static struct shared_read *add_unsent(struct redis_store *r, uint64_t hash, cons
 	memcpy(shared->key + r->prefix_len, key, len);
 	TAILQ_INSERT_TAIL(&r->reads->unsent, shared, entry);
 	LIST_INSERT_HEAD(&r->reads->buckets[hash % BUCKETS], shared, bucket);
-	later_run(r->flush);
 	return shared;
 }
 
@@ -389,6 +388,7 @@ struct store_op *redis_reads_submit(struct redis_store *r, const struct store_re
 	read->with_member = request->with_member;
 	TAILQ_INSERT_TAIL(&read->shared->ops, &read->base, entry);
 	read->shared->count++;
+	later_run(r->flush);
 	store_op_start(&r->store, &read->base.op, done, arg);
 	return &read->base.op;
 }

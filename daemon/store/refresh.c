@@ -401,9 +401,10 @@ struct store_op *refresh_wait(struct fallback_store *f, struct fallback_op *o, s
 	/* The answer would be too old when it comes. */
 	if (f->seen.round_trip_eighths / 4 >= f->store.limits.max_staleness_ms)
 		return NULL;
+	if (circuit_queue_find(&f->queues, o->key, o->key_len) != NULL)
+		return NULL;
 	e = seen_get(f, o->key, o->key_len);
-	if (!e || e->reader_count >= READERS_MAX ||
-	    circuit_queue_find(&f->queues, o->key, o->key_len) != NULL)
+	if (!e || e->reader_count >= READERS_MAX)
 		return NULL;
 	if (!e->refresh && e->held_sending == 0)
 		ask_main(f, e);

@@ -542,6 +542,35 @@ START_TEST(a_circuit_with_nothing_left_makes_room_for_another)
 }
 END_TEST
 
+/* An acquire that ends in its circuit's queue, without an answer of main. */
+START_TEST(a_circuit_that_main_said_nothing_of_takes_no_place)
+{
+	struct breaker_call call = {.policy = &default_policy, .random = 1};
+	struct store_limits limits = store->limits;
+	unsigned answered = 0;
+	struct client waits;
+
+	limits.max_circuits = 1;
+	store_reconfigure(store, &limits);
+	scripted->mood = LOSE;
+	run(OP_FAILURE);
+	scripted->mood = HOLD;
+	submit(&waits, (struct circuit_op){.verb = CIRCUIT_ACQUIRE, .call = &call});
+	event_base_loop(base, EVLOOP_NONBLOCK);
+	ck_assert(!waits.answered);
+	scripted->mood = FAIL;
+	scripted->words = "OOM command not allowed";
+	scripted_release();
+	until_answered(&waits);
+	scripted->mood = ANSWER;
+	until_nothing_pends();
+	call_key("z", CIRCUIT_ACQUIRE, &answered);
+	while (!answered)
+		event_base_loop(base, EVLOOP_ONCE);
+	ck_assert(call_key("z", CIRCUIT_ACQUIRE, &answered));
+}
+END_TEST
+
 START_TEST(what_main_surely_did_not_take_is_folded)
 {
 	acquire();
@@ -1327,6 +1356,7 @@ static Suite *seen_suite(void)
 	tcase_add_test(t, a_shorter_interval_holds_from_now_on);
 	tcase_add_test(t, what_is_held_back_when_main_has_just_gone_is_in_the_steps_at_the_end);
 	tcase_add_test(t, a_circuit_with_nothing_left_makes_room_for_another);
+	tcase_add_test(t, a_circuit_that_main_said_nothing_of_takes_no_place);
 	tcase_add_test(t, what_main_surely_did_not_take_is_folded);
 	tcase_add_test(t, what_main_may_have_taken_never_goes_again);
 	tcase_add_test(t, a_store_that_refuses_answers_nothing_while_main_is_away);
