@@ -99,16 +99,17 @@ static bool host_is_plain(const char *host)
 static int write_index(struct api *api, const struct store_health *health,
 		       const struct store_page *page, const char *host, struct evbuffer *out)
 {
-	char since[32], reason[REASON_MAX];
+	char since[32], reason[REASON_MAX], detail[3 * sizeof(health->detail)];
 
 	if (!host_is_plain(host))
 		host = "127.0.0.1:8747";
 	utf8_clean(reason, sizeof(reason), health->reason, strlen(health->reason));
+	utf8_clean(detail, sizeof(detail), health->detail, strlen(health->detail));
 	format_stamp(health->since_ms, since, sizeof(since));
 	if (evbuffer_add_printf(out, "breakerd %s\n\nstore     %s, %s since %s%s%s%s%s\n",
 				BREAKERD_VERSION, health->store, condition_name(health->condition),
-				since, health->detail[0] ? ", " : "", health->detail,
-				reason[0] ? ": " : "", reason) < 0 ||
+				since, detail[0] ? ", " : "", detail, reason[0] ? ": " : "",
+				reason) < 0 ||
 	    add_circuits(out, health, page, api->metrics) < 0 || api_add_open_lines(api, out) != 0)
 		return -1;
 	return evbuffer_add_printf(

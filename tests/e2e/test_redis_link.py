@@ -152,6 +152,13 @@ def test_no_such_unix_socket_whose_name_is_no_utf8(start, directory):
     assert "\N{REPLACEMENT CHARACTER}" in daemon.get("/").body.decode()
 
 
+def test_a_unix_socket_whose_name_is_no_utf8(private_redis, start, directory):
+    """GET / names the server, as UTF-8."""
+    private_redis("--unixsocket", f"{directory}/\udcff")
+    daemon = start(store=f"redis+unix://{directory}/%FF").wait_ready()
+    assert f"{directory}/\N{REPLACEMENT CHARACTER}" in daemon.get("/").body.decode()
+
+
 def test_no_such_host(start):
     """A look-up that fails, or hangs, blocks nothing."""
     daemon = start(store="redis://no-such-host.invalid:6379", on_store_failure="error")
