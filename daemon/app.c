@@ -280,15 +280,15 @@ static int serve(struct app *app)
 	/* Writing to a client that has gone must not end the process (signal(7)). */
 	signal(SIGPIPE, SIG_IGN);
 	descriptors_raise(app->config, OTHER_DESCRIPTORS);
-	/* Signals before sockets: whoever sees the socket may send a signal. */
+	/* Before the sockets: who sees a socket may send a signal or change a file of settings. */
 	if (open_signals(app) != 0)
 		return EXIT_FAILURE;
 	block_hangup(false);
+	reload_watch_files(app);
 	if (open_sockets(app) != 0 || open_parts(app) != 0)
 		return EXIT_FAILURE;
 	log_info(&app->log, "started", "version=%s store=%s pid=%ld", BREAKERD_VERSION, store,
 		 (long)getpid());
-	reload_watch_files(app);
 	systemd_serving(app->systemd, show_store(app));
 	event_base_dispatch(app->base);
 	return EXIT_SUCCESS;
