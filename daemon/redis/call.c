@@ -190,7 +190,6 @@ static void call_error(struct redis_call *call, const redisReply *reply)
 
 static void call_answer(struct redis_call *call, const redisReply *reply)
 {
-	static const char unexpected[] = "unexpected reply from Redis";
 	bool fits = reply->type == REDIS_REPLY_ARRAY && reply->elements == call->part_count;
 
 	for (size_t i = 0; i < call->part_count; i++) {
@@ -202,8 +201,7 @@ static void call_answer(struct redis_call *call, const redisReply *reply)
 		    circuit_script_read(one->str, one->len, &answer))
 			part_answer(call, part, &answer);
 		else
-			part_fail(call, part, STORE_ERROR,
-				  one && one->type == REDIS_REPLY_ERROR ? one->str : unexpected);
+			part_fail(call, part, STORE_ERROR, redis_reply_words(one));
 		part_end(call, part);
 	}
 	call_free(call);

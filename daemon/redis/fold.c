@@ -82,8 +82,7 @@ static struct redis_fold *fold_new(struct redis_store *r, const char *key, size_
 	f->base.on_reply = on_step;
 	f->key_len = key_len;
 	f->step_len = step_len;
-	memcpy(f->key, r->prefix, r->prefix_len);
-	memcpy(f->key + r->prefix_len, key, len);
+	redis_store_put_key(r, f->key, key, len);
 	memcpy(f->key + key_len, step, step_len);
 	return f;
 }

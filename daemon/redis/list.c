@@ -220,9 +220,8 @@ static bool take_value(struct redis_list *l, const struct found *f, const struct
 	if (value->stored != CIRCUIT_STORED_SOUND) {
 		char whole[REDIS_KEY_MAX];
 
-		memcpy(whole, r->prefix, r->prefix_len);
-		memcpy(whole + r->prefix_len, key, f->len);
-		redis_store_corrupt(r, whole, r->prefix_len + f->len, value->stored);
+		redis_store_corrupt(r, whole, redis_store_put_key(r, whole, key, f->len),
+				    value->stored);
 	}
 	if (value->stored == CIRCUIT_STORED_NONE ||
 	    !store_query_matches(&l->query, key, f->len, value->circuit.state))

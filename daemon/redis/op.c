@@ -28,11 +28,15 @@ void redis_op_fail(struct redis_op *o, enum store_status status, const char *mes
 	redis_op_finish(o, &result);
 }
 
+const char *redis_reply_words(const redisReply *reply)
+{
+	return reply && reply->type == REDIS_REPLY_ERROR ? reply->str
+							 : "unexpected reply from Redis";
+}
+
 void redis_op_fail_reply(struct redis_op *o, const redisReply *reply)
 {
-	redis_op_fail(o, STORE_ERROR,
-		      reply->type == REDIS_REPLY_ERROR ? reply->str
-						       : "unexpected reply from Redis");
+	redis_op_fail(o, STORE_ERROR, redis_reply_words(reply));
 }
 
 static void on_reply(void *arg, enum redis_outcome outcome, const redisReply *reply,
@@ -116,6 +120,13 @@ struct redis_script_words redis_script_words(const struct redis_store *r, bool w
 	words.command_len = strlen(words.command);
 	words.script_len = strlen(words.script);
 	return words;
+}
+
+size_t redis_store_put_key(const struct redis_store *r, char *to, const char *key, size_t len)
+{
+	memcpy(to, r->prefix, r->prefix_len);
+	memcpy(to + r->prefix_len, key, len);
+	return r->prefix_len + len;
 }
 
 const char *redis_store_why(struct redis_store *r)

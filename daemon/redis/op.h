@@ -77,7 +77,10 @@ int redis_op_send(struct redis_op *o, int argc, const char **argv, const size_t 
 void redis_op_finish(struct redis_op *o, struct store_result *result);
 void redis_op_fail(struct redis_op *o, enum store_status status, const char *message);
 
-/* Ends the op with an error reply's words, or with "unexpected reply". */
+/* An error reply's words; "unexpected reply from Redis" for another reply, or NULL. */
+const char *redis_reply_words(const redisReply *reply);
+
+/* Ends the op with these words. */
 void redis_op_fail_reply(struct redis_op *o, const redisReply *reply);
 
 /* Drops what points at an op without a detach of its own, and releases it; for the driver's detach.
@@ -105,6 +108,9 @@ bool redis_script_broke(const redisReply *reply);
 struct redis_store *redis_store_open(struct store *s, struct store_result *result);
 
 extern const char circuit_lua[];
+
+/* Writes the whole Redis key of a circuit, and returns its length: r->prefix_len + len. No NUL. */
+size_t redis_store_put_key(const struct redis_store *r, char *to, const char *key, size_t len);
 
 /* Why there is no link. */
 const char *redis_store_why(struct redis_store *r);

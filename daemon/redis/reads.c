@@ -277,10 +277,8 @@ static void on_value(void *arg, enum redis_outcome outcome, const redisReply *re
 		fail_all(shared, STORE_UNAVAILABLE, why);
 	else if (reply->type == REDIS_REPLY_STRING)
 		tell_value(r, shared, reply);
-	else if (reply->type == REDIS_REPLY_ERROR)
-		fail_all(shared, STORE_ERROR, reply->str);
 	else
-		fail_all(shared, STORE_ERROR, "unexpected reply from Redis");
+		fail_all(shared, STORE_ERROR, redis_reply_words(reply));
 	free(shared);
 }
 
@@ -305,11 +303,8 @@ void redis_reads_send(struct redis_store *r)
 		_Static_assert(CIRCUIT_STORED_BYTES_MAX == 65536, "as above");
 		remove_unsent(r->reads, shared);
 		shared->command = redis_link_send(r->link, on_value, shared, 4, argv, argvlen);
-		if (shared->command)
-			continue;
-		shared->answering = true;
-		fail_all(shared, STORE_UNAVAILABLE, redis_store_why(r));
-		free(shared);
+		if (!shared->command)
+			on_value(shared, REDIS_REFUSED, NULL, redis_store_why(r));
 	}
 }
 
@@ -360,9 +355,7 @@ static struct shared_read *add_unsent(struct redis_store *r, uint64_t hash, cons
 	shared->answering = false;
 	shared->count = 0;
 	shared->hash = hash;
-	shared->key_len = r->prefix_len + len;
-	memcpy(shared->key, r->prefix, r->prefix_len);
-	memcpy(shared->key + r->prefix_len, key, len);
+	shared->key_len = redis_store_put_key(r, shared->key, key, len);
 	TAILQ_INSERT_TAIL(&r->reads->unsent, shared, entry);
 	LIST_INSERT_HEAD(&r->reads->buckets[hash % BUCKETS], shared, bucket);
 	return shared;

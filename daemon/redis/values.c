@@ -119,7 +119,7 @@ static void values_take(struct redis_values *v, struct item *item, enum redis_ou
 	else if (reply->type == REDIS_REPLY_ERROR && strncmp(reply->str, "WRONGTYPE", 9) != 0)
 		values_fail(v, STORE_ERROR, reply->str);
 	else if (reply->type != REDIS_REPLY_ERROR && !item_take(item, reply))
-		values_fail(v, STORE_ERROR, "unexpected reply from Redis");
+		values_fail(v, STORE_ERROR, redis_reply_words(reply));
 }
 
 static void on_reply(void *arg, enum redis_outcome outcome, const redisReply *reply,
@@ -160,10 +160,8 @@ static struct redis_values *values_new(struct redis_store *r, const struct redis
 	v->r = r;
 	v->count = count;
 	for (size_t i = 0; i < count; i++) {
-		size_t len = r->prefix_len + keys[i].len;
+		size_t len = redis_store_put_key(r, p, keys[i].key, keys[i].len);
 
-		memcpy(p, r->prefix, r->prefix_len);
-		memcpy(p + r->prefix_len, keys[i].key, keys[i].len);
 		v->items[i] = (struct item){.values = v, .index = i, .key = p, .key_len = len};
 		p += len;
 	}

@@ -10,9 +10,7 @@ struct write_queue *write_queue_get(struct redis_store *r, const char *key, size
 	char full[REDIS_KEY_MAX];
 	struct write_queue *q;
 
-	memcpy(full, r->prefix, r->prefix_len);
-	memcpy(full + r->prefix_len, key, key_len);
-	key_len += r->prefix_len;
+	key_len = redis_store_put_key(r, full, key, key_len);
 	q = (struct write_queue *)keytable_find(&r->writes->circuits, full, key_len);
 	if (q)
 		return q;
