@@ -257,19 +257,16 @@ static const char *read_text(struct span line, struct report_line *out)
 static const char *read_json_number(enum field field, const json_t *value, struct report_line *out)
 {
 	double n = json_number_value(value);
+	static const char none[] = "-1"; /* HAProxy's */
 
+	if (n == -1 && (field == FIELD_STATUS || field == FIELD_TIME))
+		return read_value(field, (struct span){none, none + 2}, out);
 	if (field == FIELD_TIME && n >= 0) {
 		out->time_ms = n * 1000;
 		return NULL;
 	}
-	if (field == FIELD_TIME && n == -1) /* as in read_time */
-		return NULL;
 	if (field != FIELD_STATUS)
 		return "A number stands where none can be.";
-	if (n == -1) { /* as in read_status */
-		out->status = REPORT_LINE_NO_STATUS;
-		return NULL;
-	}
 	if (n != 0 && !(n >= POLICY_STATUS_MIN && n <= POLICY_STATUS_MAX))
 		return "`status` is neither 0 nor 100 to 599.";
 	out->status = (int)n;
