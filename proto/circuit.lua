@@ -127,8 +127,7 @@ local function read_time(pcall)
 	if time.err then
 		return nil, time
 	end
-	local us = time[2]
-	return time[1] .. string.sub(#us == 6 and us or "00000" .. us, -6, -4)
+	return time[1] .. string.sub("00000" .. time[2], -6, -4)
 end
 
 -- The slots of a window without a zero before another digit: their sums, or nil if one is no sound one.
