@@ -10,8 +10,8 @@
  *   r  bytes that are sent on the channel's connection
  *
  * or nothing: S is a good server's answers until the subscription stands, X closes the channel's
- * connection, after which it comes again, L that of the operations. S comes first by itself, unless
- * an n stands before all parts.
+ * connection, after which it comes again, L that of the operations; W lets a second pass. S comes
+ * first by itself, unless an n stands before all parts.
  */
 #include "base/log.h"
 #include "base/random.h"
@@ -221,6 +221,8 @@ static void play(struct fuzz_text script, bool in_step)
 			hang_up(events());
 		} else if (letter.p[0] == 'L') {
 			hang_up(LINK);
+		} else if (letter.p[0] == 'W') {
+			peers_wait(1000);
 		}
 		FUZZ_CHECK(redis_channel_stands(redis_store(fuzz.store)->channel) == fuzz.stands);
 	}

@@ -10,8 +10,8 @@
  *
  *   ~<letters>   operations: a r g s f o c h d as in operations[], m as g with the member, k
  * changes the key, w a step to be folded in, l a listing; H stands for a good handshake's answers,
- * M for a sentinel's good one, X closes the connection; a digit takes that connection; T makes what
- * follows the next listing's cursor
+ * M for a sentinel's good one, X closes the connection; W lets the time pass that an operation has;
+ * a digit takes that connection; T makes what follows the next listing's cursor
  *
  * and then bytes, which are sent.
  */
@@ -31,9 +31,9 @@
 #include <event2/event.h>
 #include <signal.h>
 #include <string.h>
-#include <unistd.h>
 
-#define OPS_MAX 64
+#define OPS_MAX    64
+#define TIMEOUT_MS 250
 
 /* With -Wl,--wrap of it, which makes the names. */
 /* NOLINTBEGIN(bugprone-reserved-identifier) */
@@ -199,10 +199,8 @@ static void direct(char letter, const struct redis_target *target)
 
 	switch (letter) {
 	case 'C':
-		for (int ms = 0; ms < 100 && peers.count < 2; ms++) {
-			usleep(1000);
-			peers_turn();
-		}
+		for (int ms = 0; ms < 100 && peers.count < 2; ms++)
+			peers_wait(1);
 		break;
 	case 'H':
 		handshake(target);
@@ -212,6 +210,9 @@ static void direct(char letter, const struct redis_target *target)
 		break;
 	case 'X':
 		peers_hang_up(peers.to);
+		break;
+	case 'W':
+		peers_wait(TIMEOUT_MS);
 		break;
 	case 'k':
 		fuzz.key = (char)(fuzz.key == 'z' ? 'a' : fuzz.key + 1);
@@ -317,7 +318,7 @@ static void end(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	const struct store_limits limits = {.timeout_ms = 250,
+	const struct store_limits limits = {.timeout_ms = TIMEOUT_MS,
 					    .max_in_flight = 1000,
 					    .ttl_ms = 60000};
 	struct fuzz_text script = {size ? (const char *)data : "", size};

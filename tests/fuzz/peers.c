@@ -1,6 +1,7 @@
 /*
  * The other side of hiredis's connections, for the fuzz targets of Redis: connect(2) gives the
- * daemon one end of a socket pair and us the other.
+ * daemon one end of a socket pair and us the other. And the time of its deadlines, which is the
+ * target's as well.
  */
 #include "peers.h"
 
@@ -9,13 +10,27 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #define QUIET_TURNS 3
 
 struct peers peers;
 
-/* These two are the program's own, so hiredis calls them as well. */
+/* These three are the program's own, so the libraries call them as well. */
+
+/* A pause of the machine would be a deadline otherwise. libFuzzer asks for the wall clock. */
+int clock_gettime(clockid_t clock, struct timespec *now)
+{
+	const int64_t start_ms = 1000000;
+	int64_t ms = start_ms + peers.passed_ms;
+
+	if (clock == CLOCK_REALTIME)
+		return (int)syscall(SYS_clock_gettime, clock, now);
+	*now = (struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
+	return 0;
+}
 
 /* TCP's options, on what is a Unix socket. */
 int setsockopt(int fd, int level, int option, const void *value, socklen_t len)
@@ -66,6 +81,12 @@ void peers_turn(void)
 			while (peers_up(n) && read(peers.fds[n], heard, sizeof(heard)) > 0)
 				quiet = 0;
 	}
+}
+
+void peers_wait(int64_t ms)
+{
+	peers.passed_ms += ms;
+	peers_turn();
 }
 
 void peers_say(size_t peer, const char *text, size_t len)

@@ -1,6 +1,7 @@
 /*
  * The other side of hiredis's connections, for the fuzz targets of Redis: connect(2) gives the
- * daemon one end of a socket pair and us the other.
+ * daemon one end of a socket pair and us the other. And the time of its deadlines, which passes
+ * only by peers_wait.
  */
 #ifndef BREAKERD_TESTS_FUZZ_PEERS_H
 #define BREAKERD_TESTS_FUZZ_PEERS_H
@@ -8,6 +9,7 @@
 #include <event2/event.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #define PEERS_MAX 8
 
@@ -18,6 +20,7 @@ struct peers {
 	int fds[PEERS_MAX]; /* our ends; -1: closed */
 	size_t count;
 	size_t to; /* the one that is sent to: the last, until a target says another */
+	int64_t passed_ms;
 };
 extern struct peers peers;
 
@@ -25,6 +28,9 @@ bool peers_up(size_t n);
 
 /* Lets the loop do what it can do at once, and takes in what is sent to us. */
 void peers_turn(void);
+
+/* Lets time pass, and the loop run. */
+void peers_wait(int64_t ms);
 
 /* Sends as much as is taken, and lets the loop run. */
 void peers_say(size_t n, const char *text, size_t len);
