@@ -207,8 +207,8 @@ bool check_store(const char *text, char out[CONFIG_VALUE_MAX + 1], char *why, si
 	if (several_hosts(text))
 		return check_refuse(why, size,
 				    "several hosts for one server; sentinels are "
-				    "redis-sentinel://host:26379,host:26379/master, a cluster is "
-				    "redis-cluster://host:6379,host:6379");
+				    "redis-sentinel://host:26379,host:26379/master, and a cluster "
+				    "is not supported");
 	good = redis_target_parse(text, &target, why, size);
 	explicit_bzero(&target, sizeof(target));
 	return good;

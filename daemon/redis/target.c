@@ -295,8 +295,10 @@ bool redis_target_parse(const char *url, struct redis_target *target, char *why_
 			return schemes[i].parse(rest, target, &why);
 		}
 	}
-	if (strncasecmp(url, "rediss://", 9) == 0)
+	if (strncasecmp(url, "rediss://", 9) == 0 || strncasecmp(url, "rediss-", 7) == 0)
 		return fail(&why, "TLS (rediss://) is not supported");
+	if (strncasecmp(url, "redis-cluster://", 16) == 0)
+		return fail(&why, "Redis Cluster (redis-cluster://) is not supported");
 	return fail(&why, "not redis://, redis+unix:// or redis-sentinel://");
 }
 

@@ -112,6 +112,8 @@ START_TEST(refusals)
 	refused("", "redis://");
 	refused("memcached://host", "redis://");
 	refused("rediss://host", "TLS");
+	refused("rediss-sentinel://host/m", "TLS");
+	refused("redis-cluster://host", "Redis Cluster (redis-cluster://) is not supported");
 	refused("redis://", "host is missing");
 	refused("redis://:6379", "host is missing");
 	refused("redis://user:s3cret@", "host is missing");
