@@ -292,7 +292,7 @@ static const char *read_json(struct span line, struct report_line *out)
 {
 	json_t *root =
 		json_loadb(line.p, (size_t)(line.end - line.p), JSON_REJECT_DUPLICATES, NULL);
-	const char *wrong = root ? NULL : "It begins like JSON and is none.";
+	const char *wrong = root ? NULL : "It begins like JSON, but is not JSON.";
 
 	for (unsigned f = 0; f < FIELDS && !wrong; f++)
 		wrong = read_member((enum field)f, json_object_get(root, names[f]), out);

@@ -15,7 +15,7 @@
 #define ANSWER_LINE_MAX ((size_t)64 << 10)
 
 static const char unasked[] = "the server spoke without being asked";
-static const char too_large[] = "the server sent a larger answer than can be";
+static const char too_large[] = "the server sent a larger answer than is accepted";
 
 /* An object that is about to be made. */
 struct object {

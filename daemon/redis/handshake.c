@@ -158,7 +158,7 @@ static void script_answer(struct redis_handshake *h, const redisReply *reply)
 	if (reply->type == REDIS_REPLY_ERROR)
 		return;
 	if (reply->type != REDIS_REPLY_STRING || reply->len != sizeof(h->server.sha) - 1)
-		end(h, "the server's answer to SCRIPT LOAD is none");
+		end(h, "the server's answer to SCRIPT LOAD is no SHA1");
 	else
 		memcpy(h->server.sha, reply->str, sizeof(h->server.sha));
 }

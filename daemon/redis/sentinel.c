@@ -145,7 +145,7 @@ static void on_answer(void *arg, enum redis_outcome outcome, const redisReply *r
 		why = "it does not know a master of that name";
 	} else if (outcome == REDIS_REPLY &&
 		   (reply->type != REDIS_REPLY_ARRAY || reply->elements != 2)) {
-		why = "its answer is none";
+		why = "its answer is no address";
 	}
 	if (why) {
 		fail(s, why);
@@ -155,7 +155,7 @@ static void on_answer(void *arg, enum redis_outcome outcome, const redisReply *r
 	port = reply->element[1];
 	n = port->type == REDIS_REPLY_STRING ? strtol(port->str, NULL, 10) : 0;
 	if (host->type != REDIS_REPLY_STRING || host->len > 255 || n <= 0 || n > 65535) {
-		fail(s, "its answer is none");
+		fail(s, "its answer is no address");
 		return;
 	}
 	redis_fault_words(host->str, words, sizeof(words));
@@ -175,7 +175,7 @@ static void on_message(void *arg, const char *text, size_t len)
 		return;
 	}
 	if (sscanf(text, "%255s %*s %*s %255s %6d", name, host, &port) != 3) {
-		fail(s, "its message is none");
+		fail(s, "its message names no master");
 		return;
 	}
 	snprintf(master, sizeof(master), "%s:%d", host, port);

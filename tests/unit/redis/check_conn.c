@@ -394,7 +394,7 @@ START_TEST(an_answer_without_an_end)
 	if (_i == 3)
 		snprintf(text, sizeof(text), "$4000\r\n%0*d\r\n", 4000, 0);
 	pour(endless[_i][0], _i == 3 ? text : endless[_i][1]);
-	goes_down_with("the server sent a larger answer than can be");
+	goes_down_with("the server sent a larger answer than is accepted");
 	ck_assert_uint_eq(lost, 1);
 }
 END_TEST
