@@ -46,7 +46,7 @@ C_SOURCES  := $(SOURCES) daemon/main.c $(wildcard scripts/*.c tests/*/*.c tests/
 C_FILES    := $(C_SOURCES) $(wildcard proto/*.h daemon/*.h daemon/*/*.h tests/*/*.h)
 PY_FILES   := $(wildcard tests/*.py tests/*/*.py tests/*/*/*.py docs/clients/*/*.py docs/clients/*/*/*.py) \
 	$(shell grep -lE '^\#!/.*\bpython3?\b' scripts/* 2>/dev/null)
-SH_FILES   := .ci/run docs/clients/shell/breakerd.sh docs/gateways/traefik/report tests/deb/tree.sh $(shell grep -lE '^\#!/.*\b(ba)?sh\b' scripts/* tests/*/* tests/*/*/* 2>/dev/null)
+SH_FILES   := .ci/run docs/clients/shell/breakerd.sh docs/gateways/traefik/report tests/deb/tree.sh $(shell grep -lE '^\#!/.*\b(ba)?sh\b' scripts/* debian/* tests/*/* tests/*/*/* 2>/dev/null)
 
 # `make run` and `make test` use all processors unless told otherwise.
 JOBS = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc 2>/dev/null || echo 2))
@@ -167,7 +167,7 @@ pictures: $(BUILD)/breakerd ## the pictures of the page in docs, made by its tes
 	PICTURES=$(abspath docs) BREAKERD=$(abspath $(BUILD)/breakerd) $(PYTHON) -m pytest -q tests/e2e/test_page_browser.py -k pictures
 
 .PHONY: outages
-outages: $(BUILD)/breakerd ## the e2e tests of outages at full length: some eight minutes, and their figures
+outages: $(BUILD)/breakerd ## the e2e tests of outages at full length: half an hour, and their figures
 	CHAOS=full BREAKERD=$(abspath $(BUILD)/breakerd) $(PYTHON) -m pytest -q -s \
 		$(wildcard tests/e2e/test_outage*.py) tests/e2e/test_sentinel.py tests/e2e/test_server_conditions.py
 

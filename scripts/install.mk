@@ -28,13 +28,13 @@ uninstall: ## remove what install put there, but not the configuration
 		$(DESTDIR)$(PREFIX)/lib/sysusers.d/breakerd.conf \
 		$(DESTDIR)$(PREFIX)/lib/tmpfiles.d/breakerd.conf
 
-# dpkg-buildpackage leaves things in its tree, so it gets one of its own.
+# dpkg-buildpackage leaves things in its tree, so it gets one of its own: without builds, in which it is itself.
 DEB = $(abspath $(BUILD))/deb
 .PHONY: deb
 deb: ## a Debian package for this release, in $(BUILD)/deb, and what lintian thinks of it
 	@scripts/install-packages build deb
 	rm -rf $(DEB) && mkdir -p $(DEB)/breakerd
-	tar -c --exclude='./build*' --exclude=./.git --exclude=node_modules --exclude=__pycache__ . | \
+	tar -c --exclude='./build*' --exclude='./$(patsubst $(CURDIR)/%,%,$(abspath $(BUILD)))' --exclude=./.git --exclude=node_modules --exclude=__pycache__ . | \
 		tar -x -C $(DEB)/breakerd
 	cd $(DEB)/breakerd && DEB_BUILD_OPTIONS="nocheck $$DEB_BUILD_OPTIONS" DEB_BUILD_PROFILES=nocheck \
 		dpkg-buildpackage --build=binary --no-sign >$(DEB)/log 2>&1 || { tail -n 40 $(DEB)/log; exit 1; }
