@@ -48,7 +48,7 @@ struct evbuffer;
 	X(state_save_errors, "state_save_errors_total", "Times state_file could not be written.")  \
 	X(http_connections_accepted, "http_connections_accepted_total", "Connections accepted.")   \
 	X(http_connections_displaced, "http_connections_displaced_total",                          \
-	  "Idle connections ended to make room for new ones, at max_connections.")                 \
+	  "Connections ended to make room for new ones.")                                          \
 	X(log_lines_suppressed, "log_lines_suppressed_total",                                      \
 	  "Log lines left out: too many of their kind, or stderr did not take them.")
 

@@ -49,7 +49,7 @@ const struct config_setting config_settings[CONFIG_SETTINGS] = {
 	{FIELD(report_listen), .type = CONFIG_LIST, .flags = CONFIG_MAY_BE_EMPTY, .value = "",
 	 .check = check_report_listen, .placeholder = "ADDRESS", .group = "Addresses and access",
 	 .help = "take reports from lines of access logs, sent as datagrams: unix:/path or "
-		 "127.0.0.1:port",
+		 "127.0.0.1:port; repeatable",
 	 .absent = "none"},
 	{FIELD(metrics_listen), .type = CONFIG_LIST, .flags = CONFIG_MAY_BE_EMPTY, .value = "",
 	 .check = check_metrics_listen, .placeholder = "ADDRESS", .group = "Addresses and access",
@@ -143,7 +143,7 @@ const struct config_setting config_settings[CONFIG_SETTINGS] = {
 	 .help = "operations that may wait for the store at once"},
 	{FIELD(max_connections), .type = CONFIG_NUMBER, .flags = CONFIG_LIVE, .value = "1000",
 	 .min = 1, .max = 100000, .unit = "connections", .placeholder = "N", .group = "Limits",
-	 .help = "open HTTP connections; more wait to be accepted"},
+	 .help = "open HTTP connections; idle ones make room for new ones"},
 	{FIELD(max_streams), .type = CONFIG_NUMBER, .flags = CONFIG_LIVE, .value = "100", .min = 0,
 	 .max = 10000, .unit = "streams", .placeholder = "N", .group = "Limits",
 	 .help = "open streams of events, beside max_connections"},

@@ -39,10 +39,10 @@ enum fold_line { FOLD_REFUSED, FOLD_LOST, HELD_CHANGED, HELD_LOST, FOLD_LINES };
 
 struct fallback_store {
 	struct store store;
-	struct store *main;
-	struct store *local;
-	bool ready;    /* main is there */
-	bool refuses;  /* while main is away, its refusals are the answers */
+	struct store *main;  /* the one in Redis */
+	struct store *local; /* the embedded one, which goes on while main is away */
+	bool ready;          /* main is there */
+	bool refuses;        /* while main is away, its refusals are the answers */
 	bool stopping; /* a stop waits until all has arrived in main, which was there when it began
 			*/
 	struct seen seen;

@@ -1,7 +1,7 @@
 /*
- * Which circuits were seen in main, and when: what may be answered from memory, and the successes
- * that are held back. The circuits themselves are in the embedded store that goes on when main is
- * away: one memory for both.
+ * Which circuits were seen in main (Redis), and when: what may be answered from memory, and the
+ * successes that are held back. The circuits themselves are in the embedded store that goes on when
+ * main is away: one memory for both.
  *
  * The table has the circuits that are asked for now. One that nobody asks for any more leaves it
  * when what is known of it has become too old to be an answer.

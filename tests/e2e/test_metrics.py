@@ -351,6 +351,20 @@ def test_what_is_asked_for_exists(start, redis, queries):
                     assert value in metrics[name][label], f"{name}{{{label}={value}}}: {query}"
 
 
+def test_operations_md_has_each_metric(start, redis, directory):
+    """By its name, or by its end where the metric before it has the beginning."""
+    daemons = [start(report_listen=f"unix:{directory}/report"), start(store=redis.url).wait_ready()]
+    for daemon in daemons:
+        work(daemon)
+    with open(os.path.join(ROOT, "docs", "operations.md"), encoding="utf-8") as f:
+        manual = f.read()
+    ends = tuple(re.findall(r"`…(\w+)", manual))
+    names = {re.sub(r"_(bucket|sum|count)$", "", name) for name in known(daemons)}
+    assert len(names) > 40
+    assert not [name for name in sorted(names) if not name.startswith("process_")
+                and not re.search(rf"`{name}\b", manual) and not name.endswith(ends)]
+
+
 @with_promtool
 def test_queries_of_the_dashboard_are_sound(directory):
     """Each as a rule, with values in place of Grafana's variables."""

@@ -70,6 +70,24 @@ def test_configuration_md_has_every_setting_and_its_default():
             assert default.strip().strip("`") == (settings[name] or "none"), name
 
 
+def test_operations_md_names_what_only_a_restart_changes():
+    manual = read("docs", "breakerd.conf.5").split("\n.It Ic ")[1:]
+    marked = {part.partition("\n")[0] for part in manual if re.search(r"^\.Sy .*[Rr]estart\\&\.$", part, re.M)}
+    named = re.search(r"\(`restart_needed`\): (.*?)\.\n", read("docs", "operations.md"), re.S).group(1)
+    assert set(re.findall(r"`(\w+)`", named)) == marked
+
+
+def test_operations_md_has_each_line_of_the_log():
+    """... that is not of debugging alone."""
+    sources = "".join(read(path, name) for path, _, names in os.walk(os.path.join(ROOT, "daemon"))
+                      for name in names if name.endswith(".c"))
+    tokens = set(re.findall(r"\blog_(?:info|warning|error)\(\s*[^;\"]*?,\s*\"([a-z_]+)\"", sources))
+    tokens |= set(re.findall(r"\blog_state_say\([^;\"]*\"([a-z_]+)\"", sources))
+    assert len(tokens) > 30
+    manual = read("docs", "operations.md")
+    assert not [token for token in sorted(tokens) if f"`{token}`" not in manual]
+
+
 def test_each_command_has_its_place_in_a_clean_tree():
     """... of Debian, where `make readme-try` types it or says why not. Which it is, is said without a tree."""
     done = subprocess.run([os.path.join(ROOT, "tests", "deb", "readme"), "--list"], stdout=subprocess.PIPE,

@@ -1156,6 +1156,16 @@ static void range_of(const struct config_setting *s, char *out, size_t size)
 		value_put_range(s, out, size);
 }
 
+/* True if the line before `at`, which is that line's end, is a comment. */
+static bool follows_comment(const char *text, const char *at)
+{
+	const char *line = at;
+
+	while (line > text && line[-1] != '\n')
+		line--;
+	return strncmp(line, "# ", 2) == 0;
+}
+
 START_TEST(the_shipped_file_holds_every_default)
 {
 	char *text = read_text("conf/breakerd.conf"), want[256];
@@ -1174,6 +1184,7 @@ START_TEST(the_shipped_file_holds_every_default)
 		ck_assert_msg(is_marked(text, strstr(text, want), "\n\n", "(restart)") ==
 				      !(s->flags & CONFIG_LIVE),
 			      "%s", s->name);
+		ck_assert_msg(follows_comment(text, strstr(text, want)), "%s", s->name);
 		range_of(s, want, sizeof(want));
 		ck_assert_has(text, want);
 	}
@@ -1210,6 +1221,9 @@ START_TEST(the_manual_pages_name_every_setting)
 		end = strstr(strstr(format, want) + 1, "\n.It ");
 		ck_assert_msg(is_marked(format, end, "\n.It ", "estart\\&.") ==
 				      !(s->flags & CONFIG_LIVE),
+			      "%s", s->name);
+		ck_assert_msg(is_marked(format, end, "\n.It ", ".Sy List") ==
+				      (s->type == CONFIG_LIST),
 			      "%s", s->name);
 		if (*s->value) {
 			snprintf(want, sizeof(want), "\n.It Ic %s\n.Sy Default\\&: %s\\&.", s->name,
