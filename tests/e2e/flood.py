@@ -17,6 +17,7 @@ import sys
 import time
 
 from contract import path
+from stopwatch import Stopwatch
 from wire import connect, request_bytes
 
 TICK = 0.01      # seconds between two rounds
@@ -125,7 +126,6 @@ class Crowd:
         if self.stopped:
             for number in self.members:
                 self.close(number)
-            self.told["stopped_at"] = time.monotonic()
         print(json.dumps(self.told), flush=True)
 
     def run(self):
@@ -181,15 +181,6 @@ class Flood(Crowd):
             self.end(self.leaving.pop())
 
 
-def queued_seconds(pid):
-    """For how many seconds the process was ready to run and no processor was free."""
-    try:
-        with open(f"/proc/{pid}/schedstat", encoding="ascii") as stat:
-            return int(stat.read().split()[1]) / 1e9
-    except OSError:
-        return 0  # not every kernel counts it
-
-
 def packet_threads():
     """The kernel's threads that carry packets, also between two processes, on a busy machine."""
     for directory in glob.glob("/proc/[0-9]*"):
@@ -215,29 +206,27 @@ class Steady:
     """Keeps one connection, on which it writes and reads in turn. Tells how many `seconds` each
     answer since the last time took. While one is late the next ones would have been, too: they
     count, or a long stall would be one late answer among thousands. What does not count is the
-    time in which a busy machine had no processor for the daemon, for us or for what carries packets,
-    nor what a packet that the kernel lost takes to come again. Whom either keeps from asking for a
+    time in which the machine stood still or had no processor for the daemon, for us or for what carries
+    packets, nor what a packet that the kernel lost takes to come again. Whom either keeps from asking for a
     tenth of a second may lose the connection to a new one, and makes another."""
 
     def __init__(self, address, pid):
         self.address = address
-        self.processes = [pid, "self", *packet_threads()]
+        self.watch = Stopwatch(pid, "self", *packet_threads())
         self.sock = connect(address)
         self.seconds = []
         self.asked = time.monotonic()
 
-    def queued(self):
-        return sum(map(queued_seconds, self.processes))
-
     def ask(self, request):
-        queued, dropped = self.queued(), dropped_packets()
+        dropped = dropped_packets()
         before, self.asked = self.asked, time.monotonic()
+        self.watch.start()
         try:
             self.sock.sendall(request)
             answer = self.sock.recv(65536)
         except OSError:
             answer = b""
-        took = time.monotonic() - self.asked
+        took = self.watch.took()
         lost = dropped_packets() > dropped
         if not answer and (lost or self.asked - before >= MAY_BE_DISPLACED):
             self.sock.close()
@@ -245,9 +234,7 @@ class Steady:
             return
         if lost:
             return
-        # One waits behind the other. Where both waited at once it is too much, on a busy machine only.
-        took -= self.queued() - queued
-        self.seconds.append(max(took, 0))
+        self.seconds.append(took)
         while (took := took - INTERVAL) > 0:
             self.seconds.append(took)
         assert answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b"}\n"), answer

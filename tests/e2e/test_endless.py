@@ -14,7 +14,7 @@ import pytest
 
 from chaos import process_seconds
 from contract import path
-from flood import queued_seconds
+from stopwatch import Stopwatch
 from wire import Wire, connect, request_bytes
 
 HEAD = b"POST /v1/circuits/endless/transition HTTP/1.1\r\nHost: localhost\r\n"
@@ -115,15 +115,10 @@ def send_all(host, port, connections):
                     sock.send(b"x")
 
 
-def answered(daemon):
-    """Seconds until a new connection is answered, without those in which the machine had no processor
-    for the daemon or for us."""
-    queued, ours = queued_seconds(daemon.process.pid), queued_seconds("self")
-    began = time.monotonic()
+def ask(daemon):
+    """On a new connection."""
     with Wire(daemon.address) as wire:
         assert wire.ask("GET", "/healthz").status == 200
-    took = time.monotonic() - began
-    return took - (queued_seconds(daemon.process.pid) - queued) - (queued_seconds("self") - ours)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -132,17 +127,20 @@ def test_an_endless_request(start, kind):
     first, again = KINDS[kind]
     daemon = start(request_timeout=REQUEST_TIMEOUT, idle_timeout=60)
     daemon.get("/healthz")
-    with Sender(daemon.address, first, again) as sender:
+    with Sender(daemon.address, first, again) as sender, \
+            Stopwatch(daemon.process.pid, "self") as watch:
         used, began, slowest = process_seconds(daemon), time.monotonic(), 0
         while not sender.ended():
-            slowest = max(slowest, answered(daemon))
+            watch.start()
+            ask(daemon)
+            slowest = max(slowest, watch.took())
             assert slowest < 0.3
             assert time.monotonic() - began < REQUEST_TIMEOUT + 6, "the connection does not end"
             time.sleep(0.05)
     took = time.monotonic() - began
     while time.monotonic() - began < 1:
         time.sleep(0.05)
-        answered(daemon)
+        ask(daemon)
     share = (process_seconds(daemon) - used) / (time.monotonic() - began)
     print(f"{kind}: ended after {took:.1f} s, slowest answer {1000 * slowest:.1f} ms, {100 * share:.1f}% of a core")
     assert share < 0.1
@@ -156,7 +154,7 @@ def test_a_signal_amid_an_endless_request(start, kind):
     first, again = KINDS[kind]
     daemon = start(request_timeout=60, idle_timeout=60)
     with Sender(daemon.address, first, again):
-        answered(daemon)
+        ask(daemon)
         began = time.monotonic()
         daemon.signal(signal.SIGTERM)
         daemon.expect_exit(0, timeout=6)
@@ -175,9 +173,12 @@ def test_a_client_that_pipelines_without_waiting(start_on, store, clients):
     with contextlib.ExitStack() as stack:
         for _ in range(clients):
             stack.enter_context(Sender(daemon.address, b"", GREEDY))
+        watch = stack.enter_context(Stopwatch(daemon.process.pid, "self"))
         began, took = time.monotonic(), []
         while time.monotonic() - began < 3 or len(took) < 20:
-            took.append(answered(daemon))
+            watch.start()
+            ask(daemon)
+            took.append(watch.took())
         took.sort()
         print(f"{clients} clients: a new connection is answered in {1000 * took[len(took) // 2]:.1f} ms, "
               f"{1000 * took[-1]:.1f} ms at most, {len(took)} times")

@@ -8,7 +8,7 @@ import pytest
 
 from breakerd import BINARY, environment
 from contract import path
-from flood import queued_seconds
+from stopwatch import queued_seconds
 from wait import until
 from wire import Wire
 

@@ -1,7 +1,6 @@
 /*
  * The other side of hiredis's connections, for the fuzz targets of Redis: connect(2) gives the
- * daemon one end of a socket pair and us the other. And the time of its deadlines, which is the
- * target's as well.
+ * daemon one end of a socket pair and us the other. The clock of its deadlines is the target's too.
  */
 #include "peers.h"
 
@@ -20,7 +19,8 @@ struct peers peers;
 
 /* These three are the program's own, so the libraries call them as well. */
 
-/* A pause of the machine would be a deadline otherwise. libFuzzer asks for the wall clock. */
+/* The clocks of deadlines: only peers_wait moves them, so a machine that pauses misses none.
+ * libFuzzer reads the wall clock, which stays real. */
 int clock_gettime(clockid_t clock, struct timespec *now)
 {
 	const int64_t start_ms = 1000000;
