@@ -189,8 +189,7 @@ static void answer(struct api *api, struct http_request *rq, const struct ask *a
 {
 	uint64_t now_ns = clock_ns();
 
-	store_count(api->metrics, ask->operation, result->status,
-		    now_ns - http_request_arrived_ns(rq));
+	store_count(api->metrics, ask->operation, result, now_ns - http_request_arrived_ns(rq));
 	note_result(api, ask, result);
 	if (result->status == STORE_OK || ask->answers_errors)
 		ask->answer(api, rq, ask, result, now_ns);

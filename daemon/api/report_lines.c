@@ -78,7 +78,7 @@ static void set_paused(struct report_lines *lines, bool paused)
 static void finish_report(struct report_lines *lines, const struct ask *ask,
 			  const struct store_result *result, uint64_t began_ns)
 {
-	store_count(lines->api->metrics, CIRCUIT_REPORT, result->status, clock_ns() - began_ns);
+	store_count(lines->api->metrics, CIRCUIT_REPORT, result, clock_ns() - began_ns);
 	count(lines, result->status == STORE_OK ? LINE_USED : LINE_FAILED);
 	if (result->status == STORE_OK)
 		api_note_report(lines->api, NULL, ask, result);

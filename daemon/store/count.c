@@ -68,11 +68,14 @@ static enum result result_of(enum store_status status)
 	return RESULT_ERROR;
 }
 
-void store_count(struct metrics *m, unsigned operation, enum store_status status,
+void store_count(struct metrics *m, unsigned operation, const struct store_result *result,
 		 uint64_t duration_ns)
 {
-	enum result result = result_of(status);
+	enum result counted = result_of(result->status);
 
-	if (result != RESULTS)
-		metrics_operation(m, operation, result, duration_ns);
+	if (counted != RESULTS)
+		metrics_operation(m, operation, counted, duration_ns);
+	/* A listing whose time is over has waited for other listings, not for max_in_flight. */
+	if (result->status == STORE_OVERLOADED && !result->timed_out)
+		m->overloaded++;
 }

@@ -16,7 +16,7 @@ struct metrics;
 void store_count_init(struct metrics *m);
 
 /* Counts an operation that ended so. STORE_BAD_CURSOR is the client's mistake and not counted. */
-void store_count(struct metrics *m, unsigned operation, enum store_status status,
+void store_count(struct metrics *m, unsigned operation, const struct store_result *result,
 		 uint64_t duration_ns);
 
 #endif

@@ -9,9 +9,12 @@ import time
 
 import pytest
 
+from breakerd import ROOT
 from contract import expect, path, problem
+from decisions import acquire, report
 from gate import Gate
 from ports import free_port
+from sse import Stream
 from wait import until
 from wire import Wire, request_bytes
 
@@ -287,6 +290,7 @@ def test_overloaded(private_redis, start):
     problem(daemon.delete(path("a")), "overloaded", "no")
     problem(daemon.get("/v1/circuits"), "overloaded")
     assert daemon.get("/healthz").status == 200
+    assert daemon.metric("breakerd_store_overloaded_total") == 4
     redis.thaw()
     assert sorted(w.receive().json()["failureCount"] for w in wires) == [1, 2, 3]
     for wire in wires:
@@ -317,6 +321,48 @@ def test_no_permission_is_the_store_s_error(private_redis, start):
     redis.call("ACL", "SETUSER", "gate", "~stoma:*")
     expect(daemon.post(path("a", "failure")), failureCount=2)
     assert redis.call("GET", "stoma:cb:a").startswith(b'{"state":"closed","failureCount":2')
+
+
+def test_the_permissions_in_the_manual_suffice(private_redis, start):
+    """For the link and the channel, all operations, a listing, a reconnect and what is folded behind it: Redis
+    has nothing in its log of denied commands."""
+    with open(os.path.join(ROOT, "docs", "redis.md"), encoding="utf-8") as file:
+        user, rules = re.search(r"^ACL SETUSER (\w+) (.*)$", file.read(), re.M).groups()
+    redis = private_redis()
+    redis.call("ACL", "SETUSER", user, *rules.replace(">password", ">pw").split())
+    with redis.client() as other:
+        other.call("SELECT", 1)
+        other.call("SET", "stoma:cb:empty", "")
+        other.call("SET", "stoma:cb:long", '{"state":"open","x":"' + 5000 * "x" + '"}')
+    gate = Gate(redis.address).open()
+    daemon = start(store=gate.url.replace("//", f"//{user}:pw@") + "/1", read_cache="yes",
+                   store_timeout=5000).wait_ready()
+    with Stream(daemon) as stream:
+        stream.until_ready()
+        expect(daemon.post(path("a", "failure")), failureCount=1)
+        expect(daemon.post(path("a", "success")), successCount=1)
+        expect(daemon.post(path("a", "transition"), {"to": "open", "from": "closed"}), state="open")
+        assert stream.next().data["by"] == "transition"
+        force = {"mode": "forced-open", "reason": "why"}
+        assert daemon.request("PUT", path("a", "override"), body=force).status == 200
+        assert daemon.get(path("a", "override")).status == 200
+        assert daemon.delete(path("a", "override")).status == 204
+    assert acquire(daemon, "b")["allowed"]
+    for outcome in ("success", "failure"):
+        assert report(daemon, "b", outcome=outcome)["counted"]
+    expect(daemon.get(path("empty")), state="closed")
+    assert {c["key"] for c in daemon.get("/v1/circuits").json()["circuits"]} == {"a", "b", "long"}
+    gate.shut()
+    until(lambda: daemon.readyz() == "degraded", "the loss is noticed")
+    assert daemon.delete(path("a")).status == 204
+    expect(daemon.post(path("c", "failure")), failureCount=1)
+    gate.open()
+    daemon.wait_ready()
+    until(lambda: daemon.metric("breakerd_folds_pending") == 0, "all is folded")
+    expect(daemon.get(path("a")), state="closed", failureCount=0)
+    expect(daemon.get(path("c")), failureCount=1)
+    assert redis.call("ACL", "LOG") == []
+    gate.shut()
 
 
 def test_a_replica_is_no_store(private_redis, start):

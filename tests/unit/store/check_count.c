@@ -36,6 +36,13 @@ static uint64_t counted(const char *operation, const char *result)
 			    [number(&m->result_names, result)];
 }
 
+static void count(unsigned operation, enum store_status status, uint64_t duration_ns)
+{
+	const struct store_result result = {.status = status};
+
+	store_count(m, operation, &result, duration_ns);
+}
+
 START_TEST(operations_and_results_have_the_names_of_the_manual)
 {
 	static const char *const operations[] = {"get_state",  "record_success", "record_failure",
@@ -69,7 +76,7 @@ START_TEST(every_status_has_its_result)
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		memset(m->operations, 0, sizeof(m->operations));
-		store_count(m, CIRCUIT_RESET, cases[i].status, 70000);
+		count(CIRCUIT_RESET, cases[i].status, 70000);
 		ck_assert_msg(counted("reset", cases[i].result) == 1, "%s", cases[i].result);
 	}
 }
@@ -78,12 +85,24 @@ END_TEST
 /* A cursor of another store is the client's mistake, and no operation. */
 START_TEST(a_bad_cursor_is_not_counted)
 {
-	store_count(m, STORE_OPERATION_LIST, STORE_BAD_CURSOR, 0);
+	count(STORE_OPERATION_LIST, STORE_BAD_CURSOR, 0);
 	for (unsigned r = 0; r < METRICS_RESULTS; r++)
 		ck_assert_uint_eq(m->operations[STORE_OPERATION_LIST][r], 0);
 	ck_assert_uint_eq(m->operation_seconds[STORE_OPERATION_LIST].buckets[0], 0);
-	store_count(m, STORE_OPERATION_LIST, STORE_OK, 0);
+	count(STORE_OPERATION_LIST, STORE_OK, 0);
 	ck_assert_uint_eq(m->operation_seconds[STORE_OPERATION_LIST].buckets[0], 1);
+}
+END_TEST
+
+START_TEST(what_max_in_flight_refuses_has_a_counter)
+{
+	const struct store_result waited = {.status = STORE_OVERLOADED, .timed_out = true};
+
+	count(CIRCUIT_RESET, STORE_UNAVAILABLE, 0);
+	store_count(m, STORE_OPERATION_LIST, &waited, 0);
+	ck_assert_uint_eq(m->overloaded, 0);
+	count(CIRCUIT_RESET, STORE_OVERLOADED, 0);
+	ck_assert_uint_eq(m->overloaded, 1);
 }
 END_TEST
 
@@ -96,6 +115,7 @@ int main(void)
 	tcase_add_test(tc, operations_and_results_have_the_names_of_the_manual);
 	tcase_add_test(tc, every_status_has_its_result);
 	tcase_add_test(tc, a_bad_cursor_is_not_counted);
+	tcase_add_test(tc, what_max_in_flight_refuses_has_a_counter);
 	suite_add_tcase(s, tc);
 	return suite_run(s);
 }
