@@ -27,6 +27,11 @@ static const char *date_of(struct http *http, time_t now)
 static bool add_headers(struct MHD_Response *response, const struct http_reply *reply,
 			const char *date, bool ends)
 {
+	/* Before Date: libmicrohttpd 0.9 then forgets that there is a Date, and sends one of its
+	 * own.
+	 */
+	if (ends && MHD_add_response_header(response, "Connection", "close") != MHD_YES)
+		return false;
 	if (MHD_add_response_header(response, "Date", date) != MHD_YES)
 		return false;
 	if (reply->content_type &&
@@ -36,7 +41,7 @@ static bool add_headers(struct MHD_Response *response, const struct http_reply *
 		if (MHD_add_response_header(response, reply->headers[i].name,
 					    reply->headers[i].value) != MHD_YES)
 			return false;
-	return !ends || MHD_add_response_header(response, "Connection", "close") == MHD_YES;
+	return true;
 }
 
 /* NULL when out of memory. */

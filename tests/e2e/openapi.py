@@ -97,6 +97,9 @@ class Document:
                 continue
             schema = self.resolve(header["schema"])
             self.fits(int(value) if schema["type"] == "integer" else value, schema, name)
+        names = [name.lower() for name, _ in answer.headers]
+        if len(set(names)) < len(names):
+            raise Mismatch(f"a header came twice: {answer!r}")
         general = {"date", "connection", "content-length", "content-type", "cache-control",
                    "keep-alive", "transfer-encoding"}
         for name, _ in answer.headers:
