@@ -178,7 +178,12 @@ void api_handle(void *arg, struct http_request *rq)
 		api_refuse(rq, to.route, verdict.problem, verdict.detail);
 		return;
 	}
-	if (route->handle && !(route->methods & 1u << http_request_method(rq))) {
+	if (!route->handle) {
+		api_refuse(rq, to.route, PROBLEM_NOT_FOUND,
+			   "No such route; GET / lists them. A '/' inside a key is written %2F.");
+		return;
+	}
+	if (!(route->methods & 1u << http_request_method(rq))) {
 		refuse_method(rq, to.route);
 		return;
 	}
@@ -187,13 +192,8 @@ void api_handle(void *arg, struct http_request *rq)
 	 * error. */
 	if (too_large && !api_route_is_check(to.route))
 		refuse_body(api, rq, to.route);
-	else if (route->costly && http_request_defer(rq))
-		return;
-	else if (route->handle)
+	else if (!route->costly || !http_request_defer(rq))
 		route->handle(api, rq, &to);
-	else
-		api_refuse(rq, to.route, PROBLEM_NOT_FOUND,
-			   "No such route; GET / lists them. A '/' inside a key is written %2F.");
 }
 
 struct api *api_new(struct event_base *base, struct store *store, const struct api_access *access,

@@ -117,10 +117,25 @@ static void note_ended(struct api *api, const struct http_request *rq, const str
 			 log_quote(ask->store.key, ask->store.key_len).text, http_request_peer(rq));
 }
 
+static const struct http_header degraded = {"Breakerd-Degraded", "true"};
+
+static void refuse_none(struct http_request *rq, const struct ask *ask,
+			const struct store_result *result)
+{
+	const struct api_problem what = {
+		.problem = PROBLEM_NO_OVERRIDE,
+		.detail = "The circuit has no override; PUT sets one.",
+		.applied = PROBLEM_APPLIED_NONE,
+		.headers = &degraded,
+		.header_count = result->degraded ? 1 : 0,
+	};
+
+	api_reply_problem(rq, ask->route, &what);
+}
+
 static void reply(struct http_request *rq, const struct ask *ask, const struct store_result *result,
 		  struct evbuffer *body, uint64_t now_ns)
 {
-	static const struct http_header degraded = {"Breakerd-Degraded", "true"};
 	struct http_reply reply = {
 		.status = body ? 200 : 204,
 		.content_type = body ? JSON : NULL,
@@ -149,8 +164,7 @@ static void answer_override(struct api *api, struct http_request *rq, const stru
 		return;
 	}
 	if (!result->override) {
-		api_refuse(rq, ask->route, PROBLEM_NO_OVERRIDE,
-			   "The circuit has no override; PUT sets one.");
+		refuse_none(rq, ask, result);
 		return;
 	}
 	if (ask->store.op.verb == CIRCUIT_OVERRIDE)

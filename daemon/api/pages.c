@@ -144,18 +144,29 @@ static int write_index(struct api *api, const struct store_health *health,
 		       : 0;
 }
 
-static void reply_index(struct api *api, struct http_request *rq, const struct store_page *page)
+static void reply_index(struct api *api, struct http_request *rq, const struct store_page *page,
+			bool is_degraded)
 {
+	static const struct http_header degraded = {"Breakerd-Degraded", "true"};
 	const char *host = http_request_header(rq, HTTP_FIELD_HOST, NULL);
 	struct evbuffer *out = evbuffer_new();
+	struct http_reply reply = {
+		.status = 200,
+		.content_type = "text/plain; charset=utf-8",
+		.headers = &degraded,
+		.header_count = is_degraded ? 1 : 0,
+		.route = ROUTE_INDEX,
+	};
 	struct store_health health;
 
 	store_health(api->store, &health);
-	if (!out || write_index(api, &health, page, host, out) != 0)
+	if (!out || write_index(api, &health, page, host, out) != 0) {
 		api_refuse(rq, ROUTE_INDEX, PROBLEM_OVERLOADED, NO_MEMORY);
-	else
-		api_reply(rq, ROUTE_INDEX, "text/plain; charset=utf-8",
-			  (const char *)evbuffer_pullup(out, -1), evbuffer_get_length(out));
+	} else {
+		reply.len = evbuffer_get_length(out);
+		reply.body = (const char *)evbuffer_pullup(out, -1);
+		http_reply(rq, &reply);
+	}
 	if (out)
 		evbuffer_free(out);
 }
@@ -166,7 +177,7 @@ static void answer_index(struct api *api, struct http_request *rq, const struct 
 {
 	(void)ask;
 	(void)now_ns;
-	reply_index(api, rq, result->page);
+	reply_index(api, rq, result->page, result->degraded);
 }
 
 void api_index(struct api *api, struct http_request *rq, const struct target *to)
@@ -187,7 +198,7 @@ void api_index(struct api *api, struct http_request *rq, const struct target *to
 	/* The embedded store's circuits are counted; those in Redis have to be listed. */
 	store_health(api->store, &health);
 	if (health.counts_circuits || health.condition == STORE_AWAY) {
-		reply_index(api, rq, NULL);
+		reply_index(api, rq, NULL, false);
 		return;
 	}
 	query = calloc(1, sizeof(*query));

@@ -5,9 +5,7 @@
 
 bool api_is_writing(const struct http_request *rq)
 {
-	enum http_method method = http_request_method(rq);
-
-	return method != HTTP_GET && method != HTTP_HEAD && method != HTTP_OPTIONS;
+	return http_method_writes(http_request_method(rq));
 }
 
 void api_reply(struct http_request *rq, enum api_route route, const char *type, const char *body,

@@ -21,6 +21,11 @@ const char *http_method_name(enum http_method method)
 	return method_names[(unsigned)method < HTTP_METHODS ? method : HTTP_OTHER];
 }
 
+bool http_method_writes(enum http_method method)
+{
+	return method != HTTP_GET && method != HTTP_HEAD && method != HTTP_OPTIONS;
+}
+
 enum http_method http_parse_method(const char *method)
 {
 	for (unsigned m = 0; m < HTTP_OTHER; m++)

@@ -105,6 +105,8 @@ enum http_method {
 };
 #define HTTP_METHODS (HTTP_OTHER + 1)
 const char *http_method_name(enum http_method method); /* "GET", ..., "other" */
+/* True if it is none of the safe methods (RFC 9110, section 9.2.1). */
+bool http_method_writes(enum http_method method);
 
 /* What a request says. The strings live as long as the request. */
 enum http_method http_request_method(const struct http_request *rq);

@@ -44,7 +44,7 @@ enum MHD_Result http_refuse_head(struct http_request *rq)
 static bool problem_reply(const struct http_request *rq, enum problem problem, const char *detail,
 			  struct http_reply *reply)
 {
-	bool writes = rq->method != HTTP_GET && rq->method != HTTP_HEAD;
+	bool writes = http_method_writes(rq->method);
 
 	*reply = (struct http_reply){.status = problem_status(problem),
 				     .content_type = "application/problem+json"};

@@ -4,7 +4,6 @@ happens that it does not document."""
 import itertools
 import os
 import re
-import subprocess
 
 import pytest
 
@@ -12,6 +11,7 @@ import openapi
 from breakerd import ROOT
 from contract import path
 from ports import free_port
+from preload import preload
 from wait import until
 from wire import request_bytes
 
@@ -122,11 +122,7 @@ def test_titles_are_those_of_problem_h(memory_daemon):
 
 def without_memory_for_pages(directory):
     """An environment in which the daemon gets no buffer to write a page into."""
-    library = f"{directory}/no_buffers.so"
-    subprocess.run([os.environ.get("CC", "cc"), "-shared", "-fPIC", "-o", library, "-x", "c", "-"], check=True,
-                   input=b"struct evbuffer *evbuffer_new(void) { return 0; }")
-    return {"LD_PRELOAD": library,
-            "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"}
+    return preload(directory, "struct evbuffer *evbuffer_new(void) { return 0; }")
 
 
 @pytest.fixture
@@ -265,17 +261,44 @@ def test_degraded_answers(start):
             daemon.delete(path("a"))  # that is open by now
         answer = daemon.request(method, concrete(template), body=body_of(template))
         if template.endswith("/override"):  # for all gateways or for none
-            assert answer.status == (503 if method in ("PUT", "DELETE") else 404)
+            refuses = method in ("PUT", "DELETE")
+            assert answer.status == (503 if refuses else 404)
+            assert answer.header("Breakerd-Degraded") == (None if refuses else "true"), (method, answer)
             DOCUMENT.check(template, method, answer)
             continue
         assert answer.status == (204 if method == "DELETE" else 200), (template, method, answer)
         DOCUMENT.check(template, method, answer)
-        if template.startswith(("/v1/circuits", "/v1/check")):
+        if template == "/" or template.startswith(("/v1/circuits", "/v1/check")):
             assert answer.header("Breakerd-Degraded") == "true", (template, method, answer)
     conflict = daemon.post(path("b", "transition"), {"to": "open", "from": "open"})
     assert conflict.status == 409 and conflict.header("Breakerd-Degraded") == "true"
     DOCUMENT.check("/v1/circuits/{key}/transition", "POST", conflict)
     assert daemon.get("/readyz").json()["status"] == "degraded"
+
+
+def test_no_room_without_redis(private_redis, start):
+    """max_circuits circuits were written since Redis went away: what would write one more is refused."""
+    redis = private_redis()
+    redis.call("SET", "stoma:cb:a", '{"state":"open","failureCount":5,"successCount":0,'
+               '"lastFailureTime":1,"lastStateChange":1}')
+    daemon = start(store=redis.url, max_circuits=2).wait_ready()
+    assert daemon.get(path("a")).json()["state"] == "open"
+    redis.kill()
+    until(lambda: daemon.readyz() == "degraded", "the loss is noticed")
+    for key in ("b", "c"):
+        assert daemon.post(path(key, "failure")).status == 200
+    for template, method in OPERATIONS:
+        if not template.startswith("/v1/circuits/{key}") or method not in ("POST", "DELETE") \
+                or template.endswith("/override"):
+            continue
+        body = b'{"to":"closed"}' if template.endswith("/transition") else body_of(template)
+        answer = daemon.request(method, concrete(template), body=body)
+        if template.endswith("/report"):  # without a permit, on an open circuit, it writes nothing
+            assert answer.json()["reason"] == "stale"
+        else:
+            assert answer.status == 503 and answer.json()["code"] == "store_full", (template, method, answer)
+        assert answer.header("Breakerd-Degraded") == "true"
+        DOCUMENT.check(template, method, answer)
 
 
 # --- nothing that is not documented ---
@@ -311,8 +334,10 @@ def test_other_routes(daemon):
                  for s, r in DOCUMENT.root["x-other-routes"]["responses"].items()}
     for route, method in itertools.product(
             ("/nowhere", "/v1", "/v1/circuits/a/b", "/v1/circuits/a/success/x"), METHODS):
-        answer = daemon.request(method, route, body=b"")
-        DOCUMENT.check_response(responses[answer.status], method, answer)
+        for body in (b"", b"x" * 65537):
+            answer = daemon.request(method, route, body=body)
+            assert answer.status in responses, (method, route, len(body), answer)
+            DOCUMENT.check_response(responses[answer.status], method, answer)
 
 
 def test_allow_lists_what_is_documented(memory_daemon):
