@@ -152,20 +152,39 @@ struct redis_store *redis_store_open(struct store *s, struct store_result *resul
 	return store_overloaded(s, result) ? NULL : r;
 }
 
-void redis_store_corrupt(struct redis_store *r, const char *key, size_t key_len,
-			 enum circuit_stored stored)
+/* `again`: by a read that is repeated. */
+static void note_corrupt(struct redis_store *r, const char *key, size_t key_len,
+			 enum circuit_stored stored, bool again)
 {
-	uint64_t hash = siphash(&r->hash_key, key, key_len) | 1; /* 0 is an empty place */
+	uint64_t hash = siphash(&r->hash_key, key, key_len) & ~CORRUPT_LOGGED;
 	uint64_t *place = &r->corrupt_seen[(hash >> 1) % CORRUPT_REMEMBERED];
+	bool known = hash && (*place & ~CORRUPT_LOGGED) == hash; /* 0 is an empty place */
 
-	if (r->metrics)
+	/* Repeated reads of two keys must not drive each other out. */
+	if (again && !known && *place)
+		return;
+	if (r->metrics && !(known && again))
 		r->metrics->corrupt_entries++;
-	if (*place == hash ||
+	if (!known)
+		*place = hash;
+	if ((*place & CORRUPT_LOGGED) ||
 	    !log_allows(r->log, &r->corrupt_lines, LOG_LEVEL_WARNING, "corrupt_entry"))
 		return;
-	*place = hash;
+	*place |= CORRUPT_LOGGED;
 	log_warning(r->log, "corrupt_entry", "key=%s found=\"%s\"", log_quote(key, key_len).text,
 		    stored == CIRCUIT_STORED_NONE
 			    ? "no JSON object, reads as no circuit"
 			    : "a member missing or ill-typed, reads as its default");
+}
+
+void redis_store_corrupt(struct redis_store *r, const char *key, size_t key_len,
+			 enum circuit_stored stored)
+{
+	note_corrupt(r, key, key_len, stored, false);
+}
+
+void redis_store_corrupt_again(struct redis_store *r, const char *key, size_t key_len,
+			       enum circuit_stored stored)
+{
+	note_corrupt(r, key, key_len, stored, true);
 }

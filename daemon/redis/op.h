@@ -18,6 +18,8 @@
 /* Corrupt values are logged once a key: this many keys are remembered, by hash. A key that
  * was driven out by another one is logged again. */
 #define CORRUPT_REMEMBERED 1024
+/* The lowest bit of what is remembered: the key was logged, too, not only counted. */
+#define CORRUPT_LOGGED UINT64_C(1)
 
 struct redis_op;
 struct redis_reads;
@@ -121,5 +123,8 @@ struct store_op *redis_store_away(struct redis_store *r, struct store_result *re
 /* Counts, and logs once a key, a stored value that is not sound. */
 void redis_store_corrupt(struct redis_store *r, const char *key, size_t key_len,
 			 enum circuit_stored stored);
+/* The same for a read that is repeated: counts once a key, too, as far as keys are remembered. */
+void redis_store_corrupt_again(struct redis_store *r, const char *key, size_t key_len,
+			       enum circuit_stored stored);
 
 #endif

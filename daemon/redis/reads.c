@@ -215,8 +215,8 @@ static void fail_all(struct shared_read *shared, enum store_status status, const
 		redis_op_fail(&read->base, status, why);
 }
 
-/* Counts what is wrong with the value, once, and not for a read with the member: that is asked
- * again and again, and by a single command. */
+/* Counts what is wrong with the value, once. Reads with the member are repeated, by a single
+ * command: if there are no others, it counts once a key, and EXISTS is not asked. */
 static void check_value(struct redis_store *r, const struct shared_read *shared,
 			enum circuit_stored stored, size_t len)
 {
@@ -226,12 +226,12 @@ static void check_value(struct redis_store *r, const struct shared_read *shared,
 		if (!((const struct redis_read *)o)->with_member)
 			break;
 	}
-	if (!o)
-		return;
-	if (len == 0)
+	if (len == 0 && o)
 		ask_whether_empty(r, shared->key, shared->key_len);
-	else if (stored != CIRCUIT_STORED_SOUND)
+	else if (len > 0 && stored != CIRCUIT_STORED_SOUND && o)
 		redis_store_corrupt(r, shared->key, shared->key_len, stored);
+	else if (len > 0 && stored != CIRCUIT_STORED_SOUND)
+		redis_store_corrupt_again(r, shared->key, shared->key_len, stored);
 }
 
 static void tell_value(struct redis_store *r, struct shared_read *shared, const redisReply *reply)
