@@ -15,6 +15,7 @@ import pytest
 from breakerd import Breakerd, run
 from contract import expect, path, problem, snapshot
 from ports import free_port
+from preload import preload
 from wait import until
 from wire import Wire, request_bytes
 
@@ -201,6 +202,23 @@ def test_stop_ends_within_five_seconds(private_redis, start):
 
 def test_a_second_signal_ends_at_once(private_redis, start):
     with a_write_waits(private_redis, start) as (daemon, _):
+        daemon.signal(signal.SIGTERM)
+        until(lambda: refuses(daemon.address), "the first one is noticed")
+        began = time.monotonic()
+        daemon.signal(signal.SIGTERM)
+        daemon.ended = True
+        daemon.wait()
+        assert time.monotonic() - began < 1
+        daemon.check_stderr()
+
+
+def test_a_second_signal_does_not_wait_for_a_disk_that_hangs(start, directory):
+    daemon = start(state_file=f"{directory}/state", env=preload(directory, """
+        #include <unistd.h>
+        int fsync(int fd) { (void)fd; for (;;) pause(); }"""))
+    with daemon.wire() as wire:
+        wire.send(b"POST /v1/circuits/a/transition HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+        daemon.post(path("a", "failure"))
         daemon.signal(signal.SIGTERM)
         until(lambda: refuses(daemon.address), "the first one is noticed")
         began = time.monotonic()
