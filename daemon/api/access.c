@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
 
 /* Takes the host out of "host", "host:port", "[v6]" or "[v6]:port" (RFC 9110, section 7.2).
  * False if it is none of these. */
@@ -35,6 +36,15 @@ static bool split_host(const char *value, char *host, size_t size)
 	return true;
 }
 
+/* Writes an IPv6 address as inet_ntop(3) does, like those that are allowed. */
+static void respell(char *host, size_t size)
+{
+	struct in6_addr address;
+
+	if (inet_pton(AF_INET6, host, &address) == 1)
+		inet_ntop(AF_INET6, &address, host, (socklen_t)size);
+}
+
 static bool is_address(const char *host)
 {
 	unsigned char address[sizeof(struct in6_addr)];
@@ -48,6 +58,8 @@ static bool host_is_ours(const struct api_access *access, const char *value)
 
 	if (!split_host(value, host, sizeof(host)))
 		return false;
+	if (*value == '[')
+		respell(host, sizeof(host));
 	for (size_t i = 0; i < access->allowed_host_count; i++) {
 		if (strcasecmp(access->allowed_hosts[i], host) == 0)
 			return true;

@@ -237,6 +237,14 @@ def test_allowed_hosts_is_a_setting(start):
             contains="evil.example")
 
 
+def test_an_address_has_several_spellings(start):
+    """The one in allowed_hosts is one of them, as is the one that a client sends."""
+    daemon = start(allowed_hosts="[2001:DB8:0::1]")
+    for host in ("[2001:DB8:0::1]", "[2001:db8::1]:8747", "[2001:0db8:0:0:0:0:0:1]"):
+        assert daemon.get(path("a"), headers={"Host": host}).status == 200, host
+    problem(daemon.get(path("a"), headers={"Host": "[2001:db8::2]"}), "misdirected_request")
+
+
 def test_host_on_a_unix_socket(start, directory):
     daemon = start(listen=f"unix:{directory}/s")
     assert daemon.get(path("a"), headers={"Host": "localhost"}).status == 200
