@@ -167,11 +167,13 @@ static size_t check_setting(struct reading *r, const char *line, size_t len)
 	if (name == 0 || at >= len || line[at] != '=')
 		return (size_t)fail(r, "no setting: name = value expected");
 	if (name >= CONFIG_NAME_MAX)
-		return (size_t)fail(r, "unknown setting; breakerd --help lists them");
+		return (size_t)fail(r, "%.*s...: unknown setting; breakerd --help lists them",
+				    CONFIG_NAME_MAX, line);
 	for (at++; at < len && isblank((unsigned char)line[at]); at++)
 		;
 	if (len - at > CONFIG_VALUE_MAX)
-		return (size_t)fail(r, "a value longer than %d bytes", CONFIG_VALUE_MAX);
+		return (size_t)fail(r, "%.*s: a value longer than %d bytes", (int)name, line,
+				    CONFIG_VALUE_MAX);
 	for (size_t i = at; i < len; i++)
 		if (line[i] == ';' && i > name && isblank((unsigned char)line[i - 1]))
 			return (size_t)fail(r,
@@ -225,7 +227,8 @@ static char *hand_over(struct reading *r, const char *line, size_t len, char *ou
 		return NULL;
 	if (len + 2 > room) { /* this is no heading: check_heading bounds those */
 		if (value + 2 > room) {
-			fail(r, "too much white space before the value");
+			fail(r, "%.*s: too much white space before the value",
+			     (int)strspn(line, NAME), line);
 			return NULL;
 		}
 		r->rest = line + value;

@@ -283,6 +283,7 @@ bool redis_target_parse(const char *url, struct redis_target *target, char *why_
 		{"redis+unix://", parse_unix},
 		{"redis-sentinel://", parse_sentinel},
 	};
+	static const char *const tls[] = {"rediss://", "rediss-sentinel://", "rediss-cluster://"};
 	struct why why = {.text = why_text, .size = why_size};
 
 	memset(target, 0, sizeof(*target));
@@ -295,8 +296,9 @@ bool redis_target_parse(const char *url, struct redis_target *target, char *why_
 			return schemes[i].parse(rest, target, &why);
 		}
 	}
-	if (strncasecmp(url, "rediss://", 9) == 0 || strncasecmp(url, "rediss-", 7) == 0)
-		return fail(&why, "TLS (rediss://) is not supported");
+	for (size_t i = 0; i < sizeof(tls) / sizeof(tls[0]); i++)
+		if (strncasecmp(url, tls[i], strlen(tls[i])) == 0)
+			return fail(&why, "TLS (%s) is not supported", tls[i]);
 	if (strncasecmp(url, "redis-cluster://", 16) == 0)
 		return fail(&why, "Redis Cluster (redis-cluster://) is not supported");
 	return fail(&why, "not redis://, redis+unix:// or redis-sentinel://");

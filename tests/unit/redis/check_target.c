@@ -111,8 +111,9 @@ START_TEST(refusals)
 {
 	refused("", "redis://");
 	refused("memcached://host", "redis://");
-	refused("rediss://host", "TLS");
-	refused("rediss-sentinel://host/m", "TLS");
+	refused("rediss://host", "TLS (rediss://) is not supported");
+	refused("rediss-sentinel://host/master", "TLS (rediss-sentinel://) is not supported");
+	refused("rediss-cluster://host", "TLS (rediss-cluster://) is not supported");
 	refused("redis-cluster://host", "Redis Cluster (redis-cluster://) is not supported");
 	refused("redis://", "host is missing");
 	refused("redis://:6379", "host is missing");
