@@ -34,7 +34,7 @@ static void *need(void *p)
 	return p;
 }
 
-/* Replaces <>, <HH> and <HH*N> by their bytes, and NOW by now if that is not NULL. */
+/* Replaces <>, <HH> and <HH*N> by their bytes, and NOW by `now` unless that is NULL. */
 static char *expand(const char *in, const char *now, int line, size_t *len)
 {
 	char *out = NULL;

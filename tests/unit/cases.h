@@ -7,17 +7,17 @@
 
 #include "proto/circuit.h"
 
-/* What stands in the store before the operation. */
+/* What the store holds before the operation. */
 enum case_found {
 	CASE_ABSENT,   /* nothing */
 	CASE_SOUND,    /* an object with the five members, each well typed */
-	CASE_REPAIRED, /* an object; a member took its default */
-	CASE_NONE,     /* no JSON object: counts as corrupt, reads as nothing */
+	CASE_REPAIRED, /* an object in which a missing or ill-typed member reads as its default */
+	CASE_NONE,     /* no JSON object: counted as corrupt, read as an absent circuit */
 };
 
-/* What stands in the store behind it. */
+/* What the store holds after it. */
 enum case_after {
-	CASE_AFTER_UNCHANGED, /* the very bytes of before, or nothing if nothing was there */
+	CASE_AFTER_UNCHANGED, /* the same bytes as before, or still nothing */
 	CASE_AFTER_NOTHING,
 	CASE_AFTER_TEXT, /* cases_after() */
 };
@@ -31,7 +31,7 @@ struct circuit_case {
 	struct circuit_op op;
 	int64_t now_ms; /* the clock, in tests that can set it */
 	enum circuit_effect effect;
-	struct circuit expected; /* not for CIRCUIT_REMOVED; NOW stands as 0, see cases_expected */
+	struct circuit expected; /* not for CIRCUIT_REMOVED; NOW is 0 here, see cases_expected */
 	bool failure_time_is_now;
 	bool state_change_is_now;
 	enum case_after after;
@@ -43,15 +43,15 @@ struct cases {
 	size_t count;
 };
 
-/* Reads the table, from the root of the source tree. An error in it ends the program with one
- * line that says where. */
+/* Reads the table; the working directory must be the root of the source tree. An error in the
+ * table ends the program with one line that says where. */
 void cases_load(struct cases *cases);
 void cases_free(struct cases *cases);
 
 /* The snapshot that the operation answers with if its clock says now_ms. */
 struct circuit cases_expected(const struct circuit_case *row, int64_t now_ms);
 
-/* The bytes stored behind it (CASE_AFTER_TEXT), a NUL behind them; the caller frees them. */
+/* The bytes stored after the operation (CASE_AFTER_TEXT), NUL-terminated; the caller frees them. */
 char *cases_after(const struct circuit_case *row, int64_t now_ms, size_t *len);
 
 #endif

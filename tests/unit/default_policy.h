@@ -1,5 +1,5 @@
 /*
- * The default policy, as the settings have it.
+ * The policy that the settings' defaults make.
  */
 #ifndef BREAKERD_TESTS_DEFAULT_POLICY_H
 #define BREAKERD_TESTS_DEFAULT_POLICY_H

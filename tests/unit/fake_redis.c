@@ -26,7 +26,7 @@ struct peer {
 	struct fake_redis *fake;
 	struct bufferevent *bev;
 	redisReader *reader;
-	struct evbuffer *held; /* answers kept back, or dripping */
+	struct evbuffer *held; /* replies held back (FAKE_HOLD) or sent byte by byte (FAKE_DRIP) */
 	struct event *drip;
 	bool holds;
 	bool closing;
@@ -42,10 +42,10 @@ struct fake_redis {
 	const char *greeting;
 	bool close_at_once;
 	bool silent;
-	bool six;
+	bool ipv6;
 	int port;
 	unsigned accepted;
-	unsigned calls; /* of a script */
+	unsigned calls; /* EVAL and EVALSHA */
 	char heard[4096];
 };
 
@@ -188,7 +188,7 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
 	on_written(peer->bev, peer);
 }
 
-/* False where the host has no such address, as ::1 may be missing. */
+/* False if the listener cannot be bound, for example because the host has no ::1. */
 static bool start(struct fake_redis *fake)
 {
 	in_port_t port = htons((in_port_t)fake->port);
@@ -198,8 +198,8 @@ static bool start(struct fake_redis *fake)
 	struct sockaddr_in6 in6 = {.sin6_family = AF_INET6,
 				   .sin6_port = port,
 				   .sin6_addr = IN6ADDR_LOOPBACK_INIT};
-	struct sockaddr *address = fake->six ? (struct sockaddr *)&in6 : (struct sockaddr *)&in;
-	socklen_t len = fake->six ? sizeof(in6) : sizeof(in);
+	struct sockaddr *address = fake->ipv6 ? (struct sockaddr *)&in6 : (struct sockaddr *)&in;
+	socklen_t len = fake->ipv6 ? sizeof(in6) : sizeof(in);
 
 	fake->listener = evconnlistener_new_bind(fake->base, on_accept, fake,
 						 LEV_OPT_CLOSE_ON_FREE | LEV_OPT_REUSEABLE, 16,
@@ -207,7 +207,7 @@ static bool start(struct fake_redis *fake)
 	if (!fake->listener)
 		return false;
 	getsockname(evconnlistener_get_fd(fake->listener), address, &len);
-	fake->port = ntohs(fake->six ? in6.sin6_port : in.sin_port);
+	fake->port = ntohs(fake->ipv6 ? in6.sin6_port : in.sin_port);
 	return true;
 }
 
@@ -216,13 +216,13 @@ void fake_redis_start(struct fake_redis *fake)
 	ck_assert(start(fake));
 }
 
-static struct fake_redis *new_at(struct event_base *base, bool six)
+static struct fake_redis *new_at(struct event_base *base, bool ipv6)
 {
 	struct fake_redis *fake = calloc(1, sizeof(*fake));
 
 	ck_assert_ptr_nonnull(fake);
 	fake->base = base;
-	fake->six = six;
+	fake->ipv6 = ipv6;
 	TAILQ_INIT(&fake->peers);
 	if (start(fake))
 		return fake;

@@ -15,41 +15,42 @@ struct fake_redis;
 
 enum fake_then {
 	FAKE_STAY,
-	FAKE_CLOSE, /* close behind the answer */
-	FAKE_HOLD,  /* keep back this answer and all behind it until fake_redis_release */
-	FAKE_DRIP,  /* a byte each millisecond */
+	FAKE_CLOSE, /* close the connection after the reply */
+	FAKE_HOLD,  /* hold this reply and all later ones until fake_redis_release */
+	FAKE_DRIP,  /* send a byte each millisecond */
 };
 
 struct fake_redis *fake_redis_new(struct event_base *base);
-/* On ::1 only; NULL where the host has none. */
+/* Listens on ::1 only; NULL if the host has no ::1. */
 struct fake_redis *fake_redis_new_on_ipv6(struct event_base *base);
 void fake_redis_free(struct fake_redis *fake);
 int fake_redis_port(const struct fake_redis *fake);
 
-/* From the next connection on: sends `bytes` first, then closes it, or not. NULL: nothing. */
+/* Sends `bytes` (NULL: nothing) at the start of each later connection, and closes the connection
+ * then if `then_close`. */
 void fake_redis_greet(struct fake_redis *fake, const char *bytes, bool then_close);
-/* Reads no command and says nothing. */
+/* While silent it reads no command, and so sends no reply. */
 void fake_redis_silence(struct fake_redis *fake, bool silent);
-/* The answer to each command of that name, whole RESP; both strings are kept, not copied. A
- * NULL answer is none. */
+/* Sets the reply to each command of that name, as complete RESP; NULL: no reply. The strings are
+ * not copied. */
 void fake_redis_on(struct fake_redis *fake, const char *command, const char *answer,
 		   enum fake_then then);
-/* Back to the default. */
+/* Removes the replies that were set, the greeting and the silence. */
 void fake_redis_normal(struct fake_redis *fake);
 
-/* Sends to each open connection, now. */
+/* Sends the bytes to each open connection at once. */
 void fake_redis_say(struct fake_redis *fake, const char *bytes);
 void fake_redis_release(struct fake_redis *fake);
 void fake_redis_close_all(struct fake_redis *fake);
-/* Stops listening, and closes; listens again on the same port. */
+/* Stop closes the listener and all connections; start listens again on the same port. */
 void fake_redis_stop(struct fake_redis *fake);
 void fake_redis_start(struct fake_redis *fake);
 
 unsigned fake_redis_accepted(const struct fake_redis *fake);
 size_t fake_redis_open(const struct fake_redis *fake);
-/* How often a script was called, by any connection. */
+/* The number of EVAL and EVALSHA commands on all connections. */
 unsigned fake_redis_calls(const struct fake_redis *fake);
-/* The commands of the last connection so far, their words: "AUTH x|PING|...". */
+/* The commands since the last connection was accepted: "AUTH x|PING|...". */
 const char *fake_redis_heard(const struct fake_redis *fake);
 
 #endif

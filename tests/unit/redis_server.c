@@ -50,13 +50,13 @@ static void run(const struct redis_server_process *server, const char *const *ar
 	snprintf(sock, sizeof(sock), "%s/sock", server->dir);
 	while (arguments && *arguments && argc < 63)
 		argv[argc++] = *arguments++;
-	/* The server ends with the test, also if that crashes. */
+	/* The server must end with the test, also when the test crashes. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	execvp(argv[0], (char *const *)argv);
 	_exit(127);
 }
 
-/* A sentinel writes its configuration file. */
+/* A sentinel needs a configuration file that it can rewrite. */
 static void run_sentinel(const struct redis_server_process *server)
 {
 	char path[160];

@@ -1,6 +1,6 @@
 /*
- * A real redis-server of the test's own: on 127.0.0.1 and a free port, in a directory
- * of its own under $TMPDIR, saving nothing.
+ * A real redis-server that a test starts for itself: on 127.0.0.1 and a free port, in its own
+ * directory under $TMPDIR, without persistence.
  */
 #ifndef TEST_REDIS_SERVER_H
 #define TEST_REDIS_SERVER_H
@@ -21,13 +21,14 @@ struct redis_server_process {
  * until it listens; the test fails if it does not. */
 void redis_server_start(struct redis_server_process *server, const char *const *arguments);
 
-/* A sentinel for the master on that port, "mymaster": it alone decides, within a second. */
+/* Starts a sentinel for the master on that port, named "mymaster", with a quorum of one and
+ * down-after-milliseconds of 500. */
 void redis_sentinel_start(struct redis_server_process *server, int master_port);
 
-/* The same directory and port again, after redis_server_kill. */
+/* Starts it again after redis_server_kill, in the same directory and on the same port. */
 void redis_server_restart(struct redis_server_process *server, const char *const *arguments);
 
-/* SIGKILL, and waits for its end. */
+/* Sends SIGKILL and waits for the process to end. */
 void redis_server_kill(struct redis_server_process *server);
 
 /* Kills it, if it runs, and removes the directory. */

@@ -1,6 +1,6 @@
 /*
- * The operation that a letter of circuit.lua stands for, written out a second time: a test must
- * not take the letters from the code that sends them.
+ * The operation that a letter of circuit.lua stands for. The table is repeated here because a test
+ * must not take it from the code under test.
  */
 #ifndef BREAKERD_TESTS_SCRIPT_OP_H
 #define BREAKERD_TESTS_SCRIPT_OP_H

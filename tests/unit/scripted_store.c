@@ -56,8 +56,8 @@ static void answer(struct scripted_op *o, const struct store_request *request,
 		journal(letter, o->key, o->key_len);
 	if (!o->is_fold) {
 		store_submit(scripted->circuits, request, NULL, NULL, result);
-		/* As the store in Redis. The tests need no more of the member than that it was
-		 * looked at, and its override. */
+		/* As the store in Redis answers. Of the member `breakerd` the tests need only
+		 * that it was read, and its override. */
 		if (result->absent && o->with_member)
 			result->circuit.last_state_change = 0;
 		breaker_none(&member);
@@ -75,7 +75,7 @@ static void answer(struct scripted_op *o, const struct store_request *request,
 	}
 }
 
-static void on_scripted_turn(evutil_socket_t fd, short what, void *arg)
+static void on_deferred(evutil_socket_t fd, short what, void *arg)
 {
 	struct scripted_op *o = arg;
 	struct store_request request = {.key = o->key, .key_len = o->key_len, .op = o->what};
@@ -84,7 +84,7 @@ static void on_scripted_turn(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	event_free(o->turn);
+	event_free(o->deferred);
 	switch (o->mood == FAIL_STEP && o->is_fold ? FAIL : o->mood) {
 	case LOSE:
 		store_refuse(&result, o->writes ? STORE_UNKNOWN : STORE_UNAVAILABLE, "lost");
@@ -115,9 +115,9 @@ static struct scripted_op *scripted_start(struct store *s, const char *key, size
 	memcpy(o->key, key, key_len);
 	o->key_len = key_len;
 	o->mood = scripted->mood;
-	o->turn = evtimer_new(s->base, on_scripted_turn, o);
+	o->deferred = evtimer_new(s->base, on_deferred, o);
 	if (o->mood != HOLD)
-		event_active(o->turn, EV_TIMEOUT, 0);
+		event_active(o->deferred, EV_TIMEOUT, 0);
 	return o;
 }
 
@@ -166,7 +166,7 @@ static void scripted_detach(struct store_op *op, struct store_result *verdict)
 {
 	struct scripted_op *o = (struct scripted_op *)op;
 
-	event_free(o->turn);
+	event_free(o->deferred);
 	store_drop_call(&o->what);
 	verdict->status = o->writes ? STORE_UNKNOWN : STORE_TIMEOUT;
 }
@@ -222,7 +222,7 @@ void scripted_release(void)
 
 		if (o->mood == HOLD) {
 			o->mood = scripted->mood;
-			event_active(o->turn, EV_TIMEOUT, 0);
+			event_active(o->deferred, EV_TIMEOUT, 0);
 		}
 	}
 }

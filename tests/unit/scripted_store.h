@@ -1,6 +1,6 @@
 /*
- * A store in the place of Redis, for tests of what stands above it: it comes and goes,
- * answers or loses what it was given, as each test says.
+ * A store in the place of Redis, for tests of the layers above it. The test decides when it is
+ * up, and whether it answers, holds or loses an operation.
  */
 #ifndef BREAKERD_TESTS_SCRIPTED_STORE_H
 #define BREAKERD_TESTS_SCRIPTED_STORE_H
@@ -8,24 +8,24 @@
 #include "store/driver.h"
 
 enum mood {
-	ANSWER,    /* as an embedded store does, in the next turn of the loop */
-	HOLD,      /* say nothing */
-	LOSE,      /* take it, and lose it in the next turn */
-	REFUSE,    /* surely not taken, in the next turn */
-	FAIL,      /* an error of the store's own, in the next turn */
-	FAIL_STEP, /* that for a step, and ANSWER for an operation */
-	/* As ANSWER, but for a step: it goes down, and says nothing of the step, which ... */
-	LOSE_STEP, /* it has not taken */
-	HIDE_STEP, /* it has taken */
+	/* All but HOLD end the operation or step in the next turn of the loop. */
+	ANSWER,    /* apply it, and answer as the embedded store does */
+	HOLD,      /* do nothing until scripted_release */
+	LOSE,      /* do not apply it: STORE_UNKNOWN for a write, STORE_UNAVAILABLE for a read */
+	REFUSE,    /* do not apply it: STORE_UNAVAILABLE */
+	FAIL,      /* do not apply it: STORE_ERROR with `words` */
+	FAIL_STEP, /* FAIL for a step, ANSWER for an operation */
+	LOSE_STEP, /* a step: do not apply it, go down, STORE_UNKNOWN; an operation: ANSWER */
+	HIDE_STEP, /* a step: apply it, go down, STORE_UNKNOWN; an operation: ANSWER */
 };
 
-/* An operation or a step that was handed over. */
+/* An operation or a step that has not ended. */
 struct scripted_op {
 	struct store_op op;
-	struct event *turn;
+	struct event *deferred; /* ends it */
 	enum mood mood;
 	bool writes;
-	struct circuit_op what; /* its call is kept */
+	struct circuit_op what; /* with a copy of its call: store_keep_call */
 	bool with_member;
 	bool is_fold;
 	struct circuit_fold fold;
@@ -40,24 +40,24 @@ struct scripted_store {
 	enum mood mood;
 	const char *words; /* of FAIL */
 	int64_t offset_ms, error_ms;
-	void (*meanwhile)(void); /* runs once: behind the next answer, before it arrives */
+	void (*meanwhile)(void); /* called once: the next op is applied, but not yet answered */
 	char journal[1024];      /* what was applied: "f:key" an operation, "w:key" a step */
 };
 
-/* The one that is open. */
+/* The store that scripted_open made last. */
 extern struct scripted_store *scripted;
 
-/* An empty one that is away. */
+/* Makes an empty store that is down. */
 struct store *scripted_open(struct event_base *base, const struct store_limits *limits,
 			    struct store_clock clock);
 
-/* It is there, or away. */
+/* Sets whether the store is up, and tells the layer above. */
 void scripted_set_up(bool up);
 
-/* It answers what it has held, the oldest first, as its mood now says. */
+/* Ends what is held, the oldest first, as the present mood says. */
 void scripted_release(void);
 
-/* What it holds, whoever asks. */
+/* The circuit as the store has it, past the layers above. */
 struct store_result scripted_get(const char *key);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * Steps of a circuit's life, through C and Lua.
+ * Runs steps on one circuit through C and Lua (steps.h).
  */
 #include "steps.h"
 
@@ -20,7 +20,7 @@
 
 extern const char circuit_lua[];
 
-/* What a store knows of the circuit, unpacked. */
+/* The stored value, decoded. */
 struct world {
 	struct circuit c;
 	bool exists;
@@ -48,7 +48,7 @@ static __attribute__((format(printf, 2, 3))) bool say(char answer[STEPS_ANSWER_M
 	return false;
 }
 
-/* --- the script, its clock ours ------------------------------------------------------------ */
+/* --- the script, with TIME from its last two arguments ------------------------------------- */
 
 static void load_script(struct steps *steps)
 {
@@ -280,8 +280,8 @@ static int write_answer(char *to, size_t size, const struct circuit_op *op, cons
 			since_start(c->last_failure_time), since_start(c->last_state_change));
 }
 
-/* Runs the operations on w as any store would, writing the answers. Permits are added to `steps`
- * unless that is NULL. */
+/* Runs the operations on w and writes the answers. Permits are added to `steps` unless that is
+ * NULL. */
 static void replay(struct world *w, const struct batch *batch, int64_t now_ms, struct steps *steps,
 		   char answer[STEPS_ANSWER_MAX])
 {
@@ -356,7 +356,8 @@ static char *script_ops(const struct steps *steps, const struct batch *batch)
 	return ops;
 }
 
-/* Runs the operations in Redis: what it answers, and that it holds `value` behind them. */
+/* Runs the operations in Redis and writes the answers. False if Redis then holds another value
+ * than `value`, or if anything fails. */
 static bool run_lua(struct steps *steps, const struct batch *batch, const char *value,
 		    char answer[STEPS_ANSWER_MAX])
 {
@@ -434,7 +435,8 @@ static bool run_member(struct steps *steps, const char *text, char answer[STEPS_
 	return put(steps, &w, answer);
 }
 
-/* True if the line is none of an operation, and has been run: *ok is the result. */
+/* Runs a line that is no operation, and sets *ok to whether it worked. False if it is an
+ * operation. */
 static bool run_other(struct steps *steps, const char *line, char **words, unsigned count,
 		      char answer[STEPS_ANSWER_MAX], bool *ok)
 {

@@ -1,25 +1,25 @@
 /*
- * Steps of a circuit's life, one a line, through the C functions and, if a Redis is given, through
- * circuit.lua as well; the two must answer alike and leave the same bytes. Steps:
+ * Runs steps on one circuit, one a line, through the C functions and, if a Redis is given, through
+ * circuit.lua too. Both must give the same answers and store the same bytes. Steps:
  *
- *   policy NAME=VALUE ...     the defaults, but for these; times in milliseconds, open_growth in
- *                             thousandths; it is the policy from then on
- *   wait MS, back MS          moves the clock
+ *   policy NAME=VALUE ...     the policy from here on: the defaults with these changes; times in
+ *                             milliseconds, open_growth in thousandths
+ *   wait MS, back MS          moves the clock forward, or back
  *   acquire
- *   report PERMIT OUTCOME [slow] [by N] [xN]    PERMIT: - or the number of an acquire that was
- *                             allowed, from 0; OUTCOME: success, failure, ignored; N: the daemon,
- *                             or how many reports alike
+ *   report PERMIT OUTCOME [slow] [by N] [xN]    PERMIT: - for none, or N for that of the Nth
+ *                             allowed acquire, from 0; OUTCOME: success, failure, ignored; by N:
+ *                             the daemon; xN: N equal reports
  *   get, success, failure, reset, transition TO [from FROM]
  *   force MODE MS          forced-open, forced-closed, or none
  *   drop                      another program drops the member `breakerd`
- *   member TEXT               another program writes it
+ *   member TEXT               another program writes that member
  *
- * Operations with " | " between two are one call. Answers:
+ * Operations separated by " | " are one call. Answers:
  *   acquire     yes|no STATE REASON RETRY_AFTER_MS
- *   report      counted|stale|spent|ignored|overridden WAS STATE; of xN: N counted WAS STATE, N
- *               being how many were
- *   get ...     STATE failureCount successCount lastFailureTime lastStateChange; times are from
- *               STEPS_START, but 0 is "never"
+ *   report      counted|stale|spent|ignored|overridden WAS STATE; of xN: N counted WAS STATE, with
+ *               the number that counted
+ *   get, success, failure, transition   STATE failureCount successCount lastFailureTime
+ *               lastStateChange; times are relative to STEPS_START, but 0 is "never"
  *   reset and others   ok
  */
 #ifndef BREAKERD_TESTS_STEPS_H
@@ -39,18 +39,18 @@ struct steps {
 	char sha[64];
 	struct policy policy;
 	int64_t now_ms;
-	/* What C's store holds; "": nothing. */
+	/* What the C side has stored; "": nothing. */
 	char value[CIRCUIT_JSON_MEMBER_MAX];
 	char (*permits)[BREAKER_PERMIT_MAX];
 	size_t permit_count, permit_room;
 };
 
-/* Begins anew: no circuit, the defaults, the clock at STEPS_START. */
+/* Begins without a circuit, with the default policy and the clock at STEPS_START. */
 void steps_begin(struct steps *steps, redisContext *redis);
 void steps_end(struct steps *steps);
 
-/* Runs a line and writes what it answers. False: this is no step, or C and Lua differ; `answer`
- * says what is wrong. */
+/* Runs a line and writes its answer. False if the line is no step, or if C and Lua differ: then
+ * `answer` says what is wrong. */
 bool steps_run(struct steps *steps, const char *line, char answer[STEPS_ANSWER_MAX]);
 
 #endif

@@ -46,7 +46,7 @@ static void run_until_answered(struct event_base *loop, struct answer *a)
 	while (a->count == 0)
 		event_base_loop(loop, EVLOOP_ONCE);
 	event_free(timer);
-	/* A second answer, which would be wrong, would come now. */
+	/* Lets a second answer come, which would be wrong. */
 	event_base_loop(loop, EVLOOP_NONBLOCK);
 	ck_assert_uint_eq(a->count, 1);
 }
@@ -230,7 +230,7 @@ START_TEST(a_reset_removes_all)
 }
 END_TEST
 
-/* Lists all pages, and counts how often each of k0, k1, ... comes. */
+/* Lists all pages and counts how often each of k0, k1, ... is listed. */
 static void list_counting(struct store_query *query, unsigned *seen, size_t room)
 {
 	size_t pages = 0;
@@ -259,7 +259,7 @@ static void list_counting(struct store_query *query, unsigned *seen, size_t room
 	} while (query->cursor[0]);
 }
 
-/* k0 to k19: n has n + 1 failures, every third is open. */
+/* Makes k0 to k19: kN has N + 1 failures; every third is open. */
 static void fill(void)
 {
 	for (unsigned n = 0; n < 20; n++) {

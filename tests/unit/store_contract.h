@@ -23,19 +23,19 @@ struct store_fixture {
 /* The cases of the contract; `fixture` is static. */
 TCase *store_contract(const struct store_fixture *fixture);
 
-/* Limits to test with: 5 s, 100 in flight, an hour, 1,000 circuits. */
+/* Limits for tests: 5 s, 100 in flight, a time to live of an hour, 1,000 circuits. */
 struct store_limits store_test_limits(void);
 
 /*
- * Runs the loop until the answer is there, for 10 s at most, and fails the test if none
- * comes or if it comes in a way that store.h forbids. The page, if any, is the caller's.
+ * Runs the loop until the answer is there. Fails the test if no answer comes within 10 s, or if it
+ * comes from inside the call or twice. The caller frees the page, if any.
  */
 struct store_result store_run(struct event_base *base, struct store *s,
 			      const struct store_request *request);
 struct store_result store_run_list(struct event_base *base, struct store *s,
 				   const struct store_query *query);
 
-/* One operation on a key that is a C string, which must end with `status`. */
+/* Runs one operation on a key; it must end with `status`. */
 struct store_result store_do(struct event_base *base, struct store *s, const char *key,
 			     struct circuit_op op, enum store_status status);
 

@@ -7,14 +7,14 @@ struct chain {
 	struct event_base *base;
 	struct later *later;
 	unsigned calls;
-	unsigned timer_at; /* calls when the other timer fired */
+	unsigned timer_at; /* `calls` when the other timer fired */
 };
 
 static void go_on(void *arg)
 {
 	struct chain *chain = arg;
 
-	/* With event_active here libevent would come to no timer before the end. */
+	/* With event_active instead, libevent would fire no timer before the chain ends. */
 	if (++chain->calls < 1000)
 		later_run(chain->later);
 }

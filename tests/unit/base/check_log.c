@@ -15,7 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* What the log wrote last, through its sink. */
+/* The last line that the log gave to its sink. */
 static char last[LOG_LINE_MAX + 64];
 static int lines;
 
@@ -103,7 +103,7 @@ START_TEST(a_long_line_is_cut_between_characters)
 	struct log log = sink_log(LOG_LEVEL_INFO, 1);
 	char text[2 * LOG_LINE_MAX + 1];
 
-	/* two bytes a character: at one of two offsets the cut falls inside one */
+	/* Characters of two bytes: with one of the two shifts the cut would split one. */
 	for (size_t i = 0; i < sizeof(text) - 1; i += 2)
 		memcpy(text + i, "\xc3\xa9", 2);
 	text[sizeof(text) - 1] = '\0';
@@ -197,7 +197,7 @@ START_TEST(level_names)
 }
 END_TEST
 
-/* Puts a pipe in the place of stderr; Check forks for each test, so nobody else sees it. */
+/* Replaces stderr by a pipe. Check forks for each test, so no other test is affected. */
 static int pipe_for_stderr(void)
 {
 	int fds[2];
@@ -222,7 +222,7 @@ START_TEST(the_journal_is_known_by_device_and_inode)
 	log_init(&log, LOG_LEVEL_INFO);
 	ck_assert(log.journal);
 
-	/* inherited by a child whose stderr goes somewhere else */
+	/* JOURNAL_STREAM inherited by a process whose stderr is something else. */
 	pipe_for_stderr();
 	log_init(&log, LOG_LEVEL_INFO);
 	ck_assert(!log.journal);
@@ -252,13 +252,13 @@ START_TEST(stderr_gets_whole_lines)
 }
 END_TEST
 
-/* Puts the second of two ends, both blocking, in the place of stderr. */
+/* Replaces stderr by the second end. Both ends are blocking. */
 static int blocking_stderr(int ends[2])
 {
 	ck_assert_int_ge(dup2(ends[1], STDERR_FILENO), 0);
 	close(ends[1]);
 	unsetenv("JOURNAL_STREAM");
-	alarm(20); /* a write that waits ends the test */
+	alarm(20); /* ends the test if a write blocks */
 	return ends[0];
 }
 
@@ -278,8 +278,8 @@ static size_t take(int fd, char *out, size_t len)
 	return got;
 }
 
-/* Nobody reads: lines are dropped and counted. Then somebody reads: all lines are whole, and
- * the number of those that are missing is told. */
+/* While nobody reads, lines are dropped and counted. Once somebody reads, all lines that come are
+ * whole, and the log says how many are missing. */
 static void full_stderr(int fd)
 {
 	static char got[4 << 20];
@@ -330,7 +330,7 @@ START_TEST(so_does_a_full_socket)
 }
 END_TEST
 
-/* Whoever cannot open the pipe again asks whether it has room. */
+/* A pipe that cannot be opened a second time: poll(2) tells whether it has room. */
 START_TEST(so_does_a_full_pipe_of_another_user)
 {
 	struct log log = {.level = LOG_LEVEL_INFO, .output = LOG_OUTPUT_POLL};
@@ -399,16 +399,16 @@ START_TEST(a_flood_is_held_back_and_counted)
 	log.suppressed = &suppressed;
 	for (int i = 0; i < 1000; i++)
 		written += log_allows(&log, &limit, LOG_LEVEL_INFO, "flood");
-	/* A few more in the time that this took. */
+	/* The loop takes time, in which the limit allows a few more. */
 	ck_assert_int_ge(written, LOG_LIMIT_LINES);
 	ck_assert_int_le(written, LOG_LIMIT_LINES + 20);
 	ck_assert_uint_eq(suppressed, 1000 - (unsigned)written);
 	ck_assert_int_eq(lines, written > LOG_LIMIT_LINES);
 
-	/* Other kinds have their own bound. */
+	/* Another kind of line has a limit of its own. */
 	ck_assert(log_allows(&log, &other, LOG_LEVEL_INFO, "other"));
 
-	/* Some time later: what was held back is said, then the line may come. */
+	/* After LOG_LIMIT_EACH_MS the log says how many were held back and allows one line. */
 	suppressed = limit.held_back;
 	ck_assert_uint_gt(suppressed, 0);
 	limit.budget.at_ms -= LOG_LIMIT_EACH_MS;
@@ -418,7 +418,7 @@ START_TEST(a_flood_is_held_back_and_counted)
 		 (unsigned long long)suppressed);
 	ck_assert_str_eq(last, expected);
 
-	/* Much later there is room for as many as at first, and no more. */
+	/* After a long time it allows LOG_LIMIT_LINES again, and no more. */
 	limit.budget.at_ms -= 3600 * 1000;
 	written = 0;
 	for (int i = 0; i < 1000; i++)
@@ -439,12 +439,12 @@ START_TEST(a_limit_counts_only_what_would_be_written)
 	ck_assert_uint_eq(suppressed, 0);
 	ck_assert(log_allows(&log, &limit, LOG_LEVEL_WARNING, "x"));
 
-	/* Whoever looks for a fault sees everything. */
+	/* At level debug nothing is limited ... */
 	log.level = LOG_LEVEL_DEBUG;
 	for (int i = 0; i < 1000; i++)
 		ck_assert(log_allows(&log, &limit, LOG_LEVEL_INFO, "x"));
 	ck_assert_uint_eq(suppressed, 0);
-	/* And owes nothing when it looks no more. */
+	/* ... and those lines are not counted against the limit afterwards. */
 	log.level = LOG_LEVEL_WARNING;
 	limit.budget.at_ms -= LOG_LIMIT_EACH_MS;
 	ck_assert(log_allows(&log, &limit, LOG_LEVEL_WARNING, "x"));

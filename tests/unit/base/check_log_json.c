@@ -14,7 +14,7 @@
 
 static char line[LOG_JSON_MAX + 1];
 
-/* The object's text, after a look at what holds for every one. */
+/* Writes a line and checks what holds for every line. Returns the parsed object. */
 static json_t *object(const char *words)
 {
 	size_t len = log_json(line, TIME, "info", words);
@@ -42,7 +42,7 @@ static const struct {
 	{"e a=1 b=-2 c=0 d=1.25", ",\"a\":1,\"b\":-2,\"c\":0,\"d\":1.25}"},
 	{"e a=01 b=1. c=.5 d=- e=1e3 f=0x10", ",\"a\":\"01\",\"b\":\"1.\",\"c\":\".5\",\"d\":\"-\","
 					      "\"e\":\"1e3\",\"f\":\"0x10\"}"},
-	/* quoted is a string, whatever is in it */
+	/* A quoted value is a string, also if it looks like a number. */
 	{"e key=\"1\"", ",\"key\":\"1\"}"},
 	{"e key=\"a b=c\" to=open", ",\"key\":\"a b=c\",\"to\":\"open\"}"},
 	{"e key=\"\"", ",\"key\":\"\"}"},
@@ -50,26 +50,26 @@ static const struct {
 	{"e key=\"say \\\"hi\\\" \\\\\" to=open",
 	 ",\"key\":\"say \\\"hi\\\" \\\\\",\"to\":\"open\"}"},
 	{"e key=\"a\\x0ab\\x00c\\x7f\"", ",\"key\":\"a\\u000ab\\u0000c\\u007f\"}"},
-	/* a text with the characters \x0a in it is no newline */
+	/* An escaped backslash before x0a is no newline. */
 	{"e key=\"a\\\\x0ab\"", ",\"key\":\"a\\\\x0ab\"}"},
 	{"e key=\"\xc3\xa9\"", ",\"key\":\"\xc3\xa9\"}"},
-	/* C1, as log_quote has it; bytes that are no UTF-8 */
+	/* A C1 control character as log_quote escapes it; bytes that are not UTF-8. */
 	{"e key=\"\\xc2\\x9b\"", ",\"key\":\"\\u009b\"}"},
 	{"e key=\"\\xff-\\xc3\"", ",\"key\":\"\xef\xbf\xbd-\xef\xbf\xbd\"}"},
 	{"e key=\xff", ",\"key\":\"\xef\xbf\xbd\"}"},
-	/* U+2028 and U+2029 end lines for some readers */
+	/* Some readers take U+2028 and U+2029 for ends of lines. */
 	{"e key=\"\xe2\x80\xa8\xe2\x80\xa9\xe2\x80\xa7\"",
 	 ",\"key\":\"\\u2028\\u2029\xe2\x80\xa7\"}"},
-	/* cut by log_quote, and at the end of the line */
+	/* Cut by log_quote, and cut at the end of the line. */
 	{"e key=\"abc\"... to=open", ",\"key\":\"abc...\",\"to\":\"open\"}"},
 	{"e key=\"abc...", ",\"key\":\"abc...\"}"},
 	{"e key=\"abc\\x0", ",\"key\":\"abcx0\"}"},
 	{"e key=\"abc\\", ",\"key\":\"abc\\\\\"}"},
-	/* an unquoted path with a blank in it */
+	/* An unquoted value with a blank in it. */
 	{"e file=/a b/c mode=1", ",\"file\":\"/a b/c\",\"mode\":1}"},
 	{"e just words a=1", ",\"text\":\"just words\",\"a\":1}"},
 	{"e time=1 level=2 event=3", ",\"time_\":1,\"level_\":2,\"event_\":3}"},
-	/* more digits than a double has */
+	/* A number of more digits than a double holds stays a string. */
 	{"e n=12345678901234567890", ",\"n\":\"12345678901234567890\"}"},
 	{"e n=9007199254740991", ",\"n\":9007199254740991}"},
 };
@@ -82,7 +82,7 @@ START_TEST(pairs_become_members)
 }
 END_TEST
 
-/* Values of growing length, so that each part of the object is the first that has no room. */
+/* Values of growing length: each part of the object is once the first that does not fit. */
 START_TEST(what_does_not_fit_is_cut_and_says_so)
 {
 	static const char *const units[] = {"x", "\"", "\xff", "\xf0\x9f\x98\x80", "\\"};
@@ -115,7 +115,7 @@ START_TEST(what_does_not_fit_is_cut_and_says_so)
 }
 END_TEST
 
-/* Through the log itself: what a client names reaches the reader as it was. */
+/* Through the log itself: a reader of the JSON gets the key that the client sent. */
 static char written[LOG_JSON_MAX + 8];
 
 static void keep(void *arg, enum log_level level, const char *text)
@@ -193,7 +193,7 @@ END_TEST
 
 START_TEST(a_line_is_written_in_one_piece)
 {
-	/* with the journal's prefix and the newline (log.c) */
+	/* With the journal's prefix and the newline (log.c) the line fits into one atomic write. */
 	ck_assert_uint_le(3 + LOG_JSON_MAX + 1, PIPE_BUF);
 }
 END_TEST

@@ -11,7 +11,7 @@
 #define EACH_MS 100
 
 static struct event_base *base;
-static char text[4096]; /* what was written, a line each */
+static char text[4096]; /* the lines that were written */
 static uint64_t suppressed;
 static struct log to;
 static struct log_state state;
@@ -22,7 +22,7 @@ static void on_line(void *arg, enum log_level level, const char *line)
 
 	(void)arg;
 	(void)level;
-	/* Behind the stamp and the level. */
+	/* Without the stamp and the level. */
 	snprintf(text + at, sizeof(text) - at, "%s\n", strchr(strchr(line, ' ') + 1, ' ') + 1);
 }
 
@@ -65,7 +65,7 @@ START_TEST(the_last_line_comes_by_itself_and_the_others_are_counted)
 	flap(3);
 	ck_assert_str_eq(text, "away n=0\nready n=0\n");
 	ck_assert_uint_eq(suppressed, 3);
-	/* Returns when no timer is left. */
+	/* Returns after the last timer has fired. */
 	event_base_dispatch(base);
 	ck_assert_msg(strncmp(text, all, strlen(all)) == 0, "%s", text);
 	ck_assert_int_ge(atoi(text + strlen(all)), EACH_MS / 2);
@@ -81,7 +81,8 @@ START_TEST(the_end_does_not_wait)
 }
 END_TEST
 
-/* At `warning` nobody reads of "ready". It takes no room, but makes an older "away" untrue. */
+/* At level warning "ready" is not written: it uses nothing of the limit and is not counted. But a
+ * rate-limited "away" before it is out of date, and is dropped. */
 START_TEST(what_the_level_leaves_out_is_not_counted)
 {
 	to.level = LOG_LEVEL_WARNING;

@@ -12,7 +12,7 @@
 static struct metrics *m;
 static char *text;
 
-/* Labels as their owners would name them. */
+/* Labels as the modules that own them would define them. */
 enum { ROUTE_NONE, ROUTE_CIRCUIT, ROUTES };
 enum { METHOD_GET, METHOD_OTHER, METHODS };
 enum { OPERATION_READ, OPERATION_LIST, OPERATIONS };
@@ -81,7 +81,7 @@ static void scrape(void)
 	evbuffer_free(out);
 }
 
-/* The value of a series, its labels as written; -1 if it is not there. */
+/* The value of a series, given with its labels; -1 if it is not in the text. */
 static double value(const char *series)
 {
 	size_t len = strlen(series);
@@ -122,7 +122,7 @@ START_TEST(series_are_there_from_the_start)
 		ck_assert_msg(value(zero[i]) == 0, "%s", zero[i]);
 	ck_assert_uint_eq(count("\nbreakerd_store_operations_total{"), OPERATIONS * RESULTS);
 	ck_assert_uint_eq(count("\nbreakerd_transitions_total{"), CIRCUIT_STATES * CIRCUIT_STATES);
-	/* Of these only what happened. */
+	/* A series of these appears only with its first request. */
 	ck_assert_uint_eq(count("\nbreakerd_http_requests_total{"), 0);
 	ck_assert_ptr_nonnull(strstr(text, "breakerd_build_info{version=\"" BREAKERD_VERSION "\""));
 }
@@ -158,7 +158,8 @@ START_TEST(what_is_counted_is_shown)
 }
 END_TEST
 
-/* The embedded store counts its circuits; a link to Redis has its states and failures. */
+/* On the embedded store breakerd_circuits has all states; on Redis the closed ones are left out,
+ * and there are series of the link. */
 START_TEST(a_link_to_redis_shows_itself_in_place_of_circuits)
 {
 	scrape();
@@ -179,7 +180,7 @@ START_TEST(a_link_to_redis_shows_itself_in_place_of_circuits)
 }
 END_TEST
 
-/* A program without owners of the labels has none of their series, and does not crash. */
+/* A program that gives no label names has none of those series, and does not crash. */
 START_TEST(labels_without_names_show_nothing)
 {
 	memset(m, 0, sizeof(*m));
@@ -194,7 +195,7 @@ START_TEST(histogram_is_cumulative)
 {
 #define BUCKET(le) "breakerd_http_request_duration_seconds_bucket{le=\"" le "\"}"
 	metrics_observe(&m->http_seconds, 0);
-	metrics_observe(&m->http_seconds, 50000); /* the bound belongs to the bucket */
+	metrics_observe(&m->http_seconds, 50000); /* a bucket includes its bound */
 	metrics_observe(&m->http_seconds, 50001);
 	metrics_observe(&m->http_seconds, 3000000);
 	metrics_observe(&m->http_seconds, UINT64_C(11000000000));
@@ -237,7 +238,7 @@ START_TEST(open_descriptors_are_counted)
 }
 END_TEST
 
-/* Each series stands under the HELP and TYPE of its own family, and no family comes twice. */
+/* Each series comes after the HELP and TYPE of its family, and no family comes twice. */
 START_TEST(exposition_is_well_formed)
 {
 	char family[128] = "", type[32] = "", seen[8192] = "", name[128], needle[136];
@@ -275,7 +276,7 @@ START_TEST(exposition_is_well_formed)
 }
 END_TEST
 
-/* Prometheus's own opinion, where its tool is installed. */
+/* promtool accepts the text; skipped where it is not installed. */
 START_TEST(promtool_has_no_complaint)
 {
 	FILE *pipe;

@@ -1,4 +1,4 @@
-/* A heap beside an array that is sorted each time. */
+/* The heap compared with a sorted array. */
 #include "base/minheap.h"
 #include "suite.h"
 
@@ -15,7 +15,8 @@ static int by_value(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* The first `max` of the heap are those of the nodes that are in it. */
+/* Checks that minheap_first gives the `max` smallest of the nodes that are in the heap, sorted and
+ * each once. */
 static void check_first(const struct minheap *heap, const struct minheap_node *nodes, size_t max)
 {
 	struct minheap_node *first[NODES + 5];

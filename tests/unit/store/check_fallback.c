@@ -461,7 +461,7 @@ START_TEST(a_step_surely_not_taken_is_taken_later)
 		struct store_op *op = TAILQ_FIRST(&scripted->store.ops);
 		struct store_result refused;
 
-		event_free(((struct scripted_op *)op)->turn);
+		event_free(((struct scripted_op *)op)->deferred);
 		store_refuse(&refused, STORE_UNAVAILABLE, "refused");
 		store_op_finish(op, &refused);
 	}
