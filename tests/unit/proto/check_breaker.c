@@ -1,6 +1,6 @@
 /*
- * The policy machine on its own: what it must show at scale, and the corners that no table of
- * steps says well. tests/cases/breaker.tsv has the steps, one by one.
+ * proto/breaker.c: long runs, random histories, and cases that do not fit the table of steps,
+ * tests/cases/breaker.tsv.
  */
 #include "default_policy.h"
 #include "proto/breaker.h"
@@ -14,7 +14,7 @@
 
 #define START INT64_C(1700000000000)
 
-/* A circuit in a store of its own. */
+/* A stored circuit with its policy and clock. */
 struct bench {
 	struct circuit c;
 	bool exists;
@@ -32,7 +32,7 @@ static void bench_init(struct bench *t)
 	t->now = START;
 }
 
-/* The member goes through its text each time, as in Redis. */
+/* Runs an operation. The member is encoded and decoded each time, as on Redis. */
 static void apply(struct bench *t, enum circuit_verb verb, const struct breaker_call *call)
 {
 	char text[BREAKER_TEXT_MAX];
@@ -71,8 +71,8 @@ static const struct breaker_answer *report(struct bench *t, const struct breaker
 	return &t->answer;
 }
 
-/* So many calls 5 ms apart, `failing` of each hundred of them failures, evenly spread. The number
- * of the call that opens, 0: none. */
+/* Makes `calls` calls 5 ms apart, of which `failing` out of each `of` fail, evenly spread. Returns
+ * the number of the call that opened the circuit; 0: none did. */
 static unsigned run_calls(struct bench *t, unsigned calls, unsigned failing, unsigned of)
 {
 	for (unsigned i = 1; i <= calls; i++) {
@@ -105,18 +105,18 @@ START_TEST(a_rate_opens_where_it_is_reached)
 {
 	struct bench t;
 
-	/* Whole failure, the run of failures off and on. */
+	/* All calls fail: without consecutive_failures, and with it. */
 	bench_init(&t);
 	t.policy.consecutive_failures = 0;
 	ck_assert_uint_eq(run_calls(&t, 1000, 100, 100), 20);
 	bench_init(&t);
 	ck_assert_uint_eq(run_calls(&t, 1000, 100, 100), 5);
-	/* Behind a window full of successes: within half of it. */
+	/* All calls fail after a window full of successes: it opens within half a window. */
 	bench_init(&t);
 	t.policy.consecutive_failures = 0;
 	ck_assert_uint_eq(run_calls(&t, 10000, 0, 100), 0);
 	ck_assert_uint_le(run_calls(&t, 10000, 100, 100), 3000);
-	/* Half, and just less than half. */
+	/* 50% fail, and 49%. */
 	bench_init(&t);
 	t.policy.consecutive_failures = 0;
 	ck_assert_uint_eq(run_calls(&t, 10000, 50, 100), 20);
@@ -155,8 +155,8 @@ START_TEST(as_many_daemons_as_a_policy_can_ask_for)
 }
 END_TEST
 
-/* 1,000 openings whose probes are reported, lost, given back or reported too late at random: the
- * circuit is never stuck, and never has more probes out than the policy says. */
+/* 1,000 openings, after which probes are at random reported, lost, reported as ignored or reported
+ * too late. The circuit is never stuck and never has more probes out than the policy allows. */
 START_TEST(a_circuit_is_never_stuck)
 {
 	struct breaker_permit out[3];
@@ -182,7 +182,8 @@ START_TEST(a_circuit_is_never_stuck)
 				out[count++] = t.answer.permit;
 			}
 			refused_since_s = t.answer.allowed ? 0 : refused_since_s + 1;
-			/* The longest opening and the longest probe, at some second a step. */
+			/* Steps are a second apart on average: enough for the longest opening and
+			 * the longest probe. */
 			ck_assert_uint_lt(refused_since_s, 200);
 		} else if (count > 0 && random() % 3) {
 			report(&t, &out[pick], (enum breaker_outcome)(random() % BREAKER_OUTCOMES),
@@ -343,7 +344,7 @@ START_TEST(overrides_are_obeyed_and_end)
 	ck_assert(!acquire(&t)->allowed);
 	ck_assert_int_eq(t.answer.reason, BREAKER_REASON_FORCED_OPEN);
 	ck_assert_int_eq(t.answer.retry_after_ms, 600);
-	/* A transition by another keeps it; a decision keeps it with all else that is written. */
+	/* The override outlives another program's transition and the decision after it. */
 	t.c = (struct circuit){.state = CIRCUIT_CLOSED, .last_state_change = t.now};
 	ck_assert_int_eq(report(&t, NULL, BREAKER_FAILURE, 1)->counted, 1);
 	ck_assert_int_eq(t.b.override.mode, BREAKER_FORCED_OPEN);

@@ -1,7 +1,7 @@
 /*
- * The policy machine in C and in circuit.lua, on a real redis-server: the steps of
- * tests/cases/breaker.tsv, and a random history beside a model in Python
- * (tests/model/breaker_history.py). BREAKER_STEPS says how long that is, BREAKER_SEED which.
+ * Compares the policy machine in C with the one in circuit.lua, on a real redis-server: the steps
+ * of tests/cases/breaker.tsv, and a random history that a model in Python makes
+ * (tests/model/breaker_history.py). BREAKER_STEPS is its length, BREAKER_SEED its seed.
  */
 #include "redis_server.h"
 #include "steps.h"
@@ -32,7 +32,7 @@ static void teardown(void)
 	redis_server_stop(&server);
 }
 
-/* A step, a tab and the answer; `where` is for whoever reads of a difference. */
+/* Runs a line: a step, a tab and the expected answer. `where` is for the message of a failure. */
 static void check_step(char *line, const char *where)
 {
 	char answer[STEPS_ANSWER_MAX], *should = strchr(line, '\t');

@@ -81,7 +81,7 @@ START_TEST(everything_at_once_has_room)
 	b.override.since_ms = b.override.until_ms = 99999999999999;
 	b.override.reason_len = BREAKER_REASON_MAX;
 	memset(b.override.reason, 0xFF, BREAKER_REASON_MAX);
-	/* A closed circuit, then a half-open one, which has no window. */
+	/* As a closed circuit, then as a half-open one, which has no window. */
 	check_again(NULL);
 	b.state = CIRCUIT_HALF_OPEN;
 	b.slot_count = 0;

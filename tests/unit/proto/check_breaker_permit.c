@@ -43,7 +43,7 @@ START_TEST(whatever_is_changed_is_refused)
 	char text[BREAKER_PERMIT_MAX], key[3] = "";
 	size_t len = breaker_permit_encode(text, &permits[_i], "k", 1);
 
-	/* Another circuit. */
+	/* For another circuit. */
 	for (int c = 1; c < 256; c++) {
 		key[0] = (char)c;
 		ck_assert(c == 'k' || !breaker_permit_decode(text, len, key, 1, &again));
@@ -52,7 +52,7 @@ START_TEST(whatever_is_changed_is_refused)
 		ck_assert(!breaker_permit_decode(text, len, key, 2, &again));
 		key[1] = '\0';
 	}
-	/* Cut, longer, or with another byte. */
+	/* Shortened, lengthened, or with one byte changed. */
 	for (size_t cut = 0; cut < len; cut++)
 		ck_assert(!breaker_permit_decode(text, cut, "k", 1, &again));
 	text[len] = '0';

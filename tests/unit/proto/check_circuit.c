@@ -73,7 +73,7 @@ END_TEST
 
 static struct cases cases;
 
-/* As a store would: decode what is there, apply the operation, look at what came of it. */
+/* Does what a store does: decodes the stored value, applies the operation, encodes the result. */
 START_TEST(table)
 {
 	static const enum case_found founds[] = {
@@ -105,7 +105,7 @@ START_TEST(table)
 	ck_assert_int_eq(circuit_json_decode_stored(json, len, &again), CIRCUIT_STORED_SOUND);
 	circuit_json_encode(json_again, &again);
 	ck_assert_str_eq(json, json_again);
-	/* Beyond what we write stand only members that we do not know. */
+	/* The table's text begins with the five members; only members we do not know follow. */
 	if (row->after == CASE_AFTER_TEXT) {
 		size_t after_len;
 		char *after = cases_after(row, row->now_ms, &after_len);

@@ -31,8 +31,8 @@ static void note_to(struct circuit_fold *fold, enum circuit_state to, int64_t no
 	note_op(fold, &(struct circuit_op){.verb = CIRCUIT_TRANSITION, .to = to}, now);
 }
 
-/* The step of these operations, each a millisecond behind the one before, the first at T0. In
- * the letters of circuit.lua: s success, f failure, d reset, A E I to closed, open, half-open. */
+/* The step that these operations make, the first at T0, each a millisecond after the one before.
+ * Letters as in circuit.lua: s success, f failure, d reset, A E I to closed, open, half-open. */
 static struct circuit_fold fold_of(const struct circuit *before, const char *operations)
 {
 	struct circuit_fold fold;
@@ -209,7 +209,7 @@ START_TEST(only_stamps_of_our_own_are_corrected)
 }
 END_TEST
 
-/* Random operations, split anywhere: two steps appended do what one does. */
+/* Random operations, split into two steps at a random place: the two appended do what one does. */
 START_TEST(two_steps_are_one)
 {
 	unsigned seed = 1;
@@ -279,7 +279,7 @@ START_TEST(a_step_leaves_a_trace)
 }
 END_TEST
 
-/* Another gateway's reset, perhaps: nothing may be taken on top of it. */
+/* Another gateway may have reset the circuit: the step must not be sent again after that. */
 START_TEST(a_circuit_that_is_gone_tells_nothing)
 {
 	static const char *const steps[] = {"s", "f", "E", "A", "I", "df", "fE"};
@@ -293,7 +293,7 @@ START_TEST(a_circuit_that_is_gone_tells_nothing)
 }
 END_TEST
 
-/* It removes only what is older than itself. */
+/* Sending a reset twice does no harm: it removes only what was written before it. */
 START_TEST(a_reset_may_be_taken_again)
 {
 	struct circuit_fold fold = fold_of(&seen, "fd");
@@ -312,10 +312,10 @@ START_TEST(the_trace_of_a_step_on_nothing)
 
 	circuit_fold_apply(&c, false, 0, &fold);
 	ck_assert_int_eq(trace(&fold, NULL, &c), CIRCUIT_FOLD_TAKEN);
-	/* Also where there was something that the reset removed. */
+	/* The same if there was a circuit before, which the step's reset removed. */
 	ck_assert_int_eq(trace(&fold, &seen, &c), CIRCUIT_FOLD_TAKEN);
 	ck_assert_int_eq(trace(&fold, NULL, &seen), CIRCUIT_FOLD_UNSURE);
-	/* Whoever wrote it since: it was created by the step. */
+	/* Others wrote it since, but its lastStateChange shows that the step created it. */
 	circuit_fold_apply(&c, false, 0, &success);
 	other = c;
 	other.success_count += 5;
@@ -323,7 +323,8 @@ START_TEST(the_trace_of_a_step_on_nothing)
 }
 END_TEST
 
-/* Whatever else was written: a stamp of ours is there, or an older one. */
+/* Whatever the counts are, a stamp shows it: the step's own that it was taken, an older one that it
+ * was not; a newer one or none proves nothing. */
 START_TEST(stamps_are_a_trace)
 {
 	struct circuit_fold fold = fold_of(&seen, "f");
@@ -346,7 +347,8 @@ START_TEST(stamps_are_a_trace)
 }
 END_TEST
 
-/* With neither transition nor reset in between counts only grow. */
+/* Counts only grow if neither a transition nor a reset came in between, so a count lower than the
+ * step would have made it shows that the step was not taken. */
 START_TEST(counts_are_a_trace)
 {
 	struct circuit_fold successes = fold_of(&seen, "sss"), failure = fold_of(&seen, "f");
@@ -367,7 +369,8 @@ START_TEST(counts_are_a_trace)
 }
 END_TEST
 
-/* What others may have made in a longer time is no proof, but for a stamp of ours. */
+/* If the circuit was only seen some time before the step, a higher count proves nothing, because
+ * others may have recorded too. The step's own stamp still proves that it was taken. */
 START_TEST(a_circuit_seen_long_before_proves_less)
 {
 	struct circuit_fold success = fold_of(&seen, "s"), failure = fold_of(&seen, "f");

@@ -1,6 +1,5 @@
 /*
- * circuit_fold_apply and circuit.lua are held together: random steps on random circuits, on
- * a real Redis.
+ * Compares circuit_fold_apply with circuit.lua: random steps on random circuits, on a real Redis.
  */
 #include "proto/circuit_fold.h"
 #include "proto/circuit_json.h"
@@ -59,7 +58,7 @@ static void expect_stored(const char *value)
 	freeReplyObject(reply);
 }
 
-/* Few values, so that they meet. */
+/* One of a few values, so that equal ones meet often. */
 static int64_t some(unsigned *seed, const int64_t *of, int count)
 {
 	return of[rand_r(seed) % count];
@@ -111,7 +110,7 @@ START_TEST(the_script_folds_as_the_function_does)
 		enum circuit_effect effect;
 
 		circuit_json_encode(before, &c);
-		if (exists) /* without a time to live: when it was written is not known */
+		if (exists) /* no time to live, so the script cannot tell when it was written */
 			redis_run(redis, "SET k %s", before);
 		else
 			redis_run(redis, "DEL k");
@@ -133,7 +132,8 @@ START_TEST(the_script_folds_as_the_function_does)
 }
 END_TEST
 
-/* The time to live that is left tells when a circuit was written, stamp or no stamp. */
+/* A recorded success leaves no stamp. The script tells from the remaining time to live when the
+ * circuit was written. */
 START_TEST(a_success_recorded_since_keeps_a_circuit_from_its_reset)
 {
 	static const char value[] = "{\"state\":\"closed\",\"failureCount\":0,\"successCount\":1,"
@@ -151,7 +151,7 @@ START_TEST(a_success_recorded_since_keeps_a_circuit_from_its_reset)
 }
 END_TEST
 
-/* It may have been written since. */
+/* Without PTTL or TIME the script cannot tell whether the circuit was written since. */
 START_TEST(a_circuit_whose_age_is_not_told_is_not_reset)
 {
 	static const char *const commands[] = {"pttl", "time"};

@@ -1,6 +1,6 @@
 /*
- * proto/circuit_json.c and proto/circuit_body.c. What single stored values read as stands
- * in tests/cases/circuit.tsv, which check_circuit runs; here is what no table can hold.
+ * proto/circuit_json.c and proto/circuit_body.c. Single stored values are in
+ * tests/cases/circuit.tsv, which check_circuit runs; here are tests that do not fit a table.
  */
 #include "proto/circuit_json.h"
 #include "proto/key.h"
@@ -19,7 +19,7 @@
 	"{\"state\":\"half-open\",\"failureCount\":1,\"successCount\":2,\"lastFailureTime\":3,"    \
 	"\"lastStateChange\":4}"
 
-/* Decodes from memory that ends where the text ends, so that a sanitizer sees a step beyond. */
+/* Decodes from memory that ends where the text ends, so that a sanitizer sees reads beyond it. */
 static enum circuit_stored decode(const char *text, size_t len, struct circuit *c)
 {
 	char *copy = malloc(len ? len : 1);
@@ -92,7 +92,7 @@ static const char *const sound[] = {
 	"\"lastFailureTime\":1e3,\n\"lastStateChange\":12345678901234}",
 };
 
-/* Neither a part of a value nor a value with another byte behind it may pass for one. */
+/* A beginning of a value is no value, and neither is a value followed by another byte. */
 START_TEST(every_cut_is_none)
 {
 	const char *text = sound[_i];
@@ -118,7 +118,7 @@ START_TEST(every_cut_is_none)
 }
 END_TEST
 
-/* Each byte put in place of each byte: no crash, no step beyond, no value out of range. */
+/* Each byte replaced by each other: no crash, no read beyond the end, no value out of range. */
 START_TEST(every_change_of_a_byte_is_survived)
 {
 	size_t len = strlen(sound[_i]);
@@ -141,7 +141,8 @@ START_TEST(every_change_of_a_byte_is_survived)
 }
 END_TEST
 
-/* What the header says of a number: strtod on the whole token, judged after. */
+/* The rule of the header: a count is what strtod makes of the whole token if that is an integer in
+ * range, else 0. */
 static void check_number(const char *token)
 {
 	size_t size = strlen(token) + 32;
@@ -180,7 +181,7 @@ static const char *const heads[] = {
 	"0.000000000000000000000000000000000",
 };
 
-/* Numbers on both sides of where rounding turns, with tails of any length behind them. */
+/* Numbers on both sides of a rounding boundary, followed by digits up to great lengths. */
 START_TEST(numbers_round_as_strtod_does)
 {
 	static const size_t lengths[] = {0, 1, 2, 5, 30, 700, 740, 790, 799, 800, 801, 802, 10000};
@@ -210,7 +211,7 @@ START_TEST(numbers_round_as_strtod_does)
 }
 END_TEST
 
-/* A reproducible walk through the grammar of numbers. */
+/* xorshift64, so that the random numbers are the same in each run. */
 static uint64_t next_random(uint64_t *state)
 {
 	*state ^= *state << 13;
@@ -282,7 +283,7 @@ START_TEST(exponents_of_any_size)
 }
 END_TEST
 
-/* Depth counts from the outermost object; neither it nor a million brackets use the stack. */
+/* Depth counts from the outermost object. A million brackets must not overflow the stack. */
 START_TEST(depth_is_bounded)
 {
 	size_t n = 1000000;
@@ -346,7 +347,7 @@ END_TEST
 #define STATE   CIRCUIT_BODY_STATE
 #define B(text) text, sizeof(text) - 1
 
-/* Each with words that the sentence must have, so that it tells what is wrong. */
+/* Bodies that are refused, with words that the explanation must contain. */
 static const struct {
 	const char *body;
 	size_t len;
@@ -405,7 +406,7 @@ static const struct {
 	{B("{\"to\":\"open\",\"from\":\"ajar\"}"), STATE, {"`from` is \"ajar\""}},
 	{B("{\"to\":\"ajar\",\"from\":\"off\"}"), STATE, {"`to` is \"ajar\""}},
 	{B("{\"to\":\"a\\nb\\u001b[1m\"}"), STATE, {"a b\xEF\xBF\xBD[1m"}},
-	/* With both faults the body comes first. */
+	/* If the body is invalid and the state unknown, the body is reported. */
 	{B("{\"to\":\"ajar\",\"x\":1}"), INVALID, {"`x`"}},
 	{B("{\"to\":\"ajar\",\"from\":1}"), INVALID, {"`from` is a number"}},
 	{B("{\"from\":\"ajar\"}"), INVALID, {"`to` is missing"}},
@@ -444,7 +445,7 @@ START_TEST(a_long_word_is_cut)
 	struct circuit_op op;
 	size_t len = 0;
 
-	/* "x", then a character of two bytes over and over: the cut falls within one. */
+	/* "x" and then characters of two bytes, so that the cut would split one. */
 	len += (size_t)sprintf(body, "%sx", head);
 	while (len < 3000)
 		len += (size_t)sprintf(body + len, "\xD0\xBA");

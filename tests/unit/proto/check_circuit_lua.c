@@ -18,7 +18,7 @@
 #define OLD_TTL 1000
 #define TTL_S   5000
 #define TTL     "5000000"
-#define NOTHING 3 /* beside enum circuit_stored */
+#define NOTHING 3 /* the script's digit for no value; the others are enum circuit_stored */
 
 extern const char circuit_lua[];
 
@@ -51,7 +51,7 @@ struct answer {
 	struct circuit circuit;
 };
 
-/* What the operations came to, as who asked makes it of the script's answer. */
+/* The operations' results, computed from the script's answer as the store does it. */
 static void answers_of(const redisReply *reply, const char *ops, struct answer *answers)
 {
 	struct circuit_script_answer found;
@@ -74,7 +74,7 @@ static void answers_of(const redisReply *reply, const char *ops, struct answer *
 	}
 }
 
-/* One operation, by its letter, on KEY. */
+/* Runs one operation, given by its letter, on KEY. */
 static struct answer apply(const char *letter)
 {
 	redisReply *reply = redis_reply(redis, "EVALSHA %s 1 " KEY " " TTL " %s", sha, letter);
@@ -240,7 +240,8 @@ START_TEST(one_call_for_several_circuits)
 }
 END_TEST
 
-/* 64 KiB are the most, before and after; a larger value is that circuit's error, not the call's. */
+/* A value may have 64 KiB, before and after the write. A larger one is an error for that circuit,
+ * not for the whole call. */
 START_TEST(a_large_value_is_left_alone)
 {
 	static const char *const letters[] = {"g", "s", "f", "d", "F", "w 1 0 0 0 1 3 0 5 0"};
@@ -292,7 +293,7 @@ START_TEST(operations_on_one_circuit_in_order)
 }
 END_TEST
 
-/* Random operations, many to a call: what is stored is what they come to one by one. */
+/* Random operations, many to a call: the stored circuit is what they make one by one. */
 START_TEST(many_operations_come_to_what_each_does)
 {
 	static const char letters[] = "gsfdABCDEFGHIJKLffffssss";
@@ -348,7 +349,7 @@ START_TEST(another_type_is_left_alone)
 }
 END_TEST
 
-/* The server's own troubles are the whole call's, in Redis's words, so that the link sees them. */
+/* An error of the server is the whole call's error, in Redis's words: so the link recognizes it. */
 START_TEST(a_full_server_says_so)
 {
 	redisReply *reply;
@@ -394,7 +395,7 @@ START_TEST(no_permission_says_so)
 	freeReplyObject(reply);
 	ck_assert_int_eq(redis_integer(redis, "DBSIZE"), 0);
 
-	/* Not every operation on a circuit that exists needs the time. */
+	/* On a circuit that exists, a failure needs TIME; reads, successes and resets do not. */
 	store("{}", 2);
 	reply = redis_reply(redis, "EVALSHA %s 1 " KEY " " TTL " f", sha);
 	ck_assert_int_eq(reply->type, REDIS_REPLY_ERROR);
@@ -421,7 +422,7 @@ static void store_member(const char *member)
 	store(value, (size_t)len);
 }
 
-static int64_t ttl_behind(const char *ops)
+static int64_t ttl_after(const char *ops)
 {
 	redisReply *reply = redis_reply(redis, "EVALSHA %s 1 " KEY " " TTL " %s", sha, ops);
 
@@ -447,13 +448,13 @@ START_TEST(a_circuit_lives_as_long_as_its_override)
 		snprintf(member, sizeof(member), "1 0 5 0 0 0 0 o1.%" PRId64 ".%" PRId64 ":61", now,
 			 now + 200000000);
 		store_member(member);
-		left = ttl_behind(writing[i]);
+		left = ttl_after(writing[i]);
 		ck_assert_msg(left > 199000 && left <= 200001, "%s: %" PRId64, writing[i], left);
-		/* It is over, or begins later than any clock is. */
+		/* An override that is over, and one that begins in the far future. */
 		store_member("1 0 5 0 0 0 0 o1.1700000000000.1700000060000:61");
-		ck_assert_int_le(ttl_behind(writing[i]), TTL_S);
+		ck_assert_int_le(ttl_after(writing[i]), TTL_S);
 		store_member("1 0 5 0 0 0 0 o1.99999999000000.99999999999999:61");
-		ck_assert_int_le(ttl_behind(writing[i]), 2592000);
+		ck_assert_int_le(ttl_after(writing[i]), 2592000);
 	}
 }
 END_TEST
@@ -472,14 +473,15 @@ START_TEST(a_member_that_is_none_of_ours_has_no_override)
 	for (size_t n = 0; n < sizeof(members) / sizeof(members[0]); n++) {
 		for (size_t i = 0; i < sizeof(writing) / sizeof(writing[0]); i++) {
 			store_member(members[n]);
-			ck_assert_msg(ttl_behind(writing[i]) <= TTL_S, "%s: %s", members[n],
+			ck_assert_msg(ttl_after(writing[i]) <= TTL_S, "%s: %s", members[n],
 				      writing[i]);
 		}
 	}
 }
 END_TEST
 
-/* A circuit with an override needs the time; that it is refused is no other circuit's matter. */
+/* A write to a circuit with an override needs TIME. If TIME is forbidden, the other circuits of the
+ * call still succeed. */
 START_TEST(no_permission_for_the_time_amid_a_call)
 {
 	redisReply *reply;
@@ -595,7 +597,7 @@ static void put_number(struct text *t)
 		snprintf(buf, sizeof(buf), "%u%0*u", 1 + below(1000), (int)below(14), below(10));
 		puts_to(t, buf);
 	} else if (below(40) == 0) {
-		/* A token that no fixed buffer holds. */
+		/* A token longer than any fixed buffer. */
 		puts_to(t, "1.");
 		for (unsigned n = below(2000); n > 0; n--)
 			puts_to(t, "0");
@@ -712,7 +714,7 @@ static void put_value(struct text *t, unsigned depth)
 	}
 }
 
-/* What the pattern for plain values is tried on, nearly right. */
+/* Nearly the form that breakerd writes, for which the script has a fast pattern. */
 static void put_plain(struct text *t)
 {
 	static const char *const states[] = {"closed", "open", "half-open", "halfopen", "-"};
@@ -812,7 +814,7 @@ static void compare_readings(const struct text *t, unsigned *seen)
 	if (stored != CIRCUIT_STORED_NONE)
 		check_circuit(&a.circuit, &c, what);
 
-	/* What is written in its place is sound, and has counted. */
+	/* A success then writes a sound value, which has the success counted. */
 	a = apply("s");
 	reply = redis_reply(redis, "GET " KEY);
 	ck_assert_msg(circuit_json_decode_stored(reply->str, reply->len, &again) ==
@@ -837,7 +839,7 @@ START_TEST(lua_reads_as_c_does)
 		compare_readings(t, seen);
 	}
 	free(t);
-	/* The generator makes enough of each. */
+	/* The generator made enough values of each kind. */
 	for (int i = 0; i < 3; i++)
 		ck_assert_msg(seen[i] > 300, "%u, %u, %u", seen[0], seen[1], seen[2]);
 }

@@ -10,7 +10,7 @@
 
 #define COUNT(a) (sizeof(a) / sizeof(*(a)))
 
-/* A string literal with its length, so that it may hold NUL. */
+/* A string literal with its length, because it may contain NUL. */
 struct text {
 	const char *bytes;
 	size_t len;
@@ -54,7 +54,7 @@ START_TEST(segments_decode)
 }
 END_TEST
 
-/* Decodes from memory that ends where the segment ends, so that a sanitizer sees a step beyond. */
+/* Decodes from memory that ends where the segment ends, so that a sanitizer sees reads beyond. */
 static const char *decode(const struct text *in, char key[KEY_MAX], size_t *len)
 {
 	char *copy = malloc(in->len ? in->len : 1);
@@ -67,7 +67,7 @@ static const char *decode(const struct text *in, char key[KEY_MAX], size_t *len)
 	return why;
 }
 
-/* What each sentence must speak of. */
+/* Segments that are refused, with a word that the explanation must contain. */
 static const struct {
 	struct text in;
 	const char *why;
@@ -184,7 +184,7 @@ START_TEST(percent_decoding)
 	ck_assert_int_eq(percent_decode("a", 1, out, 0, false), PERCENT_TOO_LONG);
 	ck_assert_int_eq(percent_decode("12345678", 8, out, 8, false), 8);
 	ck_assert_int_eq(percent_decode("12345678%39", 11, out, 8, false), PERCENT_TOO_LONG);
-	/* The escape ends with the text, whatever lies behind it. */
+	/* An escape must end within the given length, whatever follows in memory. */
 	ck_assert_int_eq(percent_decode("%41", 2, out, 8, false), PERCENT_BROKEN);
 	ck_assert_int_eq(percent_decode("%41", 1, out, 8, false), PERCENT_BROKEN);
 	ck_assert_int_eq(percent_decode(same, 7, same, 7, false), 3);

@@ -1,5 +1,5 @@
 /*
- * proto/number.c: numbers as text. How they are read is in check_circuit_json.c.
+ * proto/number.c: writing numbers. Reading them is tested in check_circuit_json.c.
  */
 #include "proto/number.h"
 #include "suite.h"

@@ -1,8 +1,8 @@
 /*
- * docs/policies.md: its three worked examples, simulated with the policy machine. The page has each
- * table as it comes out here; where it has not, the failed test prints the table.
+ * Simulates the three worked examples of docs/policies.md with the policy machine. The page must
+ * contain each table exactly as computed here; if not, the failing test prints the table.
  *
- * A simulated call is asked for and reported in the same millisecond. The random numbers are the
+ * A simulated call is acquired and reported in the same millisecond. The random numbers are the
  * same in each run.
  */
 #include "default_policy.h"
@@ -20,7 +20,7 @@
 #define MINUTE (60 * SECOND)
 #define HOUR   (60 * MINUTE)
 
-/* A circuit and its upstream. */
+/* A circuit, and the calls to its upstream. */
 struct world {
 	struct circuit c;
 	bool exists;
@@ -30,7 +30,7 @@ struct world {
 	uint64_t random;
 	unsigned openings;
 	unsigned passed, failed, slow; /* calls */
-	bool open;                     /* behind the last call */
+	bool open;                     /* after the last call */
 };
 
 static void begin(struct world *w, const struct policy *policy)
@@ -39,13 +39,12 @@ static void begin(struct world *w, const struct policy *policy)
 	breaker_none(&w->b);
 }
 
-/* Forgets what was counted, not the circuit. */
-static void count_anew(struct world *w)
+static void zero_counts(struct world *w)
 {
 	w->openings = w->passed = w->failed = w->slow = 0;
 }
 
-/* SplitMix64: true in so many of a thousand. */
+/* True with a probability of of_thousand / 1000 (SplitMix64). */
 static bool chance(struct world *w, unsigned of_thousand)
 {
 	uint64_t z = w->random += UINT64_C(0x9e3779b97f4a7c15);
@@ -68,7 +67,7 @@ static struct breaker_answer apply(struct world *w, enum circuit_verb verb,
 	return answer;
 }
 
-/* A call, unless it is refused. */
+/* Asks for a call and, unless it is refused, makes and reports it. */
 static void call(struct world *w, bool fails, bool slow)
 {
 	struct breaker_call acquire = {.random = (uint32_t)w->random};
@@ -118,7 +117,7 @@ static void check_page(const struct table *t)
 
 /* --- an API with 1% noise ------------------------------------------------------------------ */
 
-/* 200 calls a second, of which so many in a thousand fail. */
+/* 200 calls a second, of which `failing` in a thousand fail. */
 static void minutes_of_noise(struct world *w, unsigned minutes, unsigned failing)
 {
 	for (unsigned i = 0; i < minutes * 60 * 200; i++) {
@@ -127,14 +126,14 @@ static void minutes_of_noise(struct world *w, unsigned minutes, unsigned failing
 	}
 }
 
-/* How many calls pass before it opens; at most a minute's. */
+/* The number of calls that pass before the circuit opens; 0 if it does not within a minute. */
 static unsigned calls_until_open(const struct policy *policy, unsigned failing)
 {
 	struct world w;
 
 	begin(&w, policy);
 	minutes_of_noise(&w, 2, 10);
-	count_anew(&w);
+	zero_counts(&w);
 	for (unsigned i = 0; i < 60 * 200 && !w.open; i++) {
 		w.now += 5;
 		call(&w, chance(&w, failing), false);
@@ -188,7 +187,7 @@ END_TEST
 
 /* --- a slow database ------------------------------------------------------------------------ */
 
-/* 50 calls a second. For ten minutes each takes 2 s and succeeds; then all is well. */
+/* 50 calls a second, which all succeed. For ten minutes each takes 2 s, then none is slow. */
 static void slow_ten_minutes(struct world *w, int64_t *recovered_after)
 {
 	int64_t end;
@@ -197,7 +196,7 @@ static void slow_ten_minutes(struct world *w, int64_t *recovered_after)
 		w->now += 20;
 		call(w, false, false);
 	}
-	count_anew(w);
+	zero_counts(w);
 	end = w->now + 10 * MINUTE;
 	while (w->now < end) {
 		w->now += 20;
@@ -254,7 +253,7 @@ END_TEST
 
 /* --- a batch of rare calls ------------------------------------------------------------------- */
 
-/* A call every two minutes. It all fails for six hours, then all is well. */
+/* A call every two minutes. All fail for six hours, then all succeed. */
 static void rare_calls(struct world *w, int64_t *recovered_after)
 {
 	int64_t end;
@@ -263,7 +262,7 @@ static void rare_calls(struct world *w, int64_t *recovered_after)
 		w->now += 2 * MINUTE;
 		call(w, chance(w, 20), false);
 	}
-	count_anew(w);
+	zero_counts(w);
 	end = w->now + 6 * HOUR;
 	while (w->now < end) {
 		w->now += 2 * MINUTE;

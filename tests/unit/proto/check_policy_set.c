@@ -41,7 +41,7 @@ static const struct {
 	 "b",
 	 true},
 	{"*?", "\xe2\x82\xac", true},
-	{"*\xac", "\xe2\x82\xac", false}, /* no half a character */
+	{"*\xac", "\xe2\x82\xac", false}, /* a "*" ends between characters */
 	{"caf\xc3\xa9*", "caf\xc3\xa9/1", true},
 	{"[ab]", "a", false}, /* nothing else is special */
 	{"a.c", "abc", false},
@@ -55,13 +55,13 @@ START_TEST(patterns)
 		ck_assert_msg(policy_key_matches(cases[i].pattern, cases[i].key,
 						 strlen(cases[i].key)) == cases[i].matches,
 			      "%s %s", cases[i].pattern, cases[i].key);
-	/* the length counts, not a NUL */
+	/* The key ends at its length, not at a NUL. */
 	ck_assert(policy_key_matches("ab", "abc", 2));
 	ck_assert(!policy_key_matches("abc", "abc", 2));
 }
 END_TEST
 
-/* Exponential in many matchers; here 1024 x 256 steps. */
+/* Takes exponential time in a matcher that backtracks; here at most 1024 x 256 steps. */
 START_TEST(a_bad_pattern_ends)
 {
 	char pattern[257], key[1024];
@@ -94,7 +94,7 @@ START_TEST(the_first_that_matches_is_the_one)
 	ck_assert_str_eq(find(set, "other"), "default");
 	ck_assert_uint_eq(policy_set_find(&set, "xy", 2)->probes, 2);
 	ck_assert_uint_eq(policy_set_find(&set, "", 0)->probes, 3);
-	/* the last one is not looked at: it holds for whatever is left */
+	/* The patterns of the last entry are not compared: it holds for all other keys. */
 	set = (struct policy_set){&entries[1], 1};
 	ck_assert_str_eq(find(set, "anything"), "slow");
 }

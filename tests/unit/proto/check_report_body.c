@@ -1,6 +1,6 @@
 /*
- * Bodies of reports. tests/e2e/test_decisions.py has the contract's cases; here is that the scanner
- * and jansson read the same, whatever the spelling.
+ * Bodies of reports: the fast scanner and jansson must read the same. The contract's cases are in
+ * tests/e2e/test_decisions.py.
  */
 #include "proto/report_body.h"
 #include "suite.h"
@@ -35,14 +35,14 @@ static enum report_body_status read_body(const char *body, struct breaker_call *
 	return status;
 }
 
-/* The body as programs write it, and the same so that the scanner does not understand it. */
+/* Reads the body as it is, which the scanner can do, and with an escape, which only jansson can. */
 static void check_both(const char *plain, enum report_body_status want,
 		       enum breaker_outcome outcome, bool slow)
 {
 	const char *brace = strchr(plain, '"');
 	char escaped[512];
 
-	/* The first letter of the first name as an escape. */
+	/* Writes the first letter of the first name as an escape. */
 	snprintf(escaped, sizeof(escaped), "%.*s\"\\u%04x%s", (int)(brace - plain), plain, brace[1],
 		 brace + 2);
 	for (int i = 0; i < 2; i++) {

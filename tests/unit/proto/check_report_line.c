@@ -80,7 +80,7 @@ static const char *const bad[] = {
 	"circuit=o status=200 time=9999999999999",
 	"circuit=o status=\"200",
 	"circuit=\"o\"x status=200",
-	/* what an end user may write */
+	/* What an end user can put into a log line. */
 	"circuit=o status=200 ua=x circuit=o",
 	"circuit=o status=200 ua=\"x circuit=p\"",
 	"circuit=o status=200 ua=x status=500",
