@@ -13,7 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* A directory for one test, and what config_load said last. */
+/* A directory for one test, and the results of the last config_load. */
 static char dir[64];
 static struct config *config;
 static struct config_error error;
@@ -45,7 +45,7 @@ static void teardown(void)
 	ck_assert_int_eq(system(command), 0);
 }
 
-/* Makes dir/name with that content. Returns its path, which is good for a while. */
+/* Makes dir/name with that content. Returns its path, valid until four more files are made. */
 static const char *file_of(const char *name, const char *content, size_t len)
 {
 	static char paths[4][128];
@@ -66,11 +66,12 @@ static const char *file(const char *name, const char *content)
 	return file_of(name, content, strlen(content));
 }
 
-/* Words that begin with "BREAKERD_" are the environment, the others the arguments. */
+/* Loads a configuration. Words that begin with "BREAKERD_" go into the environment, the others are
+ * arguments. */
 static enum config_status load(const char *const *words)
 {
 	struct log log = {.level = LOG_LEVEL_DEBUG, .journal = 1, .sink = keep_warning};
-	static char *argv[32], *envp[32]; /* input keeps them */
+	static char *argv[32], *envp[32]; /* static, because `input` points to them */
 	int argc = 1, envc = 1;
 	enum config_status status;
 
@@ -269,7 +270,7 @@ START_TEST(a_later_list_replaces_an_earlier_one)
 	ck_assert_uint_eq(config->listen.count, 2);
 	ck_assert_str_eq(config->listen.items[0], "127.0.0.1:6");
 	ck_assert_str_eq(config->listen.items[1], "127.0.0.1:7");
-	/* named twice is named once */
+	/* An item that is given twice counts once. */
 	ck_assert_load("--listen=127.0.0.1:6,127.0.0.1:6");
 	ck_assert_uint_eq(config->listen.count, 1);
 }
@@ -287,7 +288,7 @@ START_TEST(a_list_has_a_bound)
 }
 END_TEST
 
-/* name, text, part of the error; given in all three ways */
+/* Name, value, and a part of the error; the test gives each in file, environment and arguments. */
 static const struct {
 	const char *name, *value, *why;
 } bad_values[] = {
@@ -411,7 +412,7 @@ START_TEST(the_words_of_an_error)
 }
 END_TEST
 
-/* The only place where "nothing" is a value, and a wrong one. */
+/* An empty value in a file is an error; an empty variable counts as unset (the next test). */
 START_TEST(nothing_in_a_file_is_refused)
 {
 	static const char *const names[] = {"store_timeout", "socket_mode", "on_store_failure",
@@ -426,7 +427,7 @@ START_TEST(nothing_in_a_file_is_refused)
 }
 END_TEST
 
-/* Compose files make such of what is not set in their own environment. */
+/* Compose files pass an empty variable for one that is not set in their own environment. */
 START_TEST(an_empty_variable_is_none)
 {
 	ck_assert_load("BREAKERD_TTL=", "BREAKERD_STORE=", "BREAKERD_PREFIX=", "BREAKERD_CONFIG=",
@@ -487,7 +488,8 @@ START_TEST(numbers_hold_at_the_ends_of_their_ranges)
 		char flag[64], text[128], value[CONFIG_VALUE_MAX + 1];
 		int64_t ends[] = {s->min, s->max, (int64_t)s->min - 1, (int64_t)s->max + 1};
 
-		/* open_time and what contradicts it; the embedded store's one reporter */
+		/* Not open_time and open_time_max, which limit each other. On Redis, because the
+		 * embedded store has one reporter only. */
 		if ((s->type != CONFIG_NUMBER && s->type != CONFIG_TIME) ||
 		    strncmp(s->name, "open_time", 9) == 0)
 			continue;
@@ -589,7 +591,7 @@ START_TEST(long_lines_are_read_whole_or_refused)
 {
 	char text[3 * CONFIG_VALUE_MAX], *end;
 
-	/* libinih would cut each of these at 199 bytes */
+	/* libinih alone would cut these lines at 199 bytes. */
 	strcpy(text, "# ");
 	memset(text + 2, 'x', 1000);
 	strcpy(text + 1002, "\nstate_file = /");
@@ -600,7 +602,8 @@ START_TEST(long_lines_are_read_whole_or_refused)
 	ck_assert_uint_eq(strlen(config->state_file), CONFIG_VALUE_MAX);
 	ck_assert_uint_eq(config->ttl_ms, 9 * 1000);
 
-	/* what it strips or skips at the begin of a line stands at every place */
+	/* A long value reaches libinih in pieces: put what it strips or skips at the beginning of a
+	 * line at every place, so also at the beginning of a piece. */
 	for (size_t at = 0; at < 7; at++) {
 		for (size_t i = 0; i < CONFIG_VALUE_MAX - 2; i++)
 			end[i] = "yy;#z w"[(i + at) % 7];
@@ -648,7 +651,7 @@ static const char *pipe_at(const char *name)
 	return path;
 }
 
-/* A child that writes the text into a pipe after a while, as a shell's <(...) does. */
+/* Starts a child that writes the text into a pipe after 20 ms, as a shell's <(...) may. */
 static pid_t writer(const char *path, const char *text)
 {
 	pid_t child = fork();
@@ -688,7 +691,8 @@ START_TEST(a_pipe_that_nobody_writes_to_ends_the_start)
 }
 END_TEST
 
-/* Neither waited for nor taken for empty: an empty configuration would have no token. */
+/* A reload neither waits for a pipe nor reads it as empty: without its settings there would be no
+ * token. */
 START_TEST(a_reload_refuses_what_cannot_be_read_twice)
 {
 	const char *path = pipe_at("pipe");
@@ -702,7 +706,7 @@ START_TEST(a_reload_refuses_what_cannot_be_read_twice)
 	ck_assert_refused(CONFIG_INVALID, "restart to read it", "--token-file", path);
 	ck_assert_refused(CONFIG_INVALID, "no regular file", "--redis-password-file", path,
 			  "--store=redis://h");
-	/* with a writer, too: it would have to be waited for */
+	/* Also if the pipe has a writer, for which the reload would have to wait. */
 	child = writer(path, "ttl = 77\n");
 	ck_assert_refused(CONFIG_INVALID, "no regular file", "--config", path);
 	kill(child, SIGKILL);
@@ -734,7 +738,7 @@ START_TEST(wrong_usage)
 	ck_assert_refused(CONFIG_USAGE, "--help takes no value", "--help=1");
 	ck_assert_refused(CONFIG_USAGE, "--check-config takes no value", "--check-config=1");
 	ck_assert_refused(CONFIG_USAGE, "did you mean --check-ready?", "--check-redy");
-	/* wrong usage comes before bad settings, wherever it stands */
+	/* Wrong usage is reported before bad settings, in any order. */
 	ck_assert_refused(CONFIG_USAGE, "--nonsense", "--ttl=0", "BREAKERD_TTL=0", "--nonsense");
 	ck_assert_load("--ttl", "7", "--");
 	ck_assert_uint_eq(config->ttl_ms, 7 * 1000);
@@ -766,7 +770,7 @@ START_TEST(actions)
 	ck_assert_ptr_null(config);
 	ck_assert_load("--nonsense", "--check-config", "-V", "-h");
 	ck_assert_int_eq(action, CONFIG_VERSION);
-	/* the value of another option */
+	/* As the value of an option, --help is no option. */
 	ck_assert_load("--prefix", "--help");
 	ck_assert_int_eq(action, CONFIG_RUN);
 	ck_assert_str_eq(config->prefix, "--help");
@@ -782,19 +786,19 @@ START_TEST(unknown_variables_are_warned_of)
 	ck_assert_uint_eq(config->ttl_ms, 86400 * 1000);
 	ck_assert_load("BREAKERD_PORTS=1", "--check-config");
 	ck_assert_has(warnings, "unknown_variable");
-	/* what Kubernetes sets for a Service named breakerd */
+	/* The variables that Kubernetes sets for a Service named breakerd ... */
 	ck_assert_load("BREAKERD_SERVICE_HOST=10.0.0.1", "BREAKERD_SERVICE_PORT=8747",
 		       "BREAKERD_SERVICE_PORT_HTTP=8747", "BREAKERD_PORT=tcp://10.0.0.1:8747",
 		       "BREAKERD_PORT_8747_TCP=tcp://10.0.0.1:8747",
 		       "BREAKERD_PORT_8747_TCP_PROTO=tcp", "BREAKERD_PORT_8747_TCP_PORT=8747",
 		       "BREAKERD_PORT_8747_TCP_ADDR=10.0.0.1");
 	ck_assert_str_eq(warnings, "");
-	/* ... or breakerd-metrics */
+	/* ... or breakerd-metrics. */
 	ck_assert_load("BREAKERD_METRICS_SERVICE_HOST=fd00::1",
 		       "BREAKERD_METRICS_PORT=tcp://[fd00::1]:9747",
 		       "BREAKERD_METRICS_PORT_9747_TCP_PROTO=tcp");
 	ck_assert_str_eq(warnings, "");
-	/* the names alone are somebody's mistake */
+	/* The same names with other values are mistakes. */
 	ck_assert_load("BREAKERD_PORT=9000", "BREAKERD_SERVICE_HOST=example",
 		       "BREAKERD_SERVICE_PORT=http");
 	ck_assert_has(warnings, "BREAKERD_PORT");
@@ -860,7 +864,7 @@ START_TEST(a_secret_is_never_shown)
 }
 END_TEST
 
-/* The setting of that number, in each place, with a value that holds a password. */
+/* Each setting in turn, in each source, with values that contain a password. */
 START_TEST(a_password_at_the_wrong_place_is_not_shown)
 {
 	static const char *const values[] = {
@@ -891,7 +895,7 @@ START_TEST(a_password_at_the_wrong_place_is_not_shown)
 				ck_assert_has(error.text, "/c:");
 		}
 		if (strcmp(s->name, "config") == 0)
-			continue; /* the file's name stands in each message */
+			continue; /* each message names the file */
 		config_variable(s, name);
 		snprintf(argument, sizeof(argument), "%s=%s", name, values[i]);
 		error.text[0] = '\0';
@@ -971,7 +975,7 @@ START_TEST(the_token_file)
 			  file_of("t", big, 4097));
 	ck_assert_refused(CONFIG_INVALID, "more than 4096 bytes", "--token-file",
 			  file_of("t", big, 5000));
-	/* found bad at the end, the line of the file is still known */
+	/* The token file is read after all settings, but the error still names the line. */
 	ck_assert_refused(CONFIG_INVALID, "c:2: token_file = /none: No such file", "--config",
 			  file("c", "ttl = 1\ntoken_file = /none\n"));
 }
@@ -990,7 +994,7 @@ START_TEST(an_address_that_others_reach_needs_a_token)
 }
 END_TEST
 
-/* Prints config, reads that as a file, and compares. */
+/* Prints the configuration, loads the text as a file, and compares all settings. */
 static void ck_assert_reads_back(void)
 {
 	struct config *was = config;
@@ -1122,7 +1126,7 @@ START_TEST(level_names_are_the_log_s)
 }
 END_TEST
 
-/* --- the files for people say what the table says */
+/* --- the shipped file and the manual pages agree with the table of settings */
 
 static char *read_text(const char *path)
 {
@@ -1135,7 +1139,8 @@ static char *read_text(const char *path)
 	return text;
 }
 
-/* True if `mark` stands in the text before `end`, from the last `begin` on. */
+/* True if `mark` is in the paragraph of `text` that `end` is in, before `end`. A paragraph starts
+ * with `begin`. */
 static bool is_marked(const char *text, const char *end, const char *begin, const char *mark)
 {
 	const char *from = text, *next;
@@ -1147,7 +1152,7 @@ static bool is_marked(const char *text, const char *end, const char *begin, cons
 	return next && next < end;
 }
 
-/* The range in front of what it counts; or "". */
+/* The range as text, without the unit; "" for none. */
 static void range_of(const struct config_setting *s, char *out, size_t size)
 {
 	out[0] = '\0';
@@ -1167,8 +1172,8 @@ static bool follows_comment(const char *text, const char *at)
 	return strncmp(line, "# ", 2) == 0;
 }
 
-/* True if the setting's range stands in its own paragraph, which is_marked finds: in its unit or,
- * of a time, with units. */
+/* True if the setting's own paragraph, as of is_marked, has its range. A time's range may also be
+ * written with a unit at each of its ends. */
 static bool has_range(const char *text, const char *end, const char *begin,
 		      const struct config_setting *s)
 {
@@ -1193,7 +1198,7 @@ START_TEST(the_shipped_file_holds_every_default)
 
 		if (s->flags & CONFIG_NO_FILE)
 			continue;
-		/* nothing is set, so that a new default reaches who kept the file */
+		/* All settings are commented out, so that new defaults apply to a kept file. */
 		ck_assert_int_eq(config->sources[i].origin, CONFIG_FROM_DEFAULT);
 		snprintf(want, sizeof(want), "\n#%s =%s%s\n", s->name, *s->value ? " " : "",
 			 s->value);
@@ -1204,7 +1209,7 @@ START_TEST(the_shipped_file_holds_every_default)
 		ck_assert_msg(follows_comment(text, strstr(text, want)), "%s", s->name);
 		ck_assert_msg(has_range(text, strstr(text, want), "\n\n", s), "%s", s->name);
 	}
-	/* each "#name = value" is a setting that is read when the '#' goes */
+	/* Without the '#', each "#name = value" is a valid setting. */
 	for (char *line = text; line; line = strchr(line, '\n')) {
 		line += *line == '\n';
 		if (*line == '#' && islower((unsigned char)line[1]))

@@ -24,7 +24,7 @@ static void teardown(void)
 	unlink(path);
 }
 
-/* Reads text as the settings file, behind up to three arguments. */
+/* Loads `text` as the settings file, with up to three arguments after it. */
 static enum config_status load(const char *text, const char *const *words)
 {
 	char *argv[6] = {"breakerd", "--config", path};
@@ -46,7 +46,7 @@ static enum config_status load(const char *text, const char *const *words)
 #define ck_assert_load(file, ...)                                                                  \
 	ck_assert_msg(load((file), WORDS(__VA_ARGS__)) == CONFIG_OK, "refused: %s", error.text)
 
-/* `why` begins behind the name of the file. */
+/* `why` is the beginning of the error after the name of the file. */
 static void ck_assert_refused(const char *file, const char *why)
 {
 	ck_assert_int_eq(load(file, WORDS()), CONFIG_INVALID);
@@ -127,7 +127,7 @@ START_TEST(sections_override_what_they_name)
 	ck_assert_uint_eq(find("/slow")->open_growth_milli, 1500);
 	ck_assert_int_eq(find("other")->window_ms, 10000);
 	ck_assert(!policy_statuses_have(&find("other")->ignore_status, 429));
-	/* whatever is set outside of sections, wherever and by whom, is inherited */
+	/* A section inherits what is set outside of sections: below it, and by a flag. */
 	for (size_t i = 0; i < 3; i++) {
 		ck_assert_uint_eq(entry(i)->policy.min_calls, 7);
 		ck_assert_uint_eq(entry(i)->policy.probes, 3);
@@ -169,7 +169,7 @@ static const struct {
 	 "2: [policy a] listen = unix:/x: no setting of a policy"},
 	{"[policy a]\nwindow = 999ms\n", "2: [policy a] window = 999ms: out of range, 1s to 1h"},
 	{"[policy a]\nprobes =\n", "2: [policy a] probes = : not a whole number, 1 to 100 permits"},
-	/* what contradicts itself */
+	/* Settings that contradict each other. */
 	{"open_time = 6m\n", "1: open_time = 6m: more than open_time_max, which is 5m; set "
 			     "open_time_max = 6m or more, too"},
 	{"open_time_max = 20s\n",

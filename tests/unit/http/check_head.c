@@ -14,8 +14,8 @@
 static const struct {
 	const char *bytes;
 	enum http_line_state state;
-	const char *method; /* NULL: not known */
-	int status;         /* of a refusal in a line of text */
+	const char *method; /* NULL: no known method */
+	int status;         /* of a refusal */
 } lines[] = {
 	{"", NONE, NULL, 0},
 	{"\r", NONE, NULL, 0},
@@ -59,7 +59,7 @@ static const struct {
 };
 #define LINES ((int)(sizeof(lines) / sizeof(lines[0])))
 
-/* A copy that ends where the bytes end, so that a sanitizer sees a look beyond. */
+/* Checks a copy that ends where the bytes end, so that a sanitizer sees reads beyond it. */
 START_TEST(first_line)
 {
 	size_t len = strlen(lines[_i].bytes), method_len = 0;
@@ -97,8 +97,7 @@ START_TEST(nul_in_the_first_line)
 }
 END_TEST
 
-/* However a line is cut, it is never called wrong before it is, nor sound before its end. */
-/* Each byte at each place of targets of each length up to three words. */
+/* Each byte at each place, in targets of each length up to three machine words of 8 bytes. */
 START_TEST(bytes_of_a_target)
 {
 	char target[24];
@@ -116,6 +115,7 @@ START_TEST(bytes_of_a_target)
 }
 END_TEST
 
+/* However little of a sound line has come, it is neither refused nor taken for complete. */
 START_TEST(first_line_in_pieces)
 {
 	static const char line[] = "\r\nOPTIONS /v1/circuits/a?b=c HTTP/1.1\r\n";

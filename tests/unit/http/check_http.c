@@ -21,16 +21,16 @@
 #include <unistd.h>
 
 #define DEADLINE_MS 10000
-/* What ends after a second or two has ended by then also on a busy machine, and what would not has
- * not. */
+/* A bound for what must end after a time-out of one or two seconds: long enough for a busy machine,
+ * shorter than the other time-outs. */
 #define IN_TIME_MS  8000
 #define PENDING_MAX 256
 #define BIG         (4 * 1024 * 1024)
 
-/* Numbers of routes, as http_reply has them; 0 is none. */
+/* Numbers of routes for http_reply; 0 is none. */
 enum { ROUTE_CIRCUIT = 1, ROUTE_INDEX };
 
-/* The server under test, and what its handler has seen. */
+/* The server under test, and what its handler was called with. */
 static struct event_base *base;
 static struct event *tick;
 static struct http *http;
@@ -78,7 +78,7 @@ static void answer(struct http_request *rq, int status, const char *text)
 					    .route = ROUTE_CIRCUIT});
 }
 
-/* Writes down the request, so that a test can compare. */
+/* Answers with a description of the request. */
 static void echo(struct http_request *rq)
 {
 	char text[8192];
@@ -107,10 +107,10 @@ static ssize_t read_nothing(void *arg, char *buf, size_t max)
 static void never_gone(void *arg)
 {
 	(void)arg;
-	ck_abort_msg("a stream that did not begin has ended");
+	ck_abort_msg("the end of a stream was told that never began");
 }
 
-/* libmicrohttpd takes no empty header, as it takes none when memory is short. */
+/* An empty header value makes libmicrohttpd fail, as a lack of memory would. */
 static void fail_to_stream(struct http_request *rq)
 {
 	const struct http_header header = {"X-Test", ""};
@@ -240,8 +240,8 @@ static void use_connections(unsigned most)
 	http_reconfigure(http, &limits);
 }
 
-/* A new server in its place, which listens nowhere yet. */
-static void start_again(struct log *log)
+/* Replaces the server by a new one, which has no listeners yet. */
+static void replace_server(struct log *log)
 {
 	http_free(http);
 	http = http_new(base, &limits, on_request, NULL, metrics, log);
@@ -266,7 +266,7 @@ static struct client *client_new(void)
 	return client_with_buffer(0);
 }
 
-/* One whose unread bytes fill the server's socket soon. */
+/* A client with a small receive buffer, so that unread replies soon fill the server's socket. */
 static struct client *client_small(void)
 {
 	return client_with_buffer(16384);
@@ -311,7 +311,7 @@ static void send_get(struct client *c, const char *target)
 	send_text(c, text);
 }
 
-/* Takes what has come; true if there is anything new. */
+/* Receives what has come; true if that is anything. */
 static bool client_read(struct client *c)
 {
 	ssize_t n = recv(c->fd, c->buf + c->len, sizeof(c->buf) - 1 - c->len, 0);
@@ -351,7 +351,7 @@ static bool has_reply(struct client *c, bool head_only)
 	return true;
 }
 
-/* Waits for a reply; 0 if the connection has ended instead. */
+/* Waits for a reply and returns its status; 0 if the connection ends instead. */
 static int read_reply(struct client *c)
 {
 	c->status = 0;
@@ -376,14 +376,14 @@ static bool kept_alive(struct client *c)
 		ck_assert_str_eq((c)->body, want_body);                                            \
 	} while (0)
 
-/* Sends a request and waits for its reply: 0 if the connection has ended instead. */
+/* Sends a request and returns the status of its reply; 0 if the connection ends instead. */
 static int get(struct client *c, const char *target)
 {
 	send_get(c, target);
 	return read_reply(c);
 }
 
-/* What `echo` says of a GET of this path, with nothing else to it. */
+/* What `echo` answers to a plain GET of this path. */
 #define GOT(path) "GET|" path "|(none)|(none)|0|0|"
 
 #define ck_get(c, path)                                                                            \
@@ -392,14 +392,14 @@ static int get(struct client *c, const char *target)
 		ck_assert_str_eq((c)->body, GOT(path));                                            \
 	} while (0)
 
-/* Waits until the handler holds one request back, and answers that. */
+/* Waits until one request is pending, and answers it. */
 static void answer_deferred(int status, const char *text)
 {
 	RUN_UNTIL(pending_count == 1);
 	answer(pending[--pending_count], status, text);
 }
 
-/* Long enough for the server to do what it should not. */
+/* Gives the server the time to do something wrong. */
 static void some_turns(void)
 {
 	for (int i = 0; i < 20; i++)
@@ -548,7 +548,7 @@ START_TEST(body_in_pieces)
 	ck_reply(c, 200, "POST|/p|(none)|(none)|0|11|hello world");
 	send_text(c, text);
 	ck_reply(c, 200, "POST|/p|(none)|(none)|0|11|hello world");
-	/* The body of one request is none of the next one's. */
+	/* The next request has no body of the one before. */
 	ck_get(c, "/g");
 	client_free(c);
 }
@@ -563,14 +563,15 @@ START_TEST(chunked_body)
 	event_base_loop(base, EVLOOP_ONCE);
 	send_text(c, "5\r\nworld\r\n0\r\nTrailer: 1\r\n\r\n");
 	ck_reply(c, 200, "POST|/p|(none)|(none)|0|11|hello world");
-	/* What is taken for the end of chunks is not ours to check: nothing may follow. */
+	/* Where a chunked body ends is libmicrohttpd's decision alone. So the connection ends: no
+	 * request can be smuggled in behind the body. */
 	ck_assert(!kept_alive(c));
 	RUN_UNTIL(ended(c));
 	client_free(c);
 }
 END_TEST
 
-/* A body of n bytes behind a Content-Length. */
+/* Sends a POST with a Content-Length and a body of n bytes. */
 static void post(struct client *c, size_t n)
 {
 	char head[128];
@@ -593,7 +594,7 @@ START_TEST(body_up_to_the_limit_and_no_more)
 	ck_assert_int_eq(read_reply(c), 200);
 	ck_assert_ptr_nonnull(strstr(c->body, "|1000|bbb"));
 	ck_assert(kept_alive(c));
-	/* Answered when the head has come. */
+	/* A longer body is refused as soon as the head has come. */
 	send_text(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1001\r\n\r\n");
 	ck_reply(c, 413, "POST|/|(none)|(none)|0|0||too large");
 	ck_assert(!kept_alive(c));
@@ -606,7 +607,7 @@ START_TEST(answer_amid_a_long_body_is_not_lost)
 {
 	struct client *c = client_new();
 
-	/* All is sent before anything is read. */
+	/* The client sends everything before it reads. */
 	post(c, 3000000);
 	ck_reply(c, 413, "POST|/|(none)|(none)|0|0||too large");
 	RUN_UNTIL(ended(c));
@@ -643,7 +644,7 @@ START_TEST(expect_is_answered)
 	ck_assert_int_eq(c->status, 100);
 	send_text(c, "ok");
 	ck_reply(c, 200, "POST|/|(none)|(none)|0|2|ok");
-	/* Too long: refused before any of it is sent. */
+	/* A body that is too long is refused before the client sends it. */
 	send_text(c, "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
 		     "Content-Length: 1001\r\n\r\n");
 	ck_reply(c, 413, "POST|/|(none)|(none)|0|0||too large");
@@ -734,7 +735,7 @@ START_TEST(rubbish_does_no_harm)
 }
 END_TEST
 
-/* As `printf ... | nc -N` does: the end of the stream comes with the request. */
+/* `printf ... | nc -N` sends its request and then shuts down its side. */
 START_TEST(client_that_closes_its_side_is_answered_and_let_go)
 {
 	struct client *c = client_new();
@@ -768,7 +769,7 @@ START_TEST(deferred_reply)
 	for (int i = 0; i < 4; i++) {
 		send_get(c, "/defer");
 		RUN_UNTIL(pending_count == 1);
-		/* An answer after a while is sent as well as one after a moment. */
+		/* Every second answer comes late, when the request is already suspended. */
 		if (i % 2)
 			run_for(200);
 		ck_assert_int_eq(metrics->http_requests_in_flight, 1);
@@ -844,14 +845,14 @@ START_TEST(client_resets_while_its_request_waits)
 	rq = pending[--pending_count];
 	setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
 	client_free(c);
-	/* That is seen, and what is known of the request stays. */
+	/* The server sees the reset. The request stays valid, without its headers. */
 	RUN_UNTIL(metrics->http_connections == 0);
 	ck_assert_int_eq(metrics->http_requests_in_flight, 1);
 	ck_assert_int_eq(strncmp(http_request_peer(rq), "127.0.0.1:", 10), 0);
 	ck_assert_str_eq(http_request_query(rq), "q");
 	ck_assert_ptr_null(http_request_header(rq, HTTP_FIELD_HOST, NULL));
 	if (_i) {
-		/* A drain waits for it as for any other. */
+		/* A drain waits for the request all the same. */
 		http_drain(http, on_drained, &drained);
 		run_for(300);
 		ck_assert_uint_eq(drained, 0);
@@ -869,7 +870,7 @@ START_TEST(big_reply)
 	size_t got = 0;
 
 	send_get(c, "/big");
-	/* Read in steps, so that the server must wait for the socket. */
+	/* The client reads in steps, so that the server must wait for the socket. */
 	while (got < BIG) {
 		RUN_UNTIL(client_read(c) || c->eof);
 		ck_assert(!c->eof);
@@ -889,20 +890,20 @@ START_TEST(connection_limit_is_reached_and_left)
 	send_get(b, "/a");
 	ck_assert_int_eq(read_reply(a), 200);
 	ck_assert_int_eq(read_reply(b), 200);
-	/* Amid a request, or they make room in a moment. */
+	/* An idle connection would be closed to make room, so both begin a request. */
 	send_text(a, "GET /a HTTP/1.1\r\n");
 	send_text(b, "GET /a HTTP/1.1\r\n");
-	/* The third waits in the listen queue ... */
+	/* The third connection waits in the listen queue ... */
 	c = client_new();
 	send_get(c, "/c");
 	some_turns();
 	ck_assert_int_eq(metrics->http_connections, 2);
 	ck_assert(!client_read(c));
-	/* ... until one of the others ends. */
+	/* ... until one of the two ends. */
 	client_free(a);
 	ck_reply(c, 200, GOT("/c"));
 	ck_assert_int_eq(metrics->http_connections, 2);
-	/* A higher limit is used at once. */
+	/* A raised limit holds at once. */
 	a = client_new();
 	send_get(a, "/a");
 	use_connections(3);
@@ -937,7 +938,7 @@ START_TEST(several_listeners_share_the_limit)
 	listen_on("127.0.0.1:0");
 	use_connections(1);
 	ck_assert_int_eq(get(a, "/a"), 200);
-	send_text(a, "GET /a HTTP/1.1\r\n"); /* or it makes room in a moment */
+	send_text(a, "GET /a HTTP/1.1\r\n"); /* if it were idle, it would be closed to make room */
 	b = client_new();
 	send_get(b, "/b");
 	some_turns();
@@ -957,7 +958,7 @@ static void on_line(void *arg, enum log_level level, const char *line)
 		warnings++;
 }
 
-/* How many loop turns with events there are in `ms` of doing nothing, the test's own aside. */
+/* The number of loop turns with events in the next `ms`, without the test's own timer. */
 static unsigned wakeups(int64_t ms)
 {
 	const struct timeval tv = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
@@ -965,7 +966,7 @@ static unsigned wakeups(int64_t ms)
 	int64_t end = now_ms() + ms;
 	unsigned n = 0;
 
-	/* One timer of ours, at the end. */
+	/* The test's timer fires once, at the end. */
 	event_del(tick);
 	event_add(tick, &tv);
 	while (now_ms() < end) {
@@ -977,7 +978,8 @@ static unsigned wakeups(int64_t ms)
 	return n - 1;
 }
 
-/* What is to be done is done, and then it sleeps. On a busy machine the former takes a while. */
+/* True once the loop has slept for 300 ms. On a busy machine it may take a while until the work
+ * that is still to do is done. */
 static bool falls_asleep(void)
 {
 	for (int i = 0; i < 20; i++) {
@@ -994,7 +996,7 @@ START_TEST(no_descriptors_left)
 	struct client *a = client_new(), *b = client_new();
 	int first;
 
-	start_again(&log);
+	replace_server(&log);
 	listen_on("127.0.0.1:0");
 	client_free(a);
 	client_free(b);
@@ -1002,7 +1004,7 @@ START_TEST(no_descriptors_left)
 	ck_assert_int_eq(get(a, "/a"), 200);
 	b = client_new();
 	send_get(b, "/b");
-	/* Now no further one may be opened. */
+	/* From here on the process can open no further descriptor. */
 	first = dup(0);
 	close(first);
 	getrlimit(RLIMIT_NOFILE, &old);
@@ -1010,18 +1012,18 @@ START_TEST(no_descriptors_left)
 	few.rlim_cur = (rlim_t)first;
 	setrlimit(RLIMIT_NOFILE, &few);
 	RUN_UNTIL(warnings == 1);
-	/* It waits instead of spinning, and says so once; it tries again by itself. */
+	/* The server does not spin, logs one warning, and tries again by itself. */
 	ck_assert_uint_lt(wakeups(500), 20);
 	ck_assert_uint_eq(warnings, 1);
 	setrlimit(RLIMIT_NOFILE, &old);
 	ck_reply(b, 200, GOT("/b"));
 	client_free(a);
 	client_free(b);
-	start_again(NULL);
+	replace_server(NULL);
 }
 END_TEST
 
-/* Sends a byte now and then; true once the server has ended the connection. */
+/* Sends a byte at most each 50 ms; true once the server has ended the connection. */
 static bool drip(struct client *c, char byte)
 {
 	static int64_t last;
@@ -1182,7 +1184,7 @@ START_TEST(slow_reader_is_not_ended)
 }
 END_TEST
 
-/* Timers that would wake the loop, the test's own aside. */
+/* Counts the timers that are pending, without the test's own. */
 static int count_timer(const struct event_base *b, const struct event *ev, void *arg)
 {
 	(void)b;
@@ -1205,17 +1207,17 @@ START_TEST(idle_costs_nothing)
 
 	ck_assert_uint_eq(timers(), 0);
 	ck_assert_int_eq(get(c, "/a"), 200);
-	/* An idle connection costs its time-out ... */
+	/* An idle connection has one timer, its time-out, and no wake-ups ... */
 	ck_assert_uint_eq(timers(), 1);
 	ck_assert(falls_asleep());
-	/* ... and so does one that sends nothing, or half a request. */
+	/* ... and neither has one that has sent half a request. */
 	send_text(c, "GET /a");
 	ck_assert(falls_asleep());
 	send_text(c, " HTTP/1.1\r\nHost: x\r\n\r\n");
 	ck_assert_int_eq(read_reply(c), 200);
 	send_get(c, "/defer");
 	RUN_UNTIL(pending_count == 1);
-	/* A request that waits is looked after some times, and then no more. */
+	/* A request that waits for its answer causes a few wake-ups at first, then none. */
 	ck_assert(falls_asleep());
 	answer(pending[--pending_count], 200, "x");
 	ck_assert_int_eq(read_reply(c), 200);
@@ -1261,11 +1263,11 @@ START_TEST(drain_finishes_what_is_in_flight)
 	http_drain(http, on_drained, &drained);
 	for (int i = 0; i < 5; i++)
 		event_base_loop(base, EVLOOP_ONCE);
-	/* Nobody else comes in. */
+	/* New connections are refused. */
 	refused = socket(address.ss_family, SOCK_STREAM, 0);
 	ck_assert_int_eq(connect(refused, (struct sockaddr *)&address, address_len), -1);
 	close(refused);
-	/* A kept connection is still served, and then ends. */
+	/* An open connection is served once more, and then ends. */
 	ck_get(b, "/b");
 	ck_assert(!kept_alive(b));
 	RUN_UNTIL(ended(b));
@@ -1387,7 +1389,7 @@ START_TEST(debug_log)
 	struct log log = {.level = LOG_LEVEL_DEBUG, .sink = on_line};
 	struct client *c;
 
-	start_again(&log);
+	replace_server(&log);
 	listen_on("127.0.0.1:0");
 	use_timeouts(60, 1);
 	c = client_new();

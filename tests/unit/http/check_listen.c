@@ -330,8 +330,9 @@ END_TEST
 
 #ifdef HAVE_LIBSYSTEMD
 /*
- * Hands fd over as systemd does, in a child, for descriptor 3 is Check's. Returns what
- * listen_inherit did: its result in the low bits, and 16 if the descriptor was as it must be then.
+ * Hands fd over as systemd does, in a child, because Check uses descriptor 3 itself. Returns the
+ * result of listen_inherit in the low four bits (15: refused), and 16 if the descriptor and the
+ * error are then as they must be.
  */
 static int inherit_in_child(int fd)
 {
