@@ -107,16 +107,23 @@ static void on_deferred(evutil_socket_t fd, short what, void *arg)
 	store_op_finish(&o->op, &result);
 }
 
-static struct scripted_op *scripted_start(struct store *s, const char *key, size_t key_len)
+static bool is_held(const struct scripted_op *o)
+{
+	return o->mood == HOLD || (o->mood == HOLD_STEP && o->is_fold);
+}
+
+static struct scripted_op *scripted_start(struct store *s, const char *key, size_t key_len,
+					  bool is_fold)
 {
 	struct scripted_op *o = calloc(1, sizeof(*o));
 
 	ck_assert_uint_le(key_len, sizeof(o->key));
 	memcpy(o->key, key, key_len);
 	o->key_len = key_len;
+	o->is_fold = is_fold;
 	o->mood = scripted->mood;
 	o->deferred = evtimer_new(s->base, on_deferred, o);
-	if (o->mood != HOLD)
+	if (!is_held(o))
 		event_active(o->deferred, EV_TIMEOUT, 0);
 	return o;
 }
@@ -128,7 +135,7 @@ static struct store_op *scripted_submit(struct store *s, const struct store_requ
 
 	if (!scripted->up)
 		return store_refuse(result, STORE_UNAVAILABLE, "down");
-	o = scripted_start(s, request->key, request->key_len);
+	o = scripted_start(s, request->key, request->key_len, false);
 	o->what = request->op;
 	ck_assert(store_keep_call(&o->what));
 	o->with_member = request->with_member;
@@ -145,8 +152,7 @@ static struct store_op *scripted_fold(struct store *s, const char *key, size_t k
 
 	if (!scripted->up)
 		return store_refuse(result, STORE_UNAVAILABLE, "down");
-	o = scripted_start(s, key, key_len);
-	o->is_fold = true;
+	o = scripted_start(s, key, key_len, true);
 	o->writes = true;
 	o->fold = *fold;
 	store_op_start_open(s, &o->op, done, arg);
@@ -220,11 +226,24 @@ void scripted_release(void)
 	TAILQ_FOREACH (op, &scripted->store.ops, entry) {
 		struct scripted_op *o = (struct scripted_op *)op;
 
-		if (o->mood == HOLD) {
+		if (is_held(o)) {
 			o->mood = scripted->mood;
 			event_active(o->deferred, EV_TIMEOUT, 0);
 		}
 	}
+}
+
+bool scripted_holds_step(void)
+{
+	struct store_op *op;
+
+	TAILQ_FOREACH (op, &scripted->store.ops, entry) {
+		struct scripted_op *o = (struct scripted_op *)op;
+
+		if (o->is_fold && is_held(o))
+			return true;
+	}
+	return false;
 }
 
 struct store_result scripted_get(const char *key)

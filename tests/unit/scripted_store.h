@@ -8,9 +8,10 @@
 #include "store/driver.h"
 
 enum mood {
-	/* All but HOLD end the operation or step in the next turn of the loop. */
+	/* Unless held, an operation or step ends in the next turn of the loop. */
 	ANSWER,    /* apply it, and answer as the embedded store does */
 	HOLD,      /* do nothing until scripted_release */
+	HOLD_STEP, /* HOLD for a step, ANSWER for an operation */
 	LOSE,      /* do not apply it: STORE_UNKNOWN for a write, STORE_UNAVAILABLE for a read */
 	REFUSE,    /* do not apply it: STORE_UNAVAILABLE */
 	FAIL,      /* do not apply it: STORE_ERROR with `words` */
@@ -56,6 +57,9 @@ void scripted_set_up(bool up);
 
 /* Ends what is held, the oldest first, as the present mood says. */
 void scripted_release(void);
+
+/* True while a step is held. */
+bool scripted_holds_step(void);
 
 /* The circuit as the store has it, past the layers above. */
 struct store_result scripted_get(const char *key);

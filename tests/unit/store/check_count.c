@@ -20,7 +20,7 @@ static void teardown(void)
 	free(m);
 }
 
-/* The number of the value that is called so. */
+/* The index of the label's value with this name. */
 static unsigned number(const struct metrics_label *label, const char *name)
 {
 	for (unsigned i = 0; i < label->count; i++)
@@ -82,7 +82,7 @@ START_TEST(every_status_has_its_result)
 }
 END_TEST
 
-/* A cursor of another store is the client's mistake, and no operation. */
+/* A cursor of another store is the client's mistake: it does not count as an operation. */
 START_TEST(a_bad_cursor_is_not_counted)
 {
 	count(STORE_OPERATION_LIST, STORE_BAD_CURSOR, 0);

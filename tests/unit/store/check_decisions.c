@@ -1,6 +1,6 @@
 /*
- * acquire and report in the embedded store: a long random history through the store, with the pure
- * machine (breaker.h) beside it, which keeps its member unpacked.
+ * acquire and report in the embedded store: a long random history, compared with the pure machine
+ * (breaker.h), which keeps its member unpacked.
  */
 #include "base/metrics.h"
 #include "proto/breaker_member.h"
@@ -50,12 +50,12 @@ static const struct policy policies[] = {
 	},
 };
 
-/* The same circuit by the pure functions. */
+/* The same circuit, kept by the pure functions. */
 struct model {
 	struct circuit c;
 	bool exists;
 	struct breaker b;
-	struct breaker_permit last; /* given */
+	struct breaker_permit last; /* the last permit that was given */
 };
 
 static struct event_base *base;
@@ -177,7 +177,7 @@ START_TEST(the_store_decides_as_the_pure_machine_does)
 		struct store_result got;
 		struct circuit now_there;
 
-		/* A pause with nothing in it now and then: windows empty, openings end. */
+		/* Now and then a long pause, in which windows empty and openings end. */
 		now += below(200) ? below(120) : below(20000);
 		run_model(m, &op, &want);
 		got = store_do(base, store, keys[k], op, STORE_OK);
@@ -190,12 +190,12 @@ START_TEST(the_store_decides_as_the_pure_machine_does)
 		if (m->exists)
 			ck_assert_mem_eq(&now_there, &m->c, sizeof(m->c));
 	}
-	/* It has been everywhere. */
+	/* The history had enough changes of state. */
 	ck_assert_uint_gt(moves, 100);
 }
 END_TEST
 
-/* --- what it takes -------------------------------------------------------------------------- */
+/* --- the packed form ------------------------------------------------------------------------ */
 
 static void full(struct breaker *b, enum circuit_state state)
 {
@@ -297,7 +297,7 @@ START_TEST(a_member_grows_shrinks_and_goes)
 						 t, circuit_table_find(t, key, key_len, 0), key,
 						 key_len, &c, bytes, sizes[step], 0),
 					 TABLE_OK);
-			/* A write of the five operations leaves it alone. */
+			/* A write by one of the five operations keeps the member. */
 			ck_assert_int_eq(circuit_table_write(t,
 							     circuit_table_find(t, key, key_len, 0),
 							     key, key_len, &c, 0),

@@ -1,6 +1,5 @@
 /*
- * The fallback over a scripted store in the place of Redis: it comes and goes, answers or
- * loses what it was given, as each test says.
+ * The fallback store. Its `main`, the store in the place of Redis, is the scripted one.
  */
 #include "base/metrics.h"
 #include "scripted_store.h"
@@ -101,6 +100,13 @@ static void until_folded(void)
 	ck_assert_int_eq(metrics->folds_pending, 0);
 }
 
+static void until_step_held(void)
+{
+	for (int i = 0; i < 10000 && !scripted_holds_step(); i++)
+		event_base_loop(base, EVLOOP_ONCE);
+	ck_assert(scripted_holds_step());
+}
+
 /* --- away ----------------------------------------------------------------------------------- */
 
 START_TEST(goes_on_with_the_snapshots_last_seen)
@@ -180,7 +186,8 @@ START_TEST(what_may_have_been_applied_is_not_folded)
 	scripted->mood = ANSWER;
 	scripted_set_up(true);
 	until_folded();
-	/* One before, one folded; the lost one is main's to know. */
+	/* One from before the outage and one folded. The lost one is not sent again: main may have
+	 * taken it. */
 	ck_assert_int_eq(scripted_get("k").circuit.failure_count, 2);
 }
 END_TEST
@@ -208,7 +215,8 @@ START_TEST(an_answer_that_does_not_come_in_time_is_made_here)
 	scripted->mood = HOLD;
 	ck_assert_int_eq(away_ok("k", OP_FAILURE).failure_count, 2);
 	ck_assert_int_eq(away_ok("k", OP_GET).failure_count, 2);
-	/* Main knows better, and is asked; nothing is brought to it. */
+	/* Main is asked for the circuit, because only main knows whether it took the operation. No
+	 * step is sent. */
 	scripted->mood = ANSWER;
 	until_folded();
 	ck_assert_uint_eq(metrics->folds, 0);
@@ -227,8 +235,7 @@ START_TEST(an_error_of_the_store_is_the_answer)
 }
 END_TEST
 
-/* --- folding ------------------------------------------------------------------------------------
- */
+/* --- folding ------------------------------------------------------------------------------ */
 
 START_TEST(steps_go_in_the_order_of_the_circuits)
 {
@@ -282,7 +289,7 @@ START_TEST(stamps_are_in_the_time_of_main)
 	base = event_base_new();
 	store = open_away(base, &(struct store_limits){5000, 100, 3600, 1000, 0, false, 0});
 	ck_assert_int_eq(away_ok("k", OP_TO(CIRCUIT_OPEN)).last_state_change, T0);
-	scripted->offset_ms = 5000; /* not known before it is reached */
+	scripted->offset_ms = 5000; /* unknown until main is reached */
 	scripted_set_up(true);
 	until_folded();
 	ck_assert_int_eq(scripted_get("k").circuit.last_state_change, T0 + 5000);
@@ -301,7 +308,7 @@ START_TEST(what_is_done_here_is_later_than_what_was_seen)
 {
 	struct circuit theirs = {.state = CIRCUIT_OPEN, .last_state_change = T0 + 7};
 
-	/* Main's clock is a little ahead of what we measured. */
+	/* Main's clock is a little ahead of the offset that was measured. */
 	store_memory_put(scripted->circuits, "k", 1, &theirs);
 	there_ok("k", OP_GET);
 	theirs.last_failure_time = T0 + 9;
@@ -329,7 +336,7 @@ START_TEST(noise_in_the_clocks_moves_no_stamp)
 }
 END_TEST
 
-/* Main is back, with this measurement of its clock. */
+/* Main comes back, with this measurement of its clock. */
 static void back_with_clock(int64_t offset_ms, int64_t error_ms)
 {
 	scripted->offset_ms = offset_ms;
@@ -338,7 +345,8 @@ static void back_with_clock(int64_t offset_ms, int64_t error_ms)
 	until_folded();
 }
 
-/* Over a slow round trip nobody can tell: what is done here still follows what was seen. */
+/* A measurement over a slow round trip that allows for the offset in use changes nothing: what is
+ * done here still comes after what was seen. */
 START_TEST(a_poor_measurement_of_the_clocks_moves_no_stamp)
 {
 	there_ok("k", OP_TO(CIRCUIT_OPEN));
@@ -348,12 +356,12 @@ START_TEST(a_poor_measurement_of_the_clocks_moves_no_stamp)
 	back_with_clock(-80, 100);
 	ck_assert_int_eq(scripted_get("k").circuit.state, CIRCUIT_HALF_OPEN);
 	ck_assert_int_eq(scripted_get("k").circuit.last_state_change, T0 + 10);
-	/* So far apart they cannot both be right. */
+	/* One that contradicts the offset in use replaces it. */
 	scripted_set_up(false);
 	away_ok("l", OP_FAILURE);
 	back_with_clock(-200, 100);
 	ck_assert_int_eq(scripted_get("l").circuit.last_failure_time, T0 + 10 - 200);
-	/* A better one is taken, though the poor one allows for it. */
+	/* So does a more exact one, though it does not contradict the offset in use. */
 	scripted_set_up(false);
 	away_ok("r", OP_FAILURE);
 	back_with_clock(-130, 1);
@@ -361,8 +369,8 @@ START_TEST(a_poor_measurement_of_the_clocks_moves_no_stamp)
 }
 END_TEST
 
-/* Three failures on k and three successes on l, and main goes away in the midst of their
- * folding, so often; then one more of each. */
+/* Records three failures on k and three successes on l while main is away. Main then goes away
+ * `times` times while these are folded. At last one more of each is recorded. */
 static void interrupt(enum mood mood, int times)
 {
 	static const struct circuit theirs = {.failure_count = 5, .success_count = 7};
@@ -387,7 +395,7 @@ static void interrupt(enum mood mood, int times)
 	away_ok("l", OP_SUCCESS);
 }
 
-/* Redis is back for good: what k and l come to, and how many steps are given up. */
+/* Main comes back for good. Checks the counts of k and l, and the number of lost steps. */
 static void expect_folded(int64_t failures, int64_t successes, uint64_t lost)
 {
 	scripted_set_up(true);
@@ -450,21 +458,16 @@ START_TEST(a_step_surely_not_taken_is_taken_later)
 	scripted_set_up(false);
 	away_ok("k", OP_FAILURE);
 	away_ok("k", OP_TO(CIRCUIT_OPEN));
-	scripted->mood = HOLD;
+	scripted->mood = HOLD_STEP;
 	scripted_set_up(true);
-	event_base_loop(base, EVLOOP_ONCE);
-	/* Under way, and away again: what is done now adds to it. */
+	until_step_held();
+	/* Main goes away while the step is under way. The next failure becomes a second step. */
 	scripted_set_up(false);
 	away_ok("k", OP_FAILURE);
 	scripted->mood = REFUSE;
-	{
-		struct store_op *op = TAILQ_FIRST(&scripted->store.ops);
-		struct store_result refused;
-
-		event_free(((struct scripted_op *)op)->deferred);
-		store_refuse(&refused, STORE_UNAVAILABLE, "refused");
-		store_op_finish(op, &refused);
-	}
+	scripted_release();
+	event_base_loop(base, EVLOOP_ONCE);
+	ck_assert_uint_eq(scripted->store.in_flight, 0);
 	scripted->mood = ANSWER;
 	scripted_set_up(true);
 	until_folded();

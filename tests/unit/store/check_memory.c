@@ -25,7 +25,7 @@ static struct store *open_plain(struct event_base *base, const struct store_limi
 
 static const struct store_fixture plain = {.open = open_plain, .now_ms = wall_ms};
 
-/* --- with a clock of the test's own ---------------------------------------------------- */
+/* --- with a clock that the test sets --------------------------------------------------- */
 
 static struct event_base *base;
 static struct store *store;
@@ -104,8 +104,8 @@ START_TEST(the_least_recently_written_closed_one_makes_room)
 	do_ok("open", OP_TO(CIRCUIT_OPEN));
 	do_ok("a", OP_FAILURE);
 	do_ok("b", OP_FAILURE);
-	do_ok("a", OP_SUCCESS); /* now b is the one */
-	do_ok("b", OP_GET);     /* a read does not count */
+	do_ok("a", OP_SUCCESS); /* now b is the least recently written */
+	do_ok("b", OP_GET);     /* a read is no write */
 	do_ok("c", OP_FAILURE);
 	ck_assert_int_eq(do_ok("a", OP_GET).failure_count, 1);
 	ck_assert_int_eq(do_ok("b", OP_GET).failure_count, 0);
@@ -122,7 +122,7 @@ START_TEST(tripped_ones_are_never_dropped)
 	do_ok("half", OP_TO(CIRCUIT_HALF_OPEN));
 	store_do(base, store, "new", OP_FAILURE, STORE_FULL);
 	store_do(base, store, "new", OP_TO(CIRCUIT_OPEN), STORE_FULL);
-	/* What is there can still be written, and what makes no circuit is no matter. */
+	/* Circuits that exist can still be written, and what creates no circuit still works. */
 	ck_assert_int_eq(do_ok("open", OP_FAILURE).failure_count, 1);
 	do_ok("new", OP_GET);
 	do_ok("new", OP_RESET);
@@ -168,7 +168,8 @@ START_TEST(a_lowered_bound_is_reached)
 }
 END_TEST
 
-/* By itself, a step a turn of the loop, the least recently written closed ones first. */
+/* Circuits are dropped without a further write, some in each turn of the loop, the least recently
+ * written closed ones first. */
 START_TEST(a_lowered_bound_is_reached_without_a_write)
 {
 	enum { MANY = 5000 };
@@ -196,7 +197,7 @@ START_TEST(a_lowered_bound_is_reached_without_a_write)
 	ck_assert_int_eq(metrics->circuits[CIRCUIT_OPEN], 1);
 	ck_assert_int_eq(do_ok("k4999", OP_GET).failure_count, 1);
 	ck_assert_int_eq(do_ok("k4000", OP_GET).failure_count, 0);
-	/* Of too many tripped ones the next that closes goes. */
+	/* While more tripped circuits are left than the bound allows, one that closes is dropped. */
 	limits.max_circuits = 1;
 	store_reconfigure(store, &limits);
 	do_ok("half", OP_TO(CIRCUIT_CLOSED));
@@ -278,7 +279,7 @@ START_TEST(a_state_file_keeps_what_was_written)
 	store_free(store);
 	open_with(10);
 	ck_assert_int_eq(store_memory_keep(store, path, NULL, why, sizeof(why)), 0);
-	do_ok("reset", OP_RESET); /* a change as well */
+	do_ok("reset", OP_RESET); /* a reset is a change to save, too */
 	store_free(store);
 	fake_now += 9999;
 	open_with(10);

@@ -1,5 +1,6 @@
 /*
- * Answers from memory and successes that are held back, before a store that the test speaks for.
+ * Answers from memory, and successes that are held back. `main`, the store in the place of Redis,
+ * is the scripted one.
  */
 #include "base/clock.h"
 #include "base/metrics.h"
@@ -66,13 +67,25 @@ static void on_answer(void *arg, struct store_result *result)
 	c->result = *result;
 }
 
-static void submit(struct client *c, struct circuit_op op)
+static void submit_on(struct client *c, const char *key, struct circuit_op op)
 {
-	struct store_request request = {.key = "k", .key_len = 1, .op = op};
+	struct store_request request = {.key = key, .key_len = strlen(key), .op = op};
 
 	memset(c, 0, sizeof(*c));
 	c->op = store_submit(store, &request, on_answer, c, &c->result);
 	c->answered = !c->op;
+}
+
+static void submit(struct client *c, struct circuit_op op)
+{
+	submit_on(c, "k", op);
+}
+
+static void submit_acquire(struct client *c)
+{
+	struct breaker_call call = {.policy = &default_policy, .random = 1};
+
+	submit(c, (struct circuit_op){.verb = CIRCUIT_ACQUIRE, .call = &call});
 }
 
 static void until_answered(const struct client *c)
@@ -82,20 +95,27 @@ static void until_answered(const struct client *c)
 	ck_assert(c->answered);
 }
 
-static struct store_result run(struct circuit_op op)
+static struct store_result run_on(const char *key, struct circuit_op op)
 {
 	struct client c;
 
-	submit(&c, op);
+	submit_on(&c, key, op);
 	until_answered(&c);
 	return c.result;
 }
 
+static struct store_result run(struct circuit_op op)
+{
+	return run_on("k", op);
+}
+
 static struct store_result acquire(void)
 {
-	struct breaker_call call = {.policy = &default_policy, .random = 1};
+	struct client c;
 
-	return run((struct circuit_op){.verb = CIRCUIT_ACQUIRE, .call = &call});
+	submit_acquire(&c);
+	until_answered(&c);
+	return c.result;
 }
 
 static struct store_result report(enum breaker_outcome outcome)
@@ -124,11 +144,19 @@ static size_t journal_count(const char *what)
 	return count;
 }
 
+static void until_nothing_is_held_back(void)
+{
+	for (int i = 0; i < 10000 && metrics->reports_pending; i++)
+		event_base_loop(base, EVLOOP_ONCE);
+	ck_assert_int_eq(metrics->reports_pending, 0);
+}
+
 static void until_nothing_pends(void)
 {
 	for (int i = 0; i < 10000 && (metrics->reports_pending || metrics->folds_pending); i++)
 		event_base_loop(base, EVLOOP_ONCE);
 	ck_assert_int_eq(metrics->reports_pending, 0);
+	ck_assert_int_eq(metrics->folds_pending, 0);
 }
 
 START_TEST(acquire_of_a_known_circuit_asks_nobody)
@@ -180,7 +208,7 @@ static void let_pass(int ms)
 	event_base_dispatch(base);
 }
 
-/* Until it was read so often: all from memory. */
+/* Acquires each millisecond until main was read so often. All answers must come from memory. */
 static void acquire_steadily(size_t reads)
 {
 	uint64_t before = metrics->cached_answers, answers = 0;
@@ -198,7 +226,7 @@ static void acquire_steadily(size_t reads)
 START_TEST(what_is_asked_for_steadily_is_refreshed_ahead)
 {
 	teardown();
-	/* Long, so that a busy machine does not miss the time. */
+	/* Long enough that a refresh is in time also on a busy machine. */
 	open_with(400, 0);
 	acquire();
 	acquire_steadily(4);
@@ -210,7 +238,7 @@ START_TEST(what_was_quiet_is_refreshed_ahead_at_once)
 	teardown();
 	open_with(400, 0);
 	acquire();
-	let_pass(450); /* nobody asks: it is to be forgotten, much later */
+	let_pass(450); /* the circuit gets too old, but is not forgotten yet */
 	report(BREAKER_FAILURE);
 	acquire_steadily(3);
 }
@@ -222,7 +250,7 @@ static void on_counted(void *arg, struct store_result *result)
 	++*(unsigned *)arg;
 }
 
-/* True if it was answered at once. */
+/* Submits an operation that adds 1 to *answered when it is answered. True if that was at once. */
 static bool call_key(const char *key, enum circuit_verb verb, unsigned *answered)
 {
 	struct breaker_call call = {.policy = &default_policy,
@@ -344,20 +372,9 @@ START_TEST(what_is_held_back_when_main_goes_is_folded)
 }
 END_TEST
 
-static struct store_result run_on(const char *key, struct circuit_op op)
-{
-	struct store_request request = {.key = key, .key_len = strlen(key), .op = op};
-	struct client c = {0};
-
-	c.op = store_submit(store, &request, on_answer, &c, &c.result);
-	c.answered = !c.op;
-	until_answered(&c);
-	return c.result;
-}
-
 #define MANY 3000
 
-/* A success on each of many circuits is held back. */
+/* Reports a success on each of many circuits, which is held back. */
 static void hold_many(void)
 {
 	struct store_limits limits = store->limits;
@@ -378,7 +395,8 @@ static void hold_many(void)
 	ck_assert_int_eq(metrics->reports_pending, MANY);
 }
 
-/* Runs turns of the loop until nothing is held back. Returns the most that one turn took. */
+/* Runs the loop until nothing is held back. Returns the greatest number of reports that went in one
+ * turn. */
 static int64_t most_in_a_turn(void)
 {
 	int64_t most = 0;
@@ -399,7 +417,7 @@ START_TEST(much_that_is_held_back_when_main_goes_takes_many_turns)
 	hold_many();
 	scripted_set_up(false);
 	ck_assert_int_eq(metrics->reports_pending, MANY);
-	/* Who asks meanwhile sees it. */
+	/* An operation that comes meanwhile is answered after the success of its circuit. */
 	ck_assert_int_eq(run_on("k2999", OP_GET).circuit.success_count, 1);
 	ck_assert_int_eq(run_on("k2998", OP_FAILURE).circuit.success_count, 1);
 	ck_assert_int_eq(most_in_a_turn(), 256);
@@ -425,7 +443,7 @@ START_TEST(much_that_is_held_back_goes_in_many_turns)
 }
 END_TEST
 
-/* Redis takes its time: what it has not answered is bounded, and the rest waits. */
+/* Main is slow: the number of reports without an answer is bounded, and the rest waits. */
 START_TEST(no_more_goes_than_main_can_take)
 {
 	hold_many();
@@ -450,8 +468,8 @@ static bool a_stop_waits(void)
 	return health.held > 0 || health.unsettled > 0;
 }
 
-/* The link is lost amid a stop, and comes back: what was held back, or has become steps meanwhile,
- * is waited for. */
+/* Main goes away during a stop and comes back. The stop waits for what was held back and for what
+ * has become steps meanwhile. */
 START_TEST(a_stop_waits_for_main_that_was_there)
 {
 	bool refuses = _i == 1;
@@ -475,14 +493,13 @@ START_TEST(a_stop_waits_for_main_that_was_there)
 }
 END_TEST
 
-/* Main was away already: nobody knows when it comes back. */
+/* Main was away when the stop began, and may stay so: the stop does not wait. */
 START_TEST(a_stop_does_not_wait_for_main_that_is_away)
 {
 	acquire();
 	report_successes(10);
 	scripted_set_up(false);
-	for (int i = 0; i < 10000 && metrics->reports_pending; i++)
-		event_base_loop(base, EVLOOP_ONCE);
+	until_nothing_is_held_back();
 	store_send_held(store);
 	ck_assert(!a_stop_waits());
 }
@@ -501,7 +518,8 @@ START_TEST(a_shorter_interval_holds_from_now_on)
 }
 END_TEST
 
-/* The end comes before the turns: all becomes steps, which a file may keep. */
+/* The store is freed before what is held back has become steps in parts: everything becomes steps
+ * then, which the state file can keep. */
 START_TEST(what_is_held_back_when_main_has_just_gone_is_in_the_steps_at_the_end)
 {
 	hold_many();
@@ -513,7 +531,7 @@ START_TEST(what_is_held_back_when_main_has_just_gone_is_in_the_steps_at_the_end)
 }
 END_TEST
 
-/* With max_circuits = 1: no entry of another circuit is left in its way. */
+/* Checks with max_circuits = 1 that circuit k takes no place in memory: z is kept there. */
 static void another_is_answered_from_memory(void)
 {
 	unsigned answered = 0;
@@ -524,7 +542,8 @@ static void another_is_answered_from_memory(void)
 	ck_assert(call_key("z", CIRCUIT_ACQUIRE, &answered));
 }
 
-/* Nothing is known of it, and what was held back goes with a request while main is away. */
+/* A read in between made the circuit unknown again. Its held-back success then becomes a step when
+ * a request comes while main is away. After that nothing of the circuit is left. */
 START_TEST(a_circuit_with_nothing_left_makes_room_for_another)
 {
 	struct circuit open = {.state = CIRCUIT_OPEN, .last_state_change = 1};
@@ -549,10 +568,9 @@ START_TEST(a_circuit_with_nothing_left_makes_room_for_another)
 }
 END_TEST
 
-/* An acquire that ends in its circuit's queue, without an answer of main. */
+/* An acquire waits in its circuit's queue, and main answers it with an error. */
 START_TEST(a_circuit_that_main_said_nothing_of_takes_no_place)
 {
-	struct breaker_call call = {.policy = &default_policy, .random = 1};
 	struct store_limits limits = store->limits;
 	struct client waits;
 
@@ -561,7 +579,7 @@ START_TEST(a_circuit_that_main_said_nothing_of_takes_no_place)
 	scripted->mood = LOSE;
 	run(OP_FAILURE);
 	scripted->mood = HOLD;
-	submit(&waits, (struct circuit_op){.verb = CIRCUIT_ACQUIRE, .call = &call});
+	submit_acquire(&waits);
 	event_base_loop(base, EVLOOP_NONBLOCK);
 	ck_assert(!waits.answered);
 	scripted->mood = FAIL;
@@ -580,8 +598,7 @@ START_TEST(what_main_surely_did_not_take_is_folded)
 	report_successes(10);
 	scripted->mood = REFUSE;
 	store_send_held(store);
-	for (int i = 0; i < 1000 && metrics->reports_pending; i++)
-		event_base_loop(base, EVLOOP_ONCE);
+	until_nothing_is_held_back();
 	scripted->mood = ANSWER;
 	until_nothing_pends();
 	ck_assert_int_eq(scripted_get("k").circuit.success_count, 10);
@@ -594,8 +611,7 @@ START_TEST(what_main_may_have_taken_never_goes_again)
 	report_successes(10);
 	scripted->mood = LOSE;
 	store_send_held(store);
-	for (int i = 0; i < 1000 && metrics->reports_pending; i++)
-		event_base_loop(base, EVLOOP_ONCE);
+	until_nothing_is_held_back();
 	scripted->mood = ANSWER;
 	until_nothing_pends();
 	report_successes(1);
@@ -630,13 +646,12 @@ START_TEST(a_store_that_refuses_says_what_it_may_have_lost)
 	report_successes(10);
 	scripted->mood = LOSE;
 	store_send_held(store);
-	for (int i = 0; i < 1000 && metrics->reports_pending; i++)
-		event_base_loop(base, EVLOOP_ONCE);
+	until_nothing_is_held_back();
 	ck_assert_uint_eq(metrics->reports_lost, 10);
 }
 END_TEST
 
-/* Redis is there and takes none: out of memory, no permission. */
+/* Main is up, but refuses each write: it is out of memory, or denies permission. */
 START_TEST(successes_that_main_refuses_are_counted_as_lost)
 {
 	acquire();
@@ -644,9 +659,7 @@ START_TEST(successes_that_main_refuses_are_counted_as_lost)
 	scripted->mood = FAIL;
 	scripted->words = "OOM command not allowed";
 	store_send_held(store);
-	for (int i = 0; i < 1000 && metrics->reports_pending; i++)
-		event_base_loop(base, EVLOOP_ONCE);
-	ck_assert_int_eq(metrics->reports_pending, 0);
+	until_nothing_is_held_back();
 	ck_assert_uint_eq(metrics->reports_lost, 10);
 }
 END_TEST
@@ -672,10 +685,8 @@ END_TEST
 
 static void submit_acquires(struct client clients[CLIENTS])
 {
-	struct breaker_call call = {.policy = &default_policy, .random = 1};
-
 	for (int i = 0; i < CLIENTS; i++) {
-		submit(&clients[i], (struct circuit_op){.verb = CIRCUIT_ACQUIRE, .call = &call});
+		submit_acquire(&clients[i]);
 		ck_assert(!clients[i].answered);
 	}
 }
@@ -698,7 +709,7 @@ START_TEST(those_that_miss_share_one_read)
 }
 END_TEST
 
-/* What is known is too old, and successes are on their way, which main does not answer. */
+/* Makes what is known too old, and sends a held-back success, which main holds. */
 static void send_successes_late(void)
 {
 	teardown();
@@ -712,15 +723,14 @@ static void send_successes_late(void)
 		event_base_loop(base, EVLOOP_ONCE);
 }
 
-/* What is known is too old, but main is about to say it. */
+/* What is known is too old, but the answer to the success will tell the circuit. */
 START_TEST(those_that_miss_wait_for_successes_on_their_way)
 {
-	struct breaker_call call = {.policy = &default_policy, .random = 1};
 	struct client clients[3];
 
 	send_successes_late();
 	for (int i = 0; i < 3; i++) {
-		submit(&clients[i], (struct circuit_op){.verb = CIRCUIT_ACQUIRE, .call = &call});
+		submit_acquire(&clients[i]);
 		ck_assert(!clients[i].answered);
 	}
 	scripted->mood = ANSWER;
@@ -733,14 +743,13 @@ START_TEST(those_that_miss_wait_for_successes_on_their_way)
 }
 END_TEST
 
-/* Main does not take them: each asks for itself. */
+/* Main does not take the success: the acquire that waited for its answer asks main itself. */
 START_TEST(those_that_wait_for_successes_that_are_refused_ask_main)
 {
-	struct breaker_call call = {.policy = &default_policy, .random = 1};
 	struct client c;
 
 	send_successes_late();
-	submit(&c, (struct circuit_op){.verb = CIRCUIT_ACQUIRE, .call = &call});
+	submit_acquire(&c);
 	scripted->mood = _i == 0 ? REFUSE : LOSE;
 	scripted_release();
 	scripted->mood = ANSWER;
@@ -769,7 +778,8 @@ START_TEST(of_those_that_share_a_read_each_that_changes_something_asks)
 }
 END_TEST
 
-/* With `local` the embedded store answers, with `error` nothing does. */
+/* _i == 0: as with on_store_failure = local, the embedded store answers. _i == 1: as with `error`,
+ * the acquire ends with an error. */
 START_TEST(who_waits_for_a_read_waits_store_timeout_at_most)
 {
 	struct store_limits limits = store->limits;
@@ -830,7 +840,7 @@ START_TEST(the_end_of_the_store_ends_who_waits_for_a_read)
 }
 END_TEST
 
-/* Somebody has done this to the circuit, which is so now, with this override. */
+/* Tells the store of a change by `by`, after which the circuit is as given, with this override. */
 static void tell_of(char by, struct circuit circuit, enum breaker_override_mode mode)
 {
 	struct breaker member;
@@ -859,7 +869,7 @@ static void tell(enum circuit_state state, int64_t change_ms)
 		BREAKER_NO_OVERRIDE);
 }
 
-/* Just now, and later than whatever was before. */
+/* A time of a change that is later than all before it. */
 #define OPENED (clock_wall_ms() + 1)
 
 START_TEST(what_a_message_says_is_obeyed)
@@ -874,8 +884,8 @@ START_TEST(what_a_message_says_is_obeyed)
 }
 END_TEST
 
-/* Which may be as well that another program's clock is ahead, and has set the stamp that is known.
- */
+/* The message may be late (_i == 0); or the known stamp is that of another program whose clock is
+ * ahead, and the message is right (_i == 1). Only main can tell. */
 START_TEST(a_message_older_than_what_is_known_is_asked_for)
 {
 	const int64_t now = OPENED;
@@ -931,7 +941,7 @@ START_TEST(the_end_of_the_store_ends_what_messages_asked_for)
 }
 END_TEST
 
-/* The message of an opening comes behind the answer to the reset that followed it. */
+/* The message of an opening comes after the answer to the reset that followed the opening. */
 START_TEST(an_own_reset_is_obeyed_whatever_message_comes_late)
 {
 	int64_t opened_ms;
@@ -979,36 +989,26 @@ START_TEST(an_override_is_asked_for)
 }
 END_TEST
 
-static void run_for(int ms)
-{
-	struct timeval time = {.tv_usec = ms * 1000};
-
-	event_base_loopexit(base, &time);
-	event_base_dispatch(base);
-}
-
 START_TEST(a_main_too_far_away_for_a_read_first_is_asked_at_once)
 {
 	struct client c;
-	struct breaker_call call = {.policy = &default_policy, .random = 1};
 
 	teardown();
 	open_with(400, 0);
 	scripted->mood = HOLD;
-	submit(&c, (struct circuit_op){.verb = CIRCUIT_ACQUIRE, .call = &call});
-	run_for(250);
+	submit_acquire(&c);
+	let_pass(250);
 	scripted->mood = ANSWER;
 	scripted_release();
 	until_answered(&c);
-	/* Too old by now. */
-	run_for(450);
+	let_pass(450); /* what is known gets too old */
 	scripted->journal[0] = '\0';
 	acquire();
 	ck_assert_str_eq(scripted->journal, "a:k");
 }
 END_TEST
 
-/* By main's clock it has just been opened, by ours an hour ago. */
+/* The circuit was opened just now by main's clock, and an hour ago by ours. */
 START_TEST(whether_an_opening_is_over_is_told_by_mains_clock)
 {
 	struct circuit open = {.state = CIRCUIT_OPEN,
@@ -1024,9 +1024,9 @@ START_TEST(whether_an_opening_is_over_is_told_by_mains_clock)
 }
 END_TEST
 
-/* Nobody asks for the circuit, and then main goes. */
+/* A message about a circuit for which nobody asks; then main goes away. */
 static const struct told_of_a_quiet_one {
-	bool known; /* from a success long ago */
+	bool known; /* from an earlier read */
 	enum circuit_state before;
 	char by;
 	enum circuit_state state;
@@ -1108,13 +1108,10 @@ END_TEST
 
 START_TEST(without_main_an_override_that_a_listing_did_not_show_any_more_is_over)
 {
-	struct timeval moment = {.tv_usec = 5000};
-
 	put_in_main(CIRCUIT_CLOSED, BREAKER_FORCED_OPEN);
 	list();
 	put_in_main(CIRCUIT_CLOSED, BREAKER_NO_OVERRIDE);
-	event_base_loopexit(base, &moment);
-	event_base_dispatch(base);
+	let_pass(5);
 	list();
 	scripted_set_up(false);
 	ck_assert(acquire().decision.allowed);
@@ -1123,7 +1120,7 @@ END_TEST
 
 #define MANY_LISTED 20000
 
-/* The listing has seen the circuit, and goes on for some turns, as it is reset. */
+/* The circuit is reset after a listing has read it, while the listing goes on for some turns. */
 START_TEST(what_a_listing_saw_before_a_reset_does_not_come_back)
 {
 	const struct store_query query = {.limit = 10, .has_state = true, .state = CIRCUIT_OPEN};
@@ -1162,33 +1159,28 @@ static void override_in_main(void)
 	put_in_main(CIRCUIT_CLOSED, BREAKER_FORCED_OPEN);
 }
 
-/* Main has answered the read before the change; the message overtakes the answer. */
+/* Main executes a read before the change, but its answer comes after the change's message. */
 START_TEST(an_answer_older_than_a_message_is_not_obeyed)
 {
-	struct timeval moment = {.tv_usec = 100000};
-
 	teardown();
 	open_with(400, 0);
 	acquire();
 	acquire();
 	scripted->mood = HOLD;
-	for (int i = 0; i < 100 && scripted->store.in_flight == 0; i++) {
-		event_base_loopexit(base, &moment);
-		event_base_dispatch(base);
-	}
+	for (int i = 0; i < 100 && scripted->store.in_flight == 0; i++)
+		let_pass(100);
 	ck_assert_uint_eq(scripted->store.in_flight, 1);
 	tell(CIRCUIT_OPEN, OPENED);
 	scripted->meanwhile = open_in_main;
 	scripted->mood = ANSWER;
 	scripted_release();
-	for (int i = 0; i < 100 && scripted->store.in_flight > 0; i++)
-		event_base_loop(base, EVLOOP_ONCE);
+	until_main_is_idle();
 	ck_assert(!acquire().decision.allowed);
 }
 END_TEST
 
-/* The first request for a circuit is under way: main has answered it before it was opened, and the
- * message overtakes the answer. */
+/* First requests for a circuit. Main executes them before the circuit is opened, but the answer
+ * comes after the message of the opening. */
 static const struct circuit_op first_requests[] = {
 	{.verb = CIRCUIT_ACQUIRE,
 	 .call = &(struct breaker_call){.policy = &default_policy, .random = 1}},
@@ -1209,8 +1201,7 @@ static void cross(struct circuit_op op, char by, enum breaker_override_mode mode
 
 	limits.read_cache = true;
 	store_reconfigure(store, &limits);
-	/* A circuit that the request made would have the stamp of the answer, later than the
-	 * message. */
+	/* These would create the circuit, with a stamp later than that of the message. */
 	if (op.verb == CIRCUIT_REPORT || op.verb == CIRCUIT_RECORD_SUCCESS)
 		put_in_main(CIRCUIT_CLOSED, BREAKER_NO_OVERRIDE);
 	scripted->mood = HOLD;
@@ -1239,8 +1230,8 @@ START_TEST(without_main_the_first_answer_older_than_a_message_is_not_obeyed)
 }
 END_TEST
 
-/* A read that was asked for before the message came is not taken for a later state by a stamp that
- * is ahead. */
+/* The answer to a read from before the message has a stamp that is ahead. It must not be taken for
+ * a later state. */
 START_TEST(an_answer_asked_for_before_a_message_is_not_obeyed_by_its_stamp)
 {
 	struct circuit closed = {.state = CIRCUIT_CLOSED, .last_state_change = OPENED + 30000};
@@ -1251,7 +1242,7 @@ START_TEST(an_answer_asked_for_before_a_message_is_not_obeyed_by_its_stamp)
 }
 END_TEST
 
-/* Also when more messages came than are kept. */
+/* The same after more messages than are kept. */
 START_TEST(an_answer_older_than_a_message_among_many_is_not_obeyed)
 {
 	struct breaker member;
@@ -1282,7 +1273,8 @@ START_TEST(an_answer_older_than_a_message_among_many_is_not_obeyed)
 }
 END_TEST
 
-/* Main's clock is two hours behind ours. */
+/* Sets main's clock two hours behind ours, and tells of an override that holds for another hour by
+ * main's clock. */
 static void begin_behind(int64_t ttl_ms)
 {
 	struct store_limits limits = store->limits;
@@ -1313,12 +1305,9 @@ static void begin_behind(int64_t ttl_ms)
 
 START_TEST(how_long_an_override_holds_is_told_by_mains_clock)
 {
-	struct timeval moment = {.tv_usec = 5000};
-
-	/* Its time to live is over, and only the override keeps it. */
+	/* The circuit's time to live is over; only the override keeps it. */
 	begin_behind(1);
-	event_base_loopexit(base, &moment);
-	event_base_dispatch(base);
+	let_pass(5);
 	ck_assert(!acquire().decision.allowed);
 }
 END_TEST
@@ -1326,7 +1315,7 @@ END_TEST
 START_TEST(an_override_that_holds_by_mains_clock_is_shown)
 {
 	begin_behind(3600000);
-	/* Looks for overrides that are over. */
+	/* Removes overrides that are over. */
 	store_reconfigure(store, &store->limits);
 	ck_assert_ptr_nonnull(run(OP_GET).override);
 }

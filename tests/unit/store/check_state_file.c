@@ -23,7 +23,7 @@ static char directory[64];
 static char path[96];
 static struct circuit_table *table;
 
-/* The two clocks run apart, as after a reboot. */
+/* Between the two the monotonic clock has begun anew, as after a reboot. */
 static const struct state_moment saved_at = {.wall_ms = 1700000000000, .table_ms = 5000000};
 static const struct state_moment read_at = {.wall_ms = 1700000010000, .table_ms = 777};
 
@@ -59,7 +59,7 @@ static void renew(size_t max)
 	ck_assert_ptr_nonnull(table);
 }
 
-/* Puts a circuit into the table, written `age` before it is saved; the oldest comes first. */
+/* Puts a circuit into the table, written `age` ms before the save. The oldest must be put first. */
 static void put(const char *key, size_t len, struct circuit c, int64_t age)
 {
 	ck_assert_int_eq(circuit_table_write(table, NULL, key, len, &c, saved_at.table_ms - age),
@@ -127,7 +127,7 @@ static void assert_damaged(const char *text, size_t len, const char *why)
 	ck_assert_msg(strstr(report.why, why), "%s", report.why);
 }
 
-/* Writes these lines with a last line that is right for them. */
+/* Writes a file of these lines, with a last line that has their right number and checksum. */
 static void forge(const char *lines)
 {
 	struct siphash_key sum = {0};
@@ -160,7 +160,7 @@ static void assert_forged_damaged(const char *lines, const char *why)
 
 START_TEST(the_format_is_as_it_was)
 {
-	/* Files that are about: if this fails, the version has to change. */
+	/* Such files exist: a change of this text needs a new version number. */
 	static const char golden[] =
 		"breakerd-state 1\n"
 		"1699999999993 /api/users "
@@ -211,12 +211,12 @@ START_TEST(what_is_saved_comes_back)
 	ck_assert_int_eq(back->success_count, c.success_count);
 	ck_assert_int_eq(back->last_failure_time, c.last_failure_time);
 	ck_assert_int_eq(back->last_state_change, c.last_state_change);
-	/* Its age, and the 10 s in between. */
+	/* The circuit's age at the save, plus the 10 s since. */
 	ck_assert_int_eq(circuit_entry_written(e), read_at.table_ms - 1234 - 10000);
 }
 END_TEST
 
-/* Every byte that a key may have, at every place in it. */
+/* Each byte that a key may contain, at its beginning, inside and at its end. */
 START_TEST(every_key_comes_back)
 {
 	char key[KEY_MAX];
@@ -235,7 +235,7 @@ START_TEST(every_key_comes_back)
 			}
 		}
 	}
-	/* Two, three and four bytes; and the longest key in its longest form. */
+	/* Characters of two, three and four bytes; keys of the greatest length, all escaped. */
 	put_in("\xc2\x80", CIRCUIT_OPEN, 0);
 	put_in("\xe2\x82\xac \xef\xbf\xbf", CIRCUIT_OPEN, 0);
 	put_in("\xf4\x8f\xbf\xbf", CIRCUIT_OPEN, 0);
@@ -290,7 +290,7 @@ END_TEST
 
 /* --- damage ---------------------------------------------------------------------------- */
 
-/* A file to damage. Its length. */
+/* Writes a file of three circuits and reads its text. Returns the length. */
 static size_t sample(char text[1024])
 {
 	put_in("/api/users", CIRCUIT_OPEN, 7);
@@ -589,7 +589,7 @@ END_TEST
 
 /* --- members ------------------------------------------------------------------------------- */
 
-/* A circuit that was decided on, whose member is this text. */
+/* Puts a circuit with this member into the table. */
 static void put_member(const char *key, const char *text)
 {
 	struct circuit c = {.failure_count = 1, .last_state_change = 1700000000000};
@@ -646,7 +646,7 @@ START_TEST(the_longest_line_is_read)
 					       .reason_len = BREAKER_REASON_MAX};
 	memset(b.override.reason, 'r', BREAKER_REASON_MAX);
 	breaker_member_encode(text, &b);
-	memset(key, '%', KEY_MAX); /* each takes three bytes */
+	memset(key, '%', KEY_MAX); /* each is escaped to three bytes */
 	key[KEY_MAX] = '\0';
 	put_member(key, text);
 	save();

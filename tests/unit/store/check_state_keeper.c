@@ -30,8 +30,8 @@ static struct metrics *metrics;
 static struct state_keeper *keeper;
 static struct state_keeper_options options;
 static struct log log_lines;
-static char logged[16384]; /* all lines */
-static long child;         /* the last that the log told of */
+static char logged[16384]; /* all lines of the log */
+static long child;         /* the process of the last save, as logged; 0: none */
 static char why[512];
 
 static void take_line(void *arg, enum log_level level, const char *line)
@@ -67,7 +67,7 @@ static void stop(void)
 	keeper = NULL;
 }
 
-/* Anew, from the file. */
+/* Starts with an empty table, which is filled from the file. */
 static void start(void)
 {
 	stop();
@@ -129,7 +129,7 @@ static int64_t failures_of(const char *key)
 	return e ? circuit_entry_get(e)->failure_count : -1;
 }
 
-/* Runs the loop until *counter is there. */
+/* Runs the loop until *counter is `value`. */
 static void run_until(const uint64_t *counter, uint64_t value)
 {
 	int64_t stop_ms = clock_ms() + DEADLINE_MS;
@@ -171,7 +171,7 @@ START_TEST(a_change_is_saved_after_a_while)
 	ck_assert_int_ge(clock_ms() - began, INTERVAL_MS - 1);
 	ck_assert_int_ge(metrics->state_last_save, 1700000000);
 	ck_assert(!exists(".tmp"));
-	/* Without a change there is no further one: the next is that for the next change. */
+	/* Without a change there is no further save: the second is that of the next change. */
 	ck_assert_int_eq(event_base_loop(base, EVLOOP_NONBLOCK), 0);
 	put("k", 3);
 	run_until(&metrics->state_saves, 2);
@@ -228,7 +228,7 @@ START_TEST(the_file_behind_a_symbolic_link_is_replaced)
 
 	put("k", 1);
 	stop();
-	snprintf(target, sizeof(target), "%s.damaged", path); /* any name that teardown knows */
+	snprintf(target, sizeof(target), "%s.damaged", path); /* a name that teardown removes */
 	ck_assert_int_eq(rename(path, target), 0);
 	ck_assert_int_eq(symlink(target, path), 0);
 	start();
@@ -244,7 +244,7 @@ START_TEST(the_file_behind_a_symbolic_link_is_replaced)
 }
 END_TEST
 
-/* A disk that is mounted later, say: the link is there first. */
+/* The link may exist before its target does, for example if a disk is mounted later. */
 START_TEST(a_link_to_what_does_not_exist_yet_is_written_through)
 {
 	char place[96], target[160];
@@ -253,7 +253,7 @@ START_TEST(a_link_to_what_does_not_exist_yet_is_written_through)
 	stop();
 	snprintf(place, sizeof(place), "%s/disk", directory);
 	ck_assert_int_eq(mkdir(place, 0700), 0);
-	ck_assert_int_eq(symlink("disk/link", path), 0); /* relative, and to a further link */
+	ck_assert_int_eq(symlink("disk/link", path), 0); /* a relative link to another link */
 	snprintf(target, sizeof(target), "%s/link", place);
 	ck_assert_int_eq(symlink("kept", target), 0);
 	start();
@@ -294,8 +294,8 @@ static bool child_is(int how)
 	return waitid(P_PID, (id_t)child, &info, how | WNOWAIT) == 0 && info.si_pid != 0;
 }
 
-/* Stops a child in its tracks, after it has begun to write. There is so much to write that
- * it takes a while; should it be done all the same before we look, there is a next one. */
+/* Stops (SIGSTOP) a child after it has begun to write. There is so much to write that it takes a
+ * while. If a child is done too soon, the next one is tried. */
 static void stop_a_child(void)
 {
 	char key[32];
@@ -321,13 +321,13 @@ static void stop_a_child(void)
 
 START_TEST(a_child_that_hangs_is_killed)
 {
-	options.timeout_ms = 2000; /* one that is merely slow has to be done by then */
+	options.timeout_ms = 2000; /* enough for the next child on a slow machine */
 	stop();
 	start();
 	stop_a_child();
 	run_until(&metrics->state_save_errors, 1);
 	ck_assert_uint_eq(count_lines("it took too long"), 1);
-	run_until(&metrics->state_saves, metrics->state_saves + 1); /* the next one does it */
+	run_until(&metrics->state_saves, metrics->state_saves + 1); /* by the next child */
 	ck_assert_uint_eq(metrics->state_save_errors, 1);
 	ck_assert(!exists(".tmp"));
 }
@@ -343,7 +343,7 @@ START_TEST(a_child_that_dies_is_a_failed_save)
 }
 END_TEST
 
-/* The client of a connection that was closed is not to wait for a child. */
+/* A child must not keep descriptors open: the client of a closed connection would wait for it. */
 START_TEST(a_child_holds_nothing_open)
 {
 	char byte;
@@ -370,7 +370,7 @@ START_TEST(the_end_does_not_wait_for_a_child)
 }
 END_TEST
 
-/* What tells the parent to end is for the parent. */
+/* SIGTERM, SIGINT and SIGHUP are for the parent alone. */
 START_TEST(a_child_outlives_a_signal_to_the_group)
 {
 	stop_a_child();
@@ -385,8 +385,8 @@ END_TEST
 
 /* --- a disk that hangs ----------------------------------------------------------------- */
 
-/* In the place of libc's. A process that hangs in the disk makes no progress in fsync, and a
- * SIGKILL has no effect on it for as long. */
+/* These replace the functions of libc. On a disk that hangs, fsync does not return, and SIGKILL
+ * does not end the process until the disk works again. */
 static bool disk_hangs, unkillable;
 
 int fsync(int fd)
@@ -403,7 +403,7 @@ int kill(pid_t pid, int signo)
 	return (int)syscall(SYS_kill, pid, signo);
 }
 
-/* The end, which may last until 500 ms from now. */
+/* Frees the keeper, with a deadline in 500 ms. */
 static void stop_soon(void)
 {
 	int64_t began = clock_ms();
@@ -423,7 +423,7 @@ START_TEST(the_last_save_is_given_up_in_time)
 	ck_assert_uint_eq(metrics->state_save_errors, 1);
 	ck_assert_uint_eq(count_lines("state_save_failed"), 1);
 	ck_assert_msg(strstr(logged, "timed out"), "%s", logged);
-	start(); /* the lock is free, what the child left is no hindrance */
+	start(); /* the lock is free, and the child's unfinished file is ignored */
 	ck_assert_int_eq(failures_of("k"), -1);
 	put("k", 2);
 	start();
@@ -445,7 +445,7 @@ END_TEST
 
 START_TEST(a_save_that_fails_is_tried_again)
 {
-	ck_assert_int_eq(mkdir(beside(".tmp"), 0700), 0); /* no file can be made there */
+	ck_assert_int_eq(mkdir(beside(".tmp"), 0700), 0); /* a directory in the place of the file */
 	put("k", 1);
 	run_until(&metrics->state_save_errors, 3);
 	ck_assert_uint_eq(count_lines("state_save_failed"), 1);
@@ -500,7 +500,7 @@ START_TEST(a_damaged_file_is_kept_aside)
 		ck_assert(!exists(""));
 	}
 	ck_assert_uint_eq(count_lines("state_damaged"), 11);
-	/* the first ones stay, and there are never more than nine */
+	/* The first eight are kept, and the last. */
 	holds(".damaged", "damage 1");
 	for (int n = 2; n <= 8; n++) {
 		snprintf(text, sizeof(text), "damage %d", n);
@@ -589,7 +589,7 @@ static void until_asked(int count)
 	ck_assert_int_eq(asked, count);
 }
 
-/* It does not wait for the interval, and comes behind a save that is under way. */
+/* It does not wait for the interval, but for a save that is under way. */
 START_TEST(a_save_that_is_asked_for_comes_at_once)
 {
 	options.interval_ms = 3600 * 1000;
@@ -606,7 +606,7 @@ START_TEST(a_save_that_is_asked_for_comes_at_once)
 }
 END_TEST
 
-/* What is there must not be taken for what there is. */
+/* A next start must not take the old file for the present state. */
 START_TEST(a_save_that_is_asked_for_and_fails_leaves_no_old_file)
 {
 	asked = 0;

@@ -1,5 +1,6 @@
 /*
- * Steps in the state file: what is written is read again, and what a next start makes of it.
+ * Steps in the state file: they are read as they were written, and a step that may have been sent
+ * to Redis is in doubt after the next start.
  */
 #include "store/state_file.h"
 #include "store/state_steps.h"
@@ -64,8 +65,9 @@ static void failures(struct circuit_queue *q, int count)
 		note(q, (struct circuit_op){.verb = CIRCUIT_RECORD_FAILURE}, T0 + i);
 }
 
-/* Writes all, forgets it, and reads it. */
-static struct state_file_report again(bool folding)
+/* Writes the file and reads it into empty queues, as the next start does. With `folding` all
+ * queues are marked before. */
+static struct state_file_report write_and_read(bool folding)
 {
 	struct state_file_report report;
 
@@ -99,7 +101,7 @@ START_TEST(what_waits_waits_again)
 	fold = q->next.fold;
 	circuit_table_write(table, NULL, "a key with % and spaces", 23, &c, 1000000);
 	queue_of("only asked for", NULL)->check = true;
-	report = again(false);
+	report = write_and_read(false);
 	ck_assert_uint_eq(report.steps, 1);
 	ck_assert_uint_eq(report.restored, 1);
 	ck_assert_uint_eq(report.dropped, 0);
@@ -115,7 +117,7 @@ START_TEST(what_waits_waits_again)
 }
 END_TEST
 
-/* The file is from a time in which steps were handed over: each may have been taken. */
+/* The file was written while steps were sent, so each marked step may have been taken. */
 START_TEST(what_may_have_been_handed_over_is_in_doubt)
 {
 	struct circuit c = {.failure_count = 3, .last_state_change = T0 - 9};
@@ -123,7 +125,7 @@ START_TEST(what_may_have_been_handed_over_is_in_doubt)
 
 	failures(q, 3);
 	circuit_queue_wait(q, QUEUE_IN_READY);
-	again(true);
+	write_and_read(true);
 	q = circuit_queue_find(&queues, "k", 1);
 	ck_assert(q->in_doubt);
 	expect_step(&q->sent, 3, 3);
@@ -132,7 +134,8 @@ START_TEST(what_may_have_been_handed_over_is_in_doubt)
 }
 END_TEST
 
-/* Of those that wait only some were marked; what is made amid the folding is so by itself. */
+/* Of the two that wait only the first is marked. A step that comes while the folding goes on is
+ * marked from the beginning. */
 START_TEST(what_is_not_marked_is_not_in_doubt)
 {
 	static const char *const keys[] = {"first", "second", "third"};
@@ -146,7 +149,7 @@ START_TEST(what_is_not_marked_is_not_in_doubt)
 	circuit_queues_fold(&queues);
 	circuit_queues_mark(&queues, 1);
 	failures(queue_of(keys[2], NULL), 3);
-	again(false);
+	write_and_read(false);
 	for (size_t i = 0; i < 3; i++) {
 		q = circuit_queue_find(&queues, keys[i], strlen(keys[i]));
 		ck_assert(q->in_doubt == (i != 1));
@@ -164,14 +167,15 @@ START_TEST(a_step_in_doubt_and_what_came_since)
 	circuit_queue_send(q, 7, INT64_MAX, &c);
 	circuit_queue_sent_unknown(q);
 	failures(q, 2);
-	again(false);
+	write_and_read(false);
 	q = circuit_queue_find(&queues, "k", 1);
 	ck_assert(q->in_doubt);
 	expect_step(&q->sent, 3, 3);
 	expect_step(&q->next, 2, 2);
 	ck_assert_int_eq(q->before.circuit.failure_count, 3);
-	/* Again, when both may have been handed over: as one, of which a part proves nothing. */
-	again(true);
+	/* If both may have been sent, they become one step. A circuit that shows only a part of it
+	 * proves nothing. */
+	write_and_read(true);
 	q = circuit_queue_find(&queues, "k", 1);
 	expect_step(&q->sent, 5, 5);
 	expect_step(&q->next, 0, 0);
@@ -183,7 +187,8 @@ START_TEST(a_step_in_doubt_and_what_came_since)
 }
 END_TEST
 
-/* It was seen absent, some time ago: another one's reset cannot be told from that. */
+/* The circuit was absent when it was last seen, and is absent now: the step was not taken, or
+ * another gateway has reset what the step made. */
 START_TEST(a_circuit_that_is_absent_later_proves_nothing)
 {
 	struct circuit_queue *q = queue_of("k", NULL);
@@ -191,7 +196,7 @@ START_TEST(a_circuit_that_is_absent_later_proves_nothing)
 	failures(q, 1);
 	circuit_queue_send(q, 7, INT64_MAX, NULL);
 	circuit_queue_sent_unknown(q);
-	again(false);
+	write_and_read(false);
 	q = circuit_queue_find(&queues, "k", 1);
 	ck_assert_int_eq(q->before.known, CIRCUIT_FOLD_SEEN);
 	ck_assert(!q->before.exists);
@@ -206,13 +211,14 @@ START_TEST(nothing_that_waits_is_nothing)
 	struct state_file_report report;
 
 	circuit_table_write(table, NULL, "seen", 4, &c, 1000000);
-	report = again(true);
+	report = write_and_read(true);
 	ck_assert_uint_eq(report.restored, 0);
 	ck_assert_uint_eq(report.steps, 0);
 }
 END_TEST
 
-/* The file of a memory store is none of Redis's; an own one gives a memory store its circuits. */
+/* A store on Redis ignores the circuits of an embedded store's file. An embedded store takes the
+ * circuits of a file with steps. */
 START_TEST(the_other_kind_of_store)
 {
 	struct circuit c = {.failure_count = 3};
