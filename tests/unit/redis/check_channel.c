@@ -1,6 +1,6 @@
 /*
- * The subscription: it comes up behind its handshake, comes back whatever ends it, follows another
- * server, and says each time whether it stands.
+ * The subscription: it subscribes after its handshake, comes back whatever ends it, follows another
+ * server, and tells each time it is established or lost.
  */
 #include "redis/channel.h"
 
@@ -9,6 +9,7 @@
 #include "redis/address.h"
 #include "redis/target.h"
 #include "suite.h"
+#include "wait.h"
 
 #include <arpa/inet.h>
 #include <check.h>
@@ -16,7 +17,6 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #define PATIENCE_MS 10000
 #define CHANNEL     "p:cb:events"
@@ -43,7 +43,7 @@ static void on_message(void *arg, const char *text, size_t len)
 static void on_change(void *arg, bool stands)
 {
 	(void)arg;
-	/* It never says the same twice. */
+	/* Each call is a change. */
 	ck_assert_uint_eq(ups - downs, stands ? 0 : 1);
 	if (stands)
 		ups++;
@@ -52,24 +52,7 @@ static void on_change(void *arg, bool stands)
 	ck_assert(!channel || redis_channel_stands(channel) == stands);
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
-#define WAIT_FOR(condition)                                                                        \
-	do {                                                                                       \
-		static const struct timeval soon_ = {.tv_usec = 2000};                             \
-		int64_t end_ = now_ms() + PATIENCE_MS;                                             \
-		while (!(condition)) {                                                             \
-			ck_assert_msg(now_ms() < end_, "never: %s", #condition);                   \
-			event_base_loopexit(base, &soon_);                                         \
-			event_base_dispatch(base);                                                 \
-		}                                                                                  \
-	} while (0)
+#define WAIT_FOR(condition) WAIT_UNTIL(base, PATIENCE_MS, condition, last_message)
 
 static void follow(const struct fake_redis *server)
 {
@@ -151,7 +134,7 @@ START_TEST(a_server_that_was_not_there_is_found_when_it_is)
 }
 END_TEST
 
-/* Each of them ends the connection, and the next one is asked. */
+/* Each of these ends the connection, and a new connection subscribes again. */
 static const char *const bad_answers[] = {
 	NO_ACCESS, "+OK\r\n", "$-1\r\n", "*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n$1\r\n1\r\n", "?\r\n",
 };

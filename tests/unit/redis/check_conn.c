@@ -1,11 +1,12 @@
 /*
- * One connection, with a server that says what it likes: what hiredis would end the process
- * for is refused, and everything that waits is answered once.
+ * One connection, with a server that sends anything: what would make hiredis abort the process is
+ * refused, and each command that waits is answered once.
  */
 #include "redis/conn.h"
 
 #include "fake_redis.h"
 #include "suite.h"
+#include "wait.h"
 
 #include <arpa/inet.h>
 #include <check.h>
@@ -15,7 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define PATIENCE_MS 10000
 #define CHANNEL     "p:cb:events"
@@ -25,8 +25,8 @@ static struct fake_redis *fake;
 static struct redis_conn *conn;
 static unsigned ups, downs, subscribed, answered, lost, refused, messages;
 static char why_down[256], why_lost[256], last_message[128], last_answer[128];
-static unsigned told, told_at;  /* how often answers were told of, answers when that was last */
-static const char *refuse_with; /* what check_reply says of each error */
+static unsigned told, told_at;  /* calls of on_answered, and `answered` at the last one */
+static const char *refuse_with; /* what on_check_reply returns for an error */
 
 static void on_up(void *arg)
 {
@@ -74,7 +74,7 @@ static void on_answer(void *arg, enum redis_outcome outcome, const redisReply *r
 	(void)arg;
 	if (outcome == REDIS_LOST) {
 		lost++;
-		/* It takes nothing any more, and says so. */
+		/* A lost connection takes no further command. */
 		ck_assert_ptr_null(redis_conn_send(conn, on_answer, NULL, 1,
 						   (const char *[]){"PING"}, (const size_t[]){4}));
 		snprintf(why_lost, sizeof(why_lost), "%s", why);
@@ -86,40 +86,7 @@ static void on_answer(void *arg, enum redis_outcome outcome, const redisReply *r
 	}
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
-static void on_tick(evutil_socket_t fd, short what, void *arg)
-{
-	(void)fd;
-	(void)what;
-	(void)arg;
-}
-
-static void turn(void)
-{
-	static const struct timeval soon = {.tv_usec = 2000};
-	struct event *tick = evtimer_new(base, on_tick, NULL);
-
-	event_add(tick, &soon);
-	event_base_loop(base, EVLOOP_ONCE);
-	event_free(tick);
-}
-
-#define WAIT_FOR(condition)                                                                        \
-	do {                                                                                       \
-		int64_t end_ = now_ms() + PATIENCE_MS;                                             \
-		while (!(condition)) {                                                             \
-			ck_assert_msg(now_ms() < end_, "never: %s; down: %s", #condition,          \
-				      why_down);                                                   \
-			turn();                                                                    \
-		}                                                                                  \
-	} while (0)
+#define WAIT_FOR(condition) WAIT_UNTIL(base, PATIENCE_MS, condition, why_down)
 
 static void connect_to(int port)
 {
@@ -175,11 +142,11 @@ static void goes_down_with(const char *why)
 	ck_assert_msg(strstr(why_down, why) != NULL, "%s", why_down);
 	ck_assert_uint_eq(redis_conn_waiting(conn), 0);
 	for (int i = 0; i < 5; i++)
-		turn();
+		wait_turn(base);
 	ck_assert_uint_eq(downs, 1);
 }
 
-/* --- unasked ------------------------------------------------------------------------------- */
+/* --- replies without a command ------------------------------------------------------------- */
 
 static const char *const unasked[] = {
 	"+hello\r\n",
@@ -194,7 +161,8 @@ static const char *const unasked[] = {
 	"-ERR something\r\n",
 };
 
-/* RESP3, and what is no RESP: a protocol error to hiredis 0.14, unasked to 1.x. */
+/* RESP3, and what is not RESP. hiredis 0.14 takes all of it for a protocol error; 1.x reads RESP3,
+ * which then is a reply without a command. */
 static const char *const strange[] = {
 	">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n",
 	">3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nb\r\n",
@@ -248,7 +216,7 @@ START_TEST(unasked_behind_an_answer)
 }
 END_TEST
 
-/* A push is nobody's answer, though a command waits. */
+/* A push message is no reply, even if a command waits for one. */
 START_TEST(strange_instead_of_an_answer)
 {
 	come_up();
@@ -269,7 +237,7 @@ START_TEST(unasked_error_has_its_words)
 }
 END_TEST
 
-/* --- answers that are no good --------------------------------------------------------------- */
+/* --- broken replies ------------------------------------------------------------------------- */
 
 static const struct broken {
 	const char *bytes;
@@ -347,7 +315,8 @@ START_TEST(what_is_forgotten_has_no_callback)
 }
 END_TEST
 
-/* The server reads it in the next turn of the loop, where it would else be written. */
+/* The server reads a flushed command in the next turn of the loop; without redis_conn_flush the
+ * command would only be written in that turn. */
 START_TEST(what_is_flushed_is_on_its_way)
 {
 	come_up();
@@ -358,7 +327,8 @@ START_TEST(what_is_flushed_is_on_its_way)
 }
 END_TEST
 
-/* 1 MB at a time, for as long as the connection stands. */
+/* Answers a command with `begin` and then MB after MB of `more`, until the connection ends. Returns
+ * the number of bytes. */
 static size_t pour(const char *begin, const char *more)
 {
 	size_t len = strlen(more), poured = 0;
@@ -382,9 +352,9 @@ static size_t pour(const char *begin, const char *more)
 
 static const char *const endless[][2] = {
 	{"+", "x"},                        /* a line without an end */
-	{"$2000000000\r\n", "x"},          /* a text */
-	{"*65536\r\n", "*100\r\n"},        /* one in another */
-	{"*65536\r\n", "$4000\r\n%s\r\n"}, /* many texts */
+	{"$2000000000\r\n", "x"},          /* a long string */
+	{"*65536\r\n", "*100\r\n"},        /* arrays in an array */
+	{"*65536\r\n", "$4000\r\n%s\r\n"}, /* many strings */
 };
 
 START_TEST(an_answer_without_an_end)
@@ -444,7 +414,7 @@ START_TEST(freed_with_commands_in_flight)
 }
 END_TEST
 
-/* At whatever moment; the sanitizer looks on. */
+/* Frees the connection after each number of turns; sanitizers find what goes wrong. */
 START_TEST(freed_at_any_time)
 {
 	for (unsigned n = 0; n < 60; n++) {
@@ -473,7 +443,7 @@ static void subscribe(void)
 {
 	fake_redis_on(fake, "SUBSCRIBE", CONFIRMED, FAKE_STAY);
 	come_up();
-	/* Its answer comes before the channel's. */
+	/* The reply to this comes before the subscription's. */
 	send_word("AUTH");
 	ck_assert_int_eq(redis_conn_subscribe(conn, CHANNEL), 0);
 	WAIT_FOR(subscribed == 1);
@@ -496,7 +466,7 @@ START_TEST(messages_are_handed_out)
 }
 END_TEST
 
-/* Subscribing again is how to ask whether the server still lives. */
+/* A further SUBSCRIBE asks whether the server is alive. */
 START_TEST(a_sign_of_life)
 {
 	subscribe();
@@ -505,18 +475,18 @@ START_TEST(a_sign_of_life)
 		ck_assert_uint_eq(redis_conn_waiting(conn), 1);
 		WAIT_FOR(subscribed == n);
 		ck_assert_uint_eq(redis_conn_waiting(conn), 0);
-		ck_assert(now_ms() - redis_conn_silent_since_ms(conn) < PATIENCE_MS);
+		ck_assert(clock_ms() - redis_conn_silent_since_ms(conn) < PATIENCE_MS);
 	}
 	fake_redis_silence(fake, true);
 	ck_assert_int_eq(redis_conn_subscribe(conn, CHANNEL), 0);
 	for (int i = 0; i < 20; i++)
-		turn();
+		wait_turn(base);
 	ck_assert_uint_eq(redis_conn_waiting(conn), 1);
 	ck_assert_uint_eq(downs, 0);
 }
 END_TEST
 
-/* Half a sign of life is none; nobody waits for more confirmations than were asked for. */
+/* Confirmations that nobody asked for are ignored. */
 START_TEST(confirmed_unasked)
 {
 	subscribe();
@@ -580,7 +550,7 @@ START_TEST(closed_amid_a_message)
 {
 	subscribe();
 	fake_redis_say(fake, "*3\r\n$7\r\nmessage\r\n$11\r\np:cb");
-	turn();
+	wait_turn(base);
 	fake_redis_close_all(fake);
 	goes_down_with("closed the connection");
 }

@@ -6,6 +6,7 @@
 #include "redis/target.h"
 #include "redis_server.h"
 #include "suite.h"
+#include "wait.h"
 
 #include <check.h>
 #include <dirent.h>
@@ -19,16 +20,15 @@
 #define PATIENCE_MS 5000
 #define ANSWERS_MAX 64
 
-/* What came of one command. */
+/* The answer to one command. */
 struct answer {
 	unsigned called;
 	enum redis_outcome outcome;
 	char text[128];
-	unsigned order; /* the how-manieth answer it was */
+	unsigned order; /* `answered` at its callback: 1 for the first of all answers */
 };
 
 static struct event_base *base;
-static struct event *tick; /* a loop with nothing to do comes back all the same */
 static struct fake_redis *fake;
 static struct redis_server_process server;
 static struct redis_link *link_;
@@ -68,18 +68,10 @@ static void on_change(void *arg, bool ready)
 		downs++;
 }
 
-static void on_tick(evutil_socket_t fd, short what, void *arg)
-{
-	(void)fd;
-	(void)what;
-	(void)arg;
-}
-
 static void setup(void)
 {
 	signal(SIGPIPE, SIG_IGN);
 	base = event_base_new();
-	tick = evtimer_new(base, on_tick, NULL);
 	metrics = calloc(1, sizeof(*metrics));
 	log_ = (struct log){.level = LOG_LEVEL_INFO, .sink = on_line};
 	lines[0] = '\0';
@@ -103,7 +95,6 @@ static void teardown(void)
 		fake_redis_free(fake);
 	fake = NULL;
 	redis_server_stop(&server);
-	event_free(tick);
 	event_base_loop(base, EVLOOP_NONBLOCK);
 	event_base_free(base);
 	free(metrics);
@@ -119,7 +110,8 @@ static void link_to(const char *url)
 	ck_assert_ptr_nonnull(link_);
 }
 
-/* Starts the fake, links to it with `userinfo` ("" or "user:password@") and `path`. */
+/* Starts the fake unless it runs, and links to it with `userinfo` ("" or "user:password@") and
+ * `path`. */
 static void link_to_fake(const char *userinfo, const char *path)
 {
 	char url[256];
@@ -138,32 +130,8 @@ static int64_t clock_offset_ms(void)
 	return redis_link_clock_offset_ms(link_, &error_ms);
 }
 
-static double now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
-}
-
-/* Turns the loop until the condition holds. */
 #define WAIT_FOR(condition)                                                                        \
-	do {                                                                                       \
-		double end_ = now_ms() + PATIENCE_MS;                                              \
-		while (!(condition)) {                                                             \
-			ck_assert_msg(now_ms() < end_, "never: %s; reason: %s", #condition,        \
-				      link_ ? redis_link_reason(link_) : "");                      \
-			turn();                                                                    \
-		}                                                                                  \
-	} while (0)
-
-static void turn(void)
-{
-	struct timeval soon = {.tv_usec = 2000};
-
-	event_add(tick, &soon);
-	event_base_loop(base, EVLOOP_ONCE);
-}
+	WAIT_UNTIL(base, PATIENCE_MS, condition, link_ ? redis_link_reason(link_) : "")
 
 static void on_answer(void *arg, enum redis_outcome outcome, const redisReply *reply,
 		      const char *why)
@@ -207,7 +175,7 @@ static bool ready(void)
 	return redis_link_ready(link_);
 }
 
-/* The link fails for this reason, stays alive, and comes up once the server is sane. */
+/* Checks that the link fails for this reason and comes up when the server behaves again. */
 static void fails_with(const char *reason)
 {
 	WAIT_FOR(strstr(redis_link_reason(link_), reason));
@@ -237,7 +205,7 @@ START_TEST(real_server)
 	ck_assert_uint_eq(ups, 1);
 	ck_assert_uint_eq(metrics->redis_connects, 1);
 	ck_assert_str_eq(redis_link_reason(link_), "");
-	/* sha1sum of the script */
+	/* The output of sha1sum for the script. */
 	ck_assert_str_eq(redis_link_sha(link_), "e0e1f9fabfc9d4800c877a703b823ac0578ff8db");
 	snprintf(text, sizeof(text), " at 127.0.0.1:%d", server.port);
 	ck_assert_ptr_nonnull(strstr(redis_link_server(link_), text));
@@ -330,11 +298,11 @@ START_TEST(real_unix_socket)
 }
 END_TEST
 
-/* --- what a server may say instead of a handshake --- */
+/* --- handshakes that fail --- */
 
 struct refusal {
 	const char *userinfo, *path;
-	const char *command; /* NULL: it greets */
+	const char *command; /* whose reply `answer` is; NULL: `answer` comes unasked */
 	const char *answer;
 	enum fake_then then;
 	const char *reason;
@@ -399,7 +367,7 @@ START_TEST(refused_handshake)
 }
 END_TEST
 
-/* A server that forbids what we can do without is good enough. */
+/* The link comes up though the server forbids the commands that it can do without. */
 START_TEST(tolerant_handshake)
 {
 	fake = fake_redis_new(base);
@@ -415,7 +383,8 @@ START_TEST(tolerant_handshake)
 }
 END_TEST
 
-/* Forbidden, or unknown to a proxy: there is no hash, and the script goes whole. */
+/* SCRIPT LOAD is forbidden, or a proxy does not know it: without a hash the script is sent with
+ * EVAL. */
 START_TEST(script_load_refused)
 {
 	static const char *const words[] = {
@@ -473,7 +442,7 @@ START_TEST(what_the_server_is)
 }
 END_TEST
 
-/* The fake's clock says 4000000000.5 s. */
+/* The fake's TIME is 4000000000.5 s. */
 START_TEST(clock_offset)
 {
 	struct timespec t;
@@ -487,10 +456,11 @@ START_TEST(clock_offset)
 }
 END_TEST
 
-/* What was under way for long may have been looked at at any time meanwhile. */
+/* The server may have read its clock at any time between command and reply, so half the round trip
+ * is the error. */
 START_TEST(clock_error)
 {
-	double began;
+	int64_t began;
 	int64_t error_ms;
 
 	options.handshake_timeout_ms = 5000;
@@ -498,8 +468,8 @@ START_TEST(clock_error)
 	fake_redis_on(fake, "TIME", "*2\r\n$10\r\n4000000000\r\n$6\r\n500000\r\n", FAKE_HOLD);
 	link_to_fake("", "");
 	WAIT_FOR(strstr(fake_redis_heard(fake), "TIME"));
-	began = now_ms();
-	WAIT_FOR(now_ms() - began >= 100);
+	began = clock_ms();
+	WAIT_FOR(clock_ms() - began >= 100);
 	fake_redis_release(fake);
 	WAIT_FOR(ready());
 	redis_link_clock_offset_ms(link_, &error_ms);
@@ -606,7 +576,7 @@ START_TEST(answer_in_drops)
 }
 END_TEST
 
-/* --- whose business an error is --- */
+/* --- errors of the whole server, and of one operation --- */
 
 static const char *const of_the_link[] = {
 	"-READONLY You can't write against a read only replica.\r\n",
@@ -624,7 +594,8 @@ START_TEST(error_of_the_link)
 	link_to_fake("", "");
 	WAIT_FOR(ready());
 	fake_redis_on(fake, "SET", of_the_link[_i], FAKE_STAY);
-	/* Those behind it were refused as well: it is known of those that were answered. */
+	/* The link goes down at the first of these errors. The second reply, which came with it, is
+	 * a refusal too, not a lost answer. */
 	sent(0, "SET", "x");
 	sent(1, "SET", "y");
 	WAIT_FOR(answered == 2);
@@ -668,7 +639,7 @@ START_TEST(busy_while_the_server_has_commands)
 	WAIT_FOR(ready());
 	ck_assert(!redis_link_busy(link_));
 	sent(0, "GET", "x");
-	ck_assert(!redis_link_busy(link_)); /* it is written in the next turn */
+	ck_assert(!redis_link_busy(link_)); /* the command is not written before the next turn */
 	redis_link_flush(link_);
 	ck_assert(redis_link_busy(link_));
 	sent(1, "GET", "y");
@@ -713,7 +684,8 @@ START_TEST(late_answers_go_to_their_own)
 }
 END_TEST
 
-/* What waits behind our own operations says nothing of a server that answers. */
+/* An operation that was never sent waits behind our own operations. Its deadline is no sign against
+ * a server, unless that does not answer either. */
 START_TEST(what_was_never_sent_counts_in_a_silence_alone)
 {
 	link_to_fake("", "");
@@ -746,44 +718,44 @@ START_TEST(an_answer_ends_the_row)
 	ck_assert(ready());
 	redis_link_missed(link_, true, LATE_MS);
 	ck_assert(!ready());
-	/* Nothing is wrong: the PING says so. */
+	/* The server answers the PING, and the link is ready again. */
 	WAIT_FOR(ready());
 }
 END_TEST
 
 START_TEST(watchdog)
 {
-	double began;
+	int64_t began;
 
 	link_to_fake("", "");
 	WAIT_FOR(ready());
 	fake_redis_on(fake, "GET", NULL, FAKE_HOLD);
-	began = now_ms();
+	began = clock_ms();
 	sent(0, "GET", "x");
 	WAIT_FOR(redis_link_state(link_) == LINK_SUSPECT);
-	ck_assert(now_ms() - began >= 95);
+	ck_assert(clock_ms() - began >= 95);
 	ck_assert_uint_eq(answered, 0);
 	WAIT_FOR(answered == 1);
-	ck_assert(now_ms() - began >= 490);
+	ck_assert(clock_ms() - began >= 490);
 	expect(0, REDIS_LOST, "stopped answering");
 	lost_and_back();
 }
 END_TEST
 
-/* Answers that keep coming, each in good time, are no reason, however many wait. */
+/* While replies come in time, commands that wait are no reason to suspect the server. */
 START_TEST(watchdog_looks_at_answers)
 {
-	double began = now_ms();
+	int64_t began = clock_ms();
 	unsigned n = 0;
 
 	options.command_timeout_ms = 500;
 	link_to_fake("", "");
 	WAIT_FOR(ready());
 	fake_redis_on(fake, "GET", "+a\r\n", FAKE_DRIP);
-	while (now_ms() - began < 2000) {
+	while (clock_ms() - began < 2000) {
 		if (n < answered + 3 && n < ANSWERS_MAX)
 			sent(n++, "GET", "x");
-		turn();
+		wait_turn(base);
 	}
 	ck_assert(ready());
 	ck_assert_uint_eq(downs, 0);
@@ -820,7 +792,7 @@ START_TEST(freed_with_commands_in_flight)
 }
 END_TEST
 
-/* In each state that it can be in; the sanitizer looks on. */
+/* Frees the link in each of its states; sanitizers find what goes wrong. */
 START_TEST(freed_at_any_time)
 {
 	for (unsigned turns = 0; turns < 30; turns++) {
@@ -871,7 +843,7 @@ static long resident_pages(void)
 	return resident;
 }
 
-/* With commands in flight, by turns at each end. */
+/* Each time with a command in flight; the connection is ended by us and by the server in turn. */
 START_TEST(a_thousand_reconnects)
 {
 	unsigned descriptors = 0;
@@ -896,28 +868,28 @@ START_TEST(a_thousand_reconnects)
 	}
 	WAIT_FOR(ready());
 	ck_assert_uint_le(open_descriptors(), descriptors);
-	/* Sanitizers keep what was freed for a while. */
+	/* Sanitizers keep freed memory for a while. */
 #if !defined(__SANITIZE_ADDRESS__)
 	ck_assert_msg(resident_pages() - pages < 64, "%ld pages more", resident_pages() - pages);
 #endif
 	(void)pages;
-	/* This goes far faster than a real server could: the log stays short. */
+	/* So many changes in so short a time are not all logged. */
 	ck_assert_uint_lt(count(lines, "\n"), 20);
 }
 END_TEST
 
-/* Closed at once for a second: the waits double, and the log has a handful of lines. */
+/* A server that closes each connection at once: the pauses double, and the log has a few lines. */
 START_TEST(backoff)
 {
-	double began = now_ms();
+	int64_t began = clock_ms();
 
 	options.backoff_min_ms = 10;
 	options.backoff_max_ms = 100;
 	fake = fake_redis_new(base);
 	fake_redis_greet(fake, "", true);
 	link_to_fake("", "");
-	WAIT_FOR(now_ms() - began >= 1500);
-	/* With waits of 50 ms on average, after some shorter ones, some thirty are expected. */
+	WAIT_FOR(clock_ms() - began >= 1500);
+	/* Pauses of 50 ms on average, after some shorter ones: about thirty connections. */
 	ck_assert_uint_ge(fake_redis_accepted(fake), 12);
 	ck_assert_uint_le(fake_redis_accepted(fake), 80);
 	ck_assert_uint_le(count(lines, "\n"), 3);
@@ -925,17 +897,18 @@ START_TEST(backoff)
 }
 END_TEST
 
-/* Lets us in, and goes: to be READY for a moment is no reason to begin anew at once. */
+/* A server that closes each connection after the handshake: a link that was ready only for a moment
+ * does not start again with the shortest pause. */
 START_TEST(backoff_of_a_flapping_server)
 {
-	double began = now_ms();
+	int64_t began = clock_ms();
 
 	options.backoff_min_ms = 10;
 	options.backoff_max_ms = 400;
 	fake = fake_redis_new(base);
 	fake_redis_on(fake, "TIME", "*2\r\n$10\r\n4000000000\r\n$6\r\n500000\r\n", FAKE_CLOSE);
 	link_to_fake("", "");
-	WAIT_FOR(now_ms() - began >= 2000);
+	WAIT_FOR(clock_ms() - began >= 2000);
 	ck_assert_uint_ge(ups, 3);
 	ck_assert_uint_le(fake_redis_accepted(fake), 40);
 	ck_assert_uint_le(count(lines, "\n"), 8);

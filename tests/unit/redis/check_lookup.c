@@ -1,5 +1,6 @@
 #include "redis/lookup.h"
 #include "suite.h"
+#include "wait.h"
 
 #include <arpa/inet.h>
 #include <check.h>
@@ -13,7 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <time.h>
 #include <unistd.h>
 
 #define PATIENCE_MS 5000
@@ -31,10 +31,10 @@ static unsigned patience_ms = 200;
 static struct redis_addresses found;
 static char why_not[400];
 
-/* What the nameservers know; a name that is not here does not exist. */
+/* What the nameservers answer; a name that is not here does not exist. */
 static const struct zone {
 	const char *name;
-	const char *four, *six; /* NULL: none; "": no answer at all */
+	const char *four, *six; /* addresses; NULL: none; "": the question is not answered */
 } zone[] = {
 	{"both.test", "192.0.2.1", "2001:db8::1"},
 	{"four.test", "192.0.2.2", NULL},
@@ -76,7 +76,7 @@ static void on_question(struct evdns_server_request *request, void *arg)
 	evdns_server_request_respond(request, of ? 0 : DNS_ERR_NOTEXIST);
 }
 
-/* A nameserver on a port of its own, or one that never answers. */
+/* Starts nameserver n, which never answers if `mute`. Returns its port. */
 static int nameserver(size_t n, bool mute)
 {
 	struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -124,7 +124,7 @@ static void teardown(void)
 	unlink(resolv_conf);
 }
 
-/* One nameserver, after one that never answers if `mute_first`. */
+/* Configures one nameserver; if `mute_first`, after another that never answers. */
 static void with_nameservers(bool mute_first)
 {
 	int first = nameserver(0, mute_first);
@@ -147,38 +147,24 @@ static void on_found(void *arg, const struct redis_addresses *addresses, const c
 		found = *addresses;
 	else
 		snprintf(why_not, sizeof(why_not), "%s", why);
-	/* Allowed in here. */
+	/* The callback may free the lookup. */
 	redis_lookup_free(lookup);
 	lookup = NULL;
 }
 
-static double now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
-}
-
 static void look_up(const char *host)
 {
-	double end = now_ms() + PATIENCE_MS;
-	struct timeval soon = {.tv_usec = 5000};
-
 	memset(&found, 0, sizeof(found));
 	why_not[0] = '\0';
 	called = 0;
 	lookup = redis_lookup_new(base, host, 6379, patience_ms, &files, on_found, NULL);
 	ck_assert_ptr_nonnull(lookup);
 	ck_assert_uint_eq(called, 0);
-	while (!called && now_ms() < end) {
-		event_base_loopexit(base, &soon);
-		event_base_dispatch(base);
-	}
+	WAIT_UNTIL(base, PATIENCE_MS, called, host);
 	ck_assert_uint_eq(called, 1);
 }
 
-/* All that was found, in its order. */
+/* The addresses that were found, in their order. */
 static const char *result(void)
 {
 	static char text[1024];
@@ -253,7 +239,7 @@ START_TEST(by_asking)
 }
 END_TEST
 
-/* Afresh each time: nothing is remembered. */
+/* Each look-up asks again: there is no cache. */
 START_TEST(each_time)
 {
 	unsigned before;
@@ -268,22 +254,22 @@ END_TEST
 
 START_TEST(one_family_is_enough)
 {
-	double began = now_ms();
+	int64_t began = clock_ms();
 
 	patience_ms = 2000;
 	with_nameservers(false);
 	finds("lame.test", "192.0.2.3");
-	ck_assert(now_ms() - began < 1000);
+	ck_assert(clock_ms() - began < 1000);
 }
 END_TEST
 
 START_TEST(the_second_nameserver)
 {
-	double began = now_ms();
+	int64_t began = clock_ms();
 
 	with_nameservers(true);
 	finds("four.test", "192.0.2.2");
-	ck_assert(now_ms() - began < 1500);
+	ck_assert(clock_ms() - began < 1500);
 }
 END_TEST
 

@@ -1,10 +1,11 @@
-/* The link, with sentinels: through redis_link.h, as anybody uses it. */
+/* The link with sentinels, tested through redis/link.h. */
 #include "redis/link.h"
 
 #include "fake_redis.h"
 #include "redis/target.h"
 #include "redis_server.h"
 #include "suite.h"
+#include "wait.h"
 
 #include <check.h>
 #include <errno.h>
@@ -14,27 +15,18 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #define PATIENCE_MS 15000
 #define SENTINELS   3
 
 static struct event_base *base;
-static struct event *tick;
 static struct fake_redis *sentinels[SENTINELS], *masters[2];
 static struct redis_server_process processes[3]; /* master, replica, sentinel */
 static struct redis_link *link_;
 static struct redis_link_options options;
-static char answers[2][128]; /* a sentinel's, for each master */
+static char answers[2][128]; /* a sentinel's reply that names master 0, or 1 */
 static char news[2][256];
-
-static void on_tick(evutil_socket_t fd, short what, void *arg)
-{
-	(void)fd;
-	(void)what;
-	(void)arg;
-}
 
 static void knows(unsigned sentinel, unsigned master)
 {
@@ -61,7 +53,6 @@ static void setup(void)
 {
 	signal(SIGPIPE, SIG_IGN);
 	base = event_base_new();
-	tick = evtimer_new(base, on_tick, NULL);
 	options = (struct redis_link_options){.connect_timeout_ms = 600,
 					      .handshake_timeout_ms = 300,
 					      .command_timeout_ms = 500,
@@ -85,7 +76,6 @@ static void teardown(void)
 		fake_redis_free(sentinels[n]);
 	for (unsigned n = 0; n < 3; n++)
 		redis_server_stop(&processes[n]);
-	event_free(tick);
 	event_base_loop(base, EVLOOP_NONBLOCK);
 	event_base_free(base);
 }
@@ -111,31 +101,7 @@ static void link_to_sentinels(void)
 	link_to(url);
 }
 
-static double now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
-}
-
-static void turn(void)
-{
-	struct timeval soon = {.tv_usec = 2000};
-
-	event_add(tick, &soon);
-	event_base_loop(base, EVLOOP_ONCE);
-}
-
-#define WAIT_FOR(condition)                                                                        \
-	do {                                                                                       \
-		double end_ = now_ms() + PATIENCE_MS;                                              \
-		while (!(condition)) {                                                             \
-			ck_assert_msg(now_ms() < end_, "never: %s; reason: %s", #condition,        \
-				      redis_link_reason(link_));                                   \
-			turn();                                                                    \
-		}                                                                                  \
-	} while (0)
+#define WAIT_FOR(condition) WAIT_UNTIL(base, PATIENCE_MS, condition, redis_link_reason(link_))
 
 static bool ready_at(int port)
 {
@@ -173,7 +139,7 @@ START_TEST(survives_dead_sentinels)
 	fake_redis_silence(sentinels[1], true);
 	link_to_sentinels();
 	WAIT_FOR(ready_at_master(0));
-	/* The dead ones are last from now on. */
+	/* Dead sentinels are asked last from now on. */
 	fake_redis_close_all(masters[0]);
 	WAIT_FOR(fake_redis_accepted(masters[0]) == 2 && ready_at_master(0));
 	ck_assert_uint_eq(fake_redis_accepted(sentinels[1]), 1);
@@ -181,7 +147,7 @@ START_TEST(survives_dead_sentinels)
 }
 END_TEST
 
-/* More of them silent than there is time for in one attempt. */
+/* One attempt has not the time for all silent sentinels. The next one goes on after them. */
 START_TEST(goes_on_where_it_stopped)
 {
 	options.connect_timeout_ms = 90;
@@ -238,7 +204,8 @@ START_TEST(refuses_a_stale_master)
 	fake_redis_on(masters[0], "ROLE",
 		      "*5\r\n$5\r\nslave\r\n$9\r\n127.0.0.1\r\n:1\r\n$4\r\nsync\r\n:-1\r\n",
 		      FAKE_STAY);
-	/* Two do not know it yet; the third does, and is asked in its turn. */
+	/* Two sentinels still name the old master. The third, which is asked later, names the new
+	 * one. */
 	knows(2, 1);
 	link_to_sentinels();
 	WAIT_FOR(reason_has("is a replica of"));
@@ -251,19 +218,19 @@ START_TEST(follows_switch_master)
 	link_to_sentinels();
 	WAIT_FOR(ready_at_master(0));
 	WAIT_FOR(strstr(fake_redis_heard(sentinels[0]), "SUBSCRIBE"));
-	/* News that are none: of another master, or what is known already. */
+	/* Messages without news: of another master's switch, and of the present master. */
 	fake_redis_say(sentinels[0], "*3\r\n$7\r\nmessage\r\n$14\r\n+switch-master\r\n$35\r\n"
 				     "another 127.0.0.1 1 127.0.0.1 12345\r\n");
 	fake_redis_say(sentinels[0], news[0]);
-	for (double end = now_ms() + 100; now_ms() < end;)
-		turn();
+	for (int64_t end = clock_ms() + 100; clock_ms() < end;)
+		wait_turn(base);
 	ck_assert_uint_eq(fake_redis_accepted(masters[0]), 1);
 	for (unsigned n = 0; n < SENTINELS; n++)
 		knows(n, 1);
 	fake_redis_say(sentinels[0], news[1]);
 	WAIT_FOR(ready_at_master(1));
 	WAIT_FOR(fake_redis_open(masters[0]) == 0);
-	/* And back again. */
+	/* A switch back to the first master. */
 	for (unsigned n = 0; n < SENTINELS; n++)
 		knows(n, 0);
 	WAIT_FOR(strstr(fake_redis_heard(sentinels[0]), "SUBSCRIBE"));
@@ -272,7 +239,8 @@ START_TEST(follows_switch_master)
 }
 END_TEST
 
-/* Listens and lets nobody in: who connects waits. `clients` fill its queue. */
+/* Listens without accepting, with a queue that `clients` fill: further connections stay in
+ * progress. */
 static int listen_full(int port, int clients[3])
 {
 	struct sockaddr_in in = {.sin_family = AF_INET,
@@ -284,14 +252,15 @@ static int listen_full(int port, int clients[3])
 	ck_assert_int_eq(listen(fd, 0), 0);
 	for (int i = 0; i < 3; i++) {
 		clients[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-		/* Of the last ones the kernel says that they are under way. */
+		/* The last of them do not fit into the queue. */
 		if (connect(clients[i], (struct sockaddr *)&in, sizeof(in)) != 0)
 			ck_assert_int_eq(errno, EINPROGRESS);
 	}
 	return fd;
 }
 
-/* The master that is given up has a second address, which is not tried any more. */
+/* The link is connecting to a master when another is told. The second address of the old one is not
+ * tried any more. */
 START_TEST(follows_switch_master_while_it_connects)
 {
 	struct fake_redis *second = fake_redis_new_on_ipv6(base);
@@ -310,7 +279,7 @@ START_TEST(follows_switch_master_while_it_connects)
 	link_to_sentinels();
 	WAIT_FOR(redis_link_state(link_) == LINK_CONNECTING);
 	WAIT_FOR(strstr(fake_redis_heard(sentinels[0]), "SUBSCRIBE"));
-	/* The others have not heard of it yet: the one that tells is asked next. */
+	/* The other sentinels still name the old master. The one that told is asked next. */
 	knows(0, 1);
 	fake_redis_say(sentinels[0], news[1]);
 	WAIT_FOR(redis_link_ready(link_));
@@ -323,8 +292,8 @@ START_TEST(follows_switch_master_while_it_connects)
 }
 END_TEST
 
-/* The sentinel listened to goes away while the link is well: another one is listened to,
- * and what was missed meanwhile is asked for. */
+/* The sentinel that the link subscribed to goes away. The link stays up and subscribes to another
+ * one, which it also asks for the master, because a switch may have been missed. */
 START_TEST(watches_on)
 {
 	link_to_sentinels();
@@ -339,7 +308,7 @@ START_TEST(watches_on)
 }
 END_TEST
 
-/* It stands, and says nothing any more: another one is listened to. */
+/* The sentinel that the link subscribed to freezes, with its connection open. */
 START_TEST(a_frozen_sentinel)
 {
 	link_to_sentinels();
@@ -349,9 +318,9 @@ START_TEST(a_frozen_sentinel)
 	WAIT_FOR(strstr(fake_redis_heard(sentinels[1]), "SUBSCRIBE"));
 	ck_assert(ready_at_master(0));
 	ck_assert_uint_eq(fake_redis_accepted(masters[0]), 1);
-	/* The one that answers is left alone. */
-	for (double end = now_ms() + 3000; now_ms() < end;)
-		turn();
+	/* A sentinel that answers is kept. */
+	for (int64_t end = clock_ms() + 3000; clock_ms() < end;)
+		wait_turn(base);
 	ck_assert_uint_eq(fake_redis_accepted(sentinels[1]), 1);
 	ck_assert_uint_eq(fake_redis_accepted(sentinels[2]), 0);
 }
@@ -371,7 +340,7 @@ START_TEST(no_connection_is_left_open)
 	redis_link_free(link_);
 	link_ = NULL;
 	for (unsigned n = 0; n < 10; n++)
-		turn();
+		wait_turn(base);
 	ck_assert_uint_eq(fake_redis_open(sentinels[0]), 0);
 }
 END_TEST
@@ -390,7 +359,7 @@ START_TEST(freed_at_any_time)
 }
 END_TEST
 
-/* Real ones: the master is killed, the sentinel promotes the replica. */
+/* With real servers: the master is killed, and the sentinel promotes the replica. */
 START_TEST(real_failover)
 {
 	struct redis_server_process *master = &processes[0], *replica = &processes[1];
@@ -399,7 +368,7 @@ START_TEST(real_failover)
 	const char *replica_arguments[] = {"--replicaof", "127.0.0.1", port, NULL};
 	redisContext *c;
 	redisReply *reply;
-	double killed_ms;
+	int64_t killed_ms;
 	int replicas = 0;
 
 	redis_server_start(master, NULL);
@@ -410,19 +379,19 @@ START_TEST(real_failover)
 	link_to(url);
 	WAIT_FOR(ready_at(master->port));
 	c = redis_server_connect(sentinel);
-	for (double end = now_ms() + PATIENCE_MS; replicas == 0 && now_ms() < end;) {
+	for (int64_t end = clock_ms() + PATIENCE_MS; replicas == 0 && clock_ms() < end;) {
 		reply = redisCommand(c, "SENTINEL replicas mymaster");
 		ck_assert_ptr_nonnull(reply);
 		replicas = (int)reply->elements;
 		freeReplyObject(reply);
-		turn();
+		wait_turn(base);
 	}
 	redisFree(c);
 	ck_assert_int_eq(replicas, 1);
 	redis_server_kill(master);
-	killed_ms = now_ms();
+	killed_ms = clock_ms();
 	WAIT_FOR(ready_at(replica->port));
-	ck_assert_msg(now_ms() - killed_ms < 10000, "%.0f ms", now_ms() - killed_ms);
+	ck_assert_int_lt(clock_ms() - killed_ms, 10000);
 }
 END_TEST
 

@@ -22,7 +22,7 @@
 
 #define PATIENCE_MS 10000
 
-static struct redis_server_process server; /* one for all tests; emptied before each */
+static struct redis_server_process server; /* one for all tests, which each test empties first */
 static redisContext *redis;
 static struct event_base *base;
 static struct store *store;
@@ -39,7 +39,7 @@ static int64_t now_ms(void)
 	return redis_now_ms(redis);
 }
 
-/* What INFO says behind "name:" or "name=". */
+/* The number that follows `name`, which includes ":" or "=", in INFO. */
 static int64_t info(const char *section, const char *name)
 {
 	redisReply *reply = redis_reply(redis, "INFO %s", section);
@@ -124,7 +124,7 @@ static void setup(void)
 {
 	base = event_base_new();
 	metrics = calloc(1, sizeof(*metrics));
-	kill(server.pid, SIGCONT); /* a test that failed may have left it frozen */
+	kill(server.pid, SIGCONT); /* a test that failed may have left the server frozen */
 	redis = redis_server_connect(&server);
 	store = NULL;
 	warnings = 0;
@@ -147,11 +147,11 @@ static struct circuit do_ok(const char *key, struct circuit_op op)
 /* Many operations at once. */
 
 struct answer {
-	struct store_op *op; /* NULL when it has come */
+	struct store_op *op; /* NULL once the answer has come */
 	unsigned count;
 	struct store_result result;
 	char message[256];
-	struct answer *cancels; /* by the callback */
+	struct answer *cancels; /* what the callback cancels, or NULL */
 };
 
 static unsigned waiting;
@@ -196,7 +196,7 @@ static void submit(struct answer *a, const char *key, struct circuit_op op)
 	submit_request(a, &request);
 }
 
-/* Nobody waits for it. */
+/* Submits an operation without a deadline, as held-back successes are. */
 static void submit_in_background(struct answer *a, const char *key, struct circuit_op op)
 {
 	struct store_request request = {.key = key,
@@ -332,7 +332,7 @@ START_TEST(a_forgotten_script_is_sent_again)
 }
 END_TEST
 
-/* A server that knows no script, not even the one that it is just given. */
+/* A server that answers NOSCRIPT also to EVAL. */
 START_TEST(a_script_refused_whole_is_an_error)
 {
 	static const char noscript[] = "-NOSCRIPT No matching script.\r\n";
@@ -359,7 +359,7 @@ START_TEST(a_script_refused_whole_is_an_error)
 	wait_for_all();
 	ck_assert_uint_eq(metrics->redis_noscript, 2);
 
-	/* In one call; then each by itself, as with any error of a whole call. */
+	/* Two operations in one call. After the error of the whole call, each is sent by itself. */
 	submit(&a[2], "k", OP_FAILURE);
 	submit(&a[3], "l", OP_FAILURE);
 	wait_for_all();
@@ -374,7 +374,8 @@ START_TEST(a_script_refused_whole_is_an_error)
 }
 END_TEST
 
-/* An error of Lua's own may have come behind writes: nothing of the call is sent again. */
+/* Before an error in the script itself, the script may have written: nothing of the call is sent
+ * again. */
 START_TEST(an_error_amid_the_script_leaves_all_unknown)
 {
 	static const char *const errors[] = {
@@ -478,7 +479,7 @@ START_TEST(absent_reads_share_the_clock)
 		ck_assert_int_ge(answers[i].result.circuit.last_state_change, before);
 		ck_assert_int_le(answers[i].result.circuit.last_state_change, now_ms());
 	}
-	/* 51 are the test's own. */
+	/* The test itself made 51 of these calls. */
 	ck_assert_int_le(info("commandstats", "cmdstat_time:calls="), 51 + 10);
 	ck_assert_int_eq(redis_integer(redis, "DBSIZE"), 0);
 }
@@ -516,7 +517,7 @@ START_TEST(reads_of_a_turn_share_a_command)
 }
 END_TEST
 
-/* It could be told of a state from before it came. */
+/* Else a read could be answered with a state from before the read came. */
 START_TEST(a_read_does_not_share_what_was_sent)
 {
 	struct answer answers[3];
@@ -552,7 +553,7 @@ START_TEST(reads_that_share_can_be_cancelled)
 	open_ready("stoma:");
 	do_ok("k", OP_FAILURE);
 	for (int sent = 0; sent < 2; sent++) {
-		/* Some, two of them by a callback of another one. */
+		/* Cancel three, two of them in the callbacks of others. */
 		for (size_t i = 0; i < 6; i++)
 			submit(&answers[i], "k", OP_GET);
 		if (sent)
@@ -563,7 +564,7 @@ START_TEST(reads_that_share_can_be_cancelled)
 		wait_for_all();
 		for (size_t i = 0; i < 6; i++)
 			ck_assert_uint_eq(answers[i].count, i == 1 || i == 2 || i == 4);
-		/* All. */
+		/* Cancel all. */
 		for (size_t i = 0; i < 6; i++)
 			submit(&answers[i], "k", OP_GET);
 		if (sent)
@@ -584,7 +585,7 @@ START_TEST(one_that_waits_for_the_clock_can_be_cancelled)
 	open_ready("stoma:");
 	for (size_t i = 0; i < 6; i++)
 		submit(&answers[i], "nobody", OP_GET);
-	answers[0].cancels = &answers[5]; /* the last of the queue */
+	answers[0].cancels = &answers[5]; /* the last that waits */
 	answers[1].cancels = &answers[2];
 	wait_for_all();
 	do_ok("k", OP_FAILURE);
@@ -657,7 +658,8 @@ static void add_foreign(unsigned from, unsigned to)
 	}
 }
 
-/* Circuits svc*N (N odd) and svc[N (N even), every tenth open, and what is none. */
+/* Stores circuits svc*N (N odd) and svc[N (N even), every tenth of them open, and keys that are no
+ * circuits. */
 static void fill_server(void)
 {
 	add_foreign(0, FOREIGN);
@@ -698,7 +700,7 @@ static void take_page(struct listed *listed, const struct store_page *page)
 	}
 }
 
-/* Between two pages `meanwhile` is called, if given. */
+/* Lists all pages. Calls `meanwhile` after each, unless that is NULL. */
 static void list_all(struct listed *listed, struct store_query query,
 		     void (*meanwhile)(unsigned page))
 {
@@ -733,7 +735,7 @@ START_TEST(a_listing_among_foreign_keys)
 			ck_assert_msg(listed.seen[n] == 1, "limit %u: %u is there %u times",
 				      limits[l], n, listed.seen[n]);
 	}
-	/* Pages are filled, however many steps that takes. */
+	/* A page is filled, however many SCAN steps that takes. */
 	ck_assert_uint_le(listed.pages, 2);
 	ck_assert_uint_eq(warnings, 1);
 }
@@ -765,7 +767,8 @@ START_TEST(a_listing_by_state_and_prefix)
 }
 END_TEST
 
-/* Foreign keys go for some pages, then come, so that a step stops elsewhere the next time. */
+/* Removes foreign keys after the first pages, then adds some, so that a SCAN step that is repeated
+ * gives other keys. */
 static void churn(unsigned page)
 {
 	if (page <= 40) {
@@ -797,7 +800,7 @@ START_TEST(a_listing_in_short_time_has_a_short_page)
 	fill_server();
 	limits.timeout_ms = 1;
 	store_reconfigure(store, &limits);
-	/* A step may take longer than that: then there is no page at all. */
+	/* If the first SCAN step takes over 1 ms, there is no page: try again. */
 	for (;;) {
 		struct store_query query = {.limit = 1000};
 		struct store_result r = store_run_list(base, store, &query);
@@ -885,7 +888,7 @@ START_TEST(a_frozen_server_costs_the_deadline)
 	ck_assert(write.result.timed_out);
 	ck_assert_int_eq(absent.result.status, STORE_TIMEOUT);
 
-	/* After some of these nobody waits any more. */
+	/* After three missed deadlines the link is suspect: the next operation fails at once. */
 	submit(&later, "k", OP_GET);
 	ck_assert_uint_eq(later.count, 1);
 	ck_assert_int_eq(later.result.status, STORE_UNAVAILABLE);
@@ -893,15 +896,15 @@ START_TEST(a_frozen_server_costs_the_deadline)
 
 	kill(server.pid, SIGCONT);
 	wait_for(STORE_READY);
-	limits.timeout_ms = 5000; /* a busy machine */
+	limits.timeout_ms = 5000; /* for a busy machine */
 	store_reconfigure(store, &limits);
 	ck_assert_int_eq(do_ok("k", OP_GET).failure_count, 2);
 	ck_assert_uint_eq(read.count + write.count + absent.count, 3);
 }
 END_TEST
 
-/* The deadlines of a frozen server make the link suspect, which ends the operations that wait.
- * Their callbacks may cancel the one whose deadline it was. */
+/* Missed deadlines make the link suspect, and that ends the operations that wait. A callback of one
+ * of these may cancel the very operation whose deadline has just passed. */
 START_TEST(one_whose_deadline_ends_others_can_be_cancelled)
 {
 	struct store_limits limits = store_test_limits();
@@ -1029,7 +1032,7 @@ START_TEST(a_demoted_master_refuses_and_is_away)
 }
 END_TEST
 
-/* Commands that answer with an integer stand in the place of ours. */
+/* Commands that reply with an integer are renamed to those that the store uses. */
 START_TEST(strange_replies_are_errors)
 {
 	static const char *const renamed[] = {
@@ -1091,7 +1094,7 @@ END_TEST
 
 /* --- group commit --- */
 
-/* What came together goes together, and each has the snapshot of its own step. */
+/* Operations of one turn go in one call, and each is answered with the snapshot after itself. */
 START_TEST(together_each_is_a_step_of_its_own)
 {
 	enum { MANY = 90 };
@@ -1138,7 +1141,7 @@ START_TEST(together_the_order_is_kept)
 }
 END_TEST
 
-/* One circuit's error is no other's: of its type, and of who may touch it. */
+/* The error of one circuit, WRONGTYPE or NOPERM, does not affect the others of the call. */
 START_TEST(together_each_fails_by_itself)
 {
 	struct answer good, list, forbidden, fine;
@@ -1170,7 +1173,8 @@ START_TEST(together_each_fails_by_itself)
 }
 END_TEST
 
-/* What waits for the call before it was not handed over, and says so. */
+/* An operation that waits for an earlier call to return was not sent, so its result is "surely not
+ * applied". */
 START_TEST(what_waited_was_surely_not_applied)
 {
 	struct store_limits limits = store_test_limits();
@@ -1193,14 +1197,14 @@ START_TEST(what_waited_was_surely_not_applied)
 	ck_assert_uint_eq(cancelled.count, 0);
 	kill(server.pid, SIGCONT);
 	wait_for(STORE_READY);
-	limits.timeout_ms = 5000; /* a busy machine */
+	limits.timeout_ms = 5000; /* for a busy machine */
 	store_reconfigure(store, &limits);
 	ck_assert_int_eq(do_ok("k", OP_FAILURE).failure_count, 2);
 }
 END_TEST
 
-/* A frozen server costs an operation that nobody waits for nothing but time, if no other operation
- * of the circuit is given up behind it: then it ends first. */
+/* An operation in the background has no deadline. But if a later operation of its circuit is given
+ * up, it is given up first, because the two must not change places. */
 START_TEST(what_nobody_waits_for_has_no_deadline)
 {
 	struct store_limits limits = store_test_limits();
