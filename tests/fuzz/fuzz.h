@@ -1,6 +1,6 @@
 /*
- * What the fuzz targets share. Each is a program of libFuzzer: clang's
- * -fsanitize=fuzzer calls LLVMFuzzerTestOneInput again and again (scripts/fuzz).
+ * Helpers of the fuzz targets. Each target is a program of libFuzzer: clang's -fsanitize=fuzzer
+ * calls LLVMFuzzerTestOneInput for each input (scripts/fuzz).
  */
 #ifndef BREAKERD_TESTS_FUZZ_H
 #define BREAKERD_TESTS_FUZZ_H
@@ -13,7 +13,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* As assert, but not for NDEBUG to take away: libFuzzer keeps the input that fails it. */
+/* As assert, but also with NDEBUG. libFuzzer keeps the input that fails. */
 #define FUZZ_CHECK(condition)                                                                      \
 	do {                                                                                       \
 		if (!(condition)) {                                                                \
@@ -27,20 +27,20 @@ struct fuzz_text {
 	size_t len;
 };
 
-/* Cuts off what stands before the first `mark`; the mark is dropped. All of it, if there is none.
- */
+/* Cuts off and returns the text before the first `mark`, and drops the mark. Without a mark that is
+ * the whole text. */
 struct fuzz_text fuzz_until(struct fuzz_text *rest, const char *mark);
 
-/* A NUL-terminated copy, which ends where the memory ends; to be freed. */
+/* A NUL-terminated copy, whose memory ends with the NUL. The caller frees it. */
 char *fuzz_string(struct fuzz_text text);
 
-/* Makes `fd`, an open memfd, hold these bytes and nothing else. */
+/* Replaces the content of `fd`, an open memfd, by these bytes. */
 void fuzz_fill(int fd, struct fuzz_text text);
 
-/* A memfd, and the name under which it can be opened. */
+/* Makes a memfd; `path` gets the name under which it can be opened. */
 int fuzz_memfd(char path[32]);
 
-/* A sentence for a person: not empty, one line, ends within size. */
+/* Checks a message for people: not empty, one line, NUL-terminated within size. */
 void fuzz_check_sentence(const char *why, size_t size);
 
 #endif

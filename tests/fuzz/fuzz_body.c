@@ -1,6 +1,6 @@
 /*
- * The body of a transition: proto/circuit_body.c. What is a body and what is none is held
- * against a reader of its own, which knows of RFC 8259 just what a body may use.
+ * The body of a transition: proto/circuit_body.c, compared with a second reader, which knows only
+ * what such a body may use of RFC 8259.
  */
 #include "fuzz.h"
 #include "proto/circuit_json.h"
@@ -25,7 +25,7 @@ static bool take(struct fuzz_text *t, char c)
 	return true;
 }
 
-/* A string of ASCII, decoded; what is longer than any word of ours is no word of ours. */
+/* Takes a string of ASCII and decodes it. False also if it is longer than any name or state. */
 static bool word(struct fuzz_text *t, char out[16])
 {
 	size_t n = 0;
@@ -58,7 +58,7 @@ static bool word(struct fuzz_text *t, char out[16])
 	return take(t, '"');
 }
 
-/* True if text is {"to":STATE} or has a "from":STATE as well, in any order. */
+/* True if the text is an object of "to":STATE and perhaps "from":STATE, in any order. */
 static bool is_transition(struct fuzz_text t, struct circuit_op *op)
 {
 	bool has_to = false;

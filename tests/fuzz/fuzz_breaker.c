@@ -1,8 +1,8 @@
 /*
- * The policy machine in C and in Lua, on any text of the member `breakerd`.
+ * Compares the policy machine in C with the one in Lua, on any text of the member `breakerd`.
  *
- * An input is 16 bytes of a policy, one of the circuit's state and one of how many operations, at
- * most OPS_MAX; 4 bytes for each of them; the rest is the member's text.
+ * An input is 16 bytes for the policy, one for the circuit's state, one for the number of
+ * operations (at most OPS_MAX), 4 bytes for each operation, and the member's text.
  */
 #include "script.h"
 
@@ -66,7 +66,8 @@ static void read_op(struct input *in, const uint8_t *b)
 		call->count = 1 + b[2] % 64;
 }
 
-/* False: too short. Leaves the member's text. */
+/* Reads all but the member's text, which *member gets. False if the input is too short or too long.
+ */
 static bool read_input(const uint8_t *data, size_t size, struct input *in, struct fuzz_text *member)
 {
 	size_t count;
@@ -77,7 +78,7 @@ static bool read_input(const uint8_t *data, size_t size, struct input *in, struc
 	in->circuit = (struct circuit){
 		.state = data[16] % 3,
 		.failure_count = data[16] / 3 % 3,
-		/* As the seeds have it, or now. */
+		/* The time that the members in the corpus have, or now. */
 		.last_state_change = data[16] & 0x80 ? NOW_MS : NOW_MS - 20000,
 	};
 	in->count = 0;
@@ -104,11 +105,11 @@ static char *script_ops(const struct input *in)
 struct outcome {
 	struct circuit c;
 	bool exists;
-	enum circuit_effect last; /* what is left to the store */
+	enum circuit_effect last; /* of the last operation that was no read */
 	struct breaker_answer answers[OPS_MAX];
-	char member[BREAKER_TEXT_MAX]; /* if a decision wrote it */
+	char member[BREAKER_TEXT_MAX]; /* the text that was written last */
 	size_t member_len;
-	bool anew;
+	bool removed; /* at some time */
 };
 
 static void run(struct outcome *o, const struct circuit *c, bool exists, const char *member,
@@ -133,7 +134,7 @@ static void run(struct outcome *o, const struct circuit *c, bool exists, const c
 			continue;
 		o->last = effect;
 		o->exists = effect == CIRCUIT_WRITTEN;
-		o->anew = o->anew || effect == CIRCUIT_REMOVED;
+		o->removed = o->removed || effect == CIRCUIT_REMOVED;
 		if (effect == CIRCUIT_REMOVED)
 			o->member_len = 0;
 		else if (b.exists &&
@@ -169,10 +170,10 @@ static void check_written(const struct outcome *o, const char *member, size_t me
 	if (o->member_len > 0) {
 		len = circuit_json_encode_member(should, &o->c, o->member, o->member_len);
 	} else {
-		bool kept = member && !o->anew;
+		bool kept = member && !o->removed;
 
 		len = circuit_json_encode(should, &o->c);
-		if (kept) /* whatever it says */
+		if (kept) /* unchanged, even if it is not understood */
 			len = len - 1 +
 			      (size_t)sprintf(should + len - 1, ",\"breakerd\":\"%.*s\"}",
 					      (int)member_len, member);
@@ -211,7 +212,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		check_same_answer(&c.answers[i], &lua.answers[i]);
 	FUZZ_CHECK(script.deleted == (c.last == CIRCUIT_REMOVED));
 	FUZZ_CHECK((script.set != NULL) == (c.last == CIRCUIT_WRITTEN));
-	/* A quote in the text may begin other members; fuzz_stored.c has an eye on these. */
+	/* A quote in the text may begin other members; fuzz_stored.c checks those. */
 	if (script.set && !memchr(text.p, '"', text.len) && !memchr(text.p, '\\', text.len) &&
 	    !memchr(text.p, '\0', text.len))
 		check_written(&c, exists ? member : NULL, member_len);

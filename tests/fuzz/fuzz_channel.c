@@ -1,17 +1,19 @@
 /*
- * What may come on the connection of the channel of events: the subscription's answers, and
- * messages, which anybody may publish. The store, its link and its channel run as in the daemon, on
- * the loop; connect(2) gives them, and hiredis, one end of a socket pair and us the other.
+ * What a server can send on the connection of the events channel: the replies to the subscription,
+ * and messages, which any client of Redis may publish. The store, its link and its channel run on
+ * the loop as in the daemon. connect(2) is replaced: it gives hiredis one end of a socket pair, and
+ * the target the other.
  *
- * An input is text, in parts that begin with a line "~<letter>". The first letter counts, and what
- * is behind the line is
+ * An input is text, in parts that begin with a line "~<letter>" (the first letter counts). The rest
+ * of the part is
  *
- *   m  a message's text, as it is published
- *   r  bytes that are sent on the channel's connection
+ *   m  the text of a message, which is published
+ *   r  bytes, which are sent on the channel's connection
  *
- * or nothing: S is a good server's answers until the subscription stands, X closes the channel's
- * connection, after which it comes again, L that of the operations; W lets a second pass. S comes
- * first by itself, unless an n stands before all parts.
+ * and unused with the other letters: S sends a good server's replies up to the confirmed
+ * subscription; X closes the channel's connection, which is then made again; L closes the
+ * connection of the operations; W lets a second pass. The run begins with S, unless the input
+ * begins with an n.
  */
 #include "base/log.h"
 #include "base/random.h"
@@ -38,20 +40,20 @@
 static struct {
 	struct event_base *base;
 	struct store *store;
-	const struct store_event *event; /* what is told now */
-	struct fuzz_text text;           /* the message on its way; no p: other bytes */
-	bool stands;                     /* the store has said so */
+	const struct store_event *event; /* told to on_event, and not yet to on_change */
+	struct fuzz_text text;           /* the message that is being sent; p is NULL: none */
+	bool stands;                     /* the last that the store told of the subscription */
 	unsigned events, changes;
 } fuzz;
 
-/* --- in place of the system --------------------------------------------------------------------
- */
+/* --- replaced functions ------------------------------------------------------------------- */
 
-/* With -Wl,--wrap of it, which makes the names. */
+/* The linker's option --wrap asks for such names. */
 /* NOLINTBEGIN(bugprone-reserved-identifier) */
 void __wrap_siphash_key_init(struct siphash_key *key);
 
-/* The same in each run; and the channel does not pause before its first two connections. */
+/* A key that is the same in each run, and with which the random pauses before the channel's first
+ * two connections are zero. */
 void __wrap_siphash_key_init(struct siphash_key *key)
 {
 	static uint64_t seed;
@@ -64,7 +66,7 @@ void __wrap_siphash_key_init(struct siphash_key *key)
 
 /* NOLINTEND(bugprone-reserved-identifier) */
 
-/* --- what is told ------------------------------------------------------------------------- */
+/* --- checks of what the store tells ------------------------------------------------------- */
 
 static void check_circuit(const struct circuit *c)
 {
@@ -75,7 +77,8 @@ static void check_circuit(const struct circuit *c)
 	FUZZ_CHECK(c->last_state_change >= 0 && c->last_state_change <= CIRCUIT_INT_MAX);
 }
 
-/* The words of a message that was taken: it is of this database, and the event says the same. */
+/* Checks the words of a message that was accepted: its database is ours, and the event has the same
+ * values. */
 static void check_words(const struct store_event *event, char *words)
 {
 	unsigned db, was, state;
@@ -124,7 +127,7 @@ static void on_event(void *arg, const struct store_event *event)
 	fuzz.events++;
 }
 
-/* Streams are told the same, behind it. */
+/* Event streams are told of the same change after on_event. */
 static void on_change(void *arg, const struct store_change *change)
 {
 	(void)arg;
@@ -141,7 +144,7 @@ static void on_change(void *arg, const struct store_change *change)
 	fuzz.changes++;
 }
 
-/* What it says of a subscription that is lost: one line, whatever the server said. */
+/* A line of the log is one printable line, whatever the server sent. */
 static void on_line(void *arg, enum log_level level, const char *line)
 {
 	(void)arg;
@@ -152,7 +155,7 @@ static void on_line(void *arg, enum log_level level, const char *line)
 
 /* --- one run ------------------------------------------------------------------------------ */
 
-/* What a server says to all that is asked of it at first. */
+/* Sends a server's replies to the commands of the handshake. */
 static void handshake(size_t peer)
 {
 	char text[512];
@@ -166,7 +169,7 @@ static void handshake(size_t peer)
 	peers_say(peer, text, (size_t)len);
 }
 
-/* The channel's last one. */
+/* The channel's last connection. */
 static size_t events(void)
 {
 	return peers.count - 1;
@@ -201,19 +204,20 @@ static void hang_up(size_t peer)
 	FUZZ_CHECK(!fuzz.stands);
 }
 
-static void play(struct fuzz_text script, bool in_step)
+/* After bytes of "r" the server's output may end inside a reply, so no message is published any
+ * more: `only_messages`. */
+static void play(struct fuzz_text script, bool only_messages)
 {
-	/* In step: nothing but whole messages so far. */
 	while (script.len > 0 && peers_up(LINK)) {
 		struct fuzz_text part = fuzz_until(&script, "\n~");
 		struct fuzz_text letter = fuzz_until(&part, "\n");
 
 		if (letter.len == 0 || !peers_up(events()))
 			continue;
-		if (letter.p[0] == 'm' && in_step) {
+		if (letter.p[0] == 'm' && only_messages) {
 			publish(part);
 		} else if (letter.p[0] == 'r') {
-			in_step = false;
+			only_messages = false;
 			peers_say(events(), part.p, part.len);
 		} else if (letter.p[0] == 'S') {
 			subscribe();

@@ -1,9 +1,10 @@
 /*
- * Settings: daemon/config*.c. An input is the file; or, with lines "%%" between them, the
- * arguments and the environment, one a line, the file, and what is in a file of secrets.
- * The last one is where redis_password_file and token_file may point: /proc/self/fd/9.
+ * Settings: daemon/config. An input is a settings file; or, separated by lines "%%", the arguments
+ * (one a line), the environment (one a line), the settings file, and the content of
+ * /proc/self/fd/9, to which redis_password_file and token_file may point.
  *
- * What is taken is printed by --print-config and read again, and must be the same.
+ * A configuration that is accepted is printed as by --print-config and read again: both must be the
+ * same.
  */
 #include "config/config.h"
 #include "config/value.h"
@@ -41,7 +42,7 @@ static void on_warning(void *arg, enum log_level level, const char *line)
 	fuzz_check_sentence(line, LOG_LINE_MAX + 1);
 }
 
-/* One word a line, behind those that are there; NULL behind the last. */
+/* Appends the lines of the text to the `count` words, and a NULL. Returns the new count. */
 static size_t split(struct fuzz_text text, char *words[WORDS_MAX + 1], size_t count)
 {
 	while (text.len > 0 && count < WORDS_MAX) {
@@ -84,7 +85,7 @@ static void check_printed(const struct config *config)
 
 	print(config, fuzz.printed);
 	if (config_load(&input, &action, &again, &error) != CONFIG_OK) {
-		/* The mask is no password. */
+		/* A password is printed as a mask, which is refused as a password. */
 		FUZZ_CHECK(check_url_password(config->store, &start, &len));
 		return;
 	}
@@ -113,7 +114,7 @@ static void check_policies(const struct policy_set *set)
 		for (unsigned status = 0; status < 1000; status++)
 			FUZZ_CHECK(!policy_statuses_have(&p->failure_status, status) ||
 				   !policy_statuses_have(&p->ignore_status, status));
-		/* A pattern matches itself, and so an entry at or before its own. */
+		/* A pattern, taken as a key, matches its own entry or one before it. */
 		for (size_t k = 0; k < entry->key_count; k++)
 			FUZZ_CHECK(policy_set_entry(set, entry->keys[k], strlen(entry->keys[k])) <=
 				   entry);
@@ -129,7 +130,7 @@ static void check_config(const struct config *c)
 	FUZZ_CHECK(c->max_in_flight > 0 && c->max_circuits > 0);
 	FUZZ_CHECK(c->idle_timeout_ms > 0 && c->request_timeout_ms > 0);
 	check_policies(&c->policies);
-	/* A line feed stands between several. */
+	/* Line feeds separate several tokens. */
 	FUZZ_CHECK(!c->token || (*c->token && !strpbrk(c->token, "\r ") && *c->token != '\n' &&
 				 c->token[strlen(c->token) - 1] != '\n'));
 	check_printed(c);
@@ -173,7 +174,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		FUZZ_CHECK(!config);
 		fuzz_check_sentence(error.text, sizeof(error.text));
 	} else if (action == CONFIG_CHECK_READY) {
-		/* It has the addresses alone. */
+		/* --check-ready uses the addresses only. */
 		FUZZ_CHECK(config->listen.count >= 1 && config->listen.count <= CONFIG_LIST_MAX);
 	} else if (action != CONFIG_HELP && action != CONFIG_VERSION) {
 		config_warn(config, &input, &log);

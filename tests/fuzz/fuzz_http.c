@@ -1,10 +1,10 @@
 /*
- * A connection's bytes: daemon/http with libmicrohttpd in between and daemon/api over an embedded
- * store. An input is what a client sends; its first byte says in
- * how many pieces: 1 to 9, or a to i, and then requests wait before they are answered.
+ * The bytes of a connection: daemon/http with libmicrohttpd, and daemon/api on an embedded store.
+ * An input is what a client sends. Its first byte says in how many pieces: 1 to 9, or a to i for
+ * the same with requests that wait before they are answered.
  *
- * Each request that reaches the handler is held against a reader of its own, which knows
- * RFC 9112 only as it is written: what is let through must be a request there, and the same.
+ * Each request that reaches the handler is compared with a second reader, written after RFC 9112:
+ * that must read the same request.
  */
 #include "api/api.h"
 #include "base/log.h"
@@ -23,7 +23,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-/* With -Wl,--wrap of it: by Host all clients are refused that TCP's would be. */
+/* The linker's option --wrap asks for such names. False, so that Host is checked as on TCP. */
 /* NOLINTBEGIN(bugprone-reserved-identifier) */
 bool __wrap_http_request_is_unix(const struct http_request *rq);
 
@@ -38,7 +38,7 @@ bool __wrap_http_request_is_unix(const struct http_request *rq)
 #define MAX_HEAD    4096
 #define PROBE_TURNS 20
 #define QUIET_TURNS 2
-#define RUNS_EACH   64 /* between two starts of it all */
+#define RUNS_EACH   64 /* inputs before everything is freed and started again */
 
 static struct {
 	struct event_base *base;
@@ -48,14 +48,14 @@ static struct {
 	struct http *http;
 	struct sockaddr_un address;
 	socklen_t address_len;
-	struct fuzz_text unread; /* of what was sent, behind the last request that came through */
-	bool over;               /* nothing may come through any more */
-	bool blind;
-	bool deferred;
-	bool probing; /* another client asks */
+	struct fuzz_text unread; /* the input after the last request that reached the handler */
+	bool over;               /* no further request may reach the handler */
+	bool blind;              /* the second reader cannot follow any more */
+	bool deferred;           /* requests wait before they are answered */
+	bool probing;            /* the request is that of probe() */
 	unsigned long runs;
 	struct http_request *waiting; /* NULL: none; a connection has one at a time */
-	struct http_request *last;    /* that came */
+	struct http_request *last;    /* the last that reached the handler */
 	uint64_t last_arrived_ns;
 } fuzz;
 
@@ -93,7 +93,7 @@ static bool says(struct fuzz_text t, const char *text)
 	return t.len == strlen(text) && strncasecmp(t.p, text, t.len) == 0;
 }
 
-/* A line with its CR LF, which is cut off; false if there is none such. */
+/* Takes a line that ends with CR LF, and cuts that off. False if there is none. */
 static bool take_line(struct fuzz_text *rest, struct fuzz_text *line)
 {
 	const char *end = rest->len ? memchr(rest->p, '\n', rest->len) : NULL;
@@ -106,7 +106,7 @@ static bool take_line(struct fuzz_text *rest, struct fuzz_text *line)
 	return end[-1] == '\r';
 }
 
-/* Lines before a request that libmicrohttpd takes for empty ones. */
+/* Skips lines before a request that libmicrohttpd takes for empty. */
 static void skip_empty_lines(struct fuzz_text *rest)
 {
 	while (rest->len && (*rest->p == '\n' || *rest->p == '\0' ||
@@ -155,7 +155,7 @@ static bool take_field(struct fuzz_text line, struct message *m)
 	return true;
 }
 
-/* Takes a request from the front; false if what stands there is none. */
+/* Takes a request from the front. False if there is no valid one. */
 static bool take_message(struct fuzz_text *rest, struct message *m)
 {
 	struct fuzz_text line;
@@ -191,7 +191,7 @@ static void check_target(struct http_request *rq, const struct message *m)
 	struct fuzz_text sent = fuzz_until(&rest, "?");
 	size_t len = strlen(path);
 
-	/* The path stands at the target's end, behind the host of an absolute form. */
+	/* In absolute form the path comes after the host; it ends the target in each form. */
 	FUZZ_CHECK(len <= sent.len || (len == 1 && *path == '/'));
 	FUZZ_CHECK(len > sent.len || memcmp(sent.p + sent.len - len, path, len) == 0 ||
 		   (len == 1 && *path == '/'));
@@ -237,7 +237,7 @@ static void on_request(void *arg, struct http_request *rq)
 		api_handle(fuzz.api, rq);
 		return;
 	}
-	/* A costly request comes again when its turn has come (http_request_defer). */
+	/* A costly request is handled again in a later turn (http_request_defer). */
 	if (rq == fuzz.last && http_request_arrived_ns(rq) == fuzz.last_arrived_ns) {
 		answer(rq);
 		return;
@@ -245,7 +245,7 @@ static void on_request(void *arg, struct http_request *rq)
 	fuzz.last = rq;
 	fuzz.last_arrived_ns = http_request_arrived_ns(rq);
 	FUZZ_CHECK(!fuzz.over);
-	/* http_head.c says why it cannot tell some of these from CR LF. */
+	/* daemon/http/head.c cannot tell some of these from CR LF, and says why. */
 	fuzz.blind = fuzz.blind || has(fuzz.unread, "\0\n") || has(fuzz.unread, "\n\0") ||
 		     has(fuzz.unread, "\n:");
 	if (fuzz.blind) {
@@ -258,7 +258,7 @@ static void on_request(void *arg, struct http_request *rq)
 			   memcmp(m.method.p, method, m.method.len) == 0);
 	check_target(rq, &m);
 	check_body(rq, &m);
-	/* Nothing comes behind chunks; nor behind a body that was refused before it came. */
+	/* The connection ends after a chunked body, and after a body that was refused unread. */
 	fuzz.over = m.chunked || m.length > fuzz.unread.len;
 	if (!fuzz.over) {
 		fuzz.unread.p += m.length;
@@ -353,7 +353,7 @@ static void on_drained(void *arg)
 	(void)arg;
 }
 
-/* Everything is ended and freed, so that a leak shows. */
+/* Ends and frees everything, so that leaks are found. */
 static void stop(void)
 {
 	http_drain(fuzz.http, on_drained, NULL);
@@ -369,7 +369,7 @@ static void stop(void)
 
 /* --- the client ---------------------------------------------------------------------------- */
 
-/* Lets the loop do what it can, and takes what is answered. */
+/* Runs the loop until it has nothing to do, and reads the answers. */
 static void turn(int fd)
 {
 	char answer[16384];
@@ -388,7 +388,7 @@ static void turn(int fd)
 	}
 }
 
-/* Another client is answered at once, whatever the first one has sent. */
+/* Checks that another client is answered at once, whatever the first one has sent. */
 static void probe(void)
 {
 	static const char request[] = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -417,7 +417,7 @@ static void send_all(int fd, struct fuzz_text text)
 		ssize_t n = send(fd, text.p, text.len, MSG_DONTWAIT | MSG_NOSIGNAL);
 
 		if (n < 0 && errno != EAGAIN)
-			return; /* it has been closed */
+			return; /* the server has closed the connection */
 		if (n > 0) {
 			text.p += n;
 			text.len -= (size_t)n;
@@ -458,7 +458,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	close(fd);
 	for (int i = 0; i < 20 && fuzz.metrics->http_connections > 0; i++)
 		event_base_loop(fuzz.base, EVLOOP_NONBLOCK);
-	/* libmicrohttpd 0.9 notices no end behind a chunk-size line that fills its memory. */
+	/* libmicrohttpd 0.9 does not notice the end after a chunk-size line that fills its memory.
+	 */
 	FUZZ_CHECK(fuzz.metrics->http_connections == 0 || text.len > MAX_HEAD / 2);
 	if (++fuzz.runs % RUNS_EACH == 0 || fuzz.metrics->http_connections)
 		stop();

@@ -1,5 +1,5 @@
 /*
- * A path segment becomes a key: proto/key.c.
+ * Decoding a path segment to a key: proto/key.c.
  */
 #include "fuzz.h"
 #include "proto/key.h"
@@ -19,7 +19,8 @@ static bool is_pchar(char c)
 			   c);
 }
 
-/* A segment that is taken is nothing but pchars and escapes, and means what it says. */
+/* Checks a segment that was accepted: it has only pchars and escapes, and the key is what they
+ * encode. */
 static void check_taken(const char *segment, size_t len, const char *key, size_t key_len)
 {
 	size_t n = 0;
@@ -44,7 +45,7 @@ static void check_taken(const char *segment, size_t len, const char *key, size_t
 	FUZZ_CHECK(n == key_len);
 }
 
-/* Escaped wherever it can be, the key is the same one. */
+/* Checks that the key with every byte escaped decodes to the same key. */
 static void check_escaped(const char *key, size_t key_len)
 {
 	static char again[KEY_MAX];

@@ -1,6 +1,6 @@
 /*
- * Lines of access logs: proto/report_line.c. What is read is a report in its bounds; and no text
- * that is written behind a line takes the place of what the line says.
+ * Lines of access logs: proto/report_line.c. What is read from a line is a valid report, and no
+ * text that is appended to a line changes what the line says.
  */
 #include "fuzz.h"
 #include "proto/report_line.h"
@@ -20,7 +20,8 @@ static void check_read(const struct report_line *line)
 		FUZZ_CHECK(call.outcome < BREAKER_OUTCOMES);
 }
 
-/* The line with a word in front that ends in a blank: the user's text is data. */
+/* Checks a line that ends with text of an end user: the line is refused or read without that text.
+ */
 static void check_appended(const uint8_t *data, size_t size)
 {
 	static const char head[] = "circuit=mine status=200 permit=- time=1 ua=";
@@ -45,7 +46,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (size > REPORT_LINE_MAX)
 		return 0;
-	/* Ends where the memory ends. */
+	/* The memory ends with the text, so that a sanitizer sees reads beyond. */
 	text = malloc(size ? size : 1);
 	FUZZ_CHECK(text);
 	if (size)

@@ -1,19 +1,18 @@
 /*
- * What a Redis, or what takes its one, may answer: the handshake, the answers to
- * operations, steps and listings, and a sentinel's. The store and its link run as in the
- * daemon, on the loop; connect(2) gives them, and hiredis, one end of a socket pair and us the
- * other.
+ * What a server that is taken for Redis can send: replies to the handshake, to operations, steps
+ * and listings, and a sentinel's replies. The store and its link run on the loop as in the daemon.
+ * connect(2) is replaced: it gives hiredis one end of a socket pair, and the target the other.
  *
- * An input is text. The first line has letters for the target: u a unix socket, s a
- * sentinel, p a password, d a database, c a cluster, n nobody who listens. Behind it come parts
- * that begin with a line:
+ * An input is text. The first line has letters for the target: u a unix socket, s a sentinel, p a
+ * password, d a database, c cluster mode, n no listener. Then come parts, each a line "~<letters>"
+ * and bytes, which are sent. The letters:
  *
- *   ~<letters>   operations: a r g s f o c h d as in operations[], m as g with the member, k
- * changes the key, w a step to be folded in, l a listing; H stands for a good handshake's answers,
- * M for a sentinel's good one, X closes the connection; W lets the time pass that an operation has;
- * a digit takes that connection; T makes what follows the next listing's cursor
- *
- * and then bytes, which are sent.
+ *   a r g s f o c h d   an operation, see operations[]; m is g with the member
+ *   k  changes the key            w  folds a step             l  lists
+ *   H  sends the replies to a handshake                       M  sends a sentinel's reply
+ *   C  waits for a second connection, 100 ms at most          X  closes the connection
+ *   W  waits for store_timeout    0 to 9  chooses the connection
+ *   T  does not send the bytes, but takes them for the cursor of the next listing
  */
 #include "base/log.h"
 #include "base/metrics.h"
@@ -35,7 +34,7 @@
 #define OPS_MAX    64
 #define TIMEOUT_MS 250
 
-/* With -Wl,--wrap of it, which makes the names. */
+/* The linker's option --wrap asks for such names. */
 /* NOLINTBEGIN(bugprone-reserved-identifier) */
 struct redis_lookup *__wrap_redis_lookup_new(struct event_base *base, const char *host,
 					     unsigned short port, unsigned patience_ms,
@@ -66,7 +65,7 @@ static struct {
 	char cursor[STORE_CURSOR_MAX]; /* of the last page */
 } fuzz;
 
-/* Names are not asked for anywhere. */
+/* Only addresses are looked up, so that no nameserver is asked. */
 struct redis_lookup *__wrap_redis_lookup_new(struct event_base *base, const char *host,
 					     unsigned short port, unsigned patience_ms,
 					     const struct redis_lookup_files *files,
@@ -176,7 +175,7 @@ static void say(const char *text, size_t len)
 	peers_say(peers.to, text, len);
 }
 
-/* What a server says to all that the link asks of it at first. */
+/* Sends a server's replies to the commands of the handshake. */
 static void handshake(const struct redis_target *target)
 {
 	char text[512];
@@ -225,7 +224,7 @@ static void direct(char letter, const struct redis_target *target)
 	}
 }
 
-/* The API lets no other than a string of a bounded length come so far. */
+/* The API passes on only strings of bounded length, so the cursor is cut. */
 static void set_cursor(struct fuzz_text text)
 {
 	char *cursor = fuzz_string(text);
@@ -271,7 +270,7 @@ static void choose(struct fuzz_text letters, struct redis_target *target)
 	fuzz.nobody = letters.len && memchr(letters.p, 'n', letters.len);
 }
 
-/* What people are told of the store: one line, whatever the server said. */
+/* What people read about the store is one printable line, whatever the server sent. */
 static void check_health(bool may_be_told)
 {
 	struct store_health health = {0};
@@ -286,7 +285,7 @@ static void check_health(bool may_be_told)
 		FUZZ_CHECK(*p >= ' ' && *p < 0x7F);
 	for (const char *p = health.detail; *p; p++)
 		FUZZ_CHECK(*p >= ' ' && *p < 0x7F);
-	/* Unless the server said it. */
+	/* The password must not be in it, unless the server sent it. */
 	FUZZ_CHECK(may_be_told || !strstr(health.reason, "secret"));
 	FUZZ_CHECK(may_be_told || !strstr(health.detail, "secret"));
 	fuzz.store->driver->clock_offset_ms(fuzz.store, &(int64_t){0});
@@ -294,7 +293,8 @@ static void check_health(bool may_be_told)
 		FUZZ_CHECK(fuzz.metrics->redis_reasons.name(i) != NULL);
 }
 
-/* Half of what waits is cancelled, the rest ends with the store: neither calls back. */
+/* Cancels every second operation that waits: on_done must not be called for it any more. The others
+ * end with the store. */
 static void end(void)
 {
 	for (size_t i = 0; i < fuzz.op_count; i += 2)

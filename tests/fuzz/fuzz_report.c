@@ -1,7 +1,7 @@
 /*
  * The body of a report: proto/report_body.c. Each body is read twice, the second time with an
- * escape for the first letter of its first string, which its scanner does not understand: so
- * jansson, which knows all of JSON, is held against the scanner.
+ * escape for the first letter of its first string. The fast scanner does not read escapes, so this
+ * compares it with jansson, which reads all of JSON.
  */
 #include "fuzz.h"
 #include "proto/report_body.h"
@@ -31,7 +31,7 @@ static enum report_body_status read_body(struct fuzz_text body, struct breaker_c
 	return status;
 }
 
-/* The same with an escape; p is NULL if there is no letter to be escaped. */
+/* The same body with an escape; p is NULL if there is no letter to escape. */
 static struct fuzz_text escaped(struct fuzz_text body)
 {
 	const char *quote = body.len ? memchr(body.p, '"', body.len) : NULL;

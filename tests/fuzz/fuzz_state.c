@@ -1,7 +1,7 @@
 /*
- * The file of the embedded store: daemon/store/state_file.c. An input is the file; one that begins
- * with '+' is given the header, the number of circuits and the checksum that it lacks, or
- * else next to none would come through. What follows a line "&" then stands behind all that.
+ * The state file: daemon/store/state_file.c. An input is the file. If it begins with '+', the
+ * header, the number of circuits and the checksum are added, because nearly no random input has the
+ * right checksum; what follows a line "&" then comes after the last line.
  */
 #include "base/siphash.h"
 #include "fuzz.h"
@@ -36,7 +36,7 @@ static struct circuit_table *table_new(void)
 	return t;
 }
 
-/* The lines between the header and the end, made into a whole file. */
+/* Adds header and last line. The caller frees the text. */
 static char *complete(struct fuzz_text input, size_t *len)
 {
 	static const char header[] = "breakerd-state 1\n";
@@ -83,7 +83,7 @@ static void check_entries(struct circuit_table *t, struct circuit_table *again)
 		FUZZ_CHECK(c->last_failure_time >= 0 && c->last_state_change >= 0);
 		FUZZ_CHECK((unsigned)c->state < CIRCUIT_STATES);
 		FUZZ_CHECK(circuit_entry_written(e) <= now.table_ms);
-		/* What holds longer, as an override does, lives longer. */
+		/* A circuit with a member, for example an override, may outlive the ttl. */
 		FUZZ_CHECK(circuit_entry_written(e) > now.table_ms - TTL_MS ||
 			   circuit_entry_member(e, &member_len));
 		FUZZ_CHECK(circuit_entry_written(e) >= last);
@@ -96,7 +96,7 @@ static void check_entries(struct circuit_table *t, struct circuit_table *again)
 	}
 }
 
-/* What was read, written and read again, is the same. */
+/* Checks that the circuits, written and read again, are the same. */
 static void check_again(struct circuit_table *t)
 {
 	struct circuit_table *again = table_new();
@@ -115,7 +115,7 @@ static void check_again(struct circuit_table *t)
 	circuit_table_free(again);
 }
 
-/* There is nowhere to write to. */
+/* Checks paths that cannot be written. */
 static void check_unwritable(void)
 {
 	struct circuit_table *t = table_new();
@@ -170,7 +170,7 @@ static bool same_step(const struct queue_step *a, const struct queue_step *b)
 	       a->offset_ms == b->offset_ms;
 }
 
-/* Whether both have the same steps. */
+/* Checks that the steps of `one` are in `other`. */
 static void check_queues(struct circuit_queues *one, struct circuit_queues *other)
 {
 	for (size_t i = 0; i < one->table.slot_count; i++) {
@@ -185,7 +185,8 @@ static void check_queues(struct circuit_queues *one, struct circuit_queues *othe
 	}
 }
 
-/* As a daemon on Redis reads it: the steps, written and read again, are the same. */
+/* Reads the file as a daemon on Redis does. Checks that the steps, written and read again, are the
+ * same. */
 static void check_steps(const char *from)
 {
 	struct circuit_table *t = table_new();
@@ -221,7 +222,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (!path[0]) {
 		fd = fuzz_memfd(path);
-		/* Nothing there, nothing regular there. */
+		/* A file that does not exist, and one that is not regular. */
 		check_read("/dev/shm/no-such-file", false);
 		check_read("/dev/null", false);
 		check_unwritable();

@@ -1,10 +1,9 @@
 /*
- * The value in Redis as C and as Lua read it: proto/circuit_json.c and proto/circuit.lua,
- * which run here in one process and must agree on every input. The script runs in Debian's
- * Lua 5.1, from which Redis's own descends.
+ * The value in Redis: proto/circuit_json.c and proto/circuit.lua must read and change it alike. The
+ * script runs here in Debian's Lua 5.1 (script.h).
  *
- * An input is the operations on one line, then the value: letters of circuit.lua, or a step
- * to be folded in, which begins with w. What is no letter stands for one.
+ * An input is a line of operations and then the value. The line has letters of circuit.lua, or a
+ * step to be folded, which begins with w. Any other byte stands for one of the letters.
  */
 #include "../unit/script_op.h"
 #include "proto/circuit_fold.h"
@@ -18,7 +17,7 @@
 
 /* --- members that are not ours ------------------------------------------------------------ */
 
-/* Steps over a string or anything else that a sound value holds, up to one of `ends`. */
+/* Returns the place of the next of `ends` that is in no string and in no nested value. */
 static const char *step_over(const char *p, const char *ends)
 {
 	for (int depth = 0; depth > 0 || !strchr(ends, *p); p++) {
@@ -32,7 +31,7 @@ static const char *step_over(const char *p, const char *ends)
 	return p;
 }
 
-/* A name with its escapes undone, as far as it may be one of ours. */
+/* True if a quoted name, perhaps with escapes, is that of one of the five members. */
 static bool is_ours(const char *name, const char *end)
 {
 	static const char *const ours[] = {"state", "failureCount", "successCount",
@@ -69,14 +68,15 @@ static const char *blank(const char *p)
 	return p + strspn(p, " \t\r\n");
 }
 
-/* Of a sound object: its members that are not ours, each as it is written, with a comma before. */
+/* The members of an object that are not the five, each as it is written, with a comma before. The
+ * caller frees the text. */
 static char *others_of(struct fuzz_text value)
 {
 	char *text = fuzz_string(value), *others = malloc(2 * value.len + 1), *to = others;
 	const char *p = blank(text);
 
 	FUZZ_CHECK(others && *p == '{');
-	/* Sound texts hold no NUL, so that of the copy ends them. */
+	/* A valid object has no NUL inside, so the copy's NUL ends it. */
 	for (p = blank(p + 1); *p != '}';) {
 		const char *name = p, *name_end = step_over(p, " \t\r\n:");
 		const char *from = blank(blank(name_end) + 1), *end = step_over(from, " \t\r\n,}");
@@ -93,7 +93,7 @@ static char *others_of(struct fuzz_text value)
 	return others;
 }
 
-/* --- what is compared --------------------------------------------------------------------- */
+/* --- comparing ---------------------------------------------------------------------------- */
 
 static void check_same(const struct circuit *a, const struct circuit *b)
 {
@@ -104,7 +104,7 @@ static void check_same(const struct circuit *a, const struct circuit *b)
 	FUZZ_CHECK(a->last_state_change == b->last_state_change);
 }
 
-/* What was written reads soundly, says this, and keeps what was not ours. */
+/* Checks the written value: it reads as c without a repair, and has the other members unchanged. */
 static void check_written(const struct circuit *c, const char *others)
 {
 	struct fuzz_text written = {script.set, script.set_len};
@@ -116,7 +116,7 @@ static void check_written(const struct circuit *c, const char *others)
 	FUZZ_CHECK(circuit_json_decode_stored(written.p, written.len, &again) ==
 		   CIRCUIT_STORED_SOUND);
 	check_same(&again, c);
-	/* Byte by byte: the five, the others, the brace. */
+	/* Byte by byte: the five members, the others, the brace. */
 	len = circuit_json_encode(head, c) - 1;
 	FUZZ_CHECK(written.len == len + strlen(others) + 1);
 	FUZZ_CHECK(memcmp(written.p, head, len) == 0);
@@ -159,7 +159,7 @@ static void check_operations(struct fuzz_text value, const char *ops, struct cir
 		check_written(&c, others);
 }
 
-/* The numbers of a step, from the words behind its w; as circuit_fold.c could have made it. */
+/* Makes a step from the words after the w, with numbers that circuit_fold.c can produce. */
 static void fold_of(struct fuzz_text words, struct circuit_fold *fold)
 {
 	int64_t n[9] = {0};
@@ -227,7 +227,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		value.p = "";
 	stored = circuit_json_decode_stored(value.p, value.len, &c);
 	check_read(value, stored, &c);
-	/* With a space the script takes its other way to read a plain value. */
+	/* With a space in front the script does not use its fast pattern for plain values. */
 	copy = malloc(value.len + 1);
 	FUZZ_CHECK(copy);
 	copy[0] = ' ';

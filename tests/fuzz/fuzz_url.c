@@ -32,7 +32,7 @@ static void check_target(const struct redis_target *t)
 	}
 }
 
-/* What is printed for logs is the same place again. */
+/* Checks that the text printed for logs is a URL of the same target, without the password. */
 static void check_printed(const struct redis_target *t)
 {
 	char *printed = malloc(1 << 16), why[256];

@@ -4,12 +4,12 @@
     BREAKERD=build-asan/breakerd tests/fuzz/http_fuzz.py [--requests N] [--seconds S] [--seed N]
                                                          [--store URL]
 
-Well-formed requests are changed in every part, cut, glued, pipelined, sent in pieces, broken off
-and abandoned; chunk sizes, their extensions and trailers do not end. Again and again one connection
-is made alone, and beside it a normal client has to be answered at once, and the daemon to be idle
-when it has nothing to do. It fails if the daemon ends, answers what is no HTTP, wedges, has something to say
-from a sanitizer, leaks, or has grown by more than 20 MB when all is over. Meant for the build
-with AddressSanitizer (make http-fuzz); any other will do. A run is told by its seed.
+Well-formed requests are changed in every part, cut, joined, pipelined, sent in pieces, broken off
+and abandoned; chunk sizes, their extensions and trailers are endless. Every 0.7 s one connection is
+made alone: beside it a normal client must be answered at once, and the daemon must be idle when it
+has nothing to do. The run fails if the daemon ends, sends what is not HTTP, wedges, leaks, prints a
+sanitizer's report, or has grown by more than 20 MB in the end. Meant for the build with
+AddressSanitizer (make http-fuzz), but any build works. The seed repeats what is sent.
 """
 
 import argparse
@@ -34,13 +34,13 @@ from ports import free_port
 
 MAX_BODY = 4096
 GROWTH_MAX = 20 * 1024  # kB
-DEADLINE = 8.0  # of one connection: more than idle_timeout and request_timeout together
+DEADLINE = 8.0  # seconds for a silent connection to be ended: idle_timeout + request_timeout, and more
 HELD_MAX = 40
 LINES = 48  # connections at once
-PATIENCE = 0.05  # without a word on a connection, before it is given up
-ALONE = 0.7  # seconds between two connections that are looked at alone
-AT_ONCE = 0.5  # seconds, for a normal client beside one of those
-IDLE_SHARE = 0.2  # of a core, with nothing to do
+PATIENCE = 0.05  # seconds of silence before a connection is given up
+ALONE = 0.7  # seconds between two connections that are tried alone
+AT_ONCE = 0.5  # seconds for a normal client beside one of those
+IDLE_SHARE = 0.2  # share of a core that an idle daemon may use
 LAST = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 STATUSES = {200, 204, 400, 401, 403, 404, 405, 409, 413, 414, 417, 421, 422, 431, 500, 501, 502,
@@ -79,11 +79,11 @@ class Failure(Exception):
 
 
 class Maker:
-    """Makes what is sent; all from one random generator."""
+    """Makes the bytes that are sent, from one random generator."""
 
     def __init__(self, rng):
         self.rng = rng
-        # Keys that nobody asks for again: the store stays at its bound.
+        # Numbers keys that are used once, which keep the store at its bound.
         self.fresh = 0
 
     def key(self):
@@ -127,23 +127,23 @@ class Maker:
         small = rng.random() < 0.1
         while body:
             n = 1 if small else rng.randint(1, len(body))
-            plain = len(out) > 30000  # there is an end to it
+            plain = len(out) > 30000  # long enough: no more zeros and extensions
             zeros = b"" if plain else b"0" * rng.choice([0] * 20 + [1, 10, 10000])
             out += b"%s%x%s\r\n%s\r\n" % (zeros, n, b"" if plain else self.extension(), body[:n])
             body = body[n:]
         if rng.random() < 0.1:
-            # No end of it.
+            # A body without its end.
             return out + rng.choice([b"5;" + b"x" * 20000, b"0" * 10000, b"5\r\nhel", b"5", b"",
                                      b"ffffffff\r\n" + b"x" * 100000])
         return out + b"0" * rng.choice([1, 1, 1, 5, 10000]) + self.extension() + b"\r\n" + self.trailer() + b"\r\n"
 
     def chunked(self):
-        """A request that is chunked, as sound as its chunks are."""
+        """A chunked request with a valid head."""
         return (b"POST %s HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
                 % self.target() + self.chunks(self.rng.choice(BODIES)))
 
     def sound(self):
-        """A request as a client of ours would send it."""
+        """A valid request, as our clients send it."""
         kind = self.rng.random()
         route = b"/v1/circuits/" + self.rng.choice([b"a", b"b", b"fresh-%d" % self.rng.getrandbits(14)])
         if kind < 0.3:
@@ -199,7 +199,7 @@ class Maker:
         return bytes(data)
 
     def batch(self):
-        """(bytes, how many requests they are)"""
+        """Bytes for one connection, and the number of requests in them."""
         rng = self.rng
         if rng.random() < 0.01:
             return rng.randbytes(rng.choice([1, 10, 300, 20000])), 1
@@ -208,7 +208,7 @@ class Maker:
         count = rng.choice([1, 1, 2, 10, 30])
         parts = []
         for n in range(count):
-            # A connection mostly ends with the first that is broken.
+            # A connection mostly ends at the first broken request, so most before the last are valid.
             if n < count - 1 and rng.random() < 0.9:
                 parts.append(self.sound())
                 continue
@@ -218,7 +218,7 @@ class Maker:
 
 
 def check_answers(data):
-    """That these are answers, whole but for the last. Returns their statuses."""
+    """Checks that these are answers; the last may be cut. Returns their statuses."""
     statuses = []
     while data:
         head, mark, rest = data.partition(b"\r\n\r\n")
@@ -251,7 +251,7 @@ def check_answers(data):
 
 
 class Line:
-    """One connection: what is still to be sent, what has come."""
+    """One connection, with the pieces that are still to be sent and what has been received."""
 
     def __init__(self, address, pieces):
         self.pieces = collections.deque(pieces)
@@ -270,14 +270,14 @@ class Line:
         return self.sock.fileno()
 
     def write(self):
-        """Sends one piece, as far as it goes."""
+        """Sends the next piece, or as much of it as the socket takes."""
         piece = self.pieces.popleft()
         try:
             n = self.sock.send(piece)
         except BlockingIOError:
             n = 0
         except OSError:
-            self.pieces.clear()  # it has been ended from the other side
+            self.pieces.clear()  # the daemon has ended the connection
             return
         if n < len(piece):
             self.pieces.appendleft(piece[n:])
@@ -288,7 +288,7 @@ class Line:
         except BlockingIOError:
             return
         except OSError:
-            data = b""  # reset: more had been sent than was read
+            data = b""  # reset, because the daemon closed before it had read everything
         self.ended = not data
         self.out.append(data)
         self.since = time.monotonic()
@@ -315,7 +315,7 @@ class Fuzzer:
         return rss
 
     def probe(self):
-        """A normal client is answered, whatever else goes on."""
+        """Checks that a normal client is answered."""
         try:
             with socket.create_connection(self.address, DEADLINE) as sock:
                 sock.sendall(LAST)
@@ -336,7 +336,7 @@ class Fuzzer:
             cuts = sorted(self.rng.randrange(len(data) + 1) for _ in range(self.rng.choice([1, 3, 8])))
             pieces = [data[i:j] for i, j in zip([0, *cuts], [*cuts, len(data)])] + [LAST]
         line = Line(self.address, filter(None, pieces))
-        # Some leave in the middle of it.
+        # Some clients leave after the first piece.
         if self.rng.random() < 0.05:
             line.write()
             self.abandon(line)
@@ -345,7 +345,7 @@ class Fuzzer:
         self.selector.register(line, selectors.EVENT_READ | selectors.EVENT_WRITE)
 
     def abandon(self, line):
-        """Leaves in one of the ways in which clients do; some stay and say nothing more."""
+        """Leaves with a reset, a shutdown or a close; some connections stay open and silent."""
         kind = self.rng.randrange(4)
         if kind == 0:
             line.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -368,7 +368,7 @@ class Fuzzer:
             self.abandon(line)
 
     def check_held(self):
-        """Whoever says nothing is let go in time."""
+        """Checks that the daemon ends silent connections in time."""
         while self.held and time.monotonic() - self.held[0].since > DEADLINE:
             line = self.held.popleft()
             for _ in range(100):
@@ -384,8 +384,8 @@ class Fuzzer:
             return int(file.read().split()[0]) / 1e9
 
     def alone(self):
-        """One connection by itself: beside it a normal client is answered at once, and a daemon
-        with nothing to do is idle, whether that client has gone or stays."""
+        """Tries one connection alone: beside it a normal client must be answered at once, and then
+        the daemon must be idle."""
         for line in list(self.lines):
             self.end(line)
         data, count = self.maker.batch() if self.rng.random() < 0.5 else (self.maker.chunked(), 1)
@@ -460,7 +460,7 @@ class Fuzzer:
 
 def start(directory, store):
     address = ("127.0.0.1", free_port())
-    # With ASan's quarantine, freed memory would count.
+    # A large quarantine of freed memory would count as growth.
     env = environment({"ASAN_OPTIONS": "quarantine_size_mb=1:detect_stack_use_after_return=0"})
     log = os.path.join(directory, "stderr")
     with open(log, "wb") as stderr:

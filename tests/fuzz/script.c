@@ -1,5 +1,5 @@
 /*
- * circuit.lua in a Redis of one key.
+ * Runs circuit.lua with a stand-in for Redis that has one key.
  */
 #include "script.h"
 
@@ -25,12 +25,12 @@ static int on_set(lua_State *l)
 
 	FUZZ_CHECK(strcmp(luaL_checkstring(l, 2), "k") == 0);
 	FUZZ_CHECK(strcmp(luaL_checkstring(l, 4), "PX") == 0);
-	/* As long as the member has a say: an override 30 days at most, openings and probes less.
-	 */
+	/* At least the ttl. The member `breakerd` can make it longer, up to the 30 days of an
+	 * override. */
 	FUZZ_CHECK(luaL_checknumber(l, 5) >= TTL_S * 1000.0 &&
 		   luaL_checknumber(l, 5) <= 30 * 86400 * 1000.0);
 	FUZZ_CHECK(!script.set && !script.deleted);
-	/* The final memory ends with the value. */
+	/* The memory ends with the value, so that a sanitizer sees reads beyond. */
 	script.set = malloc(script.set_len);
 	FUZZ_CHECK(script.set);
 	memcpy(script.set, value, script.set_len);
@@ -94,7 +94,7 @@ void script_forget(void)
 	free(script.reply);
 	script.set = script.reply = NULL;
 	script.deleted = false;
-	/* What one run leaves behind would be taken for a leak, and looked into. */
+	/* libFuzzer would take garbage of one run for a leak, and start a leak check. */
 	if (lua)
 		lua_gc(lua, LUA_GCCOLLECT, 0);
 }
