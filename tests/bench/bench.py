@@ -1,8 +1,8 @@
-"""breakerd beside what a user would pick instead: throughput, latency, processor time, memory.
+"""Compares breakerd with what a user would pick instead: throughput, latency, processor time, memory.
 
-All contenders run at once and are asked in turn, one at a time, in several rounds: what else
-the machine does then meets all of them. What counts are the ratios within a round, and of
-these the median over the rounds; absolute figures do not carry over to another machine.
+All servers run at the same time and are measured one after the other, in several rounds, so that other
+load on the machine affects all of them. A verdict is the median over the rounds of the ratios within each
+round; absolute figures do not hold for another machine.
 
 usage: bench.py [--quick] [--rounds N] [--seconds N] [--patience MINUTES] [--circuits N...]
                 [--connections N...] [--only PART] [--out DIR]
@@ -27,16 +27,16 @@ from quiet import TOLERATED, Patience
 
 EMBEDDED = [servers.Breakerd, servers.NginxReturn, servers.NginxDict, servers.Minimal]
 ON_REDIS = [servers.BreakerdOnRedis, servers.Webdis]
-# The others only tell how much of it is libmicrohttpd's or the kernel's.
+# The last two show how much of the growth is libmicrohttpd's or the kernel's.
 GROWING = [servers.Breakerd, servers.BreakerdOnRedis, servers.Minimal, servers.NginxReturn]
 WORKLOADS = ("read", "write", "mix")
 DECIDING = [servers.Breakerd, servers.BreakerdOnRedis, servers.BreakerdFar, servers.Webdis]
 DECISIONS = ("acquire", "decide")
-MANY = (16, 64, 256)  # the connections that verdicts are about
+MANY = (16, 64, 256)  # the numbers of connections that verdicts use
 PARTS = ("embedded", "redis", "decisions", "stoma", "growth", "instructions")
 
-# What it must show: a name, which workload and circuits, ours and theirs, the figure, the
-# connections, and the bound on ours / theirs.
+# What the benchmark must show: name, workload, circuits, our server, the other server, figure, connections,
+# and the bound on ours / theirs.
 TARGETS = [
     ("embedded, getState, throughput / nginx return 200", "read", 1, "breakerd", "nginx return",
      "rate", MANY, ">=", 0.95),
@@ -71,7 +71,7 @@ def value(figures, name):
 
 
 def measure(contenders, workloads, circuits, connections, rounds, seconds, patience, directory):
-    """One row a server, workload, number of circuits and of connections; with all rounds."""
+    """A row, with all its rounds, for each server, workload, number of circuits and of connections."""
     rows = []
     with servers.running(servers.present(contenders), directory) as started:
         for count in circuits:
@@ -84,7 +84,7 @@ def measure(contenders, workloads, circuits, connections, rounds, seconds, patie
                 for at_once in connections:
                     got = {s.name: [] for s in asked}
                     for turn in range(rounds):
-                        # Another one first in each round.
+                        # Each round begins with another server.
                         for server in asked[turn % len(asked):] + asked[:turn % len(asked)]:
                             got[server.name].append(
                                 wrk.run(server, workload, count, at_once, seconds, patience))
@@ -139,7 +139,7 @@ def show_growth(row):
 
 
 def stoma(seconds, directory):
-    """Stoma's own store: in Node, where it lives."""
+    """Measures Stoma's own store, in Node."""
     if not os.path.exists(os.path.join(paths.ROOT, "tests/interop/node_modules/ioredis")):
         print("Not installed, so not measured: Stoma's own store (`scripts/interop install`)")
         return None
@@ -164,7 +164,7 @@ def show_stoma(results):
 
 
 def verdicts(rows, counted):
-    """[(what, got, relation, bound, reached, how much more processor time they take a request)]"""
+    """[(what, measured ratio, relation, bound, whether it is met, their processor time a request / ours)]"""
     out = []
     for what, workload, circuits, ours, theirs, name, connections, relation, bound in TARGETS:
         pairs = [(find(rows, ours, workload, circuits, n), find(rows, theirs, workload, circuits, n))
@@ -191,7 +191,7 @@ def show_verdicts(out):
 
 
 def others(result):
-    """How much other programs disturbed."""
+    """How much of the machine other programs took during the runs."""
     shares = [figures["others"] for row in result["rows"] for figures in row["rounds"]]
     shares += [row["others"] for row in result["growth"]]
     return {"median": statistics.median(shares or [0]),

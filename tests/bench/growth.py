@@ -1,4 +1,4 @@
-"""What a request costs as the work grows: connections, and circuits. Flat is good."""
+"""What a request costs with more and more connections, and circuits. It should stay the same."""
 
 import contextlib
 import resource
@@ -20,7 +20,7 @@ def most_connections():
 
 @contextlib.contextmanager
 def idle(server, count):
-    """That many connections, each of which has been used once."""
+    """Keeps `count` connections open, each of which has been used once."""
     with contextlib.ExitStack() as connections:
         for _ in range(count):
             connection = connections.enter_context(
@@ -35,14 +35,14 @@ def row(server, kind, workload, size, figures):
 
 
 def by_connections(server, seconds, patience, say):
-    """Once with all of them busy, once with 10 busy ones among the rest."""
+    """Each number of connections twice: all busy, and 10 busy while the rest is idle."""
     rows = []
     limit = most_connections()
     for size in CONNECTIONS:
         if size > limit:
             print(f"{size} connections: not measured, this user may open {limit} files")
             continue
-        # Connecting takes its time, and is part of the run.
+        # Connecting is part of the run: more connections need a longer one.
         figures = wrk.run(server, "read", 1, size, seconds + size // 1000, patience)
         rows.append(row(server, "busy connections", "read", size, figures))
         say(rows[-1])

@@ -1,4 +1,4 @@
--- recordFailure and recordSuccess as one would write them for Redis: what webdis is given.
+-- recordFailure and recordSuccess as a user would write them for Redis; webdis calls this script.
 -- EVALSHA sha 1 key ttl member
 local now = redis.call("TIME")
 now = now[1] * 1000 + math.floor(now[2] / 1000)

@@ -1,14 +1,14 @@
-"""Instructions a request: breakerd beside a minimal libmicrohttpd handler, under callgrind.
+"""Instructions a request: breakerd compared with a minimal libmicrohttpd handler, under callgrind.
 
-Unlike a time this does not depend on what else the machine does. Each server is run twice,
-with few requests and with many; the slope is what one more request costs, start-up and
-warm-up taken out. The budget is the ratio of the two servers as recorded in budget.json for
-this release of the system (libraries and compiler count too); 5% more fails. acquire and report
-together may be dearer by 15% than getState and recordFailure.
+Unlike a time, this does not depend on other load. Each server is run twice, with few requests and with
+many: the difference is what the further requests cost, without start-up and warm-up. The budget is the
+ratio of the two servers that budget.json has for this release of the system, because libraries and compiler
+matter too; over 5% more fails. acquire and report together may cost 15% more than getState and
+recordFailure.
 
-callgrind counts `rep stosb` as an instruction a byte, and libmicrohttpd clears a connection's
-memory with it for each request: that would be most of the count, and none of it ours. glibc is
-told to clear with plain stores instead. --raw leaves glibc as it is.
+callgrind counts `rep stosb` as one instruction a byte. libmicrohttpd clears a connection's memory with it
+for each request, which would be most of the count. So glibc is told to clear with plain stores. --raw leaves
+glibc as it is.
 
 usage: instructions.py [--renew | --raw]      MINIMAL and BREAKERD are the binaries
 """
@@ -34,8 +34,8 @@ BUDGET = os.path.join(paths.HERE, "budget.json")
 PLAIN_STORES = "glibc.cpu.x86_rep_stosb_threshold=1000000000"
 OPERATIONS = {"getState": GET_STATE, "recordFailure": RECORD_FAILURE,
               "acquire": ACQUIRE, "report": REPORT, "check": CHECK}
-DECISIONS = 1.15  # acquire and report beside getState and recordFailure
-CHECKS = 1.1  # check beside acquire
+DECISIONS = 1.15  # bound on (acquire + report) / (getState + recordFailure)
+CHECKS = 1.1  # bound on check / acquire
 
 
 def breakerd(port):
@@ -55,7 +55,7 @@ def listens(port):
 
 
 def instructions(command, operation, count, tunables):
-    """How many a server takes from its start to its end, with `count` requests."""
+    """The instructions that a server executes from its start to its end, with `count` requests."""
     port = free_port()
     with tempfile.TemporaryDirectory() as directory:
         log = os.path.join(directory, "log")
@@ -66,7 +66,7 @@ def instructions(command, operation, count, tunables):
             env={**os.environ, "GLIBC_TUNABLES": tunables} if tunables else None)
         try:
             until(lambda: listens(port) or server.poll() is not None, "the server listens", 60)
-            # The circuit exists, and the snapshot has the minimal handler's length.
+            # Creates the circuit, so that the snapshot is as long as the minimal handler's.
             send_requests(port, RECORD_FAILURE, 1)
             send_requests(port, operation, count)
             server.send_signal(signal.SIGTERM)
@@ -84,7 +84,7 @@ def instructions(command, operation, count, tunables):
 
 
 def measure(tunables=PLAIN_STORES):
-    """{operation: (breakerd's, the minimal handler's)}, instructions a request"""
+    """{operation: (breakerd, minimal handler)} in instructions a request."""
     def total(job):
         command, operation, count = job
         return instructions(command, OPERATIONS[operation], count, tunables)
@@ -101,7 +101,7 @@ def measure(tunables=PLAIN_STORES):
 
 
 def release():
-    """What the baseline holds for: another libmicrohttpd or compiler has another one."""
+    """The release that a budget is for: other libraries or another compiler need another budget."""
     fields = {}
     with open("/etc/os-release", encoding="utf-8") as lines:
         for line in lines:

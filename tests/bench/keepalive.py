@@ -9,12 +9,12 @@ RECORD_FAILURE = ("POST", SNAPSHOT + "/failure")
 ACQUIRE = ("POST", SNAPSHOT + "/acquire")
 REPORT = ("POST", SNAPSHOT + "/report")
 CHECK = ("GET", "/v1/check/orders")
-# What a server that knows nothing of permits is sent: as long as one of a closed circuit.
+# A permit for the minimal handler, which gives none: as long as that of a closed circuit.
 NO_PERMIT = "c0018bcfe56800.0123456789"
 
 
 def body_of(connection, port, operation):
-    """A report has what acquire gave, as JSON.stringify writes it; the others have none."""
+    """A report has the permit of an acquire, written as JSON.stringify does; the others have no body."""
     if operation != REPORT:
         return ""
     connection.sendall(request_of(port, ACQUIRE, ""))
@@ -39,7 +39,7 @@ def send_requests(port, operation, count):
 
 
 def read_answer(connection):
-    """The body of the answer, which is 200."""
+    """Returns the body of the answer. ValueError unless the answer is 200."""
     answer = b""
     length = None
     while length is None or len(answer) < length:

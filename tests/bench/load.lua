@@ -1,8 +1,8 @@
--- For wrk: requests to one circuit or to many at random, and the figures as one line of JSON.
+-- A script of wrk: requests to one circuit, or to random ones, and the figures as one line of JSON.
 --
 -- usage: wrk ... -s load.lua URL -- CIRCUITS METHOD PREFIX SUFFIX [METHOD PREFIX SUFFIX]
--- A path is PREFIX, the circuit's name, SUFFIX; two such kinds of request take turns. Behind a space
--- in SUFFIX stands a body.
+-- A path is PREFIX, the circuit's name, SUFFIX. What follows a space in SUFFIX is the body. Two kinds of
+-- request alternate.
 
 local threads = 0
 
@@ -24,13 +24,13 @@ function init(args)
 	end
 
 	if circuits == 1 and #kinds == 1 then
-		-- Without a function `request` wrk sends the same bytes over and over: the cheapest.
+		-- Without a function `request`, wrk sends the same bytes each time, which is cheapest.
 		wrk.method, wrk.path = kinds[1].method, kinds[1].prefix .. "c1" .. kinds[1].suffix
 		return
 	end
 	math.randomseed(seed)
 	for _, kind in ipairs(kinds) do
-		-- Formatting each request would cost wrk more than the server takes to answer it.
+		-- Formatting each request would take wrk longer than the server takes to answer.
 		local text = whole(kind, "\1")
 		local at = text:find("\1", 1, true)
 		kind.head, kind.tail = text:sub(1, at - 1), text:sub(at + 1)

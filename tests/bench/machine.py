@@ -1,4 +1,4 @@
-"""What was measured where, for whoever reads the figures later."""
+"""Describes the machine and the programs that were measured."""
 
 import os
 import platform
@@ -56,5 +56,5 @@ def package(name):
 
 
 def load():
-    """Processes that wanted to run, an average over the last minute: ours and others'."""
+    """The load average of the last minute, which includes the benchmark's own processes."""
     return round(os.getloadavg()[0], 2)

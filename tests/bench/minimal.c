@@ -1,6 +1,6 @@
 /*
- * The least that a libmicrohttpd server can be: every request gets the same snapshot. What
- * breakerd's own cost is measured against.
+ * A minimal libmicrohttpd server: every request gets the same snapshot. The cost of breakerd is
+ * compared with that of this program.
  *
  * usage: minimal PORT
  */
@@ -24,7 +24,7 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
 	(void)method;
 	(void)version;
 	(void)upload;
-	/* A response on the first call would end the connection. */
+	/* A response that is queued on the first call would end the connection. */
 	if (!*context) {
 		*context = body;
 		return MHD_YES;
@@ -33,7 +33,7 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
 		*upload_len = 0;
 		return MHD_YES;
 	}
-	/* Not one response for all: the answer of a real one differs from request to request. */
+	/* A new response for each request, because a real server's answers differ. */
 	response = MHD_create_response_from_buffer(sizeof(body) - 1, body, MHD_RESPMEM_MUST_COPY);
 	if (!response)
 		return MHD_NO;
@@ -58,7 +58,7 @@ int main(int argc, char *argv[])
 		fprintf(stderr, "minimal: cannot listen on port %u\n", port);
 		return 1;
 	}
-	/* The same thread, as in breakerd. */
+	/* One thread, as in breakerd. */
 	while (MHD_run_wait(daemon, -1) == MHD_YES)
 		;
 	return 1;

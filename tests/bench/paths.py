@@ -1,4 +1,4 @@
-"""Where things are. Importing this also finds the helpers of the end-to-end tests."""
+"""Paths. Importing this makes the helpers of the end-to-end tests importable, too."""
 
 import os
 import sys

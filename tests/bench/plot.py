@@ -11,7 +11,7 @@ ON_REDIS = ("breakerd redis", "webdis")
 
 
 class Panel:
-    """Some curves in one system of axes, the horizontal one logarithmic."""
+    """A plot of several curves; the horizontal axis is logarithmic."""
 
     def __init__(self, title, x, y, log_y=False):
         self.settings = [f"set title '{title}'", f"set xlabel '{x}'", f"set ylabel '{y}'",

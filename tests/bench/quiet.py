@@ -1,15 +1,15 @@
-"""How much of the machine other programs took during a run, and waiting until they take little."""
+"""Measures how much of the machine other programs take, and waits until that is little."""
 
 import os
 import resource
 import time
 
-TOLERATED = 0.08  # of all processors
+TOLERATED = 0.08  # share of all processors
 STEP = 0.3
 
 
 def jiffies():
-    """(busy, all) of all processors since they were started; stolen time is others' too."""
+    """(busy, total) time of all processors since boot. Stolen time counts as busy."""
     with open("/proc/stat", encoding="ascii") as f:
         user, nice, system, idle, iowait, irq, softirq, steal = map(int, f.readline().split()[1:9])
     busy = user + nice + system + irq + softirq + steal
@@ -22,21 +22,21 @@ def children_seconds():
 
 
 class Watch:
-    """From its making to others(): the share of all processors that was not ours."""
+    """Measures which share of all processors other programs took since the Watch was made."""
 
     def __init__(self):
         self.stat = jiffies()
         self.children = children_seconds()
 
     def others(self, ours_seconds):
-        """`ours_seconds`: of the servers; wrk has ended and is counted as a child."""
+        """ours_seconds: processor time of the servers. wrk has ended and is counted as a child."""
         busy, whole = (after - before for before, after in zip(self.stat, jiffies()))
         ours = (children_seconds() - self.children + ours_seconds) * os.sysconf("SC_CLK_TCK")
         return max(0.0, (busy - ours) / max(whole, 1))
 
 
 class Patience:
-    """Waits for quiet moments, for so many seconds in all."""
+    """Waits for moments with little other load, for at most `seconds` in all."""
 
     def __init__(self, seconds):
         self.left = seconds
@@ -50,7 +50,7 @@ class Patience:
             self.left -= STEP
 
     def again(self, others, seconds):
-        """Whether a run in which others took so much is worth repeating."""
+        """Whether to repeat a run in which other programs took the share `others`."""
         if others <= TOLERATED or self.left <= 0:
             return False
         self.left -= seconds

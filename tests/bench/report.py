@@ -1,7 +1,7 @@
-"""Puts figures into the documentation: docs/benchmarks.json, two SVGs, and the tables between
-the marks in docs/benchmarks.md. All else in there is written by hand.
+"""Puts figures into the documentation: docs/benchmarks.json, two SVGs, and the tables between the
+marks in docs/benchmarks.md. The rest of that page is written by hand.
 
-usage: report.py FIGURES.json...     several: parts of one benchmark, measured one after another
+usage: report.py FIGURES.json...     several files: parts of one benchmark that were measured apart
 """
 
 import json
@@ -23,7 +23,7 @@ WORKLOADS = {"read": "getState", "write": "recordFailure", "mix": "gateway mix",
 
 
 def merge(results):
-    """What a later file has stands in place of the same in an earlier one."""
+    """Merges the files; a later one replaces the same figures of an earlier one."""
     whole = results[0]
     whole["parts"] = [{name: result[name] for name in
                        ("began", "rounds", "seconds", "load_before", "load_after")}

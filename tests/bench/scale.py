@@ -1,6 +1,6 @@
-"""make scale: daemons on one Redis. What Redis does a second against the daemons, the circuits and the
-rate of requests, and how long a trip takes to reach all of them. Prints a table for docs/scale.md.
-The load is wrk's, a thread for each daemon."""
+"""make scale: many daemons on one Redis. Measures the commands and the processor time of Redis a second for
+several numbers of daemons and circuits and rates of requests, and how long a trip takes to reach all daemons.
+Prints a table for docs/scale.md. wrk makes the load, with a thread for each daemon."""
 
 import argparse
 import json
@@ -51,13 +51,13 @@ class Redis:
             return f.read(int(f.readline()[1:])).decode()
 
     def processor_seconds(self):
-        """User and system time, of all its threads."""
+        """User and system time of all threads."""
         with open(f"/proc/{self.process.pid}/stat", encoding="ascii") as f:
             fields = f.read().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def commands(self):
-        """All that INFO counts, commands of scripts too; but for this question."""
+        """The number of commands, those of scripts included, without INFO itself."""
         return sum(int(line.split("calls=")[1].split(",")[0])
                    for line in self.info("commandstats").splitlines()
                    if line.startswith("cmdstat_") and not line.startswith("cmdstat_info:"))
@@ -84,7 +84,7 @@ class Daemon:
 
 
 class Client:
-    """Asks and reads without http.client's cost: a request is one write, an answer one read."""
+    """A client that is cheaper than http.client: one write a request, mostly one read an answer."""
 
     def __init__(self, daemon):
         self.s = socket.create_connection(("127.0.0.1", daemon.port))
@@ -139,7 +139,7 @@ end
 
 
 def measure(redis, daemons, circuits, rate, reports, seconds):
-    """Requests, commands and processor seconds of Redis, each a second; `rate` 0: as fast as it goes."""
+    """Requests, and commands and processor seconds of Redis, each per second. rate 0: as fast as possible."""
     connections = len(daemons) if rate or len(daemons) > 1 else 32
     delay = f"{1000 * connections / rate:.0f}" if rate else "nil"
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
@@ -163,7 +163,7 @@ def measure(redis, daemons, circuits, rate, reports, seconds):
 
 
 def trips(daemons, rounds):
-    """From the answer to the report that opens to the last daemon's first refusal, milliseconds."""
+    """Milliseconds from the answer to the report that opens the circuit until all daemons refuse: (median, longest)."""
     clients = [Client(d) for d in daemons]
     times = []
     for n in range(rounds):

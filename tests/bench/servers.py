@@ -1,7 +1,7 @@
-"""What is measured: breakerd and what a user would pick instead, each ready to be asked.
+"""The servers that are measured: breakerd and what a user would pick instead.
 
-Each contender has `port`, `requests` (what wrk is told for a workload, None where it has no
-such thing), `processes` {name: pid}, and `fill` to make circuits c1 .. cN exist.
+Each has `port`, `requests` {workload: arguments of load.lua}, `processes` {name: pid}, and `fill`, which
+creates the circuits c1 to cN.
 """
 
 import contextlib
@@ -23,9 +23,9 @@ SNAPSHOT = ('{"state":"closed","failureCount":0,"successCount":1,"lastFailureTim
 ROUTES = {
     "read": ["GET", "/v1/circuits/", ""],
     "write": ["POST", "/v1/circuits/", "/failure"],
-    # A gateway asks before each request and tells afterwards how it went.
+    # A gateway with a policy of its own: a read before each request, a write after it.
     "mix": ["GET", "/v1/circuits/", "", "POST", "/v1/circuits/", "/success"],
-    # The same with breakerd's policy.
+    # A gateway with breakerd's policy.
     "acquire": ["POST", "/v1/circuits/", "/acquire"],
     "decide": ["POST", "/v1/circuits/", "/acquire",
                "POST", "/v1/circuits/", '/report {"outcome":"success"}'],
@@ -55,7 +55,7 @@ def memory_kb(pid):
 
 
 class Contender:
-    """A server process on a port of its own."""
+    """A server process on its own port."""
 
     name = ""
     redis = None
@@ -96,7 +96,7 @@ class Contender:
         return {"server": self.process.pid}
 
     def fill(self, circuits):
-        """Over HTTP, many requests at a time."""
+        """Creates the circuits over HTTP, 100 requests at a time."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=20) as connection:
             for first in range(self.filled + 1, circuits + 1, 100):
                 names = range(first, min(first + 100, circuits + 1))
@@ -137,7 +137,7 @@ class Minimal(Contender):
 
 
 class Nginx(Contender):
-    """Both of its ports have a process of their own, so that processor time is told apart."""
+    """Each of the two nginx servers is a process of its own, so that their processor times are separate."""
 
     def command(self):
         with open(os.path.join(paths.HERE, "nginx.conf"), encoding="utf-8") as f:
@@ -182,7 +182,7 @@ class NginxDict(Nginx):
 
 
 class OnRedis(Contender):
-    """With a redis-server of its own."""
+    """A server with its own redis-server."""
 
     def start(self):
         self.redis = RedisServer(os.path.join(self.directory, "redis")).start()
@@ -258,7 +258,7 @@ class Webdis(OnRedis):
         read = ["GET", "/GET/stoma:cb:", ""]
         self.requests = {"read": read, "write": record("failureCount"),
                          "mix": read + record("successCount"),
-                         # One script each: less than a decision would be.
+                         # One script for each request: less work than a decision.
                          "decide": ["GET", f"/EVALSHA/{get}/1/stoma:cb:", ""] +
                          record("successCount")}
         path = os.path.join(self.directory, "webdis.json")
@@ -291,7 +291,7 @@ def webdis_binary():
 
 
 def present(contenders):
-    """Those that are installed; says which are not."""
+    """The servers that are installed; prints which are not."""
     def missing(contender):
         if issubclass(contender, Webdis):
             return not webdis_binary() and "webdis (or its path in WEBDIS)"
@@ -309,7 +309,7 @@ def present(contenders):
 
 @contextlib.contextmanager
 def running(contenders, directory):
-    """All of them, started; an idle one costs nothing."""
+    """Starts all servers. An idle one takes no processor time."""
     with contextlib.ExitStack() as stack:
         started = []
         for contender in contenders:

@@ -1,5 +1,5 @@
-// Stoma's own Redis store through ioredis, and breakerd, from the same Node process: failures
-// recorded on one circuit, how fast, and how many of them are in the end stored.
+// Stoma's own Redis store through ioredis, and breakerd, from the same Node process: how fast failures on one
+// circuit are recorded, and how many of them are stored in the end.
 //
 // usage: node stoma.mjs REDIS_PORT BREAKERD_PORT SECONDS CONCURRENCY...     (one Redis for both)
 

@@ -1,4 +1,4 @@
-"""One run of wrk, with what it cost the processes that answered."""
+"""One run of wrk, with the processor time and memory of the servers."""
 
 import json
 import os
@@ -11,8 +11,8 @@ from servers import cpu_ns, memory_kb
 
 
 def run(server, workload, circuits, connections, seconds, patience=Patience(0)):
-    """{rate (requests/s), p50, p99, p999 (us), failed, cpu and memory by process, others};
-    cpu in us a request, memory in KiB; others: the share of the machine that others took."""
+    """{rate (requests/s), p50, p99, p999 (us), failed, cpu (us a request) and memory (KiB) by process,
+    others (the share of the machine that other programs took)}."""
     while True:
         patience.wait()
         figures = once(server, workload, circuits, connections, seconds)

@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
 """usage: load.py SECONDS: records failures over TCP and the unix socket, as fast as they are answered.
 
-A connection that has carried an answer may be found closed, and the request is sent again.
-Anything else that goes wrong is an error. Prints how many were answered. Needs nothing but
-python3-minimal."""
+If a connection that has carried an answer is closed before any of the next one comes, the request is sent
+again. Any other failure is an error. Prints the number of answers. Needs only python3-minimal."""
 
 import socket
 import sys
@@ -22,7 +21,7 @@ def connect(address):
 
 
 def ask(sock):
-    """The answer; what has come of it if the connection ended before."""
+    """(answer, True), or what has come of it and False if the connection ended before."""
     answer = b""
     try:
         sock.sendall(REQUEST)

@@ -1,17 +1,15 @@
 # shellcheck shell=bash disable=SC2016 # the scripts in single quotes are for the shell inside
-# Trees of a Debian release, for tests that need another release or a clean one; to be sourced.
+# Functions for trees of a Debian release, for tests that need another release or a clean system; to be sourced.
 # Needs root, debootstrap and this machine's access to a Debian mirror.
 #
-# DEB_ROOTS: where clean trees are kept for the next time; default breakerd-trees in
-# $XDG_CACHE_HOME or /var/cache.
+# DEB_ROOTS: where clean trees are kept; default breakerd-trees in $XDG_CACHE_HOME or /var/cache.
 tree_roots=${DEB_ROOTS:-${XDG_CACHE_HOME:-/var/cache}/breakerd-trees}
 
-# A kept tree is made anew after so many days.
+# A kept tree is made anew after this many days.
 tree_days=30
 
-# Runs a script of bash in a tree, with /proc, /dev and processes of its own, which end with it.
-# tree_run TREE [offline] SCRIPT; `offline`: without a network too, but for the loopback interface.
-# CI and ALL_CLIENTS are handed on.
+# tree_run TREE [offline] SCRIPT: runs a bash script in a tree, in a process namespace of its own, which ends with the
+# script. `offline`: with the loopback interface only. CI and ALL_CLIENTS are passed on.
 tree_run() {
 	local tree=$1 net=()
 	shift
@@ -31,7 +29,7 @@ tree_run() {
 			bash -euo pipefail -c "$script"' _ "$tree" "$1" </dev/null
 }
 
-# Boots a tree's systemd, without a network but for the loopback interface; what it starts may not be up yet.
+# Boots a tree's systemd, with the loopback interface only. Does not wait for its services.
 tree_boot() {
 	tree_booting=$1
 	unshare --mount --pid --fork --net --uts --ipc --cgroup --kill-child tests/deb/boot-tree "$1" </dev/null &
@@ -44,13 +42,13 @@ tree_boot() {
 	return 1
 }
 
-# The pid of the booted tree's systemd. One that is not in its tree yet would be this machine's root.
+# The pid of the booted tree's systemd; fails while its root is still that of this machine.
 tree_init() {
 	local pid
 	pid=$(pgrep -P "$tree_booted_by") && [ "/proc/$pid/root" -ef "$tree_booting" ] && echo "$pid"
 }
 
-# Runs a script of bash in the booted tree.
+# Runs a bash script in the booted tree.
 tree_booted() {
 	local pid
 	pid=$(tree_init) || return
@@ -60,41 +58,41 @@ tree_booted() {
 		bash -euo pipefail -c "$1" </dev/null
 }
 
-# Ends the booted tree, if there is one, and all that runs there.
+# Ends all processes of the booted tree, if there is one.
 tree_halt() {
 	while [ -n "${tree_booted_by:-}" ] && kill -KILL "$tree_booted_by" 2>/dev/null; do sleep 0.1; done
 }
 
-# True if a kept tree is whole and not too old.
+# True if a kept tree works and is not too old.
 tree_is_good() {
 	[ -e "$1.made" ] && [ -z "$(find "$1.made" -mtime "+$tree_days")" ] &&
 		tree_run "$1" 'apt-get --version >/dev/null' 2>/dev/null
 }
 
-# What a tree needs of this machine to get at packages: its name servers, and the authorities that
-# it trusts, which a proxy may have added to.
+# Copies what a tree needs to fetch packages: this machine's name servers, and the certificate authorities that it
+# trusts, which may include a proxy's.
 tree_network() {
 	cp /etc/resolv.conf "$1/etc/resolv.conf"
 	cat /etc/ssl/certs/ca-certificates.crt >"$1/etc/machine-ca.crt" 2>/dev/null || true
-	# debootstrap leaves this to an installer; tests ask for localhost.
+	# debootstrap writes no /etc/hosts; tests look up localhost.
 	printf "127.0.0.1 localhost\n::1 localhost\n" >"$1/etc/hosts"
 }
 
-# Makes a new clean tree of a suite in a directory: tree_make SUITE DIRECTORY.
+# tree_make SUITE DIRECTORY: makes a new clean tree.
 tree_make() {
 	local mirror log=$2.log
 	mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' | head -n 1)
 	rm -rf --one-file-system "$2" "$2.made"
 	mkdir -p "$(dirname "$2")"
 	debootstrap --variant=minbase "$1" "$2" "$mirror" >"$log" 2>&1 || { tail "$log" >&2; return 1; }
-	# No service starts by being installed (invoke-rc.d(8)).
+	# Installing a package must not start its service (invoke-rc.d(8)).
 	printf '#!/bin/sh\nexit 101\n' >"$2/usr/sbin/policy-rc.d"
 	chmod 755 "$2/usr/sbin/policy-rc.d"
 	rm -f "$log"
 	touch "$2.made"
 }
 
-# A clean tree of a suite: tree_copy SUITE DIRECTORY.
+# tree_copy SUITE DIRECTORY: copies the kept clean tree, which is made first if need be.
 tree_copy() {
 	local base=$tree_roots/$1
 	(
@@ -106,7 +104,7 @@ tree_copy() {
 	) 9>>"$(mkdir -p "$tree_roots" && echo "$tree_roots/$1.lock")"
 }
 
-# Copies the sources, without what was built from them, into a directory.
+# Copies the sources, without anything that was built, into a directory.
 tree_sources() {
 	rm -rf "$1"
 	mkdir -p "$1"

@@ -1,6 +1,6 @@
 /*
- * Runs circuit.lua in this process, with a stand-in for Redis that has one key, for the fuzz targets
- * that compare it with C. It runs in Debian's Lua 5.1; Redis's Lua is derived from that version.
+ * Runs circuit.lua in this process, with a stand-in for Redis that has one key, for the fuzz
+ * targets that compare it with C. It runs in Debian's Lua 5.1; Redis's Lua derives from 5.1.
  */
 #ifndef BREAKERD_TESTS_FUZZ_SCRIPT_H
 #define BREAKERD_TESTS_FUZZ_SCRIPT_H

@@ -1,4 +1,4 @@
-"""The image that `make image` has made, unpacked once by umoci, as a bundle for runc."""
+"""Fixtures: the image of `make image`, unpacked once by umoci as a bundle for runc."""
 
 import os
 import shutil

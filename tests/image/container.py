@@ -1,4 +1,4 @@
-"""The image as a container of runc: its root read-only, nobody's user, and nothing of the host."""
+"""Runs the image in runc: with a read-only root, as nobody, and with nothing of the host but mounts."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from wire import Client, Methods
 
 
 def unpack(image, path):
-    """image.oci.tar as a bundle (config.json and rootfs); returns the bundle's path."""
+    """Unpacks image.oci.tar into a bundle (config.json and rootfs). Returns the bundle's path."""
     layout, bundle = os.path.join(path, "oci"), os.path.join(path, "bundle")
     with tarfile.open(os.path.join(image, "image.oci.tar")) as tar:
         tar.extractall(layout)
@@ -25,8 +25,8 @@ def unpack(image, path):
 
 
 class Container(Methods):
-    """`settings` become BREAKERD_ variables, which --check-ready inside sees too. /run/breakerd
-    is what an emptyDir with fsGroup is in a pod, and the daemon listens there."""
+    """settings become BREAKERD_ variables, which --check-ready in the container sees too. The daemon
+    listens in /run/breakerd, which has the permissions of an emptyDir with fsGroup in a pod."""
 
     def __init__(self, bundle, path, mounts=None, network=False, **settings):
         self.bundle = bundle
@@ -83,7 +83,7 @@ class Container(Methods):
         return Client(self.socket, "localhost").request(*args, **kw)
 
     def check_ready(self):
-        """As a probe: the exit status and what it printed."""
+        """Runs --check-ready as a probe does. Returns the exit status and the output."""
         done = subprocess.run(self._runc("exec", self.id, "/breakerd", "--check-ready"), check=False,
                               stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
         return done.returncode, done.stdout + done.stderr
@@ -93,7 +93,7 @@ class Container(Methods):
         return json.loads(state.stdout)["pid"]
 
     def stop(self):
-        """SIGTERM; the seconds that it took, and the exit status."""
+        """Sends SIGTERM. Returns the seconds until the end, and the exit status."""
         pid = self.pid()
         began = time.monotonic()
         subprocess.run(self._runc("kill", self.id, "TERM"), check=True)

@@ -1,4 +1,4 @@
-"""The image that `make image` writes: what is in it, and how it runs."""
+"""The image of `make image`: its content, and how it runs."""
 
 import hashlib
 import json
@@ -64,7 +64,7 @@ def test_its_name_is_the_one_that_docs_run(image):
 
 
 def test_another_build_has_the_same_digest(image, directory):
-    """From a copy of the sources, in another place and with other times on the files."""
+    """A build from a copy of the sources, in another directory and with other file times."""
     copy = os.path.join(directory, "other", "place")
     os.makedirs(copy)
     for name in ("Makefile", "LICENSE", "daemon", "proto", "scripts"):
@@ -128,7 +128,7 @@ def test_check_ready_says_no_while_redis_is_away(run):
 
 
 def test_redis_by_name(run, directory):
-    """As in a pod: /etc/hosts and /etc/resolv.conf are mounted, and nothing else is there to resolve with."""
+    """As in a pod, only /etc/hosts and /etc/resolv.conf are mounted for the look-up of names."""
     hosts, resolv = f"{directory}/hosts", f"{directory}/resolv.conf"
     with open(hosts, "w", encoding="ascii") as file:
         file.write("127.0.0.1 localhost redis.example.internal\n")
@@ -171,8 +171,8 @@ def test_settings_and_token_through_kubernetes_links(run, directory):
 
 
 def test_the_manifest_s_settings_start(run, directory):
-    """docs/kubernetes/breakerd.yaml: its ConfigMap and Secret, where it mounts them. Its Redis is away, so the
-    pod is ready all the same, as docs/kubernetes.md says."""
+    """The ConfigMap and the Secret of docs/kubernetes/breakerd.yaml, where it mounts them. Redis is away, and the
+    pod is ready nevertheless, as docs/kubernetes.md says."""
     with open(f"{TOP}/docs/kubernetes/breakerd.yaml", encoding="utf-8") as file:
         objects = {one["kind"]: one for one in yaml.safe_load_all(file)}
     spec = objects["Deployment"]["spec"]["template"]["spec"]

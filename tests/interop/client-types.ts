@@ -1,4 +1,4 @@
-// Compiled, never run: what the Node client's declarations let through, and what not.
+// Compiled, never run: what the declarations of the Node client accept, and what they refuse.
 
 import { CircuitOpen, Client, type Decision, type Outcome } from "../../docs/clients/node/breakerd.mjs";
 

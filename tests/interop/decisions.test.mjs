@@ -1,5 +1,4 @@
-// A gateway with Stoma's policy on Stoma's own Redis store, and one that leaves the decision to
-// breakerd: one circuit, both ways.
+// A gateway with Stoma's policy on Stoma's own Redis store, and one with breakerd's policy, share a circuit.
 
 import assert from "node:assert/strict";
 import { after, before, beforeEach, test } from "node:test";
@@ -64,7 +63,7 @@ test("what Stoma opens is open for breakerd, and what it closes is closed", asyn
   for (let n = 0; n < 3; n++) await request();
   assert.equal((await stoma.getState("b")).state, "open");
   assert.equal((await report("b", { permit, outcome: "failure" })).reason, "stale");
-  // Obeyed: its opening is as long as the policy says, and there is one probe.
+  // breakerd obeys the opening: it lasts as long as the policy says, and then there is one probe.
   const first = await probe("b");
   assert.equal((await acquire("b")).reason, "probing");
   await stoma.transition("b", "closed");
@@ -73,7 +72,7 @@ test("what Stoma opens is open for breakerd, and what it closes is closed", asyn
     const decision = await acquire("b");
     return decision.reason === "closed" && decision;
   }, "breakerd has seen it")).allowed, true);
-  // An empty window, and no failures in a row.
+  // After Stoma's transition the window is empty and there are no consecutive failures.
   for (let n = 0; n < 4; n++)
     assert.equal((await report("b", { outcome: "failure" })).state, "closed");
 });

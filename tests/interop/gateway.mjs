@@ -1,5 +1,5 @@
-// Stoma gateways as people run them: createGateway with the circuitBreaker policy in front of a
-// real HTTP upstream, which fails on command.
+// Stoma gateways as users run them: createGateway with the circuitBreaker policy, and a real HTTP upstream,
+// which the test lets fail or hold its answers.
 
 import { circuitBreaker, createGateway } from "@homegrower-club/stoma";
 import http from "node:http";
@@ -14,7 +14,7 @@ export class Upstream {
     const upstream = new Upstream();
     upstream.hits = 0;
     upstream.status = 200;
-    upstream.waiting = null; // an array: answers are held back in it
+    upstream.waiting = null; // an array while answers are held
     upstream.server = http.createServer((request, response) => {
       upstream.hits++;
       const answer = () => response.writeHead(upstream.status).end("from the upstream");
@@ -34,7 +34,7 @@ export class Upstream {
     for (const answer of held) answer();
   }
 
-  // How many requests reached it during `act`.
+  // The number of requests that reach the upstream during `act`.
   async during(act) {
     const before = this.hits;
     await act();
@@ -47,7 +47,8 @@ export class Upstream {
   }
 }
 
-// request(path, headers) through a gateway with this policy, and what onStateChange was told.
+// Returns request(path, headers), which asks through a gateway with this policy, and the changes that
+// onStateChange was called with.
 export function gateway(upstream, policy) {
   const changes = [];
   const { app } = createGateway({

@@ -1,4 +1,4 @@
-// A redis-server and a breakerd of the test's own, on loopback, and requests to the latter.
+// Starts a redis-server and a breakerd for a test, on loopback, and sends requests to breakerd.
 
 import { spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -11,7 +11,7 @@ import { fileURLToPath } from "node:url";
 const BREAKERD = process.env.BREAKERD ?? fileURLToPath(new URL("../../build/breakerd", import.meta.url));
 const DEADLINE = 10_000; // ms
 
-// Calls condition until it gives something true; a rejection counts as false.
+// Calls `condition` until its result is true; a rejection counts as false.
 export async function until(condition, what) {
   const end = Date.now() + DEADLINE;
   for (;;) {
@@ -60,7 +60,7 @@ async function onPort(port, start, what) {
   return { child, port };
 }
 
-// start(port) gives a child; another port is tried when somebody else was faster.
+// start(port) returns a child process. Tries another port if the first has been taken meanwhile.
 async function onFreePort(start, what) {
   for (let attempt = 1; ; attempt++) {
     try {
@@ -89,7 +89,7 @@ export async function startRedis() {
 export class Breakerd {
   static async start(...args) {
     const daemon = new Breakerd();
-    // An address that is asked for stands beside one of ours, unless it is a port too.
+    // Listens on a free port too, unless `args` has a TCP address.
     const given = args.map((arg) => /^--listen=127\.0\.0\.1:(\d+)$/.exec(arg)).find(Boolean);
     const { child, port } = given
       ? await onPort(Number(given[1]), () => run(BREAKERD, args), "breakerd")
@@ -122,7 +122,7 @@ export class Breakerd {
     return Number(text.split("\n").find((line) => line.startsWith(`${name} `)).split(" ")[1]);
   }
 
-  // The five operations, as Stoma's CircuitBreakerStore has them.
+  // The five operations, named as in Stoma's CircuitBreakerStore.
   async snapshot(method, key, verb, body) {
     const route = `/v1/circuits/${encodeURIComponent(key)}${verb ? `/${verb}` : ""}`;
     const answer = await this.ask(method, route, body);

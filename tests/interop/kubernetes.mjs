@@ -1,5 +1,5 @@
-// Checks docs/kubernetes/*.yaml against the schemas of Kubernetes and of the Prometheus Operator,
-// as kubernetes-models has them.
+// Checks docs/kubernetes/*.yaml against the schemas of Kubernetes and of the Prometheus Operator in the package
+// kubernetes-models.
 import { readFileSync } from 'node:fs'
 import { parseAllDocuments } from 'yaml'
 

@@ -1,9 +1,8 @@
-// A mixed fleet: one gateway on Stoma's own Redis store, one through breakerd, the same Redis,
-// both under load.
+// A mixed fleet under load: one gateway on Stoma's own Redis store and one on breakerd, with the same Redis.
 //
-// Stoma's store reads, changes and writes in three steps. What happens between its read and its
-// write is lost, be it Stoma's own or breakerd's: a count, and even a transition. What holds
-// nevertheless is asserted here, with why it holds.
+// Stoma's store reads, changes and writes in three steps. A change between its read and its write is lost,
+// whether Stoma or breakerd made it: a count, or even a transition. The tests assert what holds nevertheless,
+// and say why.
 
 import assert from "node:assert/strict";
 import { after, before, beforeEach, test } from "node:test";
@@ -57,13 +56,13 @@ test("turn by turn on fifty circuits at once, every write of either side is seen
 });
 
 test("both at once on one circuit: breakerd loses nothing of its own, Stoma loses no more than races", async () => {
-  // breakerd alone, from a hundred requests at once: exact.
+  // breakerd alone, with 500 requests at once, counts exactly.
   await Promise.all(Array.from({ length: 500 }, () => ours.recordFailure("a")));
   assert.equal((await stoma.getState("a")).failureCount, 500);
 
-  // One Stoma gateway that writes 300 times, one after the other: each of its writes is one more
-  // than a value that is no smaller than its write before, since breakerd only ever adds. So it
-  // counts at least its own; and nobody counts what did not happen.
+  // One Stoma gateway writes 300 times, one after the other. Each of its writes is one more than what it read,
+  // and that is at least its own previous write, because breakerd only adds. So at least its 300 are counted,
+  // and at most all.
   await Promise.all([
     repeat(300, () => stoma.recordFailure("a")),
     Promise.all(Array.from({ length: 8 }, () => repeat(100, () => ours.recordFailure("a")))),
@@ -72,7 +71,7 @@ test("both at once on one circuit: breakerd loses nothing of its own, Stoma lose
   assert.ok(failureCount >= 500 + 300 && failureCount <= 500 + 300 + 800, `${failureCount}`);
   assert.deepEqual(await stoma.getState("a"), await ours.getState("a"));
 
-  // Once Stoma rests, breakerd is exact again, on top of what Stoma left.
+  // When Stoma has stopped writing, breakerd counts exactly again, on top of what is stored.
   await Promise.all(Array.from({ length: 100 }, () => ours.recordFailure("a")));
   assert.equal((await stoma.getState("a")).failureCount, failureCount + 100);
 });
@@ -82,10 +81,9 @@ test("a fleet of both: the circuit opens for both, stays open, and closes for bo
   const fleet = [gateway(upstream, { ...policy, ...PATIENT, store: stoma }),
     gateway(upstream, { ...policy, ...PATIENT, store: ours })];
 
-  // Under load, a client on each that goes on until it is refused. Stoma's gateway sends its
-  // requests one by one and counts at least its own failures (see above): it opens the circuit
-  // with its 20th at the latest. What it has written then stands, since it writes nothing more
-  // and breakerd never takes back a transition.
+  // A client on each gateway sends requests until it is refused. Stoma's gateway sends its requests one by one
+  // and counts at least its own failures (see above), so it opens the circuit at its 20th at the latest. That
+  // state stays, because Stoma writes nothing more and breakerd does not undo a transition.
   upstream.status = 503;
   const answers = [0, 0];
   const client = async (n) => {
@@ -103,13 +101,13 @@ test("a fleet of both: the circuit opens for both, stays open, and closes for bo
   assert.deepEqual(await stoma.getState("fleet"), await ours.getState("fleet"));
   assert.ok(answers[0] + answers[1] >= 20, `${answers}`); // nobody opens it early
 
-  // Both refuse everything now.
+  // Both gateways refuse everything now.
   assert.equal(await upstream.during(() => Promise.all(fleet.map((one) => repeat(50, async () => {
     assert.match((await one.request()).text, /circuit_open/);
   })))), 0);
 
-  // Stoma's side probes in vain: breakerd's goes on refusing. breakerd's probes and closes:
-  // Stoma's lets pass. And the other way round.
+  // A gateway on one store probes in vain: the gateway on the other store goes on refusing. Then the probe
+  // succeeds: the other lets requests pass. Both ways round.
   for (const [prober, other] of [[stoma, fleet[1]], [ours, fleet[0]]]) {
     const eager = gateway(upstream, { ...policy, ...EAGER, store: prober });
     upstream.status = 503;

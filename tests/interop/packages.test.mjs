@@ -1,4 +1,4 @@
-// Stoma's store is installed from its package, as the README.md beside it says.
+// The package of docs/clients/stoma can be built and installed as its README.md says.
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -22,7 +22,7 @@ test("the store's package", () => {
     for (const file of ["dist/breakerd-store.js", "dist/breakerd-store.d.ts", "README.md"])
       assert.ok(files.includes(`package/${file}`), file);
     run(".", "tar", "-xzf", join("stoma", archive));
-    // Installed without Stoma itself, which a gateway has.
+    // Installed without Stoma itself, which a gateway has already.
     run(".", "mkdir", "-p", "gateway/node_modules");
     run(".", "mv", "package", "gateway/node_modules/breakerd-stoma");
     writeFileSync(join(directory, "gateway/try.mjs"),

@@ -1,4 +1,4 @@
-// Stoma's own circuitBreaker policy on docs/clients/stoma, against the real daemon on both stores.
+// Stoma's own circuitBreaker policy with docs/clients/stoma, on the real daemon with both stores.
 
 import assert from "node:assert/strict";
 import { after, afterEach, before, beforeEach, describe, test } from "node:test";
@@ -18,7 +18,7 @@ after(async () => {
 });
 beforeEach(() => { upstream.status = 200; });
 
-// Where no test is about time-outs, none happens, however busy the machine is.
+// Long enough that nothing times out on a busy machine, except in the tests of time-outs.
 const PATIENCE = 5000; // ms
 
 const times = (n, act) => Array.from({ length: n }, (_, i) => act(i));
@@ -35,7 +35,7 @@ for (const kind of ["memory", "redis"]) {
       ? [`--store=redis://127.0.0.1:${redis.port}`, `--store-timeout=${PATIENCE}`] : [];
     let breakerd, store, prefix = 0;
 
-    // Keys of the test's own: the two stores and all tests share one Redis.
+    // Each test has keys of its own, because all tests share one Redis.
     const keyed = (options) => ({ store, key: (c) => `${kind}${prefix}${new URL(c.req.url).pathname}`, ...options });
     const circuit = (path = "/orders") => breakerd.getState(`${kind}${prefix}${path}`);
 
@@ -64,7 +64,7 @@ for (const kind of ["memory", "redis"]) {
         for (let n = 0; n < 5; n++) assertRefused(await patient.request());
       }), 0);
 
-      // Another gateway, whose reset time is over, probes: once in vain, once not.
+      // Another gateway, with a reset time of 0, probes twice: first in vain, then with success.
       const eager = gateway(upstream, keyed({ failureThreshold: 3, ...EAGER }));
       assert.equal((await eager.request()).status, 500);
       assert.equal((await circuit()).state, "open");
@@ -165,7 +165,7 @@ for (const kind of ["memory", "redis"]) {
         assert.equal((await breakerd.getState(key)).state, "open", key);
         assertRefused(await ask(key));
       }
-      // No key for breakerd: open it fails, for this request alone.
+      // A key that breakerd refuses: the store fails for these requests alone, and they pass.
       assert.equal((await ask("a\nb")).status, 500);
       assert.equal((await ask("a\nb")).status, 500);
       for (const key of keys) await breakerd.reset(key);
@@ -263,7 +263,7 @@ describe("when breakerd does not answer", () => {
       assert.equal((await request()).status, status);
     }
     assert.equal(changes.length, 1);
-    // Back on the same address it is used again, on a new connection.
+    // When breakerd is back at the same address, the store uses it again, on a new connection.
     breakerd = await Breakerd.start(`--listen=127.0.0.1:${breakerd.port}`);
     upstream.status = 500;
     assert.equal((await request()).status, 500);

@@ -1,5 +1,5 @@
-// Stoma's package has its modules import each other without ".js", as bundlers take it. This
-// lets Node resolve them, and the package's own name to what is in it (its exports name sources).
+// The modules of Stoma's package import each other without ".js", which only bundlers resolve. This hook lets
+// Node resolve them, and maps the package's name to its compiled files, because its exports name the sources.
 
 const DIST = new URL("./node_modules/@homegrower-club/stoma/dist/", import.meta.url).href;
 

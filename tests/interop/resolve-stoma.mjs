@@ -3,5 +3,5 @@ import { webcrypto } from "node:crypto";
 import { register } from "node:module";
 
 register("./resolve-hook.mjs", import.meta.url);
-// Stoma takes it from the global object, where Node 18 does not have it yet.
+// Stoma uses globalThis.crypto, which Node 18 does not have.
 globalThis.crypto ??= webcrypto;

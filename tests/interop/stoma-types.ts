@@ -1,4 +1,4 @@
-// Compiled, never run: the store is what Stoma's policy takes.
+// Compiled, never run: the store has the type that Stoma's policy takes.
 
 import type { CircuitBreakerStore } from "./node_modules/@homegrower-club/stoma/dist/policies/resilience/circuit-breaker.js";
 import { BreakerdStore } from "../../docs/clients/stoma/breakerd-store.js";

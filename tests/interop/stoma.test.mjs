@@ -1,5 +1,4 @@
-// Stoma's own RedisCircuitBreakerStore and breakerd on one Redis: each reads and changes what
-// the other wrote, in both directions.
+// Stoma's own RedisCircuitBreakerStore and breakerd on one Redis: each reads and changes what the other wrote.
 
 import assert from "node:assert/strict";
 import { after, before, beforeEach, test } from "node:test";

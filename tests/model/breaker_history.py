@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """
-A random history of circuits and what the model answers to each step: `breaker_history.py SEED STEPS`
-prints STEPS lines, a step (tests/unit/steps.h), a tab, and the answer. "begin" begins anew.
+Prints a random history of circuits, with the model's answer to each step: `breaker_history.py SEED STEPS`
+prints STEPS lines, each a step (tests/unit/steps.h), a tab, and the answer. "begin" starts without a circuit.
 """
 
 import random
@@ -16,7 +16,7 @@ MOVES = ("acquire", "report", "report one", "record", "get", "transition", "rese
 
 
 class History:
-    """Steps of one circuit's life, made up as it goes."""
+    """Random steps on one circuit."""
 
     def __init__(self, rng):
         self.rng = rng
@@ -24,7 +24,7 @@ class History:
         self.model.now = START
         self.permits = []
         self.known = 0
-        # Some lives are quick, some slow, some long for their window.
+        # The most milliseconds between two steps: some histories are fast, some slow beside their window.
         self.pace = rng.choice((1, 5, 50, 400, 3000))
         self.weights = [rng.choice((0, 1, 5, 20)) for _ in MOVES]
         self.weights[0] += 10
@@ -58,14 +58,14 @@ class History:
 
     @staticmethod
     def number(value):
-        """A setting's value as steps have it."""
+        """A setting's value as a step writes it."""
         return int(value * 1000) if isinstance(value, Fraction) else int(value)
 
     def wait(self):
-        """A step of time; now and then the clock goes back a bit, or stands still."""
+        """A step that moves the clock: mostly forward, sometimes by 0, now and then back."""
         rng, p = self.rng, self.model.policy
         kind = rng.random()
-        # Whether an override that has ended comes back with the time before its end is open.
+        # Not specified: whether an override that has ended holds again if the clock goes back before its end.
         ended = self.model.forced and self.model.forced[1] <= self.model.now
         if kind < 0.05 and not ended:
             ms = rng.choice((1, 20, p.window // 10, p.window // 3, p.window + 1))
@@ -81,7 +81,7 @@ class History:
         return f"wait {ms}", "ok"
 
     def snapshot(self, fields):
-        """As steps have it."""
+        """The five fields as an answer writes them."""
         state, failures, successes, failed, changed = fields
         return (f"{state} {failures} {successes} {failed - START if failed else 0} "
                 f"{changed - START if changed else 0}")
@@ -94,7 +94,7 @@ class History:
         return "acquire", f"{'yes' if allowed else 'no'} {state} {reason} {retry_after}"
 
     def pick_permit(self):
-        """None, or the number of a permit: most often of the newest."""
+        """None, or the number of a permit, mostly of a recent one."""
         rng = self.rng
         if not self.known or rng.random() < 0.2:
             return None
@@ -103,7 +103,7 @@ class History:
         return rng.randrange(self.known)
 
     def report(self, many):
-        """report, of several alike if these can be."""
+        """report; with `many`, of several equal reports if they are plain successes."""
         rng = self.rng
         number = self.pick_permit()
         permit = None if number is None else self.permits[number]
@@ -150,7 +150,7 @@ class History:
         return "reset", "ok"
 
     def steps(self):
-        """The steps of this life, each with its answer."""
+        """Yields each step with its answer."""
         rng = self.rng
         yield "begin", "ok"
         yield self.policy()
@@ -158,7 +158,7 @@ class History:
             if rng.random() < 0.02:
                 yield self.policy()
             yield self.wait()
-            self.known = len(self.permits)  # an answer is not known within its own call
+            self.known = len(self.permits)  # a call cannot use permits that it gives itself
             if rng.random() < 0.2:
                 # Several operations, one call.
                 parts = [self.operation(("acquire", "report", "record", "get", "transition", "reset"))

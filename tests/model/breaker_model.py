@@ -1,22 +1,22 @@
 """
-The policy machine as docs describe it, written in the plainest way: exact fractions, whole
-histories kept, nothing packed. tests/e2e/test_breaker_history.py holds proto/breaker.c and
-proto/circuit.lua against it.
+A model of the policy machine, as simple as possible: exact fractions, all calls kept, nothing packed.
+tests/unit/proto/check_breaker_lua.c compares proto/breaker.c and proto/circuit.lua with it, through
+breaker_history.py.
 
-Where several readings are possible, these hold:
-- An opening's length and a probe's deadline are fixed when they begin. But a probe that is found with
-  more than probe_timeout and a second left has probe_timeout from then on.
-- A stamp ahead of the clock by more than a minute is of another clock, or of this one before it was
-  set back: an opening since then is over.
-- A transition by one of the five leaves nothing of the window, of permits that are out and of former
-  openings, at whatever time it comes. A permit of a closed circuit is told by lastStateChange.
-- While the clock is behind the newest slot by less than a window, that slot is the current one;
-  if it is further behind, the window is empty.
-- A window of another length keeps each slot's counts, in the new slot in which the old one began.
-- What a permit is decides before `ignored` does.
-- A permit of a circuit that did not exist counts where there is none, or a closed one that has
-  not changed its state since it was created. No decision has been made on a circuit that the
-  five created: then it has not, if something is counted in it.
+Where the documents leave room, these rules hold:
+- The length of an opening and the deadline of a probe are fixed when these begin. But a probe that has more
+  than probe_timeout and a second left gets probe_timeout from the moment when that is found.
+- A stamp that is ahead of the clock by more than a minute comes from another clock, or from this one before
+  it was set back: an opening with such a stamp is over.
+- A transition by one of the five operations empties the window and forgets permits that are out and former
+  openings, even within the same millisecond. A permit of a closed circuit belongs to its lastStateChange.
+- While the clock is behind the newest slot by less than a window, that slot is the current one; if the clock
+  is further behind, the window is empty.
+- If the window's length changes, the counts of each slot go into the new slot in which the old one began.
+- A permit that does not count is judged first: its reason precedes `ignored`.
+- A permit that was given while there was no circuit counts if there still is none, or a closed one that has
+  not changed its state since its creation. On a circuit that the five operations created, without a decision
+  so far, that is so if anything is counted in it.
 """
 
 import math
@@ -50,34 +50,34 @@ class Policy:
 
 @dataclass
 class Permit:
-    """A permit. What became of a probe is written on it."""
+    """A permit; for a probe, with its deadline and whether it has ended."""
 
     kind: str  # closed, absent, probe, observed, overridden
     since: int = 0  # the circuit's lastStateChange
     deadline: int = 0
-    ended: bool = False  # reported, or lost
+    ended: bool = False  # reported or lost
 
 
 @dataclass
 class Circuit:  # pylint: disable=too-many-instance-attributes
-    """A circuit and all that was ever said of it since its last foreign change of state."""
+    """A circuit, and what the machine knows since the last change of state by another program."""
 
     state: str = "closed"
     failures: int = 0
     successes: int = 0
     last_failure: int = 0
     changed: int = 0
-    fresh: bool = False  # created, and no change of state since
-    decided: bool = False  # the machine has written
+    fresh: bool = False  # no change of state since its creation
+    decided: bool = False  # a decision has written the circuit
     calls: list = field(default_factory=list)  # (slot, failed, slow, reporter)
     newest: int = 0
     window: int = 0
     run: int = 0
     openings: int = 0  # n
     meant: int = 0  # how long the last opening was meant to last; 0: there was none
-    half_open: int = 0  # lastStateChange of the last half-open time
-    probes: list = field(default_factory=list)  # its permits
-    passed: int = 0
+    half_open: int = 0  # the lastStateChange with which it was last half-open
+    probes: list = field(default_factory=list)  # the permits given since then
+    passed: int = 0  # successful probes since then
 
     def snapshot(self):
         """The five fields."""
@@ -85,7 +85,7 @@ class Circuit:  # pylint: disable=too-many-instance-attributes
 
 
 class Model:
-    """One circuit, with a clock that the caller moves and a policy that he may change."""
+    """One circuit, with a clock that the caller moves and a policy that the caller may change."""
 
     def __init__(self):
         self.now = 0
@@ -121,7 +121,7 @@ class Model:
         return c.snapshot()
 
     def transition(self, to, expected=None):
-        """transition. Everything decided is forgotten."""
+        """transition. The machine's knowledge of the circuit is forgotten."""
         if expected and expected != (self.circuit.state if self.circuit else "closed"):
             return self.get()
         old = self._create()
@@ -138,13 +138,13 @@ class Model:
         return self.circuit.snapshot()
 
     def reset(self):
-        """reset. The override goes, too."""
+        """reset. Removes the override, too."""
         self.circuit = self.forced = None
 
     # --- an operator, and another program -----------------------------------------------------
 
     def override(self, mode, length):
-        """Sets an override; it makes the circuit, if there is none."""
+        """Sets an override; creates the circuit if there is none."""
         if self.circuit is None:
             self.circuit = self._absent()
             self.circuit.decided = True
@@ -208,7 +208,7 @@ class Model:
         return False
 
     def _decide(self, c):
-        """Before the first write of the machine: what can be seen of the circuit's creation."""
+        """Before the first decision writes the circuit: fresh is what can be told from the five fields."""
         if not c.decided:
             c.fresh = c.state == "closed" and c.failures + c.successes > 0
             c.decided = True
