@@ -7,19 +7,18 @@ SYSCONFDIR ?= /etc
 DESTDIR    ?=
 BUILD      ?= build
 CC         ?= cc
-# Debian's own: another python3 that stands first on PATH may lack pytest.
+# Debian's python3, which has pytest; another one that comes first on PATH may not.
 PYTHON     ?= /usr/bin/python3
 CFLAGS     ?= -O2 -g
 SANITIZE   ?=
 
 PKGS     := libevent_core libevent_extra hiredis libmicrohttpd jansson inih
-# Optional: readiness, reload, watchdog and socket activation under systemd. `make SYSTEMD=`
-# leaves it out.
+# Optional: readiness, reload, watchdog and socket activation under systemd. `make SYSTEMD=` builds without it.
 SYSTEMD  := $(shell pkg-config --exists libsystemd 2>/dev/null && echo libsystemd)
 WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla
 HARDEN   := -fPIE -fstack-protector-strong
 LDHARDEN := -pie -Wl,-z,relro,-z,now
-# Works only in an optimizing build, and gets in the way of the sanitizers.
+# Needs an optimizing build, and does not go with the sanitizers.
 FORTIFY   = $(if $(SANITIZE),,$(if $(filter -O1 -O2 -O3 -Os -Og,$(CFLAGS)),-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3))
 
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) $(SYSTEMD) 2>/dev/null)
@@ -30,18 +29,18 @@ CPPFLAGS_ALL = -D_GNU_SOURCE -DBREAKERD_VERSION='"$(VERSION)"' $(if $(SYSTEMD),-
 CFLAGS_ALL = -std=gnu11 $(WARNINGS) $(HARDEN) $(FORTIFY) $(SANITIZE) $(CFLAGS)
 LDFLAGS_ALL = $(LDHARDEN) $(SANITIZE) $(LDFLAGS)
 
-# Everything but main.c is linked into the unit tests too.
+# Everything but main.c can be linked into the unit tests.
 SOURCES := $(filter-out daemon/main.c,$(wildcard proto/*.c daemon/*.c daemon/*/*.c))
 OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/gen/circuit_lua.o $(BUILD)/gen/page_html.o
 TESTS   := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/*/check_*.c))
-# What several test programs share.
+# Helpers of the test programs.
 HELPERS := $(wildcard tests/unit/*.c)
 
-# One short line a command; V=1 shows the whole one.
+# Prints a short line for each command; with V=1, the whole command.
 Q   = $(if $(V),,@)
 SAY = $(if $(V),@:,@printf '  %-4s %s\n')
 
-# What the checks look at.
+# The files that `make lint` and `make format` process.
 C_SOURCES  := $(SOURCES) daemon/main.c $(wildcard scripts/*.c tests/*/*.c tests/unit/*/*.c)
 C_FILES    := $(C_SOURCES) $(wildcard proto/*.h daemon/*.h daemon/*/*.h tests/*/*.h)
 PY_FILES   := $(wildcard tests/*.py tests/*/*.py tests/*/*/*.py docs/clients/*/*.py docs/clients/*/*/*.py) \
@@ -57,7 +56,7 @@ all: $(BUILD)/breakerd ## build the daemon (the default)
 .PHONY: help
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(filter-out %.d,$(MAKEFILE_LIST))
-	@echo 'Variables: BUILD (directory of the build), CC, CFLAGS, SYSTEMD= (do without), PREFIX, DESTDIR, V=1 (whole commands); ARGS for run, PYTEST_ARGS for e2e'
+	@echo 'Variables: BUILD (directory of the build), CC, CFLAGS, SYSTEMD= (build without libsystemd), PREFIX, DESTDIR, V=1 (print whole commands); ARGS for run, PYTEST_ARGS for e2e'
 
 # --- building
 
@@ -76,7 +75,7 @@ $(BUILD)/libhelpers.a: $(HELPERS:%.c=$(BUILD)/%.o)
 	$(SAY) AR $@
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
-# The Lua script as a C string, circuit_lua; one source line a string literal.
+# The Lua script as a C string, circuit_lua, with a string literal for each line.
 $(BUILD)/gen/circuit_lua.c: proto/circuit.lua
 	@mkdir -p $(@D)
 	$(SAY) GEN $@
@@ -84,7 +83,7 @@ $(BUILD)/gen/circuit_lua.c: proto/circuit.lua
 	  sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' $<; echo ';' ) > $@.new
 	$(Q)mv $@.new $@
 
-# The page, and the hashes of its script and its style.
+# The page as C strings, and its Content-Security-Policy.
 $(BUILD)/gen/page_html.c: daemon/api/page.html scripts/embed-page $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(SAY) GEN $@
@@ -105,12 +104,12 @@ $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(BUILD)/libhelpers.a $(BUILD)/libbrea
 	$(SAY) LD $@
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(shell pkg-config --libs check) $(PKG_LIBS)
 
-# Other flags than the last time: everything is built anew.
+# If the flags differ from those of the last build, everything is built again.
 FLAGS_NOW = $(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(LDFLAGS_ALL)
 export FLAGS_NOW
 $(BUILD)/flags: FORCE
 	@pkg-config --exists --print-errors $(PKGS) || \
-		{ echo 'Something to build with is missing. On Debian: scripts/install-packages build' >&2; exit 1; }
+		{ echo 'A library is missing. On Debian: scripts/install-packages build' >&2; exit 1; }
 	@mkdir -p $(@D)
 	@printenv FLAGS_NOW | cmp -s - $@ || printenv FLAGS_NOW > $@
 .PHONY: FORCE
@@ -125,22 +124,22 @@ tests: $(TESTS)
 # --- running and testing
 
 .PHONY: run
-run: ## install what is missing, build, serve on 127.0.0.1:8747
+run: ## install missing packages, build, and serve on 127.0.0.1:8747
 	@scripts/install-packages build
 	@$(MAKE) $(JOBS) --no-print-directory BUILD=$(BUILD) all
 	@scripts/run $(BUILD)/breakerd $(ARGS)
 
 .PHONY: demo demo-record
-demo: ## two gateways, in Python and in Node, share one circuit while an upstream breaks
+demo: ## show how two gateways, in Python and in Node, share one circuit while an upstream fails
 	@scripts/install-packages build demo
 	@$(MAKE) $(JOBS) --no-print-directory BUILD=$(BUILD) all
 	@$(PYTHON) docs/clients/demo/demo.py $(BUILD)/breakerd
 
-demo-record: $(BUILD)/breakerd ## ... and put what it prints into README.md
+demo-record: $(BUILD)/breakerd ## run the demo and put its output into README.md
 	@$(PYTHON) docs/clients/demo/demo.py $(BUILD)/breakerd --record README.md
 
 .PHONY: test
-test: ## install what is missing, build, run every test
+test: ## install missing packages, build, and run all tests
 	@scripts/install-packages build test
 	@$(MAKE) $(JOBS) --no-print-directory BUILD=$(BUILD) all tests
 	@$(MAKE) --no-print-directory BUILD=$(BUILD) unit
@@ -149,34 +148,34 @@ test: ## install what is missing, build, run every test
 	@echo; echo 'make test: everything passed (unit, e2e, interop).'
 
 .PHONY: debian-13
-debian-13: ## make run and make test in a tree of Debian 13, with Valkey; as root
+debian-13: ## run make run and make test in a tree of Debian 13, with Valkey; as root
 	@scripts/install-packages tree
 	tests/deb/suite trixie
 
 .PHONY: unit
-unit: $(TESTS) ## the Check programs
+unit: $(TESTS) ## run the Check programs
 	@printf '%s\n' $(TESTS) | CK_DEFAULT_TIMEOUT=60 xargs -P 3 -I{} \
 		sh -c 'said=$$({} 2>&1); status=$$?; printf "%s\n" "$$said"; exit $$status'
 
 .PHONY: e2e
-e2e: $(BUILD)/breakerd ## the daemon over HTTP, with redis-servers of its own
+e2e: $(BUILD)/breakerd ## test the daemon over HTTP, with private redis-servers
 	BREAKERD=$(abspath $(BUILD)/breakerd) $(PYTHON) -m pytest -q -n 3 tests/e2e $(PYTEST_ARGS)
 
 .PHONY: pictures
-pictures: $(BUILD)/breakerd ## the pictures of the page in docs, made by its tests
+pictures: $(BUILD)/breakerd ## make the pictures of the page in docs, with its tests
 	PICTURES=$(abspath docs) BREAKERD=$(abspath $(BUILD)/breakerd) $(PYTHON) -m pytest -q tests/e2e/test_page_browser.py -k pictures
 
 .PHONY: outages
-outages: $(BUILD)/breakerd ## the e2e tests of outages at full length: half an hour, and their figures
+outages: $(BUILD)/breakerd ## run the e2e tests of outages at full length, with their figures: half an hour
 	CHAOS=full BREAKERD=$(abspath $(BUILD)/breakerd) $(PYTHON) -m pytest -q -s \
 		$(wildcard tests/e2e/test_outage*.py) tests/e2e/test_sentinel.py tests/e2e/test_server_conditions.py
 
 .PHONY: streams
-streams: $(BUILD)/breakerd ## the e2e tests of streams of events at full size: some six minutes, and their figures
+streams: $(BUILD)/breakerd ## run the e2e tests of event streams at full size, with their figures: about six minutes
 	STREAMS=full BREAKERD=$(abspath $(BUILD)/breakerd) $(PYTHON) -m pytest -q -s tests/e2e/test_streams.py
 
 .PHONY: interop
-interop: $(BUILD)/breakerd ## the daemon beside Stoma's own store, in Node
+interop: $(BUILD)/breakerd ## test the daemon with Stoma and beside Stoma's own store, in Node
 	BREAKERD=$(abspath $(BUILD)/breakerd) scripts/interop
 
 # --- checking the code
@@ -184,7 +183,7 @@ interop: $(BUILD)/breakerd ## the daemon beside Stoma's own store, in Node
 ASAN = BUILD=$(BUILD)-asan CFLAGS='-O1 -g -fno-omit-frame-pointer' \
 	SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=undefined'
 .PHONY: asan
-asan: ## all tests with AddressSanitizer and UndefinedBehaviorSanitizer
+asan: ## run all tests with AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(MAKE) $(JOBS) --no-print-directory $(ASAN) all tests
 	@SANITIZED=1 ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1 \
 		UBSAN_OPTIONS=print_stacktrace=1 \
@@ -192,7 +191,7 @@ asan: ## all tests with AddressSanitizer and UndefinedBehaviorSanitizer
 	@echo; echo 'make asan: everything passed.'
 
 .PHONY: plain
-plain: ## build without libsystemd, and see what that changes
+plain: ## build without libsystemd, and run the tests that this may affect
 	@$(MAKE) $(JOBS) --no-print-directory BUILD=$(BUILD)-plain SYSTEMD= CFLAGS='-O2 -g -Werror' all
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)-plain SYSTEMD= e2e \
 		PYTEST_ARGS='-k "test_systemd or test_install or test_process"'

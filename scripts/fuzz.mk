@@ -1,16 +1,16 @@
-# Fuzzing: tests/fuzz with libFuzzer, and a whole daemon over raw sockets.
+# Fuzzing: the targets of tests/fuzz with libFuzzer, and a whole daemon over raw sockets.
 
 FUZZ_TARGETS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_SECONDS ?= 60
-# Everything with clang, in directories of its own.
+# Everything is built with clang, in separate directories.
 FUZZ = CC=clang CFLAGS='-O1 -g -fno-omit-frame-pointer'
 
-# The targets take these over.
+# Functions that the targets replace.
 $(BUILD)/fuzz_channel: private LDFLAGS += -Wl,--wrap=siphash_key_init
 $(BUILD)/fuzz_http: private LDFLAGS += -Wl,--wrap=http_request_is_unix
 $(BUILD)/fuzz_redis: private LDFLAGS += -Wl,--wrap=redis_lookup_new
 
-# What connects to Redis has its other side.
+# The targets that connect to Redis need the other side of the connections.
 $(BUILD)/fuzz_channel $(BUILD)/fuzz_redis: $(BUILD)/tests/fuzz/peers.o
 
 $(BUILD)/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/tests/fuzz/fuzz.o $(BUILD)/tests/fuzz/script.o \
@@ -29,7 +29,7 @@ fuzz: ## fuzz each target for FUZZ_SECONDS (60), two at a time
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) scripts/fuzz run $(BUILD)-fuzz $(TARGETS)
 
 .PHONY: fuzz-coverage
-fuzz-coverage: ## how much of its subject each target's corpus reaches
+fuzz-coverage: ## show how much of the code under test each target's corpus reaches
 	@scripts/install-packages build fuzz
 	@$(MAKE) $(JOBS) --no-print-directory BUILD=$(BUILD)-coverage $(FUZZ) \
 		SANITIZE='-fsanitize=fuzzer-no-link -fprofile-instr-generate -fcoverage-mapping' fuzz-targets

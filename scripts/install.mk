@@ -1,11 +1,11 @@
 # Installing, and the Debian package.
 
 UNITDIR = $(DESTDIR)$(PREFIX)/lib/systemd/system
-# What a daemon without libsystemd cannot do.
+# Removes from the unit what a daemon without libsystemd cannot do.
 WITHOUT_SYSTEMD = $(if $(SYSTEMD),,-e 's,^Type=notify$$,Type=exec,' -e '/^WatchdogSec=/d' \
-	-e '/Fed from the event loop/d' -e 's, breakerd.socket$$,,')
+	-e '/The event loop feeds the watchdog/d' -e 's, breakerd.socket$$,,')
 .PHONY: install
-install: $(BUILD)/breakerd ## install under DESTDIR and PREFIX; an existing configuration stays
+install: $(BUILD)/breakerd ## install under DESTDIR and PREFIX; keeps an existing configuration
 	install -D -m 0755 $(BUILD)/breakerd $(DESTDIR)$(PREFIX)/bin/breakerd
 	install -D -m 0644 docs/breakerd.8 $(DESTDIR)$(PREFIX)/share/man/man8/breakerd.8
 	install -D -m 0644 docs/breakerd.conf.5 $(DESTDIR)$(PREFIX)/share/man/man5/breakerd.conf.5
@@ -20,7 +20,7 @@ install: $(BUILD)/breakerd ## install under DESTDIR and PREFIX; an existing conf
 	install -D -m 0644 systemd/breakerd.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/breakerd.conf
 
 .PHONY: uninstall
-uninstall: ## remove what install put there, but not the configuration
+uninstall: ## remove what install has installed, except the configuration
 	rm -f $(DESTDIR)$(PREFIX)/bin/breakerd \
 		$(DESTDIR)$(PREFIX)/share/man/man8/breakerd.8 \
 		$(DESTDIR)$(PREFIX)/share/man/man5/breakerd.conf.5 \
@@ -28,10 +28,11 @@ uninstall: ## remove what install put there, but not the configuration
 		$(DESTDIR)$(PREFIX)/lib/sysusers.d/breakerd.conf \
 		$(DESTDIR)$(PREFIX)/lib/tmpfiles.d/breakerd.conf
 
-# dpkg-buildpackage leaves things in its tree, so it gets one of its own: without builds, in which it is itself.
+# dpkg-buildpackage leaves files in its tree, so it gets a copy of the sources, without builds: this
+# copy is in a build directory.
 DEB = $(abspath $(BUILD))/deb
 .PHONY: deb
-deb: ## a Debian package for this release, in $(BUILD)/deb, and what lintian thinks of it
+deb: ## make a Debian package for this release in $(BUILD)/deb, and run lintian on it
 	@scripts/install-packages build deb
 	rm -rf $(DEB) && mkdir -p $(DEB)/breakerd
 	tar -c --exclude='./build*' --exclude='./$(patsubst $(CURDIR)/%,%,$(abspath $(BUILD)))' --exclude=./.git --exclude=node_modules --exclude=__pycache__ . | \
@@ -45,7 +46,7 @@ deb: ## a Debian package for this release, in $(BUILD)/deb, and what lintian thi
 	@echo; ls $(DEB)/*.deb
 
 .PHONY: deb-try
-deb-try: ## the package in clean trees of Debian 12 and 13, and under their systemds; as root
+deb-try: ## test the package in clean trees of Debian 12 and 13, also under systemd; as root
 	@scripts/install-packages tree
 	tests/deb/try bookworm
 	tests/deb/try trixie

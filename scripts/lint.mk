@@ -1,7 +1,7 @@
 # Checks of the sources: format, compilers, analyzers, includes.
 
 .PHONY: format
-format: ## put the C sources into shape with clang-format
+format: ## format the C sources with clang-format
 	clang-format -i $(C_FILES)
 
 .PHONY: format-check
@@ -16,7 +16,7 @@ lint-gcc lint-clang: lint-%:
 	@$(MAKE) $(JOBS) --no-print-directory BUILD=$(BUILD)-$* CC=$* CFLAGS='-O2 -g -Werror' \
 		all tests $(BUILD)-$*/scripts/no_tls.o
 
-# The circles among functions are looked for in the objects of that build.
+# scripts/check-includes looks for circles among functions in the objects of that build.
 lint-includes: lint-gcc
 	scripts/check-includes $(BUILD)-gcc
 
@@ -29,8 +29,8 @@ lint-tidy: $(BUILD)/gen/circuit_lua.c
 	@printf '%s\n' $(C_SOURCES) | xargs -P $$(nproc) -I{} \
 		clang-tidy --quiet {} -- $(CPPFLAGS_ALL) -std=gnu11 $(WARNINGS) 2>/dev/null
 
-# cppcheck does not see through the loops of sys/queue.h; the compilers and clang-tidy look for
-# uninitialized variables too.
+# uninitvar: cppcheck does not understand the loops of sys/queue.h. The compilers and clang-tidy look for uninitialized
+# variables, too.
 lint-cppcheck:
 	cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr \
 		--suppress=missingIncludeSystem --suppress=uninitvar --suppress=normalCheckLevelMaxBranches --error-exitcode=1 -j $$(nproc) \

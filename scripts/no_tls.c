@@ -1,8 +1,8 @@
-/* What libmicrohttpd's static library wants of GnuTLS, for a binary without it: the image's.
- * breakerd never asks for TLS (MHD_USE_TLS), so libmicrohttpd calls none of these but the first
- * two, when it is set up and at the end. GnuTLS and the libraries that it needs would be two thirds
- * of the image. A libmicrohttpd that wants more of GnuTLS does not link: look at what it does with
- * it, then add it here. */
+/* The symbols of GnuTLS that libmicrohttpd's static library needs, for the image's binary, which is
+ * linked without GnuTLS. breakerd never uses TLS (MHD_USE_TLS), so libmicrohttpd calls only the
+ * first two, at its start and at its end. GnuTLS and the libraries that it needs would be two
+ * thirds of the image. If another libmicrohttpd does not link because it needs more symbols, look
+ * at what it does with them, then add them here. */
 
 #include <stdlib.h>
 
@@ -18,7 +18,7 @@ void gnutls_global_deinit(void)
 {
 }
 
-/* A variable in GnuTLS, too. */
+/* GnuTLS has this as a variable. */
 extern void *(*const gnutls_malloc)(size_t);
 void *(*const gnutls_malloc)(size_t) = malloc;
 

@@ -1,15 +1,19 @@
 /*
- * Asks breakerd, the circuit-breaker sidecar, before a request to an upstream, and tells it what
- * became of it. C11 and POSIX, or C++11; libcurl 7.80. `pkg-config --cflags --libs breakerd-client`
+ * Asks breakerd, the circuit-breaker sidecar, before a request to an upstream, and reports the
+ * outcome after it. C11 and POSIX, or C++11; libcurl 7.80.
+ * `pkg-config --cflags --libs breakerd-client`
  *
- *   struct breaker *breaker = breaker_new(NULL, NULL);    // http://127.0.0.1:8747; one for all
- * threads struct breaker_call call; if (breaker_begin(breaker, "orders", &call)) breaker_end(&call,
- * ask_the_upstream());           // its status, or BREAKER_FAILURE else
+ *   struct breaker *breaker = breaker_new(NULL, NULL);  // http://127.0.0.1:8747; for all threads
+ *   struct breaker_call call;
+ *
+ *   if (breaker_begin(breaker, "orders", &call))
+ *       breaker_end(&call, ask_the_upstream());         // its status, or BREAKER_FAILURE
+ *   else
  *       answer_503(call.decision.retry_after_ms);
  *   breaker_free(breaker);
  *
- * When breakerd does not answer, every request passes. Compilers that are told -std=c11 need
- * -D_POSIX_C_SOURCE=200809L as well. The first breaker is to be made before there are threads
+ * When breakerd does not answer, every request passes. With -std=c11 the compiler also needs
+ * -D_POSIX_C_SOURCE=200809L. Make the first breaker before the program starts threads
  * (curl_global_init(3)).
  */
 #ifndef BREAKERD_H
@@ -30,25 +34,25 @@
 
 #define BREAKER_VERSION         "0.2.0"
 #define BREAKER_MAX_ANSWER      65536 /* bytes; breakerd's are a few hundred */
-#define BREAKER_MAX_IDLE        64    /* connections that wait for the next request */
+#define BREAKER_MAX_IDLE        64    /* kept connections */
 #define BREAKER_LOG_INTERVAL_MS 10000 /* between two messages */
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-/* Outcomes; an HTTP status of the upstream (0: no answer came) is one as well. */
+/* Outcomes. An HTTP status of the upstream (0: no answer came) is an outcome, too. */
 enum { BREAKER_SUCCESS = -1, BREAKER_FAILURE = -2, BREAKER_IGNORED = -3 };
 
-/* All zero is the default. */
+/* Zero means the default. */
 struct breaker_options {
 	const char *base_url;        /* http://HOST[:PORT][/PATH], unix:/PATH, http+unix://%2FPATH;
-				      * http://127.0.0.1:8747 */
-	const char *token;           /* what is in breakerd's token_file; none */
-	long timeout_ms;             /* for a whole exchange; 300 */
-	long retry_after_trouble_ms; /* so long after breakerd did not answer, requests pass without
-				      * asking it; 1000 */
-	/* Called at most every 10 s, from any thread; writes to stderr. */
+				      * default http://127.0.0.1:8747 */
+	const char *token;           /* a line of breakerd's token_file; default none */
+	long timeout_ms;             /* for a whole exchange; default 300 */
+	long retry_after_trouble_ms; /* for this long after breakerd did not answer, requests pass
+				      * without asking it; default 1000 */
+	/* Called at most every 10 s, from any thread; default: writes to stderr. */
 	void (*log)(void *log_arg, const char *message);
 	void *log_arg;
 };
@@ -63,23 +67,23 @@ struct breaker_decision {
 	long long retry_after_ms; /* 0 if allowed */
 };
 
-/* A handle of libcurl's with its connection, and the answer that it got last. */
+/* A handle of libcurl with its connection, and the last answer. */
 struct breaker_connection {
 	CURL *curl;
-	int sent;
+	int sent; /* how often libcurl has begun to send this request */
 	size_t length;
 	char answer[BREAKER_MAX_ANSWER + 1];
 };
 
-/* A client; its members are its own. */
+/* A client. Its members are private. */
 struct breaker {
-	char *url, *socket_path; /* of the circuits; NULL: TCP */
+	char *url, *socket_path; /* the circuits' URL; NULL: TCP */
 	struct curl_slist *headers;
 	long timeout_ms, pause_ms;
 	void (*log)(void *log_arg, const char *message);
 	void *log_arg;
-	pthread_mutex_t lock; /* over what follows */
-	long long retry_at;   /* not 0: in trouble, the next try is due then */
+	pthread_mutex_t lock; /* guards the members below */
+	long long retry_at;   /* the end of the pause after trouble; 0: no trouble */
 	long long log_at;
 	int idle_count;
 	struct breaker_connection *idle[BREAKER_MAX_IDLE];
@@ -87,7 +91,7 @@ struct breaker {
 
 struct breaker_call {
 	struct breaker *breaker;
-	const char *key; /* the caller's; has to stay until breaker_end() */
+	const char *key; /* must be valid until breaker_end() */
 	struct breaker_decision decision;
 	struct timespec began;
 };
@@ -120,7 +124,7 @@ static inline bool breaker_matches(const char *pattern, const char *text, size_t
 	return yes;
 }
 
-/* A string of its own from pieces; NULL when memory is short. */
+/* Joins the first a_length bytes of a, and b. The caller frees the string. NULL: out of memory. */
 static inline char *breaker_concat(const char *a, int a_length, const char *b)
 {
 	size_t size = (size_t)a_length + strlen(b) + 1;
@@ -131,7 +135,7 @@ static inline char *breaker_concat(const char *a, int a_length, const char *b)
 	return whole;
 }
 
-/* Splits base into b->socket_path and b->url. NULL, or what is wrong. */
+/* Splits base into b->socket_path and b->url. Returns NULL, or what is wrong. */
 static inline const char *breaker_parse_base(struct breaker *b, const char *base)
 {
 #define BREAKER_TEXT "([A-Za-z0-9_.~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})"
@@ -181,7 +185,7 @@ static inline const char *breaker_parse_base(struct breaker *b, const char *base
 #undef BREAKER_TEXT
 }
 
-/* Another header for all requests; false when memory is short. */
+/* Adds a header to all requests; false: out of memory. */
 static inline bool breaker_header(struct breaker *b, const char *name, const char *value)
 {
 	char *line = breaker_concat(name, (int)strlen(name), value);
@@ -212,8 +216,8 @@ static inline void breaker_free(struct breaker *b)
 	free(b);
 }
 
-/* A client, for breaker_free(); options may be NULL. NULL if an option cannot be: then *error, if
- * error is not NULL, is why. */
+/* Makes a client, to be freed with breaker_free(). options may be NULL. Returns NULL if an option
+ * is invalid or memory is short; *error, unless error is NULL, then says why. */
 static inline struct breaker *breaker_new(const struct breaker_options *options, const char **error)
 {
 	struct breaker_options none;
@@ -258,7 +262,8 @@ static inline size_t breaker_on_data(char *data, size_t size, size_t n, void *ar
 	return size * n;
 }
 
-/* libcurl would send again what got no answer on a kept connection: a report might count twice. */
+/* Stops libcurl from sending a request again that got no answer on a kept connection: a report
+ * might count twice. */
 static inline int breaker_on_send(void *arg, char *ip, char *local_ip, int port, int local_port)
 {
 	struct breaker_connection *c = (struct breaker_connection *)arg;
@@ -267,7 +272,7 @@ static inline int breaker_on_send(void *arg, char *ip, char *local_ip, int port,
 	return c->sent++ ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
 }
 
-/* One that waits, or a new one; NULL when memory is short. */
+/* Takes a kept connection, or makes one; NULL: out of memory. */
 static inline struct breaker_connection *breaker_take(struct breaker *b)
 {
 	struct breaker_connection *c = NULL;
@@ -285,9 +290,9 @@ static inline struct breaker_connection *breaker_take(struct breaker *b)
 		return NULL;
 	}
 	curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, b->timeout_ms); /* for the whole exchange */
-	curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);   /* threads, and time-outs under a second */
+	curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);   /* for threads and time-outs under 1 s */
 	curl_easy_setopt(curl, CURLOPT_PATH_AS_IS, 1L); /* the key may be ".." */
-	curl_easy_setopt(curl, CURLOPT_PROXY, "");      /* whatever http_proxy says */
+	curl_easy_setopt(curl, CURLOPT_PROXY, "");      /* http_proxy is ignored */
 	curl_easy_setopt(curl, CURLOPT_HTTPHEADER, b->headers);
 	if (b->socket_path)
 		curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, b->socket_path);
@@ -312,7 +317,7 @@ static inline void breaker_keep(struct breaker *b, struct breaker_connection *c)
 		breaker_close(c);
 }
 
-/* Behind the JSON value at p; NULL if it does not end. */
+/* The place after the JSON value at p; NULL if the value does not end. */
 static inline const char *breaker_skip_value(const char *p)
 {
 	int depth = 0;
@@ -349,8 +354,8 @@ static inline const char *breaker_skip_space(const char *p)
 	return p + strspn(p, " \t\r\n");
 }
 
-/* The value of a member of the object, as it is written; not of one inside another. NULL if there
- * is none, or if this is no JSON object. */
+/* The value of a member of the object, as it is written; nested members are not searched. NULL if
+ * there is none, or if the text is no JSON object. */
 static inline const char *breaker_member(const char *json, const char *name, size_t *length)
 {
 	const char *p = breaker_skip_space(json), *found = NULL;
@@ -380,7 +385,7 @@ static inline const char *breaker_member(const char *json, const char *name, siz
 	return *p == '}' && !*breaker_skip_space(p + 1) ? found : NULL;
 }
 
-/* The string in a member; empty if there is none, or if it is longer than breakerd's are. */
+/* Copies the string in a member; empty if there is none, or if it does not fit. */
 static inline void breaker_text(const char *json, const char *name, char *to, size_t size)
 {
 	size_t length = 0;
@@ -391,7 +396,7 @@ static inline void breaker_text(const char *json, const char *name, char *to, si
 		snprintf(to, size, "%.*s", (int)(length - 2), value + 1);
 }
 
-/* 1 true, 0 false, -1 neither. */
+/* 1 if the member is true, 0 if it is false, else -1. */
 static inline int breaker_truth(const char *json, const char *name)
 {
 	size_t length = 0;
@@ -402,7 +407,8 @@ static inline int breaker_truth(const char *json, const char *name)
 	return value && length == 5 && strncmp(value, "false", 5) == 0 ? 0 : -1;
 }
 
-/* False in a pause. Whoever finds it over is the only one to try until the outcome is known. */
+/* False in the pause after trouble. After the pause one request may ask, and the others pass until
+ * it has its answer. */
 static inline bool breaker_may_ask(struct breaker *b)
 {
 	long long now = breaker_now_ms();
@@ -417,8 +423,8 @@ static inline bool breaker_may_ask(struct breaker *b)
 	return yes;
 }
 
-/* breakerd answered (no message), or did not as it should; pause: it is better left alone for a
- * while. */
+/* Notes that breakerd answered (message is NULL), or logs the message. pause: requests pass for a
+ * while without asking. */
 static inline void breaker_settle(struct breaker *b, const char *message, bool pause)
 {
 	char text[640];
@@ -438,8 +444,8 @@ static inline void breaker_settle(struct breaker *b, const char *message, bool p
 	b->log(b->log_arg, text);
 }
 
-/* Judges an exchange; whether c->answer has the member `must`, as true or false. */
-static inline bool breaker_judge(struct breaker *b, struct breaker_connection *c, CURLcode code,
+/* Checks an exchange: true if c->answer has the member `must`, as true or false. */
+static inline bool breaker_check(struct breaker *b, struct breaker_connection *c, CURLcode code,
 				 const char *must)
 {
 	long status = 0;
@@ -455,8 +461,8 @@ static inline bool breaker_judge(struct breaker *b, struct breaker_connection *c
 		return false;
 	}
 	if (status != 200) {
-		/* A 504 took its time, and so would the next. The others come at once, or concern
-		 * one circuit. */
+		/* A 504 took the whole store_timeout, and the next would too: pause. Other errors
+		 * come at once or concern one circuit. */
 		breaker_text(c->answer, "detail", detail, sizeof(detail));
 		snprintf(message, sizeof(message), "%ld %s", status, detail);
 		breaker_settle(b, message, status == 504);
@@ -468,13 +474,14 @@ static inline bool breaker_judge(struct breaker *b, struct breaker_connection *c
 	return sound;
 }
 
-/* One exchange. The connection with the answer, for breaker_keep(); NULL without one. */
+/* Makes one exchange. Returns the connection with the answer, for breaker_keep(); NULL without an
+ * answer. */
 static inline struct breaker_connection *breaker_ask(struct breaker *b, const char *key,
 						     const char *verb, const char *body,
 						     const char *must)
 {
 	struct breaker_connection *c = breaker_may_ask(b) ? breaker_take(b) : NULL;
-	/* curl takes a length of 0 for strlen(). */
+	/* With a length of 0 curl uses strlen(). */
 	char *escaped = c ? curl_easy_escape(c->curl, key, 0) : NULL;
 	size_t size = strlen(b->url) + (escaped ? strlen(escaped) : 0) + 16;
 	char *url = escaped ? (char *)malloc(size) : NULL;
@@ -486,7 +493,7 @@ static inline struct breaker_connection *breaker_ask(struct breaker *b, const ch
 		c->sent = 0;
 		curl_easy_setopt(c->curl, CURLOPT_URL, url);
 		curl_easy_setopt(c->curl, CURLOPT_POSTFIELDS, body);
-		answered = breaker_judge(b, c, curl_easy_perform(c->curl), must);
+		answered = breaker_check(b, c, curl_easy_perform(c->curl), must);
 	}
 	free(url);
 	curl_free(escaped);
@@ -496,7 +503,7 @@ static inline struct breaker_connection *breaker_ask(struct breaker *b, const ch
 	return NULL;
 }
 
-/* May a request go to the upstream? */
+/* Asks whether a request may go to the upstream. */
 static inline struct breaker_decision breaker_acquire(struct breaker *b, const char *key)
 {
 	struct breaker_decision d;
@@ -519,8 +526,8 @@ static inline struct breaker_decision breaker_acquire(struct breaker *b, const c
 	return d;
 }
 
-/* Says what became of a request; permit may be NULL, a duration below 0 is none. Whether breakerd
- * counted it. */
+/* Reports the outcome of a request. permit may be NULL; a duration below 0 is left out. Returns
+ * whether breakerd counted the report. */
 static inline bool breaker_report(struct breaker *b, const char *key, const char *permit,
 				  int outcome, double duration_ms)
 {
@@ -533,7 +540,7 @@ static inline bool breaker_report(struct breaker *b, const char *key, const char
 	else
 		snprintf(how, sizeof(how), "\"outcome\":\"%s\"",
 			 words[outcome >= -3 ? -1 - outcome : 1]);
-	/* Without floating point: the locale's decimal sign may be another. */
+	/* Written as integers, because printf's decimal point depends on the locale. */
 	if (duration_ms >= 0)
 		snprintf(duration, sizeof(duration), ",\"durationMs\":%lld.%03lld", us / 1000,
 			 us % 1000);
@@ -548,7 +555,7 @@ static inline bool breaker_report(struct breaker *b, const char *key, const char
 	return counted;
 }
 
-/* Before a request: whether it may go. If so, breaker_end() has to follow. */
+/* Before a request: true if it may go; then breaker_end() must follow. */
 static inline bool breaker_begin(struct breaker *b, const char *key, struct breaker_call *call)
 {
 	call->breaker = b;

@@ -1,7 +1,7 @@
-"""Two gateways, one in Python and one in Node, share one circuit through breakerd: make demo
+"""make demo: two gateways, one in Python and one in Node, share one circuit through breakerd.
 
 usage: demo.py BREAKERD [--record FILE]
---record puts what was printed into FILE, in place of what `make demo` printed there before.
+--record puts the output into FILE, in place of the earlier output of `make demo` there.
 """
 
 import http.client
@@ -26,7 +26,7 @@ def say(text=""):
 
 
 class Upstream(http.server.ThreadingHTTPServer):
-    """Breaks, is mended and holds its answers back on command."""
+    """An upstream with a status that can be set, and whose answers can be held."""
 
     def __init__(self):
         self.status, self.hits, self.go = 200, 0, threading.Event()
@@ -113,10 +113,10 @@ class Demo:
         say(f"{self.count:3}  {name:8}  {answer:17}  {'yes' if reached else 'no':8}  {circuit['state']:9}  "
             f"{circuit['failureCount']}")
         if sys.stdout.isatty():
-            time.sleep(0.3)  # for whoever watches
+            time.sleep(0.3)  # so that a person can follow
 
     def probe(self, prober, other):
-        """prober's request is with the upstream while other sends one."""
+        """The gateway `prober` has a request at the upstream while the gateway `other` sends one."""
         before = self.upstream.hits
         self.upstream.go.clear()
         answer = []
@@ -129,7 +129,7 @@ class Demo:
         self.row(prober, *answer, True)
 
     def rest(self):
-        """Until the open time is over."""
+        """Waits until the open time is over."""
         since = self.circuit()["lastStateChange"]
         wait_until(lambda: time.time() * 1000 > since + OPEN_SECONDS * 1000)
 

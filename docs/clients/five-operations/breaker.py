@@ -33,8 +33,7 @@ class Breaker:
         self.answering = True
 
     def enter(self):
-        """CLOSED: go. HALF_OPEN: go, you are the probe. UNKNOWN: go, breakerd did not answer.
-        OPEN: do not go."""
+        """CLOSED: go. HALF_OPEN: go, as the probe. UNKNOWN: go, breakerd did not answer. OPEN: do not go."""
         circuit = self._ask("GET")
         if not circuit:
             return UNKNOWN
@@ -42,14 +41,14 @@ class Breaker:
             return CLOSED
         if time.time() * 1000 - circuit["lastStateChange"] < self.open_ms:
             return OPEN
-        if circuit["state"] == HALF_OPEN:  # whoever probed never came back
+        if circuit["state"] == HALF_OPEN:  # the probe was never reported
             self._transition(HALF_OPEN, OPEN)
             return OPEN
-        won = self._transition(OPEN, HALF_OPEN)  # of all gateways, one
+        won = self._transition(OPEN, HALF_OPEN)  # succeeds for one of all gateways
         return UNKNOWN if won is None else HALF_OPEN if won else OPEN
 
     def leave(self, permit, ok):
-        """Says how the request went that enter() gave the permit for."""
+        """Records the outcome of a request; `permit` is what enter() returned for it."""
         if permit not in (CLOSED, HALF_OPEN):
             return
         circuit = self._ask("POST", "/success" if ok else "/failure")
@@ -86,7 +85,7 @@ class Breaker:
 
     @staticmethod
     def _hung_up(sock):
-        """breakerd closed the kept connection: sending on it would lose the request."""
+        """True if breakerd has closed the kept connection: a request on it would be lost."""
         poll = select.poll()
         poll.register(sock, select.POLLIN)
         return bool(poll.poll(0))

@@ -1,5 +1,5 @@
-// Package breakerd asks breakerd, the circuit-breaker sidecar, before a request to an upstream, and tells it
-// what became of it. Go 1.19, standard library.
+// Package breakerd asks breakerd, the circuit-breaker sidecar, before a request to an upstream, and reports the
+// outcome after it. Go 1.19, standard library.
 //
 //	client, err := breakerd.New(breakerd.Options{}) // http://127.0.0.1:8747; one for all goroutines
 //
@@ -32,35 +32,35 @@ import (
 	"time"
 )
 
-// Version is that of the daemon that this client comes with.
+// Version is the version of the daemon that this client comes with.
 const Version = "0.2.0"
 
 const (
 	maxAnswer   = 65536 // bytes; breakerd's are a few hundred
-	maxIdle     = 64    // connections that wait for the next request
+	maxIdle     = 64    // kept connections
 	logInterval = 10 * time.Second
 )
 
 // Options of New; a zero value means the default.
 type Options struct {
-	BaseURL           string         // http://HOST[:PORT][/PATH], unix:/PATH or http+unix://%2FPATH; http://127.0.0.1:8747
-	Token             string         // what is in breakerd's token_file; none
-	Timeout           time.Duration  // for a whole exchange; 300 ms
-	RetryAfterTrouble time.Duration  // so long after breakerd did not answer, requests pass without asking it; 1 s
-	Log               func(m string) // is called at most every 10 s; log.Print
+	BaseURL           string         // http://HOST[:PORT][/PATH], unix:/PATH or http+unix://%2FPATH; default http://127.0.0.1:8747
+	Token             string         // a line of breakerd's token_file; default none
+	Timeout           time.Duration  // for a whole exchange; default 300 ms
+	RetryAfterTrouble time.Duration  // for this long after breakerd did not answer, requests pass without asking it; default 1 s
+	Log               func(m string) // called at most every 10 s; default log.Print
 }
 
 // Client may be shared by goroutines.
 type Client struct {
 	http     *http.Client
-	scheme   *url.URL // what all requests have in common
+	scheme   *url.URL // scheme and host of all requests
 	prefix   string   // of the path, escaped
 	token    string
 	timeout  time.Duration
 	pause    time.Duration
 	log      func(string)
 	began    time.Time    // stamps below are nanoseconds since then, never 0
-	retryAt  atomic.Int64 // not 0: in trouble, the next try is due then
+	retryAt  atomic.Int64 // the end of the pause after trouble; 0: no trouble
 	nextLog  atomic.Int64
 	shutdown func()
 }
@@ -87,10 +87,10 @@ var (
 	Ignored = Outcome{word: "ignored"}
 )
 
-// Status is the outcome that breakerd's policy makes of an upstream's status; 0: no answer came.
+// Status leaves the outcome to breakerd's policy, which judges the upstream's status; 0: no answer came.
 func Status(n int) Outcome { return Outcome{word: "status", status: n} }
 
-// CircuitOpen is the error of Execute when the upstream is to be left alone.
+// CircuitOpen is the error of Execute when breakerd refused the request.
 type CircuitOpen struct {
 	Key string
 	Decision
@@ -108,7 +108,7 @@ var (
 	tokens  = regexp.MustCompile(`^[\x21-\x7e]*$`)
 )
 
-// New gives a Client, or an error if an option cannot be.
+// New returns a Client, or an error if an option is invalid.
 func New(o Options) (*Client, error) {
 	if o.BaseURL == "" {
 		o.BaseURL = "http://127.0.0.1:8747"
@@ -170,10 +170,10 @@ func parseBase(base string) (host, socket, prefix string, err error) {
 	return "localhost", socket, prefix, nil
 }
 
-// Close ends the connections that wait.
+// Close closes the kept connections.
 func (c *Client) Close() { c.shutdown() }
 
-// Acquire asks whether a request may go to the upstream. If ctx ends first, it may.
+// Acquire asks whether a request may go to the upstream. If ctx ends before the answer, it may.
 func (c *Client) Acquire(ctx context.Context, key string) Decision {
 	var answer struct {
 		Allowed      *bool           `json:"allowed"`
@@ -187,7 +187,7 @@ func (c *Client) Acquire(ctx context.Context, key string) Decision {
 	}) {
 		return Decision{Allowed: true, Reason: "unreachable", Unreachable: true}
 	}
-	// Members of another type than ours are as good as none.
+	// Members of another type count as absent.
 	text := func(raw json.RawMessage) (s string) {
 		_ = json.Unmarshal(raw, &s)
 		return s
@@ -198,8 +198,8 @@ func (c *Client) Acquire(ctx context.Context, key string) Decision {
 		Reason: text(answer.Reason), RetryAfter: time.Duration(ms) * time.Millisecond}
 }
 
-// Report says what became of a request; a duration below 0 is none. True if breakerd counted it. It has no
-// context: a request whose client has left is reported, too.
+// Report reports the outcome of a request; a duration below 0 is left out. True if breakerd counted it. It takes no
+// context, because a request whose client has left is reported, too.
 func (c *Client) Report(key, permit string, outcome Outcome, duration time.Duration) bool {
 	report := map[string]any{}
 	if permit != "" {
@@ -222,8 +222,8 @@ func (c *Client) Report(key, permit string, outcome Outcome, duration time.Durat
 	}) && *answer.Counted
 }
 
-// Call is a request under way. Outcome may be set; otherwise an error is a failure, context.Canceled is
-// ignored, and no error is a success.
+// Call is a request under way. If Outcome is not set, an error is a failure, context.Canceled is ignored, and no error
+// is a success.
 type Call struct {
 	Decision Decision
 	Outcome  Outcome
@@ -257,7 +257,7 @@ func Execute[T any](ctx context.Context, c *Client, key string, f func(context.C
 	return result, err
 }
 
-// ask is one exchange; false if there was none, or read did not take the answer.
+// ask makes one exchange; false without an answer that read accepts.
 func (c *Client) ask(caller context.Context, key, verb string, body []byte, read func([]byte) bool) bool {
 	if !c.mayAsk() {
 		return false
@@ -267,13 +267,14 @@ func (c *Client) ask(caller context.Context, key, verb string, body []byte, read
 	status, answer, err := c.exchange(ctx, key, verb, body)
 	switch {
 	case err != nil && caller.Err() != nil:
-		return false // that was the caller's context, and no trouble with breakerd
+		return false // the caller's context has ended: no trouble with breakerd
 	case err != nil && ctx.Err() != nil:
 		c.trouble("no answer in time", true)
 	case err != nil:
 		c.trouble(err.Error(), true)
 	case status != http.StatusOK:
-		// A 504 took its time, and so would the next. The others come at once, or concern one circuit.
+		// A 504 took the whole store_timeout, and the next would too: pause. Other errors come at once or concern
+		// one circuit.
 		var problem struct{ Detail string }
 		_ = json.Unmarshal(answer, &problem)
 		c.trouble(strings.TrimSpace(fmt.Sprintf("%d %.500s", status, problem.Detail)), status == http.StatusGatewayTimeout)
@@ -291,7 +292,7 @@ func (c *Client) exchange(ctx context.Context, key, verb string, body []byte) (i
 	if err != nil {
 		return 0, nil, err
 	}
-	// A RawPath goes out as it is here, with dots and escapes.
+	// A RawPath is sent unchanged, with its dots and escapes.
 	request.URL.RawPath = c.prefix + strings.ReplaceAll(url.QueryEscape(key), "+", "%20") + "/" + verb
 	if request.URL.Path, err = url.PathUnescape(request.URL.RawPath); err != nil {
 		return 0, nil, err
@@ -317,7 +318,8 @@ func (c *Client) exchange(ctx context.Context, key, verb string, body []byte) (i
 
 func (c *Client) now() int64 { return int64(time.Since(c.began)) }
 
-// mayAsk is false in a pause. Whoever finds it over is the only one to try until the outcome is known.
+// mayAsk is false in the pause after trouble. After the pause one request may ask, and the others pass until it has its
+// answer.
 func (c *Client) mayAsk() bool {
 	due, now := c.retryAt.Load(), c.now()
 	if due == 0 {

@@ -1,13 +1,13 @@
 export interface ClientOptions {
-  /** http://HOST[:PORT][/PATH], unix:/PATH or http+unix://%2FPATH; http://127.0.0.1:8747 unless told. */
+  /** http://HOST[:PORT][/PATH], unix:/PATH or http+unix://%2FPATH; default http://127.0.0.1:8747. */
   baseUrl?: string;
-  /** What is in breakerd's token_file. */
+  /** A line of breakerd's token_file. */
   token?: string;
-  /** For a whole exchange with breakerd; 300. */
+  /** For a whole exchange with breakerd; default 300. */
   timeoutMs?: number;
-  /** So long after breakerd did not answer, requests pass without asking it; 1000. */
+  /** For this long after breakerd did not answer, requests pass without asking it; default 1000. */
   retryAfterTroubleMs?: number;
-  /** Called at most every 10 s; console.warn. */
+  /** Called at most every 10 s; default console.warn. */
   log?: (message: string) => void;
 }
 
@@ -28,7 +28,7 @@ export interface Decision {
   readonly unreachable: boolean;
 }
 
-/** What became of a request: outcome, or the upstream's status (0: no answer came). */
+/** The outcome of a request, or the upstream's status (0: no answer came). */
 export type Report = { permit?: string; durationMs?: number } & (
   | { outcome: Outcome; status?: undefined }
   | { outcome?: undefined; status: number }
@@ -37,9 +37,9 @@ export type Report = { permit?: string; durationMs?: number } & (
 /** A request under way. */
 export interface Call {
   readonly decision: Decision;
-  /** Of the upstream's answer; breakerd's policy judges it. 0: none came. */
+  /** The status of the upstream's answer, which breakerd's policy judges. 0: none came. */
   status?: number | undefined;
-  /** Stands before status. */
+  /** Used rather than status. */
   outcome?: Outcome | undefined;
 }
 
@@ -51,13 +51,13 @@ export class CircuitOpen extends Error {
 }
 
 export class Client {
-  /** Throws a TypeError if an option cannot be. */
+  /** Throws a TypeError if an option is invalid. */
   constructor(options?: ClientOptions);
-  /** May a request go to the upstream? Never rejects. */
+  /** Whether a request may go to the upstream. Never rejects. */
   acquire(key: string): Promise<Decision>;
-  /** Says what became of a request. True if breakerd counted it. Never rejects. */
+  /** Reports the outcome of a request. True if breakerd counted it. Never rejects. */
   report(key: string, report: Report): Promise<boolean>;
-  /** Both around a function. Rejects with CircuitOpen if it may not run, else with what it throws. */
+  /** Runs a function between acquire and report. Rejects with CircuitOpen if it may not run, else with what it throws. */
   run<T>(key: string, fn: (call: Call) => T | PromiseLike<T>): Promise<T>;
   /** Closes the connections. */
   close(): void;

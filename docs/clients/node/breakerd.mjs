@@ -1,4 +1,4 @@
-// Asks breakerd, the circuit-breaker sidecar, before a request to an upstream, and tells it what became of it.
+// Asks breakerd, the circuit-breaker sidecar, before a request to an upstream, and reports the outcome after it.
 // Node 18, no dependencies.
 //
 //   import { CircuitOpen, Client } from "breakerd-client";
@@ -20,13 +20,13 @@
 import http from "node:http";
 
 const MAX_ANSWER = 65_536; // bytes; breakerd's are a few hundred
-const MAX_CONNECTIONS = 64; // further requests wait for one, within their time
+const MAX_CONNECTIONS = 64; // further requests wait for one, within timeoutMs
 const LOG_INTERVAL_MS = 10_000;
 const TEXT = "(?:[A-Za-z0-9_.~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})";
 const URL_TCP = new RegExp(`^http://([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\])(?::([0-9]{1,5}))?((?:/${TEXT}*)*)$`);
 const URL_UNIX = new RegExp(`^http\\+unix://(%2[Ff]${TEXT}+)((?:/${TEXT}*)*)$`);
 
-/** breakerd refused: the upstream is to be left alone. */
+/** breakerd refused the request: do not send it to the upstream. */
 export class CircuitOpen extends Error {
   constructor(key, decision) {
     super(`circuit "${key}" is ${decision.reason}: ask again in ${decision.retryAfterMs} ms`);
@@ -36,7 +36,7 @@ export class CircuitOpen extends Error {
   }
 }
 
-/** breakerd did not answer, or not as breakerd answers. pause: it is better left alone for a while. */
+/** breakerd did not answer, or not as breakerd does. pause: requests pass for a while without asking it. */
 class NoAnswer extends Error {
   constructor(message, pause = true) {
     super(message);
@@ -50,7 +50,7 @@ export class Client {
   #timeoutMs;
   #pauseMs;
   #log;
-  #retryAt = 0; // by performance.now(); not 0: in trouble, the next try is due then
+  #retryAt = 0; // the end of the pause after trouble, by performance.now(); 0: no trouble
   #logAt = 0;
 
   constructor({ baseUrl = "http://127.0.0.1:8747", token, timeoutMs = 300, retryAfterTroubleMs = 1000,
@@ -72,21 +72,22 @@ export class Client {
     };
   }
 
-  /** May a request go to the upstream? Never rejects. */
+  /** Whether a request may go to the upstream. Never rejects. */
   async acquire(key) {
     return await this.#ask(key, "acquire", "", decision)
       ?? { allowed: true, permit: "", state: "", reason: "unreachable", retryAfterMs: 0, unreachable: true };
   }
 
-  /** Says what became of a request. True if breakerd counted it. Never rejects. */
+  /** Reports the outcome of a request. True if breakerd counted it. Never rejects. */
   async report(key, { permit, outcome, status, durationMs }) {
     const body = JSON.stringify({ permit: permit || undefined, outcome, status: outcome === undefined ? status : undefined,
       durationMs: durationMs === undefined ? undefined : Math.round(Math.max(durationMs, 0) * 1000) / 1000 });
     return await this.#ask(key, "report", body, counted) ?? false;
   }
 
-  /** Both around a function. Rejects with CircuitOpen if it may not run, else with what it throws. An error
-      is a failure and its absence a success, unless call.status or call.outcome is set; an AbortError is ignored. */
+  /** Runs a function between acquire and report. Rejects with CircuitOpen if it may not run, else with what it
+      throws. An error is a failure, an AbortError is ignored, and no error is a success, unless call.status or
+      call.outcome is set. */
   async run(key, fn) {
     const call = { decision: await this.acquire(key), status: undefined, outcome: undefined };
     if (!call.decision.allowed) throw new CircuitOpen(key, call.decision);
@@ -110,12 +111,12 @@ export class Client {
     this.#connect.agent.destroy();
   }
 
-  /** What read makes of the answer, undefined without one. */
+  /** Returns what read makes of the answer; undefined without an answer. */
   async #ask(key, verb, body, read) {
     if (!this.#mayAsk()) return undefined;
     try {
-      // Lets the loop poll: then it knows which connections breakerd has closed, and loses no request on one. The
-      // first may run right behind the poll that this very request came from.
+      // Lets the event loop poll, so that it notices which connections breakerd has closed and sends no request on
+      // one. Twice, because the first setImmediate may run directly after the poll that brought this request.
       await new Promise(setImmediate);
       await new Promise(setImmediate);
       const path = `${this.#prefix}${encode(String(key))}/${verb}`;
@@ -128,7 +129,8 @@ export class Client {
     }
   }
 
-  /** False in a pause. Whoever finds it over is the only one to try until the outcome is known. */
+  /** False in the pause after trouble. After the pause one request may ask, and the others pass until it has
+      its answer. */
   #mayAsk() {
     if (this.#retryAt === 0) return true;
     const now = performance.now();
@@ -145,7 +147,7 @@ export class Client {
     try {
       this.#log(`breakerd: ${error.message || error.code}: requests pass`);
     } catch {
-      // A hook's mistake must not break a request.
+      // An error in the hook must not break a request.
     }
   }
 }
@@ -172,7 +174,7 @@ function parseBase(baseUrl) {
   return { connect: { socketPath }, host: "localhost", prefix: unix?.[2] ?? "" };
 }
 
-/** A key as one segment of a path. Half a surrogate pair cannot be sent: breakerd refuses what replaces it. */
+/** A key as one segment of a path. Half a surrogate pair cannot be encoded, and becomes U+FFFD. */
 function encode(key) {
   return encodeURIComponent(Buffer.from(key, "utf8").toString("utf8"));
 }
@@ -202,15 +204,15 @@ function exchange(to, body, timeoutMs) {
   });
 }
 
-/** The object in a 200; throws for everything else. */
+/** Returns the object of an answer with status 200; throws NoAnswer for other statuses. */
 function decoded({ status, text }) {
   let answer;
   try {
     answer = JSON.parse(text);
   } catch {
-    // Judged below.
+    // Refused below or by the caller.
   }
-  // A 504 took its time, and so would the next. The others come at once, or concern one circuit.
+  // A 504 took the whole store_timeout, and the next would too: pause. Other errors come at once or concern one circuit.
   if (status !== 200)
     throw new NoAnswer(`${status} ${String(answer?.detail ?? "").slice(0, 500)}`.trim(), status === 504);
   return answer;

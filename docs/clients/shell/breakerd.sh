@@ -1,25 +1,25 @@
 # shellcheck shell=sh
-# Asks breakerd, the circuit-breaker sidecar, before a command that needs an upstream, and tells it what became of it.
+# Asks breakerd, the circuit-breaker sidecar, before a command that needs an upstream, and reports the outcome after it.
 # POSIX sh, curl 7.75, awk, od, sed.
 #
 #	. ./breakerd.sh
 #	breaker_init || exit
 #	breaker_run orders ask_the_upstream         # its exit status; 75 if it did not run
 #
-# Settings, each with its default, to be set before breaker_init:
+# Settings, to be set before breaker_init, each with its default:
 #	BREAKER_URL                     http://127.0.0.1:8747; http://HOST[:PORT][/PATH], unix:/PATH, http+unix://%2FPATH
-#	BREAKER_TOKEN                   none; what is in breakerd's token_file
+#	BREAKER_TOKEN                   none; a line of breakerd's token_file
 #	BREAKER_TIMEOUT_MS              300; for a whole exchange
-#	BREAKER_RETRY_AFTER_TROUBLE_MS  1000; so long after breakerd did not answer, all passes without asking it
-#	BREAKER_LOG                     none; a command that gets a text, at most every 10 s, in place of standard error
+#	BREAKER_RETRY_AFTER_TROUBLE_MS  1000; for this long after breakerd did not answer, requests pass without asking it
+#	BREAKER_LOG                     none; a command that gets a text, at most every 10 s; none: standard error
 #
-# When breakerd does not answer, everything passes. The functions keep what they know in variables: in a subshell, $(...)
-# or a pipe, it is lost. Each exchange is a process and a connection: for scripts and cron jobs, not for a gateway.
+# When breakerd does not answer, every request passes. The functions keep their state in variables: in a subshell, $(...)
+# or a pipe, changes are lost. Each exchange takes a process and a connection: for scripts and cron jobs, not for a gateway.
 
 # shellcheck disable=SC2034 # read by the tests of packages
 BREAKER_VERSION=0.2.0
 
-# breaker_init: checks the settings. 2, and a line on standard error, if one cannot be.
+# breaker_init: checks the settings. 2, and a line on standard error, if one is invalid.
 breaker_init() {
 	: "${BREAKER_URL:=http://127.0.0.1:8747}" "${BREAKER_TIMEOUT_MS:=300}" "${BREAKER_RETRY_AFTER_TROUBLE_MS:=1000}"
 	breaker_ready='' breaker_retry_at=0 breaker_log_at=0 breaker_socket='' breaker_permit=''
@@ -44,7 +44,7 @@ breaker_init() {
 }
 
 # breaker_acquire KEY: 0 if a request may go to the upstream, else 1. Sets breaker_permit, breaker_state, breaker_reason,
-# breaker_retry_after_ms, and breaker_unreachable: yes if breakerd did not decide, so that the request may pass.
+# breaker_retry_after_ms, and breaker_unreachable, which is yes if breakerd did not decide and the request may pass.
 breaker_acquire() {
 	breaker_permit='' breaker_state='' breaker_reason=unreachable breaker_retry_after_ms=0 breaker_unreachable=yes
 	breaker_ask "$1" acquire '' || return 0
@@ -54,8 +54,8 @@ breaker_acquire() {
 	[ "$breaker_allowed" = true ]
 }
 
-# breaker_report KEY PERMIT OUTCOME [MS]: says what became of a request: success, failure, ignored, or the upstream's
-# status (0: no answer came). PERMIT may be empty. 0 if breakerd counted it.
+# breaker_report KEY PERMIT OUTCOME [MS]: reports a request. OUTCOME is success, failure, ignored, or the upstream's
+# status (0: no answer came). PERMIT may be empty. 0 if breakerd counted the report.
 breaker_report() {
 	case $3 in *[!0-9]*) breaker_body="\"outcome\":\"$3\"" ;; *) breaker_body="\"status\":$3" ;; esac
 	case $2 in '' | *[!A-Za-z0-9._-]*) ;; *) breaker_body="\"permit\":\"$2\",$breaker_body" ;; esac
@@ -65,11 +65,12 @@ breaker_report() {
 	[ "$breaker_counted" = true ]
 }
 
-# breaker_run KEY COMMAND...: both around a command. Its exit status: 0 is a success, all others are a failure, unless
-# the command set breaker_outcome (to an outcome or a status). 75 if it did not run.
+# breaker_run KEY COMMAND...: runs a command between breaker_acquire and breaker_report, and returns its exit status: 0 is
+# a success, all others are a failure, unless the command sets breaker_outcome to an outcome or a status. 75 if the
+# command was not run.
 breaker_run() {
 	breaker_acquire "$1" || return 75
-	# A command may use the functions itself: what is needed afterwards travels in the arguments.
+	# The command may use these functions itself, so what is needed after it is kept in arguments.
 	breaker_clock
 	breaker_outcome=''
 	breaker_run_admitted "$1" "$breaker_permit" "$breaker_unreachable" "$breaker_now" "$@"
@@ -77,7 +78,7 @@ breaker_run() {
 
 breaker_run_admitted() {
 	breaker_status=0
-	(exit 0) # no status of before
+	(exit 0) # the command must not see an earlier $?
 	breaker_call "$@" || breaker_status=$?
 	[ "$3" = no ] || return "$breaker_status"
 	if [ -z "$breaker_outcome" ]; then
@@ -93,7 +94,7 @@ breaker_call() {
 	"$@"
 }
 
-# breaker_clock: breaker_now, in milliseconds, of a clock that nobody sets where there is one.
+# breaker_clock: sets breaker_now, in milliseconds; of the monotonic clock if /proc/uptime has it.
 breaker_clock() {
 	if [ -r /proc/uptime ]; then
 		read -r breaker_now breaker_rest </proc/uptime
@@ -104,7 +105,7 @@ breaker_clock() {
 	fi
 }
 
-# breaker_trouble TEXT: breakerd did not answer as it should, and is left alone for a while.
+# breaker_trouble TEXT: begins a pause, because breakerd did not answer as it should.
 breaker_trouble() {
 	breaker_clock
 	breaker_retry_at=$((breaker_now + BREAKER_RETRY_AFTER_TROUBLE_MS))
@@ -121,7 +122,7 @@ breaker_say() {
 	fi
 }
 
-# breaker_ask KEY VERB BODY: one exchange. 1 without a 200.
+# breaker_ask KEY VERB BODY: one exchange. 1 unless the answer has status 200.
 breaker_ask() {
 	[ -n "${breaker_ready-}" ] || breaker_init || return 1
 	if [ "$breaker_retry_at" -ne 0 ]; then
@@ -130,7 +131,7 @@ breaker_ask() {
 	fi
 	breaker_key=$(printf %s "$1" | od -An -v -tx1 | tr -d ' \n' | sed 's/../%&/g; s/%2[eE]/./g')
 	breaker_answer=$(breaker_curl "$breaker_base/v1/circuits/$breaker_key/$2" "$3" | head -c 16384)
-	# The last line is curl's: HTTP status, exit status, message.
+	# curl writes the last line: HTTP status, exit status, message.
 	breaker_last=${breaker_answer##*'
 '}
 	breaker_http=${breaker_last%% *} breaker_last=${breaker_last#* }
@@ -146,7 +147,7 @@ breaker_ask() {
 	breaker_read "${breaker_answer%'
 '*}"
 	[ "$breaker_http" != 200 ] || return 0
-	# A 504 took its time, and so would the next. The others come at once, or concern one circuit.
+	# A 504 took the whole store_timeout, and the next would too: pause. Other errors come at once or concern one circuit.
 	if [ "$breaker_http" = 504 ]; then
 		breaker_trouble "504 $breaker_detail"
 	else
@@ -157,7 +158,7 @@ breaker_ask() {
 	return 1
 }
 
-# breaker_curl URL BODY: the answer, and a line about it. The token is on no command line.
+# breaker_curl URL BODY: writes the answer, and a line about it. Keeps the token off the command line.
 breaker_curl() {
 	breaker_seconds=$((BREAKER_TIMEOUT_MS / 1000)).$(printf %03d $((BREAKER_TIMEOUT_MS % 1000)))
 	set -- "$1" --request POST --data-raw "$2" --header 'Content-Type: application/json' --silent --path-as-is \
@@ -171,7 +172,7 @@ breaker_curl() {
 	fi
 }
 
-# breaker_read JSON: the members of an object; those inside its members are not looked at.
+# breaker_read JSON: sets variables from the members of an object, nested ones left out.
 breaker_read() {
 	breaker_allowed='' breaker_got_permit='' breaker_got_state='' breaker_got_reason='' breaker_got_after=0
 	breaker_counted='' breaker_detail=''
@@ -221,7 +222,7 @@ breaker_read() {
 	END
 }
 
-# breaker_split_url: BREAKER_URL into breaker_base and breaker_socket; 1 if it cannot be.
+# breaker_split_url: splits BREAKER_URL into breaker_base and breaker_socket. 1 if it is invalid.
 breaker_split_url() {
 	breaker_path=''
 	case $BREAKER_URL in
@@ -255,12 +256,12 @@ breaker_split_url() {
 	breaker_base=$breaker_base$breaker_path
 }
 
-# breaker_matches TEXT REGEX: the whole text; T stands for a character of a path.
+# breaker_matches TEXT REGEX: 0 if the whole text matches. (T) is a character of a path.
 breaker_matches() {
 	printf '%s\n' "$1" | LC_ALL=C grep -Eqx "$(printf %s "$2" | sed "s/(T)/([A-Za-z0-9_.~!\$\&'()*+,;=:@-]|%[0-9A-Fa-f]{2})/g")"
 }
 
-# breaker_decode TEXT: breaker_socket, without escapes.
+# breaker_decode TEXT: sets breaker_socket to the text without its escapes.
 breaker_decode() {
 	breaker_rest=$1
 	while [ "$breaker_rest" != "${breaker_rest#*%}" ]; do

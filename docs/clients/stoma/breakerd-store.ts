@@ -1,4 +1,4 @@
-// Stoma's circuit breaker on breakerd: a CircuitBreakerStore over HTTP. Node 18, no dependencies.
+// A CircuitBreakerStore for Stoma's circuit breaker that uses breakerd over HTTP. Node 18, no dependencies.
 //
 //   import { circuitBreaker } from "@homegrower-club/stoma";
 //   import { BreakerdStore } from "./breakerd-store.js";
@@ -22,27 +22,27 @@ export interface CircuitBreakerSnapshot {
 }
 
 export interface BreakerdOptions {
-  /** Where breakerd listens; http://127.0.0.1:8747 unless told. */
+  /** Where breakerd listens; default http://127.0.0.1:8747. */
   url?: string;
   /** A unix socket that breakerd listens on, instead of `url`. */
   socketPath?: string;
-  /** For a whole exchange, in milliseconds: a little over breakerd's store_timeout (250). */
+  /** For a whole exchange, in milliseconds; default 300, a little more than breakerd's store_timeout (250). */
   timeoutMs?: number;
-  /** Connections at once; further requests wait for one, within timeoutMs. */
+  /** Connections open at once; default 64. Further requests wait for one, within timeoutMs. */
   maxConnections?: number;
-  /** What is in breakerd's token_file. */
+  /** A line of breakerd's token_file. */
   token?: string;
 }
 
-/** `code` is that of breakerd's problem document, or "timeout", or "no_answer". */
+/** `code` is the code of breakerd's problem document, "timeout", or "no_answer". */
 export class BreakerdError extends Error {
   override readonly name = "BreakerdError";
   constructor(
     readonly code: string,
     message: string,
-    /** Of the answer; 0 without one. */
+    /** The status of the answer; 0 if none came. */
     readonly status = 0,
-    /** Of a write: whether it took effect. */
+    /** For a write: "no" if it surely had no effect. */
     readonly applied: "no" | "unknown" = "unknown",
   ) {
     super(message);
@@ -78,7 +78,7 @@ export class BreakerdStore {
     return this.#snapshot("POST", key, "/failure");
   }
 
-  /** Stoma does not pass `from`; with it the circuit moves only if it still is in that state. */
+  /** With `from`, which Stoma does not pass, the circuit moves only if it still is in that state. */
   transition(key: string, to: CircuitState, from?: CircuitState): Promise<CircuitBreakerSnapshot> {
     return this.#snapshot("POST", key, "/transition", JSON.stringify({ to, from }));
   }
@@ -103,7 +103,7 @@ export class BreakerdStore {
 
   #request(method: string, key: string, verb = "", body = ""): Promise<string> {
     return new Promise((resolve, reject) => {
-      // A request that fails is never sent again: a write might count twice.
+      // A request that fails is not sent again, because a write might count twice.
       const fail = (error: Error) => reject(error instanceof BreakerdError ? error
         : error.name === "AbortError" ? new BreakerdError("timeout", `breakerd did not answer within ${this.#timeoutMs} ms`)
         : new BreakerdError("no_answer", `breakerd did not answer: ${error.message}`));

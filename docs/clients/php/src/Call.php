@@ -4,7 +4,7 @@ declare(strict_types=1);
 
 namespace Breakerd;
 
-/** A request under way. Outcome (success, failure, ignored) stands before status; status 0: no answer came. */
+/** A request under way. outcome (success, failure, ignored) is used rather than status; status 0: no answer came. */
 final class Call
 {
     public ?int $status = null;

@@ -4,7 +4,7 @@ declare(strict_types=1);
 
 namespace Breakerd;
 
-/** breakerd refused: the upstream is to be left alone. */
+/** breakerd refused the request: do not send it to the upstream. */
 final class CircuitOpen extends \RuntimeException
 {
     public function __construct(public readonly string $key, public readonly Decision $decision)

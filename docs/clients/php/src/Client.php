@@ -5,7 +5,7 @@ declare(strict_types=1);
 namespace Breakerd;
 
 /**
- * Asks breakerd, the circuit-breaker sidecar, before a request to an upstream, and tells it what became of it.
+ * Asks breakerd, the circuit-breaker sidecar, before a request to an upstream, and reports the outcome after it.
  * PHP 8.1, no extension needed.
  *
  *     $client = new Breakerd\Client();                     // http://127.0.0.1:8747
@@ -20,8 +20,8 @@ namespace Breakerd;
  *         http_response_code(503);                         // $refused->decision->retryAfterMs
  *     }
  *
- * When breakerd does not answer, every request passes. The connection is kept for as long as the object: under
- * PHP-FPM for one request, in a long-lived worker for all of them.
+ * When breakerd does not answer, every request passes. The object keeps its connection: under PHP-FPM for one request,
+ * in a long-lived worker for all of them.
  */
 final class Client
 {
@@ -38,7 +38,7 @@ final class Client
     /**
      * $baseUrl: http://HOST[:PORT][/PATH], unix:/PATH or http+unix://%2FPATH. $timeoutMs is for a whole exchange.
      * For $retryAfterTroubleMs after breakerd did not answer, requests pass without asking it. $log is called with a
-     * text, at most every 10 s; error_log unless told. InvalidArgumentException if one of them cannot be.
+     * text, at most every 10 s; default: error_log. InvalidArgumentException if a setting is invalid.
      */
     public function __construct(
         string $baseUrl = 'http://127.0.0.1:8747',
@@ -61,7 +61,7 @@ final class Client
         $this->log = $log ?? static fn(string $message) => error_log($message);
     }
 
-    /** May a request go to the upstream? Throws nothing for what breakerd does. */
+    /** Whether a request may go to the upstream. Throws nothing because of breakerd. */
     public function acquire(string $key): Decision
     {
         $answer = $this->ask($key, 'acquire', '', 'allowed');
@@ -74,8 +74,8 @@ final class Client
             is_int($after) || is_float($after) ? (int)$after : 0, false);
     }
 
-    /** Says what became of a request: $outcome (success, failure, ignored), or the upstream's $status (0: no answer
-     *  came). True if breakerd counted it. */
+    /** Reports a request's $outcome (success, failure, ignored), or the upstream's $status (0: no answer came). True if
+     *  breakerd counted it. */
     public function report(string $key, string $permit = '', ?string $outcome = null, ?int $status = null,
         ?float $durationMs = null): bool
     {
@@ -92,8 +92,8 @@ final class Client
     }
 
     /**
-     * Both around a function. CircuitOpen if it may not run. An exception is a failure and its absence a success,
-     * unless $call->outcome or $call->status is set.
+     * Runs a function between acquire and report. Throws CircuitOpen if it may not run. An exception is a failure and no
+     * exception a success, unless $call->outcome or $call->status is set.
      *
      * @template T
      * @param callable(Call): T $function
@@ -141,7 +141,7 @@ final class Client
         return ["unix://$socket", 'localhost', $match[2] ?? ''];
     }
 
-    /** The answer, which has $must as a boolean; null without one. */
+    /** The answer, which has the boolean member $must; null without such an answer. */
     private function ask(string $key, string $verb, string $body, string $must): ?array
     {
         if (!$this->pause->mayAsk()) {
@@ -154,7 +154,8 @@ final class Client
             $answer = json_decode($text, true);
             if ($status !== 200) {
                 $detail = is_array($answer) && is_string($answer['detail'] ?? null) ? $answer['detail'] : '';
-                // A 504 took its time, and so would the next. The others come at once, or concern one circuit.
+                // A 504 took the whole store_timeout, and the next would too: pause. Other errors come at once or
+                // concern one circuit.
                 throw new NoAnswer(trim("$status " . substr($detail, 0, 500)), $status === 504);
             }
             if (!is_array($answer) || !is_bool($answer[$must] ?? null)) {
@@ -177,7 +178,7 @@ final class Client
         try {
             ($this->log)("breakerd: $message: requests pass");
         } catch (\Throwable) {
-            // A hook's mistake must not break a request.
+            // An error in the hook must not break a request.
         }
     }
 }

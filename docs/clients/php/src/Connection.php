@@ -4,7 +4,7 @@ declare(strict_types=1);
 
 namespace Breakerd;
 
-/** One kept connection, and HTTP/1.1 over it: everything within one time limit, and nothing sent twice.
+/** One kept connection, and HTTP/1.1 over it. An exchange has one time limit, and nothing is sent twice.
  *  @internal */
 final class Connection
 {
@@ -39,7 +39,7 @@ final class Connection
 
     private function open(): void
     {
-        // Readable, or at its end: breakerd has closed the connection, and a request on it would be lost.
+        // A kept connection that is readable or at its end has been closed by breakerd: a request on it would be lost.
         if ($this->stream && !$this->wait(false, 0)) {
             return;
         }
@@ -91,7 +91,7 @@ final class Connection
         return $answer;
     }
 
-    /** null: it has not come whole. */
+    /** null if the answer is not complete yet. */
     private static function parse(string $data): ?array
     {
         if (strncmp($data, 'HTTP/1.', min(7, strlen($data))) !== 0) {
@@ -138,7 +138,7 @@ final class Connection
         return null;
     }
 
-    /** Whether the stream becomes writable, or readable, within so many nanoseconds. */
+    /** Whether the stream becomes writable ($write) or readable within $ns nanoseconds. */
     private function wait(bool $write, int $ns): bool
     {
         $read = $write ? [] : [$this->stream];

@@ -4,7 +4,7 @@ declare(strict_types=1);
 
 namespace Breakerd;
 
-/** breakerd did not answer, or not as breakerd answers. pause: it is better left alone for a while.
+/** breakerd did not answer, or not as breakerd does. pause: requests pass for a while without asking it.
  *  @internal */
 final class NoAnswer extends \Exception
 {

@@ -4,12 +4,12 @@ declare(strict_types=1);
 
 namespace Breakerd;
 
-/** The pause after trouble. With APCu it holds for all processes that share its memory, as PHP-FPM's do; else for
- *  this object. Stamps are of the monotonic clock, in nanoseconds.
+/** The pause after trouble. With APCu it holds for all processes that share its memory, as those of PHP-FPM do; else for
+ *  this object. Times are of the monotonic clock, in nanoseconds.
  *  @internal */
 final class Pause
 {
-    private int $retryAt = 0; // not 0: in trouble, the next try is due then
+    private int $retryAt = 0; // the end of the pause; 0: no trouble
     private int $logAt = 0;
     private bool $shared;
 
@@ -18,7 +18,7 @@ final class Pause
         $this->shared = function_exists('apcu_enabled') && apcu_enabled();
     }
 
-    /** False in a pause. Whoever finds it over is the only one to try until the outcome is known. */
+    /** False in the pause. After it one request may ask, and the others pass until it has its answer. */
     public function mayAsk(): bool
     {
         $now = hrtime(true);
@@ -50,7 +50,7 @@ final class Pause
         }
     }
 
-    /** Whether something may be said; $interval nanoseconds later again. */
+    /** Whether a message may be logged: one each $interval nanoseconds. */
     public function mayLog(int $interval): bool
     {
         $now = hrtime(true);

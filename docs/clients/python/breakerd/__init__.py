@@ -1,11 +1,11 @@
-"""Asks breakerd, the circuit-breaker sidecar, before a request to an upstream, and tells it what became of it.
+"""Asks breakerd, the circuit-breaker sidecar, before a request to an upstream, and reports the outcome after it.
 
     from breakerd import CircuitOpen, Client
 
     client = Client()                              # http://127.0.0.1:8747; one for all threads
 
     try:
-        with client.call("orders") as call:        # raises CircuitOpen instead of going in
+        with client.call("orders") as call:        # raises CircuitOpen if the request may not go
             response = ask_the_upstream()
             call.status = response.status          # breakerd's policy judges it
     except CircuitOpen as refused:
@@ -29,29 +29,29 @@ from ._wire import Base, Call, CircuitOpen, Decision, NoAnswer, Response, report
 __all__ = ["Call", "CircuitOpen", "Client", "Decision"]
 __version__ = "0.2.0"
 
-MAX_IDLE = 64  # connections that wait for the next request
+MAX_IDLE = 64  # kept connections
 
 
 class Client(Base):
-    """Threads may share one. Takes base_url, token, timeout_ms, retry_after_trouble_ms and log."""
+    """Threads may share a client. Takes base_url, token, timeout_ms, retry_after_trouble_ms and log."""
 
     def __init__(self, *args, **kw):
         super().__init__(*args, **kw)
         self._idle, self._pid = [], os.getpid()
 
     def acquire(self, key):
-        """May a request go to the upstream? A Decision; never raises for what breakerd does."""
+        """Returns a Decision: whether a request may go to the upstream. Never raises because of breakerd."""
         response = self._ask(self.request(key, "/acquire"), Response.decision)
         return response or Decision()
 
     def report(self, key, permit="", outcome=None, status=None, duration_ms=None):
-        """Says what became of a request. True if breakerd counted it."""
+        """Reports the outcome of a request. True if breakerd counted it."""
         return bool(self._ask(self.request(key, "/report", report_body(permit, outcome, status, duration_ms)),
                               Response.counted))
 
     @contextmanager
     def call(self, key):
-        """Both around a block. Raises CircuitOpen if the block may not run."""
+        """Runs a block between acquire and report. Raises CircuitOpen if the block may not run."""
         call = Call(key, self.acquire(key))
         if not call.decision.allowed:
             raise CircuitOpen(key, call.decision)
@@ -67,7 +67,7 @@ class Client(Base):
                 self.report(key, **report)
 
     def guard(self, key):
-        """A decorator: each call of the function is one of the circuit `key`."""
+        """A decorator: each call of the function is guarded by the circuit `key`."""
         def decorate(function):
             @functools.wraps(function)
             def guarded(*args, **kw):
@@ -77,7 +77,7 @@ class Client(Base):
         return decorate
 
     def close(self):
-        """Closes the connections that wait."""
+        """Closes the kept connections."""
         while self._idle:
             self._idle.pop().close()
 
@@ -112,7 +112,7 @@ class Client(Base):
 
     def _connection(self, deadline):
         if self._pid != os.getpid():
-            # After a fork the connections are the parent's: two processes on one would mix up answers.
+            # After a fork the connections belong to the parent: two processes on one would mix up answers.
             self._idle, self._pid = [], os.getpid()
         while True:
             try:
@@ -147,7 +147,7 @@ def _left(deadline):
 
 
 def readable(sock):
-    """True of a kept connection that breakerd has closed: a request on it would be lost."""
+    """True if breakerd has closed a kept connection: a request on it would be lost."""
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     return bool(poll.poll(0))

@@ -1,4 +1,4 @@
-"""What both clients share: the base URL, HTTP/1.1 as bytes, what answers mean, the pause. No I/O here."""
+"""Shared by both clients, without I/O: the base URL, HTTP/1.1 as bytes, the meaning of answers, the pause."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ _UNIX = re.compile(r"http\+unix://(%2[Ff]" + _TEXT + "+)((?:/" + _TEXT + "*)*)")
 
 
 class NoAnswer(Exception):
-    """breakerd did not answer, or not as breakerd answers. `pause`: it is better left alone for a while."""
+    """breakerd did not answer, or not as breakerd does. pause: requests pass for a while without asking it."""
 
     def __init__(self, message, pause=True):
         super().__init__(message)
@@ -24,7 +24,7 @@ class NoAnswer(Exception):
 
 
 class CircuitOpen(Exception):
-    """breakerd refused: the upstream is to be left alone. `decision` has retry_after_ms."""
+    """breakerd refused the request: do not send it to the upstream. decision has retry_after_ms."""
 
     def __init__(self, key, decision):
         super().__init__(f"circuit {key!r} is {decision.reason}: ask again in {decision.retry_after_ms} ms")
@@ -43,8 +43,8 @@ class Decision:
 
 
 class Call:
-    """A request under way. Set `status` (of the upstream's answer, 0: none came) or `outcome`
-    ("success", "failure", "ignored"); otherwise an exception is a failure and its absence a success."""
+    """A request under way. Set status (of the upstream's answer; 0: none came) or outcome ("success", "failure",
+    "ignored"); otherwise an exception is a failure and no exception a success."""
 
     def __init__(self, key, decision):
         self.key, self.decision = key, decision
@@ -52,26 +52,26 @@ class Call:
         self._began = time.monotonic()
 
     def _report(self, error):
-        """What to report, as arguments of report(); None if there is nothing to report."""
+        """The arguments for report(); None if there is nothing to report."""
         if self.decision.unreachable:
             return None
         outcome = self.outcome
         if outcome is None and self.status is None:
-            # KeyboardInterrupt, CancelledError and their like say nothing about the upstream.
+            # KeyboardInterrupt, CancelledError and similar say nothing about the upstream.
             outcome = "success" if error is None else "failure" if issubclass(error, Exception) else "ignored"
         return {"permit": self.decision.permit, "outcome": outcome, "status": None if outcome else self.status,
                 "duration_ms": (time.monotonic() - self._began) * 1000}
 
 
 class Base:
-    """The settings, checked; the bytes of a request; the pause after trouble."""
+    """Checks the settings, writes requests, and keeps the pause after trouble."""
 
     def __init__(self, base_url="http://127.0.0.1:8747", token=None, timeout_ms=300, retry_after_trouble_ms=1000,
                  log=None):
         """base_url: http://HOST[:PORT][/PATH], unix:/PATH or http+unix://%2FPATH. timeout_ms is for a whole
         exchange. For retry_after_trouble_ms after breakerd did not answer, requests pass without asking it.
-        log: called with a text, at most every 10 s; a logging.Logger's warning unless told.
-        ValueError if one of them cannot be."""
+        log: called with a text, at most every 10 s; default: the warning of the logging.Logger "breakerd".
+        ValueError if a setting is invalid."""
         url, unix = _URL.fullmatch(base_url), _UNIX.fullmatch(base_url)
         self.path = None  # of a unix socket
         if url and 1 <= int(url[2] or 80) <= 65535:
@@ -92,11 +92,12 @@ class Base:
         self.timeout, self._pause = timeout_ms / 1000, retry_after_trouble_ms / 1000
         self._log = log or logging.getLogger("breakerd").warning
         self._lock = threading.Lock()
-        self._retry_at = 0.0  # not 0: in trouble, the next try is due then
+        self._retry_at = 0.0  # the end of the pause after trouble; 0: no trouble
         self._log_at = 0.0
 
     def may_ask(self):
-        """False in a pause. Whoever finds it over is the only one to try until the outcome is known."""
+        """False in the pause after trouble. After the pause one request may ask, and the others pass until it has
+        its answer."""
         if not self._retry_at:
             return True
         with self._lock:
@@ -123,12 +124,12 @@ class Base:
             try:
                 self._log("breakerd: %s: requests pass" % (str(error) or type(error).__name__))
             except Exception:  # pylint: disable=broad-except
-                pass  # a hook's mistake must not break a request
+                pass  # an error in the hook must not break a request
 
     def request(self, key, verb, body=""):
         """The bytes of a request."""
         body = body.encode("utf-8")
-        # Surrogates cannot be sent; breakerd refuses what replaces them as it would any wrong key.
+        # Surrogates cannot be encoded in UTF-8, and become "?".
         target = self._prefix + quote(key, safe="", errors="replace") + verb
         return f"POST {target} HTTP/1.1\r\n{self._head}Content-Length: {len(body)}\r\n\r\n".encode("ascii") + body
 
@@ -144,13 +145,13 @@ def report_body(permit, outcome, status, duration_ms):
 
 
 class Response:
-    """An HTTP/1.1 response, as its bytes come."""
+    """An HTTP/1.1 response, read as its bytes come."""
 
     def __init__(self):
         self._data = b""
 
     def feed(self, data):
-        """True when the response is whole. Raises NoAnswer if it cannot become one."""
+        """True when the response is complete. Raises NoAnswer if it is not a response of breakerd."""
         if not data:
             raise NoAnswer("the connection ended amid an answer" if self._data else "the connection ended without an answer")
         self._data += data
@@ -177,14 +178,15 @@ class Response:
         return len(rest) >= length
 
     def decoded(self):
-        """The object in a 200. Raises NoAnswer for everything else."""
+        """Returns the object of an answer with status 200. Raises NoAnswer for other statuses."""
         try:
             answer = json.loads(self.body)
         except ValueError:
             answer = None
         answer = answer if isinstance(answer, dict) else {}
         if self.status != 200:
-            # A 504 took its time, and so would the next. The others come at once, or concern one circuit.
+            # A 504 took the whole store_timeout, and the next would too: pause. Other errors come at once or concern
+            # one circuit.
             raise NoAnswer(f"{self.status} {str(answer.get('detail', ''))[:500]}".strip(), pause=self.status == 504)
         return answer
 
@@ -207,7 +209,7 @@ class Response:
 
 
 def _unchunk(data):
-    """The body; None if it has not come whole."""
+    """The body; None if it is not complete yet."""
     body = b""
     while True:
         size, end, data = data.partition(b"\r\n")

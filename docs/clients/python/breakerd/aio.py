@@ -1,4 +1,4 @@
-"""The client for asyncio: the same names, to be awaited.
+"""The client for asyncio, with the same names as breakerd.Client.
 
     client = breakerd.aio.Client()
 
@@ -18,24 +18,24 @@ __all__ = ["Call", "CircuitOpen", "Client", "Decision"]
 
 
 class Client(Base):
-    """For the tasks of one event loop. Takes what breakerd.Client takes."""
+    """Tasks of one event loop may share a client. Takes the arguments of breakerd.Client."""
 
     def __init__(self, *args, **kw):
         super().__init__(*args, **kw)
         self._idle = []
 
     async def acquire(self, key):
-        """May a request go to the upstream? A Decision; never raises for what breakerd does."""
+        """Returns a Decision: whether a request may go to the upstream. Never raises because of breakerd."""
         return await self._ask(self.request(key, "/acquire"), Response.decision) or Decision()
 
     async def report(self, key, permit="", outcome=None, status=None, duration_ms=None):
-        """Says what became of a request. True if breakerd counted it."""
+        """Reports the outcome of a request. True if breakerd counted it."""
         body = report_body(permit, outcome, status, duration_ms)
         return bool(await self._ask(self.request(key, "/report", body), Response.counted))
 
     @asynccontextmanager
     async def call(self, key):
-        """Both around a block. Raises CircuitOpen if the block may not run."""
+        """Runs a block between acquire and report. Raises CircuitOpen if the block may not run."""
         call = Call(key, await self.acquire(key))
         if not call.decision.allowed:
             raise CircuitOpen(key, call.decision)
@@ -61,7 +61,7 @@ class Client(Base):
         return decorate
 
     async def close(self):
-        """Closes the connections that wait."""
+        """Closes the kept connections."""
         while self._idle:
             self._idle.pop()[1].close()
 
@@ -97,7 +97,7 @@ class Client(Base):
     async def _connection(self):
         while self._idle:
             reader, writer = self._idle.pop()
-            # The loop may not have had its turn since breakerd closed the connection: ask the socket.
+            # The event loop may not have polled since breakerd closed the connection: ask the socket.
             if not reader.at_eof() and not writer.is_closing() and not readable(writer.get_extra_info("socket").fileno()):
                 return reader, writer
             writer.close()

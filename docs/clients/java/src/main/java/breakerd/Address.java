@@ -9,7 +9,7 @@ import java.nio.charset.StandardCharsets;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
-/** Where breakerd is: a base URL, taken apart. socket is null for TCP. */
+/** The parts of a base URL. socket is null for TCP. */
 record Address(String name, int port, String socket, String host, String prefix) {
     private static final String TEXT = "(?:[A-Za-z0-9_.~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})";
     private static final Pattern TCP =
@@ -46,7 +46,7 @@ record Address(String name, int port, String socket, String host, String prefix)
         return URLEncoder.encode(key, StandardCharsets.UTF_8).replace("+", "%20");
     }
 
-    /** A name is looked up each time. */
+    /** Looks the name up, each time. */
     SocketAddress resolve() {
         return socket == null ? new InetSocketAddress(name, port) : UnixDomainSocketAddress.of(socket);
     }

@@ -3,8 +3,8 @@ package breakerd;
 import java.time.Duration;
 
 /**
- * A request under way. {@link #close} reports it: what was told, else a failure, since that is how a block that threw
- * something ends.
+ * A request under way. {@link #close} reports its outcome or status; a failure if neither is set, because a block that
+ * throws ends in this way.
  */
 public final class Call implements AutoCloseable {
     private final Client client;
@@ -25,17 +25,17 @@ public final class Call implements AutoCloseable {
         return decision;
     }
 
-    /** Of the upstream's answer; breakerd's policy judges it. 0: none came. */
+    /** The status of the upstream's answer, which breakerd's policy judges. 0: none came. */
     public void status(int status) {
         this.status = status;
     }
 
-    /** Stands before a status. */
+    /** The outcome, which is used rather than a status. */
     public void outcome(Outcome outcome) {
         this.outcome = outcome;
     }
 
-    void unlessTold(Outcome outcome) {
+    void defaultOutcome(Outcome outcome) {
         if (this.outcome == null && status < 0) this.outcome = outcome;
     }
 

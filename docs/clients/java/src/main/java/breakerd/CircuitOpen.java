@@ -1,6 +1,6 @@
 package breakerd;
 
-/** breakerd refused: the upstream is to be left alone. */
+/** breakerd refused the request: do not send it to the upstream. */
 public final class CircuitOpen extends Exception {
     private static final long serialVersionUID = 1;
     private final transient Decision decision;

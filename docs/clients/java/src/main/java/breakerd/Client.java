@@ -12,15 +12,15 @@ import java.util.concurrent.atomic.AtomicLong;
 import java.util.function.Consumer;
 
 /**
- * Asks breakerd, the circuit-breaker sidecar, before a request to an upstream, and tells it what became of it. Java 17,
- * nothing else.
+ * Asks breakerd, the circuit-breaker sidecar, before a request to an upstream, and reports the outcome after it. Java 17,
+ * no dependencies.
  *
  * <pre>{@code
  * Client client = Client.builder().build();             // http://127.0.0.1:8747; one for all threads
  *
  * try (Call call = client.call("orders")) {
  *     Response response = askTheUpstream();
- *     call.status(response.status());                   // breakerd's policy judges it; nothing told is a failure
+ *     call.status(response.status());                   // breakerd's policy judges it; without it: a failure
  * } catch (CircuitOpen refused) {
  *     answer503(refused.decision().retryAfterMs());
  * }
@@ -31,13 +31,13 @@ import java.util.function.Consumer;
  * When breakerd does not answer, every request passes.
  */
 public final class Client implements AutoCloseable {
-    /** That of the daemon that this client comes with. */
+    /** The version of the daemon that this client comes with. */
     public static final String VERSION = "0.2.0";
 
     private static final long LOG_INTERVAL = Duration.ofSeconds(10).toNanos();
     private static final System.Logger LOG = System.getLogger("breakerd");
 
-    /** A function that is told of its call. */
+    /** A function that gets its call. */
     @FunctionalInterface
     public interface Function<T> {
         T apply(Call call) throws Exception;
@@ -59,7 +59,7 @@ public final class Client implements AutoCloseable {
             return this;
         }
 
-        /** What is in breakerd's token_file. */
+        /** A line of breakerd's token_file. */
         public Builder token(String token) {
             this.token = token == null ? "" : token;
             return this;
@@ -71,7 +71,7 @@ public final class Client implements AutoCloseable {
             return this;
         }
 
-        /** So long after breakerd did not answer, requests pass without asking it. */
+        /** For this long after breakerd did not answer, requests pass without asking it. */
         public Builder retryAfterTrouble(Duration retryAfterTrouble) {
             this.retryAfterTrouble = retryAfterTrouble;
             return this;
@@ -83,7 +83,7 @@ public final class Client implements AutoCloseable {
             return this;
         }
 
-        /** @throws IllegalArgumentException if a setting cannot be */
+        /** @throws IllegalArgumentException if a setting is invalid */
         public Client build() {
             return new Client(this);
         }
@@ -100,7 +100,7 @@ public final class Client implements AutoCloseable {
     private final long pause;
     private final Consumer<String> log;
     private final long began = System.nanoTime() - 1; // stamps below are nanoseconds since then, never 0
-    private final AtomicLong retryAt = new AtomicLong(); // not 0: in trouble, the next try is due then
+    private final AtomicLong retryAt = new AtomicLong(); // the end of the pause after trouble; 0: no trouble
     private final AtomicLong logAt = new AtomicLong();
 
     private Client(Builder settings) {
@@ -117,7 +117,7 @@ public final class Client implements AutoCloseable {
                 + (settings.token.isEmpty() ? "" : "Authorization: Bearer " + settings.token + "\r\n");
     }
 
-    /** May a request go to the upstream? Throws nothing for what breakerd does. */
+    /** Whether a request may go to the upstream. Throws nothing because of breakerd. */
     public Decision acquire(String key) {
         Map<String, Object> answer = ask(key, "acquire", "", "allowed");
         if (answer == null) return Decision.UNREACHABLE;
@@ -125,12 +125,12 @@ public final class Client implements AutoCloseable {
                 text(answer, "reason"), answer.get("retryAfterMs") instanceof Double ms ? ms.longValue() : 0, false);
     }
 
-    /** Says what became of a request; permit and duration may be null. True if breakerd counted it. */
+    /** Reports the outcome of a request; permit and duration may be null. True if breakerd counted it. */
     public boolean report(String key, String permit, Outcome outcome, Duration duration) {
         return report(key, permit, "\"outcome\":\"" + outcome.word() + "\"", duration);
     }
 
-    /** The same with the upstream's status; 0: no answer came. */
+    /** Reports the upstream's status, which breakerd's policy judges; 0: no answer came. */
     public boolean report(String key, String permit, int status, Duration duration) {
         return report(key, permit, "\"status\":" + status, duration);
     }
@@ -150,32 +150,32 @@ public final class Client implements AutoCloseable {
         return new Call(this, key, decision);
     }
 
-    /** Both around a function: an exception is a failure, an InterruptedException is ignored, and neither is a success. */
+    /** Runs a function between acquire and report. An exception is a failure, an InterruptedException is ignored, no exception is a success. */
     public <T> T run(String key, Callable<T> function) throws Exception {
         return run(key, call -> function.call());
     }
 
-    /** The same, unless the function tells its call otherwise. */
+    /** The same for a function that may set the status or the outcome of its call. */
     public <T> T run(String key, Function<T> function) throws Exception {
         try (Call call = call(key)) {
             try {
                 T result = function.apply(call);
-                call.unlessTold(Outcome.SUCCESS);
+                call.defaultOutcome(Outcome.SUCCESS);
                 return result;
             } catch (InterruptedException interrupted) {
-                call.unlessTold(Outcome.IGNORED);
+                call.defaultOutcome(Outcome.IGNORED);
                 throw interrupted;
             }
         }
     }
 
-    /** Closes the connections that wait. */
+    /** Closes the kept connections. */
     @Override
     public void close() {
         connections.close();
     }
 
-    /** The answer, which has `must` as a Boolean; null without one. */
+    /** The answer, which has the Boolean member `must`; null without such an answer. */
     private Map<String, Object> ask(String key, String verb, String body, String must) {
         if (!mayAsk()) return null;
         byte[] bytes = body.getBytes(StandardCharsets.UTF_8);
@@ -185,7 +185,8 @@ public final class Client implements AutoCloseable {
             Response response = connections.exchange(request.getBytes(StandardCharsets.UTF_8), timeout);
             Map<String, Object> answer = Json.object(response.body());
             if (response.status() != 200) {
-                // A 504 took its time, and so would the next. The others come at once, or concern one circuit.
+                // A 504 took the whole store_timeout, and the next would too: pause. Other errors come at once or concern
+                // one circuit.
                 String detail = answer == null ? "" : text(answer, "detail");
                 trouble((response.status() + " " + detail.substring(0, Math.min(500, detail.length()))).strip(), response.status() == 504);
                 return null;
@@ -195,7 +196,7 @@ public final class Client implements AutoCloseable {
             retryAt.set(0);
             return answer;
         } catch (InterruptedIOException | ClosedByInterruptException error) {
-            return null; // the caller's thread was interrupted: no trouble with breakerd
+            return null; // the caller's thread was interrupted, which is no trouble with breakerd
         } catch (IOException | RuntimeException error) {
             trouble(error.getMessage() == null ? error.toString() : error.getMessage(), true);
             return null;
@@ -206,7 +207,7 @@ public final class Client implements AutoCloseable {
         return answer.get(name) instanceof String text ? text : "";
     }
 
-    /** False in a pause. Whoever finds it over is the only one to try until the outcome is known. */
+    /** False in the pause after trouble. After the pause one request may ask, and the others pass until it has its answer. */
     private boolean mayAsk() {
         long due = retryAt.get();
         if (due == 0) return true;
@@ -222,7 +223,7 @@ public final class Client implements AutoCloseable {
         try {
             log.accept("breakerd: " + message + ": requests pass");
         } catch (RuntimeException mistake) {
-            // A hook's mistake must not break a request.
+            // An error in the hook must not break a request.
         }
     }
 }

@@ -12,10 +12,10 @@ import java.nio.channels.SocketChannel;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayDeque;
 
-/** Kept connections, and HTTP/1.1 over them: everything within one time limit, and nothing sent twice. */
+/** Kept connections, and HTTP/1.1 over them. An exchange has one time limit, and nothing is sent twice. */
 final class Connections {
     private static final int MAX_ANSWER = 65_536; // bytes; breakerd's are a few hundred
-    private static final int MAX_IDLE = 64; // connections that wait for the next request
+    private static final int MAX_IDLE = 64; // kept connections
 
     private final Address address;
     private final ArrayDeque<Connection> idle = new ArrayDeque<>();
@@ -24,7 +24,7 @@ final class Connections {
         this.address = address;
     }
 
-    /** A channel and what tells that it is ready. */
+    /** A channel, and the selector that waits for it. */
     private static final class Connection {
         final SocketChannel channel;
         final Selector selector;
@@ -73,7 +73,7 @@ final class Connections {
             }
         }
 
-        /** Readable, or at its end: breakerd has closed it, and a request on it would be lost. */
+        /** True if the channel is readable or at its end: breakerd has closed it, and a request on it would be lost. */
         boolean stale() {
             try {
                 return channel.read(buffer.clear()) != 0;
@@ -84,16 +84,17 @@ final class Connections {
 
         void close() {
             try (channel; selector) {
-                // Both.
+                // Closes both.
             } catch (IOException | ClosedSelectorException error) {
-                // Closed is closed.
+                // Nothing to do: they are closed all the same.
             }
         }
     }
 
     Response exchange(byte[] request, long timeout) throws IOException {
         long deadline = System.nanoTime() + timeout;
-        // A channel that an interrupted thread uses is closed. What was interrupted before is reported all the same.
+        // Java closes a channel that an interrupted thread uses. So clear the flag for the exchange: a request that was
+        // interrupted must still be reported.
         boolean interrupted = Thread.interrupted();
         Connection connection = take();
         boolean keep = false;

@@ -3,7 +3,7 @@ package breakerd;
 import java.util.HashMap;
 import java.util.Map;
 
-/** As much of JSON as breakerd's answers need: the members of an object; values inside them are checked and left out. */
+/** Reads what breakerd's answers need of JSON: the members of an object. Nested values are checked, but not kept. */
 final class Json {
     private static final int MAX_DEPTH = 64;
     private final String text;
@@ -13,7 +13,7 @@ final class Json {
         this.text = text;
     }
 
-    /** Strings, Booleans and Doubles by name; other values are null. null if this is no JSON object. */
+    /** The object's strings, Booleans and Doubles by name; other values are null. null if the text is no JSON object. */
     static Map<String, Object> object(String text) {
         try {
             Json json = new Json(text);

@@ -1,6 +1,6 @@
 package breakerd;
 
-/** What became of a request, where it is not told by the upstream's status. */
+/** The outcome of a request, for callers that have no status of the upstream. */
 public enum Outcome {
     SUCCESS, FAILURE, IGNORED;
 

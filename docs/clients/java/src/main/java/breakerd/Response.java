@@ -6,7 +6,7 @@ import java.util.Locale;
 
 /** An HTTP/1.1 response. keep: its connection may be used again. */
 record Response(int status, String body, boolean keep) {
-    /** null if it has not come whole. Bytes are ISO-8859-1 here, until the body is known. */
+    /** null if the response is not complete yet. data has one character for each byte (ISO-8859-1). */
     static Response parse(String data) throws IOException {
         if (!data.startsWith("HTTP/1.".substring(0, Math.min(7, data.length())))) throw new IOException("this is no HTTP");
         int end = data.indexOf("\r\n\r\n");
