@@ -140,9 +140,12 @@ class History:
             return (f"transition {to}" + (f" from {expected}" if expected else ""),
                     self.snapshot(model.transition(to, expected)))
         if move == "override":
-            mode, length = rng.choice(("forced-open", "forced-closed")), rng.choice((1, 300, 5000))
+            mode, length = rng.choice(("forced-open", "forced-closed", None)), rng.choice((1, 300, 5000))
+            if mode is None:
+                model.end_override()
+                return "unforce", "ok"
             model.override(mode, length)
-            return ("unforce" if mode == "none" else f"force {mode} {length}"), "ok"
+            return f"force {mode} {length}", "ok"
         if move == "drop":
             model.drop()
             return "drop", "ok"

@@ -151,6 +151,10 @@ class Model:
         self._decide(self.circuit)
         self.forced = (mode, self.now + length)
 
+    def end_override(self):
+        """Ends the override, if there is one."""
+        self.forced = None
+
     def drop(self):
         """Another program drops the member: window, permits and override are lost."""
         old = self.circuit

@@ -10,7 +10,8 @@
  *                             allowed acquire, from 0; OUTCOME: success, failure, ignored; by N:
  *                             the daemon; xN: N equal reports
  *   get, success, failure, reset, transition TO [from FROM]
- *   force MODE MS          forced-open, forced-closed, or none
+ *   force MODE MS             an override, forced-open or forced-closed, for so long
+ *   unforce                   ends the override
  *   drop                      another program drops the member `breakerd`
  *   member TEXT               another program writes that member
  *

@@ -1,6 +1,7 @@
 #include "store_contract.h"
 
-#include <event2/event.h>
+#include "wait.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,23 +30,9 @@ static void on_answer(void *arg, struct store_result *result)
 	a->result.message = NULL;
 }
 
-static void on_patience_over(evutil_socket_t fd, short what, void *arg)
-{
-	(void)fd;
-	(void)what;
-	(void)arg;
-	ck_abort_msg("no answer within %d ms", PATIENCE_MS);
-}
-
 static void run_until_answered(struct event_base *loop, struct answer *a)
 {
-	static const struct timeval patience = {.tv_sec = PATIENCE_MS / 1000};
-	struct event *timer = evtimer_new(loop, on_patience_over, NULL);
-
-	evtimer_add(timer, &patience);
-	while (a->count == 0)
-		event_base_loop(loop, EVLOOP_ONCE);
-	event_free(timer);
+	WAIT_UNTIL(loop, PATIENCE_MS, a->count > 0, "no answer");
 	/* Lets a second answer come, which would be wrong. */
 	event_base_loop(loop, EVLOOP_NONBLOCK);
 	ck_assert_uint_eq(a->count, 1);

@@ -11,6 +11,7 @@
 #include "store/driver.h"
 #include "store_contract.h"
 #include "suite.h"
+#include "wait.h"
 
 #include <event2/event.h>
 #include <inttypes.h>
@@ -63,34 +64,17 @@ static void stop_server(void)
 
 /* --- the store --- */
 
-static void on_patience_over(evutil_socket_t fd, short what, void *arg)
+static bool has_condition(enum store_condition condition)
 {
-	(void)fd;
-	(void)what;
-	ck_abort_msg("%s: not within %d ms", (const char *)arg, PATIENCE_MS);
-}
+	struct store_health health;
 
-static struct event *patience(const char *what)
-{
-	static const struct timeval wait = {.tv_sec = PATIENCE_MS / 1000};
-	struct event *timer = evtimer_new(base, on_patience_over, (void *)what);
-
-	evtimer_add(timer, &wait);
-	return timer;
+	store_health(store, &health);
+	return health.condition == condition;
 }
 
 static void wait_for(enum store_condition condition)
 {
-	struct event *timer = patience("the store's condition");
-	struct store_health health;
-
-	for (;;) {
-		store_health(store, &health);
-		if (health.condition == condition)
-			break;
-		event_base_loop(base, EVLOOP_ONCE);
-	}
-	event_free(timer);
+	WAIT_UNTIL(base, PATIENCE_MS, has_condition(condition), "the store's condition");
 }
 
 static void on_line(void *arg, enum log_level level, const char *line)
@@ -209,11 +193,7 @@ static void submit_in_background(struct answer *a, const char *key, struct circu
 
 static void wait_for_all(void)
 {
-	struct event *timer = patience("the answers");
-
-	while (waiting > 0)
-		event_base_loop(base, EVLOOP_ONCE);
-	event_free(timer);
+	WAIT_UNTIL(base, PATIENCE_MS, waiting == 0, "the answers");
 }
 
 /* --- the contract of every store --- */
