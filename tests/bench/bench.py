@@ -184,7 +184,7 @@ def verdicts(rows, counted):
 
 
 def show_verdicts(out):
-    print("\nWhat it must show (medians over 16, 64 and 256 connections where not said otherwise)")
+    print("\nWhat the benchmark must show (medians over 16, 64 and 256 connections unless stated)")
     for what, got, relation, bound, reached, work in out:
         print(f"{'reached' if reached else 'MISSED':8} {got:6.2f} ({relation} {bound:.2f})  {what}"
               + (f"; by processor time {work:.2f}" if work else ""))
@@ -199,14 +199,14 @@ def others(result):
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description="breakerd beside what a user would pick instead")
+    parser = argparse.ArgumentParser(description="Compares breakerd with what a user would pick instead.")
     parser.add_argument("--circuits", type=int, nargs="+", default=[1, 1000, 100000])
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 16, 64, 256])
     parser.add_argument("--quick", action="store_true", help="one circuit, 64 connections, once")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=1, help="of each run")
     parser.add_argument("--patience", type=float, default=0, metavar="MINUTES",
-                        help="to wait in all for moments in which other programs take little")
+                        help="how long to wait, in all, for moments with little other load")
     parser.add_argument("--only", action="append", choices=PARTS, help="repeatable")
     parser.add_argument("--out", default=os.path.join(paths.BUILD, "bench"),
                         help="directory for benchmarks.json")

@@ -118,22 +118,22 @@ def main():
         budgets = json.load(f)
     baseline = {} if raw else budgets.get(release(), {})
     measured = measure(None if raw else PLAIN_STORES)
-    dearer = []
+    over_budget = []
     print(f"instructions a request    breakerd  minimal   ratio  recorded ({release()})")
     for operation, (ours, least) in measured.items():
         ratio, recorded = ours / least, baseline.get(operation)
         print(f"{operation:24} {ours:9.0f} {least:8.0f} {ratio:7.3f}  {recorded or 'nothing'}")
         if recorded and ratio > recorded * SLACK:
-            dearer.append(operation)
+            over_budget.append(operation)
     pair = ((measured["acquire"][0] + measured["report"][0])
             / (measured["getState"][0] + measured["recordFailure"][0]))
-    print(f"acquire + report beside getState + recordFailure: {pair:.3f}, at most {DECISIONS}")
+    print(f"(acquire + report) / (getState + recordFailure): {pair:.3f}, at most {DECISIONS}")
     if pair > DECISIONS and not raw:
-        sys.exit("acquire and report are too dear.")
+        sys.exit("acquire and report take too many instructions.")
     check = measured["check"][0] / measured["acquire"][0]
-    print(f"check beside acquire: {check:.3f}, at most {CHECKS}")
+    print(f"check / acquire: {check:.3f}, at most {CHECKS}")
     if check > CHECKS and not raw:
-        sys.exit("check is too dear.")
+        sys.exit("check takes too many instructions.")
     if renew:
         budgets[release()] = {operation: round(ours / least, 3)
                               for operation, (ours, least) in measured.items()}
@@ -141,8 +141,8 @@ def main():
             json.dump(budgets, f, indent=2, sort_keys=True)
             f.write("\n")
         print("recorded in tests/bench/budget.json")
-    elif dearer:
-        sys.exit(f"Dearer by more than 5% than recorded: {', '.join(dearer)}. If that has to be,"
+    elif over_budget:
+        sys.exit(f"More than 5% over the budget: {', '.join(over_budget)}. If that is worth it, run"
                  " `make instructions-renew` and say why in the commit.")
 
 

@@ -49,7 +49,7 @@ class Patience:
                 return
             self.left -= STEP
 
-    def again(self, others, seconds):
+    def wants_repeat(self, others, seconds):
         """Whether to repeat a run in which other programs took the share `others`."""
         if others <= TOLERATED or self.left <= 0:
             return False

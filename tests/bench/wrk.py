@@ -16,7 +16,7 @@ def run(server, workload, circuits, connections, seconds, patience=Patience(0)):
     while True:
         patience.wait()
         figures = once(server, workload, circuits, connections, seconds)
-        if not patience.again(figures["others"], seconds):
+        if not patience.wants_repeat(figures["others"], seconds):
             return figures
 
 

@@ -684,8 +684,8 @@ START_TEST(late_answers_go_to_their_own)
 }
 END_TEST
 
-/* An operation that was never sent waits behind our own operations. Its deadline is no sign against
- * a server, unless that does not answer either. */
+/* The deadline of an operation that was never sent counts only while the server is silent: the
+ * operation waits for our own operations before it. */
 START_TEST(what_was_never_sent_counts_in_a_silence_alone)
 {
 	link_to_fake("", "");

@@ -259,8 +259,8 @@ static int listen_full(int port, int clients[3])
 	return fd;
 }
 
-/* The link is connecting to a master when another is told. The second address of the old one is not
- * tried any more. */
+/* A sentinel announces a new master while the link connects to the old one. The second address of
+ * the old one must not be tried any more. */
 START_TEST(follows_switch_master_while_it_connects)
 {
 	struct fake_redis *second = fake_redis_new_on_ipv6(base);
@@ -279,7 +279,7 @@ START_TEST(follows_switch_master_while_it_connects)
 	link_to_sentinels();
 	WAIT_FOR(redis_link_state(link_) == LINK_CONNECTING);
 	WAIT_FOR(strstr(fake_redis_heard(sentinels[0]), "SUBSCRIBE"));
-	/* The other sentinels still name the old master. The one that told is asked next. */
+	/* The other sentinels still name the old master. The one with the news is asked next. */
 	knows(0, 1);
 	fake_redis_say(sentinels[0], news[1]);
 	WAIT_FOR(redis_link_ready(link_));

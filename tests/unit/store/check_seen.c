@@ -208,7 +208,8 @@ static void let_pass(int ms)
 	event_base_dispatch(base);
 }
 
-/* Acquires each millisecond until main was read so often. All answers must come from memory. */
+/* Acquires each millisecond until main has been read `reads` times. All answers must come from
+ * memory. */
 static void acquire_steadily(size_t reads)
 {
 	uint64_t before = metrics->cached_answers, answers = 0;

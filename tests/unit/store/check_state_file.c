@@ -23,7 +23,7 @@ static char directory[64];
 static char path[96];
 static struct circuit_table *table;
 
-/* Between the two the monotonic clock has begun anew, as after a reboot. */
+/* Between the two moments the machine was rebooted, so the monotonic clock has started again. */
 static const struct state_moment saved_at = {.wall_ms = 1700000000000, .table_ms = 5000000};
 static const struct state_moment read_at = {.wall_ms = 1700000010000, .table_ms = 777};
 
