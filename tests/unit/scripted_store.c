@@ -219,11 +219,11 @@ struct store *scripted_open(struct event_base *base, const struct store_limits *
 	return &scripted->store;
 }
 
-void scripted_release(void)
+static void release(struct store_op_list *ops)
 {
 	struct store_op *op;
 
-	TAILQ_FOREACH (op, &scripted->store.ops, entry) {
+	TAILQ_FOREACH (op, ops, entry) {
 		struct scripted_op *o = (struct scripted_op *)op;
 
 		if (is_held(o)) {
@@ -233,11 +233,18 @@ void scripted_release(void)
 	}
 }
 
+void scripted_release(void)
+{
+	release(&scripted->store.open_ops);
+	release(&scripted->store.ops);
+}
+
 bool scripted_holds_step(void)
 {
 	struct store_op *op;
 
-	TAILQ_FOREACH (op, &scripted->store.ops, entry) {
+	/* Steps have no deadline. */
+	TAILQ_FOREACH (op, &scripted->store.open_ops, entry) {
 		struct scripted_op *o = (struct scripted_op *)op;
 
 		if (o->is_fold && is_held(o))

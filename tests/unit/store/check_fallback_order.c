@@ -106,7 +106,7 @@ static void main_comes_back_slow(enum mood mood)
 	scripted->mood = mood;
 	scripted_set_up(true);
 	turns(20);
-	ck_assert_uint_gt(scripted->store.in_flight, 0);
+	ck_assert(!metrics->folds_pending || scripted->store.in_flight > 0);
 }
 
 /* Main refuses what it holds. Then it comes back, and everything is folded. */

@@ -197,7 +197,8 @@ START_TEST(a_lowered_bound_is_reached_without_a_write)
 	ck_assert_int_eq(metrics->circuits[CIRCUIT_OPEN], 1);
 	ck_assert_int_eq(do_ok("k4999", OP_GET).failure_count, 1);
 	ck_assert_int_eq(do_ok("k4000", OP_GET).failure_count, 0);
-	/* While more tripped circuits are left than the bound allows, one that closes is dropped. */
+	/* While more tripped circuits are left than the bound allows, one that closes is dropped.
+	 */
 	limits.max_circuits = 1;
 	store_reconfigure(store, &limits);
 	do_ok("half", OP_TO(CIRCUIT_CLOSED));
