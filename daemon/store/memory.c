@@ -1,6 +1,7 @@
 /*
  * The embedded store itself: its start and end, what is put into it, and its state file.
  */
+#include "base/random.h"
 #include "store/memory_private.h"
 #include "store/packed_breaker.h"
 
@@ -116,6 +117,7 @@ struct store *store_memory_new(struct event_base *base, const struct store_limit
 			       struct store_clock clock, struct metrics *metrics)
 {
 	struct memory_store *m = calloc(1, sizeof(*m));
+	struct random_state random;
 
 	if (!m)
 		return NULL;
@@ -124,6 +126,8 @@ struct store *store_memory_new(struct event_base *base, const struct store_limit
 	m->clock = clock;
 	m->metrics = metrics;
 	m->started_ms = store_now_ms(&clock);
+	random_init(&random);
+	m->cursor_mark = (uint32_t)random_next(&random);
 	m->expiry = evtimer_new(base, memory_on_expiry, m);
 	m->table = circuit_table_new(limits->max_circuits, limits->ttl_ms, metrics);
 	if (!m->expiry || !m->table)

@@ -6,11 +6,16 @@
 #include "store/memory_private.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* At most this many slots are read in one turn of the loop: some 100 us. */
 #define LIST_STEP 4096
+/* How a cursor begins, with the store's mark: the slots of another process, and the places in
+ * Redis, are other ones. */
+#define CURSOR_HEAD "m%08" PRIx32 "."
 
 struct memory_list {
 	struct store_op op;
@@ -50,7 +55,7 @@ static bool list_step(struct memory_store *m, const struct store_query *query, s
 	}
 	if (*slot >= slots)
 		return true;
-	snprintf(page->cursor, sizeof(page->cursor), "%zu", *slot);
+	snprintf(page->cursor, sizeof(page->cursor), CURSOR_HEAD "%zu", m->cursor_mark, *slot);
 	return page->count >= query->limit;
 }
 
@@ -81,14 +86,18 @@ static void on_list_turn(void *arg)
 	store_op_finish(&l->op, &result);
 }
 
-static bool cursor_read(const char *cursor, size_t *slot)
+static bool cursor_read(const struct memory_store *m, const char *cursor, size_t *slot)
 {
-	char *end;
+	char head[16], *end;
+	int len = snprintf(head, sizeof(head), CURSOR_HEAD, m->cursor_mark);
 	unsigned long long value;
 
 	*slot = 0;
 	if (!cursor[0])
 		return true;
+	if (strncmp(cursor, head, (size_t)len) != 0)
+		return false;
+	cursor += len;
 	if (cursor[0] < '0' || cursor[0] > '9')
 		return false;
 	errno = 0;
@@ -126,7 +135,7 @@ struct store_op *memory_list(struct store *s, const struct store_query *query, s
 	bool no_memory = false;
 	size_t slot;
 
-	if (!cursor_read(query->cursor, &slot))
+	if (!cursor_read(m, query->cursor, &slot))
 		return store_refuse(result, STORE_BAD_CURSOR, "the cursor is none of ours");
 	if (!query->background && store_overloaded(s, result))
 		return NULL;

@@ -27,6 +27,7 @@ struct memory_store {
 	struct event *expiry;        /* set while the table is not empty */
 	bool expiry_armed;           /* `expiry` is set */
 	int64_t started_ms;
+	uint32_t cursor_mark;             /* in each cursor, random */
 	struct breaker_override override; /* the last result points to it */
 };
 

@@ -6,6 +6,7 @@ import pytest
 
 from contract import FIELDS, STATES, check_fields, path, problem, snapshot
 from load import hammer
+from wait import until
 from wire import request_bytes
 
 
@@ -66,6 +67,37 @@ def test_each_circuit_exactly_once(daemon, limit):
     names = sorted(f"key-{n}" for n in range(250 if limit > 2 else 40))
     fill(daemon, names)
     assert keys(pages(daemon, limit=limit)) == names
+
+
+def test_a_cursor_is_good_for_the_store_that_gave_it(private_redis, start):
+    """With Redis away the listing is another one: its middle is not taken for Redis's, nor the other way."""
+    redis = private_redis()
+    daemon = start(store=redis.url, store_timeout=5000).wait_ready()
+    with redis.client() as client:
+        for n in range(1500):
+            client.call("SET", f"stoma:cb:{n}", '{"state":"closed","failureCount":1,"successCount":0,'
+                        '"lastFailureTime":1,"lastStateChange":1}')
+        cursor = client.call("SCAN", 0, "COUNT", 500)[0].decode()
+    assert page(daemon, cursor=cursor)["circuits"]
+    redis.kill()
+    until(lambda: daemon.readyz() == "degraded", "the loss is noticed")
+    problem(daemon.get(f"/v1/circuits?cursor={cursor}"), "invalid_query", contains="cursor")
+    fill(daemon, ["a", "b", "c"])
+    cursor = page(daemon, limit=1)["cursor"]
+    assert page(daemon, limit=1, cursor=cursor)["circuits"]
+    redis.start()
+    daemon.wait_ready()
+    problem(daemon.get(f"/v1/circuits?cursor={cursor}"), "invalid_query", contains="cursor")
+
+
+def test_a_cursor_does_not_outlive_its_daemon(start, directory):
+    """The circuits do, but not in their order."""
+    daemon = start(state_file=f"{directory}/state")
+    fill(daemon, ["a", "b", "c"])
+    cursor = page(daemon, limit=1)["cursor"]
+    daemon.stop()
+    problem(start(state_file=f"{directory}/state").get(f"/v1/circuits?cursor={cursor}"), "invalid_query",
+            contains="cursor")
 
 
 def test_default_limit(daemon):
