@@ -25,6 +25,9 @@
 /* How many connections of a phase such a search looks at, each with a system call. The next search
  * goes on behind them. Connections of one millisecond are searched together. */
 #define ABANDONED_CHECKS 1000
+/* How many connections whose time is over are looked at in one turn of the loop: some 2 ms, as most
+ * of them end, in this turn and the next. */
+#define SWEEP_BUDGET 100
 
 struct conn *http_conn_of(const struct http_request *rq)
 {
@@ -326,6 +329,7 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
 {
 	struct http *http = arg;
 	int64_t now = http_coarse_ms(), next = 0;
+	unsigned budget = SWEEP_BUDGET;
 	struct conn *c;
 
 	(void)fd;
@@ -335,8 +339,15 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
 	for (int p = 0; p < PHASES_TIMED; p++) {
 		int64_t limit = phase_limit_ms(http, (enum phase)p);
 
-		while ((c = TAILQ_FIRST(&http->phases[p])) && c->since_ms + limit <= now)
+		while ((c = TAILQ_FIRST(&http->phases[p])) && c->since_ms + limit <= now &&
+		       budget > 0) {
 			conn_overdue(c, now);
+			budget--;
+		}
+	}
+	if (budget == 0) {
+		timer_arm(http->sweep, 0); /* goes on in the next turn */
+		return;
 	}
 	for (int p = 0; p < PHASES_TIMED; p++) {
 		c = TAILQ_FIRST(&http->phases[p]);

@@ -1120,6 +1120,48 @@ START_TEST(each_idle_connection_has_its_own_time)
 }
 END_TEST
 
+#define MANY 300
+
+static size_t count_ended(struct client *const *clients)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < MANY; i++)
+		count += ended(clients[i]);
+	return count;
+}
+
+/* All at once, as when idle_timeout is lowered: others have their turn meanwhile. */
+START_TEST(many_idle_connections_are_ended_in_many_turns)
+{
+	struct client *clients[MANY];
+	size_t count = 0, most = 0;
+
+	use_connections(MANY);
+	for (size_t i = 0; i < MANY; i++) {
+		clients[i] = client_new();
+		if (i % 2)
+			ck_assert_int_eq(get(clients[i], "/a"), 200);
+	}
+	RUN_UNTIL(metrics->http_connections == MANY);
+	run_for(1200);
+	ck_assert_uint_eq(count_ended(clients), 0);
+	use_timeouts(1, 10);
+	while (count < MANY) {
+		size_t before = count;
+
+		event_base_loop(base, EVLOOP_ONCE);
+		count = count_ended(clients);
+		if (count - before > most)
+			most = count - before;
+	}
+	ck_assert_uint_le(most, 100);
+	RUN_UNTIL(metrics->http_connections == 0);
+	for (size_t i = 0; i < MANY; i++)
+		client_free(clients[i]);
+}
+END_TEST
+
 START_TEST(idle_connection_outlives_request_timeout)
 {
 	struct client *a = client_new(), *b = client_new();
@@ -1470,6 +1512,7 @@ int main(void)
 	tcase_add_test(tc, slow_client_of_a_unix_socket_is_ended);
 	tcase_add_test(tc, idle_connections_are_ended);
 	tcase_add_test(tc, each_idle_connection_has_its_own_time);
+	tcase_add_test(tc, many_idle_connections_are_ended_in_many_turns);
 	tcase_add_test(tc, idle_connection_outlives_request_timeout);
 	tcase_add_test(tc, waiting_request_does_not_time_out);
 	tcase_add_test(tc, client_that_does_not_read_is_ended);
