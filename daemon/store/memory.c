@@ -98,6 +98,7 @@ static void memory_free(struct store *s)
 	state_keeper_free(m->keeper, s->end_ms);
 	if (m->expiry)
 		event_free(m->expiry);
+	later_free(m->list_turn);
 	circuit_table_free(m->table);
 	store_fini(s);
 	free(m);
@@ -129,8 +130,10 @@ struct store *store_memory_new(struct event_base *base, const struct store_limit
 	random_init(&random);
 	m->cursor_mark = (uint32_t)random_next(&random);
 	m->expiry = evtimer_new(base, memory_on_expiry, m);
+	TAILQ_INIT(&m->lists);
+	m->list_turn = later_new(base, memory_on_list_turn, m);
 	m->table = circuit_table_new(limits->max_circuits, limits->ttl_ms, metrics);
-	if (!m->expiry || !m->table)
+	if (!m->expiry || !m->list_turn || !m->table)
 		goto fail;
 	circuit_table_set_clock(m->table, circuits_now, m);
 	return &m->store;

@@ -1,6 +1,6 @@
 /*
  * Listings of the embedded store. A listing takes a few turns of the loop, so that one that matches
- * little does not hold up everything else.
+ * little does not hold up everything else; and of many listings, only a few go on in each turn.
  */
 #include "base/later.h"
 #include "store/memory_private.h"
@@ -11,19 +11,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* At most this many slots are read in one turn of the loop: some 100 us. */
+/* A step of a listing reads at most this many slots: some 100 us. */
 #define LIST_STEP 4096
+/* At most this many listings take a step in one turn of the loop. */
+#define TURN_STEPS 4
 /* How a cursor begins, with the store's mark: the slots of another process, and the places in
  * Redis, are other ones. */
 #define CURSOR_HEAD "m%08" PRIx32 "."
 
 struct memory_list {
 	struct store_op op;
+	TAILQ_ENTRY(memory_list) entry;
 	struct store_query query;
 	struct store_page *page;
 	size_t slot;     /* the next to read */
 	int64_t stop_ms; /* monotonic: the page ends then, full or not */
-	struct later *turn;
 };
 
 /* Reads at most LIST_STEP slots. True when the page is done, with its cursor. */
@@ -69,21 +71,32 @@ static void list_answer(struct store_result *result, struct store_page *page, bo
 	}
 }
 
-static void on_list_turn(void *arg)
+/* Takes a step of the listing, which then waits behind the others, or ends. */
+static void list_go_on(struct memory_store *m, struct memory_list *l)
 {
-	struct memory_list *l = arg;
-	struct memory_store *m = memory(l->op.store);
 	struct store_result result;
 	bool no_memory = false;
 
 	l->page->cursor[0] = '\0';
+	TAILQ_REMOVE(&m->lists, l, entry);
 	if (!list_step(m, &l->query, &l->slot, l->page, &no_memory) && clock_ms() < l->stop_ms) {
-		later_run(l->turn);
+		TAILQ_INSERT_TAIL(&m->lists, l, entry);
 		return;
 	}
+	m->list_count--;
 	list_answer(&result, l->page, no_memory);
-	later_free(l->turn);
 	store_op_finish(&l->op, &result);
+}
+
+void memory_on_list_turn(void *arg)
+{
+	struct memory_store *m = arg;
+	unsigned steps = m->list_count < TURN_STEPS ? m->list_count : TURN_STEPS;
+
+	for (; steps > 0 && !TAILQ_EMPTY(&m->lists); steps--)
+		list_go_on(m, TAILQ_FIRST(&m->lists));
+	if (!TAILQ_EMPTY(&m->lists))
+		later_run(m->list_turn);
 }
 
 static bool cursor_read(const struct memory_store *m, const char *cursor, size_t *slot)
@@ -113,16 +126,13 @@ static struct memory_list *list_continue(struct memory_store *m, const struct st
 
 	if (!l)
 		return NULL;
-	l->turn = later_new(m->store.base, on_list_turn, l);
-	if (!l->turn) {
-		free(l);
-		return NULL;
-	}
 	l->query = *query;
 	l->page = page;
 	l->slot = slot;
 	l->stop_ms = clock_ms() + m->store.limits.timeout_ms / 2;
-	later_run(l->turn);
+	TAILQ_INSERT_TAIL(&m->lists, l, entry);
+	m->list_count++;
+	later_run(m->list_turn);
 	return l;
 }
 
@@ -158,8 +168,10 @@ struct store_op *memory_list(struct store *s, const struct store_query *query, s
 void memory_detach(struct store_op *op, struct store_result *verdict)
 {
 	struct memory_list *l = (struct memory_list *)op;
+	struct memory_store *m = memory(op->store);
 
-	later_free(l->turn);
+	TAILQ_REMOVE(&m->lists, l, entry);
+	m->list_count--;
 	store_page_free(l->page);
 	verdict->status = STORE_TIMEOUT;
 }

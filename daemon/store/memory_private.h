@@ -11,6 +11,7 @@
 #define BREAKERD_STORE_MEMORY_PRIVATE_H
 
 #include "base/clock.h"
+#include "base/later.h"
 #include "store/circuit_table.h"
 #include "store/driver.h"
 #include "store/state_keeper.h"
@@ -27,8 +28,11 @@ struct memory_store {
 	struct event *expiry;        /* set while the table is not empty */
 	bool expiry_armed;           /* `expiry` is set */
 	int64_t started_ms;
-	uint32_t cursor_mark;             /* in each cursor, random */
-	struct breaker_override override; /* the last result points to it */
+	uint32_t cursor_mark;                        /* in each cursor, random */
+	struct breaker_override override;            /* the last result points to it */
+	TAILQ_HEAD(memory_lists, memory_list) lists; /* listings under way */
+	unsigned list_count;
+	struct later *list_turn; /* the first of them go on */
 };
 
 static inline struct memory_store *memory(struct store *s)
@@ -75,6 +79,9 @@ const struct breaker_override *memory_override(struct memory_store *m,
 					       const struct circuit_entry *entry, int64_t now_ms);
 
 /* --- memory_list.c */
+
+/* Goes on with listings, for memory_store.list_turn. */
+void memory_on_list_turn(void *arg);
 
 /* The driver's `list`, and its `detach`: only listings are under way. */
 struct store_op *memory_list(struct store *s, const struct store_query *query, store_done_fn *done,

@@ -245,11 +245,11 @@ START_TEST(many_circuits_are_all_found)
 }
 END_TEST
 
-START_TEST(a_listing_that_finds_little_lets_others_in)
+/* So many that a listing needs several turns. */
+#define MANY 20000
+
+static void open_with_many(void)
 {
-	enum { MANY = 20000 };
-	struct store_query none = {.limit = 10, .has_state = true, .state = CIRCUIT_OPEN};
-	struct store_result r;
 	char key[32];
 
 	open_with(MANY);
@@ -257,12 +257,50 @@ START_TEST(a_listing_that_finds_little_lets_others_in)
 		snprintf(key, sizeof(key), "circuit-%d", i);
 		do_ok(key, OP_FAILURE);
 	}
+}
+
+START_TEST(a_listing_that_finds_little_lets_others_in)
+{
+	struct store_query none = {.limit = 10, .has_state = true, .state = CIRCUIT_OPEN};
+	struct store_result r;
+
+	open_with_many();
 	do_ok("circuit-19999", OP_TO(CIRCUIT_OPEN));
 	r = store_run_list(base, store, &none);
 	ck_assert_int_eq(r.status, STORE_OK);
 	ck_assert_uint_eq(r.page->count, 1);
 	ck_assert_str_eq(r.page->cursor, "");
 	store_page_free(r.page);
+}
+END_TEST
+
+static void on_listed(void *arg, struct store_result *result)
+{
+	ck_assert_int_eq(result->status, STORE_OK);
+	ck_assert_uint_eq(result->page->count, 0);
+	ck_assert_str_eq(result->page->cursor, "");
+	store_page_free(result->page);
+	++*(unsigned *)arg;
+}
+
+START_TEST(of_many_listings_few_go_on_in_a_turn)
+{
+	enum { LISTINGS = 50 };
+	struct store_query none = {.limit = 10, .has_state = true, .state = CIRCUIT_OPEN};
+	unsigned listed = 0, most = 0;
+	struct store_result result;
+
+	open_with_many();
+	for (int i = 0; i < LISTINGS; i++)
+		ck_assert_ptr_nonnull(store_list(store, &none, on_listed, &listed, &result));
+	while (listed < LISTINGS) {
+		unsigned before = listed;
+
+		event_base_loop(base, EVLOOP_ONCE);
+		if (listed - before > most)
+			most = listed - before;
+	}
+	ck_assert_uint_le(most, 8);
 }
 END_TEST
 
@@ -324,6 +362,7 @@ int main(void)
 	tcase_add_test(own, a_lowered_bound_is_reached_without_a_write);
 	tcase_add_test(own, many_circuits_are_all_found);
 	tcase_add_test(own, a_listing_that_finds_little_lets_others_in);
+	tcase_add_test(own, of_many_listings_few_go_on_in_a_turn);
 	tcase_add_test(own, a_state_file_keeps_what_was_written);
 	tcase_add_test(own, a_place_that_does_not_do_leaves_the_store);
 	suite_add_tcase(suite, own);
