@@ -277,8 +277,6 @@ static int serve(struct app *app)
 
 	assert(app->config); /* CONFIG_RUN and CONFIG_OK */
 	store = app->config->store_is_redis ? "redis" : "memory";
-	/* Writing to a client that has gone must not end the process (signal(7)). */
-	signal(SIGPIPE, SIG_IGN);
 	descriptors_raise(app->config, OTHER_DESCRIPTORS);
 	/* Before the sockets: who sees a socket may send a signal or change a file of settings. */
 	if (open_signals(app) != 0)
@@ -334,6 +332,8 @@ int app_run(int argc, char *argv[], char *envp[])
 	status = config_load(&app->input, &action, &app->config, &error);
 	if (action != CONFIG_RUN)
 		block_hangup(false); /* closing the terminal may end a run that only prints */
+	else
+		signal(SIGPIPE, SIG_IGN); /* the log's reader or a client may be gone (signal(7)) */
 	app->started = app->config;
 	app->input.reload = true; /* from now on */
 	app->input.runs_in_memory = app->config && !app->config->store_is_redis;

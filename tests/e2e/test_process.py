@@ -354,6 +354,21 @@ def test_a_log_that_nobody_reads_holds_up_nobody(directory, kind):
         os.close(stderr)
 
 
+def test_a_log_whose_reader_is_gone_does_not_keep_it_from_starting(directory):
+    """A line is written before anything else: of a variable that breakerd does not know."""
+    reader, stderr = os.pipe()
+    os.close(reader)
+    daemon = Breakerd(directory, env={"BREAKERD_NONSENSE": "1"})
+    try:
+        daemon.start(stderr=stderr)
+        assert daemon.get("/healthz").status == 200
+        daemon.signal(signal.SIGTERM)
+        assert daemon.wait(10) == 0
+    finally:
+        daemon.kill()
+        os.close(stderr)
+
+
 def test_an_access_log_at_debug_only(start, directory):
     conf = f"{directory}/conf"
     with open(conf, "w", encoding="ascii") as file:
