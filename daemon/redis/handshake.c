@@ -6,10 +6,10 @@
 #include "base/clock.h"
 #include "redis/conn.h"
 #include "redis/faults.h"
+#include "redis/server_time.h"
 #include "redis/target.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define OLDEST_MAJOR 6
@@ -167,10 +167,9 @@ static void script_answer(struct redis_handshake *h, const redisReply *reply)
 static void time_answer(struct redis_handshake *h, const redisReply *reply)
 {
 	int64_t round_trip_ms = clock_ms() - h->clock_asked_ms;
-	int64_t there_ms = strtoll(text_of(reply, 0), NULL, 10) * 1000 +
-			   strtoll(text_of(reply, 1), NULL, 10) / 1000;
+	int64_t there_ms;
 
-	if (there_ms <= 0)
+	if (!redis_server_time(reply, &there_ms))
 		return;
 	h->server.has_clock = true;
 	h->server.clock_offset_ms = there_ms - (clock_steady_ms() - round_trip_ms / 2);

@@ -1,6 +1,7 @@
 #include "redis/reads.h"
 
 #include "proto/breaker_member.h"
+#include "redis/server_time.h"
 #include "redis/writes.h"
 
 #include <stdlib.h>
@@ -76,17 +77,6 @@ static void finish_overridden(struct redis_read *read, int64_t now_ms)
 	redis_op_finish(&read->base, &result);
 }
 
-static bool read_time(const redisReply *reply, int64_t *now_ms)
-{
-	if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 2 ||
-	    reply->element[0]->type != REDIS_REPLY_STRING ||
-	    reply->element[1]->type != REDIS_REPLY_STRING)
-		return false;
-	*now_ms = strtoll(reply->element[0]->str, NULL, 10) * 1000 +
-		  strtoll(reply->element[1]->str, NULL, 10) / 1000;
-	return true;
-}
-
 /* One TIME answers every read that waits: Redis executed all their reads before it. */
 static void on_clock(void *arg, enum redis_outcome outcome, const redisReply *reply,
 		     const char *why)
@@ -96,7 +86,7 @@ static void on_clock(void *arg, enum redis_outcome outcome, const redisReply *re
 	struct circuit c;
 	struct breaker none;
 	int64_t now_ms = 0;
-	bool ok = outcome == REDIS_REPLY && read_time(reply, &now_ms);
+	bool ok = outcome == REDIS_REPLY && redis_server_time(reply, &now_ms);
 
 	breaker_none(&none);
 

@@ -383,6 +383,36 @@ START_TEST(tolerant_handshake)
 }
 END_TEST
 
+/* One that is none, or that no stamp can have, is not measured. */
+START_TEST(strange_clock)
+{
+	static const char *const times[] = {
+		"+OK\r\n",
+		"*0\r\n",
+		"*2\r\n:4000000000\r\n:0\r\n",
+		"*2\r\n$-1\r\n$-1\r\n",
+		"*2\r\n$0\r\n\r\n$1\r\n0\r\n",
+		"*2\r\n$2\r\n-1\r\n$1\r\n0\r\n",
+		"*2\r\n$1\r\n1\r\n$7\r\n1000000\r\n",
+		"*2\r\n$13\r\n1000000000000\r\n$1\r\n0\r\n",
+		"*2\r\n$19\r\n9223372036854775807\r\n$1\r\n0\r\n",
+	};
+
+	fake = fake_redis_new(base);
+	for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++) {
+		fake_redis_on(fake, "TIME", times[i], FAKE_STAY);
+		link_to_fake("", "");
+		WAIT_FOR(ready());
+		ck_assert_int_eq(clock_offset_ms(), 0);
+		redis_link_free(link_);
+	}
+	fake_redis_on(fake, "TIME", "*2\r\n$12\r\n999999999999\r\n$6\r\n999999\r\n", FAKE_STAY);
+	link_to_fake("", "");
+	WAIT_FOR(ready());
+	ck_assert_int_gt(clock_offset_ms(), INT64_C(990000000000000));
+}
+END_TEST
+
 /* SCRIPT LOAD is forbidden, or a proxy does not know it: without a hash the script is sent with
  * EVAL. */
 START_TEST(script_load_refused)
@@ -982,6 +1012,7 @@ static Suite *suite(void)
 	tcase_set_timeout(scripted, 60);
 	tcase_add_checked_fixture(scripted, setup, teardown);
 	tcase_add_test(scripted, tolerant_handshake);
+	tcase_add_test(scripted, strange_clock);
 	tcase_add_loop_test(scripted, script_load_refused, 0, 2);
 	tcase_add_test(scripted, handshake_order);
 	tcase_add_test(scripted, slow_handshake);
