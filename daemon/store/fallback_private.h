@@ -35,7 +35,15 @@
 #define SEEN_STEADILY 5
 
 /* Log lines of which there may be many: each kind has a limit. */
-enum fold_line { FOLD_REFUSED, FOLD_LOST, HELD_CHANGED, HELD_LOST, FOLD_LINES };
+enum fold_line {
+	FOLD_BEGUN,
+	FOLD_DONE,
+	FOLD_REFUSED,
+	FOLD_LOST,
+	HELD_CHANGED,
+	HELD_LOST,
+	FOLD_LINES,
+};
 
 struct fallback_store {
 	struct store store;

@@ -396,7 +396,8 @@ void fold_back_begin(struct fallback_store *f)
 	circuit_queues_fold(&f->queues);
 	if (!f->folding)
 		return;
-	log_info(f->log, "folding", "circuits=%zu", circuit_queues_count(&f->queues));
+	if (log_allows(f->log, &f->log_limits[FOLD_BEGUN], LOG_LEVEL_INFO, "folding"))
+		log_info(f->log, "folding", "circuits=%zu", circuit_queues_count(&f->queues));
 	go_on(f);
 }
 

@@ -26,9 +26,10 @@ void fold_count_waiting(struct fallback_store *f)
 		f->metrics->folds_pending = (int64_t)count;
 	if (f->folding && count == 0) {
 		f->folding = false;
-		log_info(f->log, "folded", "total=%" PRIu64 " lost=%" PRIu64,
-			 f->metrics ? f->metrics->folds : 0,
-			 f->metrics ? f->metrics->folds_lost : 0);
+		if (log_allows(f->log, &f->log_limits[FOLD_DONE], LOG_LEVEL_INFO, "folded"))
+			log_info(f->log, "folded", "total=%" PRIu64 " lost=%" PRIu64,
+				 f->metrics ? f->metrics->folds : 0,
+				 f->metrics ? f->metrics->folds_lost : 0);
 	}
 }
 

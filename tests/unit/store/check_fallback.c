@@ -1,6 +1,7 @@
 /*
  * The fallback store. Its `main`, the store in the place of Redis, is the scripted one.
  */
+#include "base/log.h"
 #include "base/metrics.h"
 #include "scripted_store.h"
 #include "store_contract.h"
@@ -508,6 +509,38 @@ START_TEST(a_step_that_can_never_be_taken_is_given_up)
 }
 END_TEST
 
+static unsigned lines;
+
+static void on_line(void *arg, enum log_level level, const char *line)
+{
+	(void)arg;
+	(void)level;
+	lines += strstr(line, "folding ") || strstr(line, "folded ");
+}
+
+START_TEST(main_that_comes_and_goes_fills_no_log)
+{
+	struct log log = {.level = LOG_LEVEL_INFO, .sink = on_line};
+	struct store_limits limits = store_test_limits();
+	struct store_clock clock = {0};
+
+	store_free(store);
+	store = store_fallback_new(base, scripted_open(base, &limits, clock), &limits, clock,
+				   metrics, &log);
+	for (int i = 0; i < 1000; i++) {
+		run("k", OP_FAILURE, STORE_OK, true);
+		scripted_set_up(true);
+		until_folded();
+		scripted_set_up(false);
+	}
+	ck_assert_int_eq(scripted_get("k").circuit.failure_count, 1000);
+	ck_assert_uint_ge(lines, 2);
+	ck_assert_uint_lt(lines, 1000);
+	store_free(store);
+	store = NULL;
+}
+END_TEST
+
 START_TEST(what_waits_is_bounded)
 {
 	scripted_set_up(false);
@@ -561,6 +594,7 @@ int main(void)
 	tcase_add_test(own, a_step_surely_not_taken_is_taken_later);
 	tcase_add_test(own, a_step_that_main_refuses_for_now_is_tried_again);
 	tcase_add_loop_test(own, a_step_that_can_never_be_taken_is_given_up, 0, 2);
+	tcase_add_test(own, main_that_comes_and_goes_fills_no_log);
 	tcase_add_test(own, what_waits_is_bounded);
 	tcase_add_test(own, it_can_be_freed_with_steps_under_way);
 	suite_add_tcase(suite, own);
