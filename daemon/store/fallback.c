@@ -290,6 +290,7 @@ struct store *store_fallback_new(struct event_base *base, struct store *main,
 	f->metrics = metrics;
 	f->log = log;
 	TAILQ_INIT(&f->timed);
+	f->deadline_ms = INT64_MAX;
 	f->deadline = evtimer_new(base, op_on_deadline, f);
 	f->local = store_memory_new(base, limits, local_clock, NULL);
 	if (!f->deadline || !f->local || fold_back_init(f) != 0 || seen_init(f) != 0 ||

@@ -274,11 +274,13 @@ void op_refuse(struct fallback_store *f, struct fallback_op *o, const char *mess
 static void deadline_arm(struct fallback_store *f)
 {
 	const struct fallback_op *o = TAILQ_FIRST(&f->timed);
+	int64_t due_ms = o ? o->due_ms : INT64_MAX;
 
 	if (f->next_timed)
-		timer_arm(f->deadline, 0);
-	else if (o && !evtimer_pending(f->deadline, NULL))
-		timer_arm(f->deadline, o->due_ms - clock_ms());
+		due_ms = 0;
+	/* The timer stays as it is when ops end in time: see store.c. */
+	if (due_ms < f->deadline_ms && timer_arm(f->deadline, due_ms - clock_ms()) == 0)
+		f->deadline_ms = due_ms;
 }
 
 void op_give_up_read(struct fallback_store *f, struct fallback_op *o)
@@ -296,6 +298,13 @@ void op_give_up_read(struct fallback_store *f, struct fallback_op *o)
 	op_finish(f, o, &result);
 }
 
+/* Answers o, which waits in a queue, or one that waits before it. Those have more time left if
+ * store_timeout has become shorter. */
+static void answer_in_order(struct fallback_store *f, struct fallback_op *o)
+{
+	op_answer_here(f, TAILQ_FIRST(&o->queue->ops));
+}
+
 /* Main has gone: answers what waits in queues. What main had under way, main ends itself. */
 static void answer_next_here(struct fallback_store *f)
 {
@@ -305,9 +314,10 @@ static void answer_next_here(struct fallback_store *f)
 	if (f->ready)
 		f->next_timed = NULL; /* it is back: they go to main */
 	while ((o = f->next_timed) != NULL && budget-- > 0) {
-		f->next_timed = TAILQ_NEXT(o, in_timed);
 		if (o->queue)
-			op_answer_here(f, o);
+			answer_in_order(f, o);
+		else
+			f->next_timed = TAILQ_NEXT(o, in_timed);
 	}
 }
 
@@ -328,6 +338,7 @@ void op_on_deadline(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
+	f->deadline_ms = INT64_MAX;
 	answer_next_here(f);
 	while ((o = TAILQ_FIRST(&f->timed)) != NULL && o->due_ms <= now && budget-- > 0) {
 		if (o->inner && o->on_ended)
@@ -337,7 +348,7 @@ void op_on_deadline(evutil_socket_t fd, short what, void *arg)
 		else if (o->reader_of)
 			op_give_up_read(f, o);
 		else
-			op_answer_here(f, o);
+			answer_in_order(f, o);
 	}
 	deadline_arm(f);
 }
@@ -369,10 +380,25 @@ struct fallback_op *op_new(const struct store_request *request)
 /* An op that waits again keeps the deadline of the first time. */
 static void timed_enter(struct fallback_store *f, struct fallback_op *o)
 {
+	struct fallback_op *before;
+
 	if (o->due_ms != 0)
 		return;
 	o->due_ms = clock_ms() + f->store.limits.timeout_ms;
-	TAILQ_INSERT_TAIL(&f->timed, o, in_timed);
+	/* Its place is at the end, unless store_timeout has just become shorter. */
+	TAILQ_FOREACH_REVERSE(before, &f->timed, fallback_ops, in_timed)
+	{
+		if (before->due_ms <= o->due_ms)
+			break;
+	}
+	if (before)
+		TAILQ_INSERT_AFTER(&f->timed, before, o, in_timed);
+	else
+		TAILQ_INSERT_HEAD(&f->timed, o, in_timed);
+	/* Main has just gone: those from next_timed on are answered here, and o must be among them.
+	 */
+	if (f->next_timed && f->next_timed->due_ms > o->due_ms)
+		f->next_timed = o;
 	deadline_arm(f);
 }
 

@@ -56,9 +56,10 @@ struct fallback_store {
 	struct seen seen;
 	struct clock_offset clock;
 	struct circuit_queues queues;
-	TAILQ_HEAD(fallback_ops, fallback_op) timed; /* ops that have waited, oldest first */
+	TAILQ_HEAD(fallback_ops, fallback_op) timed; /* ops that have waited, by due_ms */
 	struct fallback_op *next_timed; /* main has gone: from this op on they are answered here */
 	struct event *deadline; /* next_timed is to be answered, or the first of timed is due */
+	int64_t deadline_ms;    /* when `deadline` fires, monotonic; INT64_MAX: it is off */
 	/* For fold_turn.c and fold_back.c only. */
 	unsigned folds_in_flight;  /* queues that have something under way in main */
 	size_t retries;            /* how many of the refused queues may be tried again now */

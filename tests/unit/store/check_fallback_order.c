@@ -287,6 +287,35 @@ START_TEST(what_waits_for_too_long_is_done_here)
 }
 END_TEST
 
+/* What waited before keeps its time and holds up no other circuit, and it keeps its place. */
+START_TEST(a_shorter_store_timeout_holds_for_what_comes_then)
+{
+	struct store_limits limits = store_test_limits();
+	struct client before, behind, other;
+
+	scripted_set_up(false);
+	submit(&before, "k", OP_FAILURE);
+	submit(&other, "other", OP_FAILURE);
+	main_comes_back_slow(slow[_i]);
+	submit(&before, "k", OP_FAILURE);
+	limits.timeout_ms = 20;
+	store_reconfigure(store, &limits);
+	submit(&other, "other", OP_FAILURE);
+	until_answered(&other);
+	ck_assert(other.result.degraded);
+	ck_assert(!before.answered);
+	submit(&behind, "k", OP_RESET);
+	until_answered(&behind);
+	ck_assert(before.answered);
+	ck_assert_int_eq(before.result.circuit.failure_count, 2);
+	scripted->mood = ANSWER;
+	scripted_release();
+	until_folded();
+	ck_assert(scripted_get("k").absent);
+	ck_assert_int_eq(scripted_get("other").circuit.failure_count, 2);
+}
+END_TEST
+
 START_TEST(many_wait_in_their_order)
 {
 	struct client c[4];
@@ -464,6 +493,7 @@ int main(void)
 	tcase_add_loop_test(tc, what_comes_when_main_has_just_gone_comes_behind_what_waits, 0,
 			    SLOW);
 	tcase_add_loop_test(tc, what_waits_for_too_long_is_done_here, 0, SLOW);
+	tcase_add_loop_test(tc, a_shorter_store_timeout_holds_for_what_comes_then, 0, SLOW);
 	tcase_add_loop_test(tc, many_wait_in_their_order, 0, SLOW);
 	tcase_add_loop_test(tc, what_is_cancelled_while_it_waits_is_not_done, 0, SLOW);
 	tcase_add_loop_test(tc, a_step_in_doubt_does_not_undo_a_reset_of_others, 0, 4);
