@@ -54,11 +54,12 @@ void redis_write_fail(struct redis_write *write, enum store_status status, const
 void write_queue_fail_before(struct redis_store *r, struct write_queue *q,
 			     const struct redis_write *end, const char *why)
 {
+	uint64_t last = r->writes->last_number;
 	struct redis_write *write;
 	bool under_way = q->under_way;
 
 	q->under_way = true; /* nobody else settles it meanwhile */
-	while ((write = TAILQ_FIRST(&q->waiting)) != end) {
+	while ((write = TAILQ_FIRST(&q->waiting)) != end && write->number <= last) {
 		TAILQ_REMOVE(&q->waiting, write, entry);
 		store_drop_call(&write->what);
 		redis_write_fail(write, STORE_UNAVAILABLE, why);

@@ -114,6 +114,7 @@ struct store_op *redis_writes_submit(struct redis_store *r, const struct store_r
 	write->base.detach = write_detach;
 	write->what = what;
 	write->circuit = q;
+	write->number = ++r->writes->last_number;
 	TAILQ_INSERT_TAIL(&q->waiting, write, entry);
 	write_queue_settle(r, q);
 	if (request->background)

@@ -31,6 +31,7 @@ struct redis_write {
 	struct write_queue *circuit;
 	struct redis_call *call; /* NULL: it waits */
 	size_t index;            /* in the call */
+	uint64_t number;         /* in the order of their coming */
 	TAILQ_ENTRY(redis_write) entry;
 };
 
@@ -66,8 +67,9 @@ struct redis_writes {
 	TAILQ_HEAD(queue_list, write_queue) ready;
 	struct queue_list given_up;
 	TAILQ_HEAD(call_list, redis_call) calls;
-	unsigned under_way; /* calls */
-	int64_t took_ms;    /* how long calls take; one that was held up counts little */
+	uint64_t last_number; /* of a write */
+	unsigned under_way;   /* calls */
+	int64_t took_ms;      /* how long calls take; one that was held up counts little */
 };
 
 /* --- write_queue.c */
@@ -82,7 +84,7 @@ void write_queue_settle(struct redis_store *r, struct write_queue *q);
 void redis_write_fail(struct redis_write *write, enum store_status status, const char *message);
 
 /* Ends the operations that wait for a call; of the first, those before `end`. They were surely not
- * sent. */
+ * sent. Those that their callbacks submit wait on. */
 void write_queue_fail_before(struct redis_store *r, struct write_queue *q,
 			     const struct redis_write *end, const char *why);
 void write_queue_fail(struct redis_store *r, struct write_queue *q, const char *why);

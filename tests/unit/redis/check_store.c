@@ -3,6 +3,7 @@
  */
 #include "base/log.h"
 #include "base/metrics.h"
+#include "default_policy.h"
 #include "fake_redis.h"
 #include "proto/circuit_json.h"
 #include "redis/store.h"
@@ -1214,6 +1215,107 @@ START_TEST(what_nobody_waits_for_has_no_deadline)
 }
 END_TEST
 
+/* Submits the success again each time it was surely not applied. */
+static void on_not_applied(void *arg, struct store_result *result)
+{
+	const struct store_request request = {.key = "k",
+					      .key_len = 1,
+					      .op = OP_SUCCESS,
+					      .background = true};
+	struct store_result refused;
+	struct answer *a = arg;
+
+	keep(a, result);
+	ck_assert_uint_lt(a->count, 10);
+	if (result->status != STORE_UNAVAILABLE)
+		return;
+	a->op = store_submit(store, &request, on_not_applied, a, &refused);
+	ck_assert_ptr_nonnull(a->op);
+}
+
+/* An operation that a callback submits is a new one: it waits for the call, and is not given up
+ * together with those that waited before, without an end. */
+START_TEST(what_a_callback_submits_is_not_given_up_with_the_others)
+{
+	struct store_limits limits = store_test_limits();
+	struct store_result unavailable = {.status = STORE_UNAVAILABLE};
+	struct answer sent, late, behind = {0};
+
+	limits.timeout_ms = 100;
+	open_store(server.store, "stoma:", limits);
+	wait_for(STORE_READY);
+	kill(server.pid, SIGSTOP);
+	submit_in_background(&sent, "k", OP_SUCCESS);
+	event_base_loop(base, EVLOOP_NONBLOCK); /* the call goes out */
+	submit(&late, "k", OP_FAILURE);
+	on_not_applied(&behind, &unavailable);
+	WAIT_UNTIL(base, PATIENCE_MS, behind.count == 2, "it was given up");
+	ck_assert(late.result.timed_out);
+	kill(server.pid, SIGCONT);
+	wait_for_all();
+	WAIT_UNTIL(base, PATIENCE_MS, !behind.op, "its answer");
+	ck_assert_int_eq(behind.result.status, STORE_OK);
+	ck_assert_uint_eq(behind.count, 3);
+	ck_assert_int_eq(do_ok("k", OP_GET).success_count, 2);
+}
+END_TEST
+
+/* --- with on_store_failure = error --- */
+
+static void open_refusing(struct store_limits limits)
+{
+	struct store_clock clock = {0};
+
+	open_store(server.store, "stoma:", limits);
+	store = store_fallback_new(base, store, &limits, clock, metrics, NULL);
+	ck_assert_ptr_nonnull(store);
+	store_fallback_refuse(store);
+	wait_for(STORE_READY);
+}
+
+static void report(struct answer *a, enum breaker_outcome outcome, enum breaker_permit_kind kind,
+		   int64_t since_ms)
+{
+	struct breaker_call call = {.policy = &default_policy,
+				    .count = 1,
+				    .outcome = outcome,
+				    .permit = {.kind = kind, .since_ms = since_ms}};
+
+	submit(a, "k", (struct circuit_op){.verb = CIRCUIT_REPORT, .call = &call});
+}
+
+/* Successes of three kinds wait behind a frozen server, and one that comes later is given up. */
+START_TEST(successes_of_three_kinds_wait_for_a_frozen_server)
+{
+	static const enum breaker_permit_kind kinds[] = {BREAKER_PERMIT_NONE, BREAKER_PERMIT_ABSENT,
+							 BREAKER_PERMIT_CLOSED};
+	struct store_limits limits = store_test_limits();
+	struct answer first, sent, held[3], late;
+
+	limits.timeout_ms = 200;
+	limits.max_staleness_ms = limits.report_interval_ms = PATIENCE_MS;
+	open_refusing(limits);
+	report(&first, BREAKER_FAILURE, BREAKER_PERMIT_NONE, 0);
+	wait_for_all();
+	kill(server.pid, SIGSTOP);
+	report(&sent, BREAKER_FAILURE, BREAKER_PERMIT_NONE, 0);
+	event_base_loop(base, EVLOOP_NONBLOCK); /* the call goes out */
+	for (size_t i = 0; i < 3; i++) {
+		report(&held[i], BREAKER_SUCCESS, kinds[i], first.result.circuit.last_state_change);
+		ck_assert_uint_eq(held[i].count, 1);
+		ck_assert_uint_eq(held[i].result.decision.counted, 1);
+	}
+	report(&late, BREAKER_FAILURE, BREAKER_PERMIT_NONE, 0);
+	wait_for_all();
+	ck_assert_int_eq(late.result.status, STORE_UNAVAILABLE);
+	kill(server.pid, SIGCONT);
+	store_send_held(store);
+	WAIT_UNTIL(base, PATIENCE_MS, metrics->reports_pending == 0, "the successes");
+	ck_assert_uint_eq(metrics->reports_lost, 0);
+	ck_assert_int_eq(do_ok("k", OP_GET).success_count, 3);
+}
+END_TEST
+
 static TCase *cases(void)
 {
 	TCase *t = tcase_create("redis");
@@ -1254,6 +1356,8 @@ static TCase *cases(void)
 	tcase_add_test(t, together_each_fails_by_itself);
 	tcase_add_test(t, what_waited_was_surely_not_applied);
 	tcase_add_test(t, what_nobody_waits_for_has_no_deadline);
+	tcase_add_test(t, what_a_callback_submits_is_not_given_up_with_the_others);
+	tcase_add_test(t, successes_of_three_kinds_wait_for_a_frozen_server);
 	return t;
 }
 
