@@ -29,6 +29,7 @@ struct shared_read {
 struct redis_read {
 	struct redis_op base;
 	bool with_member;           /* as in the request */
+	bool must_be_last;          /* as in the request */
 	bool overtaken;             /* as in the result */
 	struct shared_read *shared; /* NULL: it waits for TIME */
 	struct breaker *breaker;    /* of a circuit with an override, while the time is asked for */
@@ -244,6 +245,8 @@ static void tell_value(struct redis_store *r, struct shared_read *shared, const 
 		breaker_member_decode(member, len, &b);
 	check_value(r, shared, stored, reply->len);
 	while ((read = next_read(shared)) != NULL) {
+		if (read->must_be_last)
+			read->overtaken = redis_writes_pending(r, shared->key, shared->key_len);
 		if (read->with_member)
 			finish_circuit(read, &c, stored == CIRCUIT_STORED_NONE, &b);
 		else if (stored == CIRCUIT_STORED_NONE)
@@ -369,6 +372,7 @@ struct store_op *redis_reads_submit(struct redis_store *r, const struct store_re
 	read->base.op.store = &r->store;
 	read->base.detach = read_detach;
 	read->with_member = request->with_member;
+	read->must_be_last = request->must_be_last;
 	TAILQ_INSERT_TAIL(&read->shared->ops, &read->base, entry);
 	read->shared->count++;
 	later_run(r->flush);

@@ -242,7 +242,7 @@ static void on_asked(void *arg, struct store_result *result)
 
 	main_is_done(f, q);
 	if (result->status == STORE_OK && result->overtaken)
-		result->status = STORE_UNAVAILABLE; /* a write came between: main is asked again */
+		result->status = STORE_UNAVAILABLE; /* a write is on its way: main is asked again */
 	switch (result->status) {
 	case STORE_OK:
 		if (q->in_doubt)
@@ -263,14 +263,18 @@ static void on_asked(void *arg, struct store_result *result)
 	}
 }
 
-/* An answer at once is a refusal. It ends no operation that waits: the caller may be submitting
- * one. */
+/*
+ * Operations that went straight to main before the circuit had a queue may still wait there: the
+ * step must come behind them. An answer at once is a refusal. It ends no operation that waits: the
+ * caller may be submitting one.
+ */
 static void ask(struct fallback_store *f, struct circuit_queue *q)
 {
 	struct store_request get = {
 		.key = keynode_key(&q->node),
 		.key_len = q->node.key_len,
 		.op = {.verb = CIRCUIT_GET_STATE},
+		.must_be_last = true,
 	};
 	struct store_result result;
 

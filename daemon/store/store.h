@@ -46,6 +46,9 @@ struct store_request {
 	/* CIRCUIT_GET_STATE on Redis: the result has the member, and a circuit that does not exist
 	 * has no lastStateChange. */
 	bool with_member;
+	/* CIRCUIT_GET_STATE on Redis: the result is `overtaken`, too, if a write of this circuit
+	 * has not ended when the answer comes. */
+	bool must_be_last;
 	/* A write on Redis that nobody waits for: it has no deadline. */
 	bool background;
 };
@@ -86,7 +89,7 @@ struct store_result {
 	bool timed_out;         /* the operation's deadline ended it */
 	bool degraded;          /* answered by the fallback while Redis is away */
 	bool absent;            /* a read of a circuit that does not exist */
-	bool overtaken;         /* a write of this circuit may have been answered since the read */
+	bool overtaken;         /* a read: a write of this circuit may have come after it */
 	struct circuit circuit; /* STORE_OK (but for a reset and a listing), STORE_CONFLICT */
 	enum circuit_state was; /* the state before what was applied */
 	struct breaker_answer decision; /* STORE_OK of CIRCUIT_ACQUIRE and CIRCUIT_REPORT */

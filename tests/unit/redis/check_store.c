@@ -1316,6 +1316,64 @@ START_TEST(successes_of_three_kinds_wait_for_a_frozen_server)
 }
 END_TEST
 
+/* --- with on_store_failure = local --- */
+
+/* Returns the store in Redis. The circuit "k" has one failure. */
+static struct store *open_local(unsigned timeout_ms)
+{
+	struct store_limits limits = store_test_limits();
+	struct store_clock clock = {0};
+	struct store *main;
+	struct answer first;
+
+	limits.timeout_ms = timeout_ms;
+	limits.report_interval_ms = 20;
+	limits.max_staleness_ms = PATIENCE_MS;
+	open_store(server.store, "stoma:", limits);
+	main = store;
+	store = store_fallback_new(base, main, &limits, clock, metrics, NULL);
+	ck_assert_ptr_nonnull(store);
+	wait_for(STORE_READY);
+	report(&first, BREAKER_FAILURE, BREAKER_PERMIT_NONE, 0);
+	wait_for_all();
+	return main;
+}
+
+static void wait_until_folded(void)
+{
+	WAIT_UNTIL(base, PATIENCE_MS, !metrics->folds_pending && !metrics->reports_pending,
+		   "it is folded");
+}
+
+/* A success waits in Redis's store behind an operation whose deadline passes; then a transition is
+ * answered here. The step must not overtake the success, which was answered before. */
+START_TEST(a_step_comes_behind_what_went_straight_to_redis)
+{
+	struct store *main = open_local(200);
+	struct answer in_doubt, held, here;
+	struct circuit c;
+
+	kill(server.pid, SIGSTOP);
+	submit(&in_doubt, "k", OP_FAILURE);
+	event_base_loop(base, EVLOOP_NONBLOCK); /* the call goes out */
+	report(&held, BREAKER_SUCCESS, BREAKER_PERMIT_NONE, 0);
+	ck_assert_uint_eq(held.result.decision.counted, 1);
+	wait_for_all();
+	ck_assert(in_doubt.result.degraded);
+	ck_assert_int_eq(metrics->reports_pending, 1);
+	submit(&here, "k", OP_TO(CIRCUIT_OPEN));
+	wait_for_all();
+	ck_assert(here.result.degraded);
+	WAIT_UNTIL(base, PATIENCE_MS, main->in_flight == 2, "the success, and a read");
+	kill(server.pid, SIGCONT);
+	wait_until_folded();
+	c = do_ok("k", OP_GET);
+	ck_assert_int_eq(c.state, CIRCUIT_OPEN);
+	ck_assert_int_eq(c.failure_count, 2);
+	ck_assert_int_eq(c.success_count, 1);
+}
+END_TEST
+
 static TCase *cases(void)
 {
 	TCase *t = tcase_create("redis");
@@ -1358,6 +1416,7 @@ static TCase *cases(void)
 	tcase_add_test(t, what_nobody_waits_for_has_no_deadline);
 	tcase_add_test(t, what_a_callback_submits_is_not_given_up_with_the_others);
 	tcase_add_test(t, successes_of_three_kinds_wait_for_a_frozen_server);
+	tcase_add_test(t, a_step_comes_behind_what_went_straight_to_redis);
 	return t;
 }
 
