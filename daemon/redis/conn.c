@@ -88,6 +88,8 @@ static const char *unasked_reason(struct redis_conn *conn, char *text, size_t si
 	const char *why = conn->on.check_reply ? conn->on.check_reply(conn->on.arg, &reply) : NULL;
 	char words[128];
 
+	if (why && conn->on.refused)
+		conn->on.refused(conn->on.arg, why);
 	if (why)
 		return why;
 	if (!conn->channel[0])
@@ -193,6 +195,8 @@ static void on_reply(redisAsyncContext *ac, void *r, void *privdata)
 	if (conn->on.check_reply)
 		why = conn->on.check_reply(conn->on.arg, r);
 	command_end(privdata, why ? REDIS_REFUSED : REDIS_REPLY, why ? NULL : r, why);
+	if (why && conn->on.refused)
+		conn->on.refused(conn->on.arg, why);
 }
 
 /* An answer of three elements: the fence lets no other one pass. */

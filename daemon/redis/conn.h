@@ -41,6 +41,9 @@ struct redis_conn_events {
 	/* Gets each answer before its callback. Returns the reason to make it REDIS_REFUSED; else
 	 * NULL. */
 	const char *(*check_reply)(void *arg, const redisReply *reply);
+	/* Comes behind the callback of such an answer, with the reason; also for an error that came
+	 * unasked. */
+	void (*refused)(void *arg, const char *why);
 	/* Comes after the callbacks of all answers that were read together. */
 	void (*answered)(void *arg);
 	/* The subscription stands; once for each redis_conn_subscribe. */

@@ -72,6 +72,7 @@ void redis_link_connect(struct redis_link *link)
 	struct redis_conn_events events = {.up = on_up,
 					   .down = on_down,
 					   .check_reply = redis_link_check_reply,
+					   .refused = redis_link_on_refused,
 					   .answered = on_answered,
 					   .arg = link};
 

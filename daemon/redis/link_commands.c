@@ -81,15 +81,15 @@ void redis_link_on_watchdog(evutil_socket_t fd, short what, void *arg)
 const char *redis_link_check_reply(void *arg, const redisReply *reply)
 {
 	struct redis_link *link = arg;
-	const char *fault;
 
 	link->missed = 0;
-	if (link->state == LINK_HANDSHAKE)
-		return NULL;
-	fault = redis_fault(reply);
-	if (fault)
-		redis_link_drop(link, fault);
-	return fault;
+	return link->state == LINK_HANDSHAKE ? NULL : redis_fault(reply);
+}
+
+/* What waits for the link ends now, behind the operation that was refused. */
+void redis_link_on_refused(void *arg, const char *why)
+{
+	redis_link_drop(arg, why);
 }
 
 bool redis_link_busy(const struct redis_link *link)

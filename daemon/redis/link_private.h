@@ -88,8 +88,9 @@ void redis_link_enter_ready(struct redis_link *link);
 /* The timer `watchdog`. For libevent. */
 void redis_link_on_watchdog(evutil_socket_t fd, short what, void *arg);
 
-/* The connection's check_reply. */
+/* The connection's check_reply and refused. */
 const char *redis_link_check_reply(void *arg, const redisReply *reply);
+void redis_link_on_refused(void *arg, const char *why);
 
 /* --- link_attempt.c */
 

@@ -92,14 +92,13 @@ void write_queue_give_up(struct redis_store *r, struct write_queue *q)
 	later_run(r->flush);
 }
 
-void write_queues_end_given_up(struct redis_store *r)
+void write_queues_end_given_up(struct redis_store *r, const char *why)
 {
 	struct write_queue *q;
 
 	while ((q = TAILQ_FIRST(&r->writes->given_up)) != NULL) {
 		TAILQ_REMOVE(&r->writes->given_up, q, entry);
 		q->given_up = false;
-		write_queue_fail(r, q,
-				 "an operation that came before on this circuit was given up");
+		write_queue_fail(r, q, why);
 	}
 }

@@ -49,7 +49,7 @@ void redis_writes_send(struct redis_store *r)
 	unsigned allowed = calls_allowed(r->writes, most);
 	struct write_queue *q;
 
-	write_queues_end_given_up(r);
+	write_queues_end_given_up(r, "an operation that came before on this circuit was given up");
 	while (!TAILQ_EMPTY(&r->writes->ready) && r->writes->under_way < allowed) {
 		struct redis_call *call = redis_call_new(r, count_ready(r, most));
 
@@ -146,7 +146,7 @@ void redis_writes_give_up(struct redis_store *r, const char *why)
 		for (size_t i = 0; i < call->part_count; i++)
 			write_queue_fail(r, call->parts[i].circuit, why);
 	}
-	write_queues_end_given_up(r);
+	write_queues_end_given_up(r, why);
 	while ((q = TAILQ_FIRST(&r->writes->ready)) != NULL)
 		write_queue_fail(r, q, why);
 }

@@ -92,7 +92,7 @@ void write_queue_fail(struct redis_store *r, struct write_queue *q, const char *
 /* A write on the circuit ended as "surely not sent": those that wait end so, too, when
  * write_queues_end_given_up is called in the next turn. */
 void write_queue_give_up(struct redis_store *r, struct write_queue *q);
-void write_queues_end_given_up(struct redis_store *r);
+void write_queues_end_given_up(struct redis_store *r, const char *why);
 
 /* --- call.c */
 

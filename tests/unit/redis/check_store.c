@@ -1374,6 +1374,29 @@ START_TEST(a_step_comes_behind_what_went_straight_to_redis)
 }
 END_TEST
 
+/* Redis takes no writes, and says so to a success. A reset that came behind it ends behind it. */
+START_TEST(what_waits_ends_behind_what_was_refused)
+{
+	struct answer held, reset;
+	struct store *main = open_local(5000);
+
+	RUN("CONFIG SET min-replicas-to-write 1");
+	kill(server.pid, SIGSTOP);
+	report(&held, BREAKER_SUCCESS, BREAKER_PERMIT_NONE, 0);
+	ck_assert_uint_eq(held.result.decision.counted, 1);
+	WAIT_UNTIL(base, PATIENCE_MS, main->in_flight == 1, "the success");
+	for (int i = 0; i < 3; i++)
+		event_base_loop(base, EVLOOP_NONBLOCK); /* the call goes out */
+	submit(&reset, "k", OP_RESET);
+	kill(server.pid, SIGCONT);
+	wait_for_all();
+	ck_assert(reset.result.degraded);
+	RUN("CONFIG SET min-replicas-to-write 0");
+	wait_until_folded();
+	ck_assert_int_eq(redis_integer(redis, "EXISTS stoma:cb:k"), 0);
+}
+END_TEST
+
 static TCase *cases(void)
 {
 	TCase *t = tcase_create("redis");
@@ -1417,6 +1440,7 @@ static TCase *cases(void)
 	tcase_add_test(t, what_a_callback_submits_is_not_given_up_with_the_others);
 	tcase_add_test(t, successes_of_three_kinds_wait_for_a_frozen_server);
 	tcase_add_test(t, a_step_comes_behind_what_went_straight_to_redis);
+	tcase_add_test(t, what_waits_ends_behind_what_was_refused);
 	return t;
 }
 
