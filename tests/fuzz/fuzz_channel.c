@@ -42,7 +42,7 @@ static struct {
 	struct store *store;
 	const struct store_event *event; /* told to on_event, and not yet to on_change */
 	struct fuzz_text text;           /* the message that is being sent; p is NULL: none */
-	bool stands;                     /* the last that the store told of the subscription */
+	bool stands;                     /* the subscription, as the store told last */
 	unsigned events, changes;
 } fuzz;
 

@@ -1,6 +1,6 @@
 /*
- * Lines of access logs: proto/report_line.c. What is read from a line is a valid report, and no
- * text that is appended to a line changes what the line says.
+ * Lines of access logs: proto/report_line.c. The report that is read from a line is valid, and
+ * text appended to the line does not change it.
  */
 #include "fuzz.h"
 #include "proto/report_line.h"

@@ -106,8 +106,8 @@ test("a fleet of both: the circuit opens for both, stays open, and closes for bo
     assert.match((await one.request()).text, /circuit_open/);
   })))), 0);
 
-  // A gateway on one store probes in vain: the gateway on the other store goes on refusing. Then the probe
-  // succeeds: the other lets requests pass. Both ways round.
+  // The probe of a gateway on one store fails: the gateway on the other store goes on refusing. Then the probe
+  // succeeds: the other gateway lets requests pass. The same with the two stores exchanged.
   for (const [prober, other] of [[stoma, fleet[1]], [ours, fleet[0]]]) {
     const eager = gateway(upstream, { ...policy, ...EAGER, store: prober });
     upstream.status = 503;

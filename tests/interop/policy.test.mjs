@@ -64,7 +64,7 @@ for (const kind of ["memory", "redis"]) {
         for (let n = 0; n < 5; n++) assertRefused(await patient.request());
       }), 0);
 
-      // Another gateway, with a reset time of 0, probes twice: first in vain, then with success.
+      // Another gateway, with a reset time of 0, probes twice: the first probe fails, the second succeeds.
       const eager = gateway(upstream, keyed({ failureThreshold: 3, ...EAGER }));
       assert.equal((await eager.request()).status, 500);
       assert.equal((await circuit()).state, "open");

@@ -55,7 +55,7 @@ struct store *scripted_open(struct event_base *base, const struct store_limits *
 /* Sets whether the store is up, and tells the layer above. */
 void scripted_set_up(bool up);
 
-/* Ends what is held as the present mood says: steps and operations each in their order. */
+/* Ends the held operations and steps as the present mood says, each kind in its order. */
 void scripted_release(void);
 
 /* True while a step is held. */

@@ -147,7 +147,7 @@ START_TEST(survives_dead_sentinels)
 }
 END_TEST
 
-/* One attempt has not the time for all silent sentinels. The next one goes on after them. */
+/* The silent sentinels use up the time of the first attempt. The next attempt begins after them. */
 START_TEST(goes_on_where_it_stopped)
 {
 	options.connect_timeout_ms = 90;

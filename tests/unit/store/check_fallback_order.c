@@ -1,6 +1,7 @@
 /*
- * The order of operations on one circuit after an outage: whatever is lost on the way, main ends up
- * with what the answers, in their order, say. `main` is the store in the place of Redis.
+ * The order of operations on one circuit after an outage: whichever messages are lost, the circuit
+ * in main ends as the answers say, in the order in which they were given. `main` is the store in
+ * the place of Redis.
  */
 #include "base/metrics.h"
 #include "scripted_store.h"
@@ -209,8 +210,8 @@ END_TEST
 
 #define MANY 600
 
-/* Many operations wait when main goes. They are answered in parts; an operation on their circuit
- * that comes meanwhile is answered after them. */
+/* Many operations wait when main goes away. They are answered in parts; an operation on their
+ * circuit that comes meanwhile is answered after them. */
 START_TEST(what_comes_when_main_has_just_gone_comes_behind_what_waits)
 {
 	static struct client waits[MANY];
@@ -241,7 +242,7 @@ START_TEST(what_comes_when_main_has_just_gone_comes_behind_what_waits)
 }
 END_TEST
 
-/* A success waits behind the step of two failures when main goes. */
+/* A success waits behind the step of two failures when main goes away. */
 START_TEST(what_waits_is_answered_when_main_goes)
 {
 	struct client away, waits;
@@ -400,7 +401,7 @@ START_TEST(nothing_is_dropped_when_the_table_is_full)
 	submit(&c, "a", OP_FAILURE);
 	submit(&c, "b", OP_FAILURE);
 	main_comes_back_slow(slow[_i]);
-	/* Main goes while both steps are under way: a third circuit gets no queue. */
+	/* Main goes away while both steps are under way: a third circuit gets no queue. */
 	scripted_set_up(false);
 	submit(&c, "c", OP_FAILURE);
 	ck_assert_int_eq(c.result.status, STORE_FULL);

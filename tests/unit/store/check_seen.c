@@ -469,8 +469,8 @@ static bool a_stop_waits(void)
 	return health.held > 0 || health.unsettled > 0;
 }
 
-/* Main goes away during a stop and comes back. The stop waits for what was held back and for what
- * has become steps meanwhile. */
+/* Main goes away during a stop and comes back. The stop waits for the reports that were held back,
+ * also for those that have become steps. */
 START_TEST(a_stop_waits_for_main_that_was_there)
 {
 	bool refuses = _i == 1;
@@ -724,7 +724,7 @@ static void send_successes_late(void)
 		event_base_loop(base, EVLOOP_ONCE);
 }
 
-/* What is known is too old, but the answer to the success will tell the circuit. */
+/* The copy here is too old, but the answer to the success will bring the circuit. */
 START_TEST(those_that_miss_wait_for_successes_on_their_way)
 {
 	struct client clients[3];
@@ -870,7 +870,7 @@ static void tell(enum circuit_state state, int64_t change_ms)
 		BREAKER_NO_OVERRIDE);
 }
 
-/* A time of a change that is later than all before it. */
+/* The time of an opening that is later than all changes before it. */
 #define OPENED (clock_wall_ms() + 1)
 
 START_TEST(what_a_message_says_is_obeyed)

@@ -589,7 +589,7 @@ static void until_asked(int count)
 	ck_assert_int_eq(asked, count);
 }
 
-/* It does not wait for the interval, but for a save that is under way. */
+/* A save that is asked for waits for one that is under way, but not for the interval. */
 START_TEST(a_save_that_is_asked_for_comes_at_once)
 {
 	options.interval_ms = 3600 * 1000;
