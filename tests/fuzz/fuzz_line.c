@@ -1,6 +1,6 @@
 /*
  * Lines of access logs: proto/report_line.c. The report that is read from a line is valid, and
- * text appended to the line does not change it.
+ * text appended to the line does not change it, though it may make the line invalid.
  */
 #include "fuzz.h"
 #include "proto/report_line.h"

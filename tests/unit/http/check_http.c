@@ -978,7 +978,8 @@ static unsigned wakeups(int64_t ms)
 	return n - 1;
 }
 
-/* True once the loop has slept for 300 ms. On a busy machine the work before it may take a while. */
+/* True once the loop has slept for 300 ms. On a busy machine the work before it may take a while.
+ */
 static bool falls_asleep(void)
 {
 	for (int i = 0; i < 20; i++) {
