@@ -19,7 +19,6 @@
 /* How long beginnings wait for the store to tell of changes. It may never do, as Redis may forbid
  * SUBSCRIBE. */
 #define LIVE_WAIT_MS 1000
-#define EVENT_STREAM "text/event-stream"
 
 static void on_changed(void *arg, const struct watched *c, enum circuit_state before,
 		       enum store_by by)
@@ -196,24 +195,26 @@ static const char *read_parameter(void *arg, unsigned which, const char *value, 
 	return which == 0 ? api_read_state(query, value, len) : api_read_prefix(query, value, len);
 }
 
-static void start_stream(struct events *e, struct http_request *rq, enum api_route route,
-			 struct stream *s)
+/* The head of the answer, and all of it to HEAD. */
+static const struct http_header headers[] = {
+	{"Cache-Control", "no-store"},
+	{"X-Accel-Buffering", "no"}, /* nginx is to pass events on at once */
+};
+static const struct http_reply head = {
+	.status = 200,
+	.content_type = "text/event-stream",
+	.body = "",
+	.headers = headers,
+	.header_count = 2,
+	.route = ROUTE_EVENTS,
+};
+
+static void start_stream(struct events *e, struct http_request *rq, struct stream *s)
 {
-	static const struct http_header headers[] = {
-		{"Cache-Control", "no-store"},
-		{"X-Accel-Buffering", "no"}, /* nginx is to pass events on at once */
-	};
-	const struct http_reply reply = {
-		.status = 200,
-		.content_type = EVENT_STREAM,
-		.headers = headers,
-		.header_count = 2,
-		.route = (int)route,
-	};
 	struct timeval each = timer_interval(COMMENT_MS);
 
 	stream_set_start(s, http_request_header(rq, HTTP_FIELD_LAST_EVENT_ID, NULL));
-	s->http = http_reply_stream(rq, &reply, stream_read, on_gone, s);
+	s->http = http_reply_stream(rq, &head, stream_read, on_gone, s);
 	if (!s->http) {
 		stream_free(s);
 		return;
@@ -246,9 +247,9 @@ void api_events(struct api *api, struct http_request *rq, const struct target *t
 	if (!api_read_query(&query, http_request_query(rq), &s->query, why, sizeof(why))) {
 		api_refuse(rq, to->route, PROBLEM_INVALID_QUERY, why);
 	} else if (http_request_method(rq) == HTTP_HEAD) {
-		api_reply(rq, to->route, EVENT_STREAM, "", 0);
+		http_reply(rq, &head);
 	} else {
-		start_stream(e, rq, to->route, s);
+		start_stream(e, rq, s);
 		return;
 	}
 	stream_free(s);

@@ -182,7 +182,12 @@ def test_a_drain_ends_streams(start):
 
 
 def test_head_and_other_methods(memory_daemon):
-    assert memory_daemon.request("HEAD", "/v1/events").status == 200
+    head = memory_daemon.request("HEAD", "/v1/events")
+    assert head.status == 200
+    with Stream(memory_daemon) as stream:
+        lines = [tuple(line.split(": ", 1)) for line in stream.head.strip().split("\r\n")[1:]]
+    own = {"Date", "Content-Length", "Transfer-Encoding"}
+    assert [pair for pair in head.headers if pair[0] not in own] == [pair for pair in lines if pair[0] not in own]
     problem(memory_daemon.post("/v1/events"), "method_not_allowed", applied="no")
 
 
