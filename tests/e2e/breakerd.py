@@ -34,7 +34,7 @@ def flags(settings):
 
 def run(*args, env=None, timeout=20, under=()):
     """Runs the binary to its end: for --help, --check-config and starts that are refused.
-    `under`: the words of a command that runs it."""
+    `under`: a command, as a list of words, that runs the binary."""
     done = subprocess.run([*under, BINARY, *map(str, args)], stdin=subprocess.DEVNULL,
                           capture_output=True, env=environment(env), timeout=timeout, check=False)
     done.stdout = done.stdout.decode("utf-8")
@@ -47,7 +47,7 @@ class Breakerd(Methods):
     """A running daemon. `settings` become flags; without `listen` it gets a free port."""
 
     def __init__(self, directory, args=(), env=None, under=(), **settings):
-        self.under = under  # a command that runs it
+        self.under = under  # a command that runs the binary
         self.args = [str(a) for a in args]
         self.env = env
         self.settings = settings
@@ -188,7 +188,7 @@ class Breakerd(Methods):
 
 
 def parse_listen(listen):
-    """The address to connect to, of the (first) value of `listen`."""
+    """The address to connect to for the (first) value of `listen`."""
     first = listen if isinstance(listen, str) else listen[0]
     if first.startswith("unix:"):
         return first[len("unix:"):]

@@ -1,4 +1,4 @@
-"""A real browser, the hostile site that it visits, and a resolver that changes its mind."""
+"""A real browser, the hostile site that it visits, and a resolver for DNS rebinding."""
 
 import http.server
 import json
@@ -25,7 +25,7 @@ FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage
 
 @contextmanager
 def visiting(url, *flags):
-    """Chromium has the page open; it has a new profile, and leaves nothing behind."""
+    """Runs Chromium on the page, with a new profile that is removed afterwards."""
     assert CHROMIUM, "no chromium on this machine: scripts/install-packages test"
     with tempfile.TemporaryDirectory(prefix="brk-", ignore_cleanup_errors=True) as home, \
             open(os.path.join(home, "log"), "wb") as log:
@@ -74,7 +74,8 @@ def _served(handler, address):
 
 
 class Site:
-    """The hostile site. reports: what the page tells, one at a time; it goes on after done()."""
+    """The hostile site. `reports` gets what the page sends to /report. The page waits for done() after
+    each report."""
 
     def __init__(self):
         self.reports = queue.Queue()
@@ -112,7 +113,7 @@ class Site:
 
 
 class Permissive:
-    """A server that allows every page everything, and records its requests."""
+    """A server that gives pages of every origin full access (CORS), and records the requests."""
 
     SECRET = b'{"state":"whatever is secret"}'
 
@@ -145,14 +146,14 @@ class Permissive:
 
 
 class Resolver:
-    """A SOCKS proxy (RFC 1928) that decides where names lead: the browser lets the proxy resolve them."""
+    """A SOCKS proxy (RFC 1928), which resolves names for the browser; move() changes an address."""
 
     def __init__(self):
-        self.addresses = {}  # of (name, port); of others it is 127.0.0.1
-        self.open = []  # (name, port), socket
+        self.addresses = {}  # (name, port): address; 127.0.0.1 for all others
+        self.open = []  # ((name, port), socket)
 
     def move(self, name, port, address):
-        """Changes where a name leads, and ends its connections, as the hostile site would."""
+        """Gives a name another address, and ends its connections, as the hostile site would."""
         self.addresses[name, port] = address
         for to, sock in self.open:
             try:
@@ -167,7 +168,7 @@ class Resolver:
 
         class Handler(socketserver.StreamRequestHandler):
             def handle(self):
-                self.rfile.read(self.rfile.read(2)[1])  # the methods: none is asked for
+                self.rfile.read(self.rfile.read(2)[1])  # authentication methods: none is required
                 self.wfile.write(b"\5\0")
                 assert self.rfile.read(4) == b"\5\1\0\3", "not a connection to a name"
                 name = self.rfile.read(self.rfile.read(1)[0]).decode("ascii")
@@ -194,7 +195,7 @@ class Resolver:
 
 
 def relay(one, other):
-    """Until either of them ends."""
+    """Copies data both ways until one side closes."""
     with selectors.DefaultSelector() as selector:
         selector.register(one, selectors.EVENT_READ, other)
         selector.register(other, selectors.EVENT_READ, one)

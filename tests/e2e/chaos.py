@@ -1,4 +1,5 @@
-"""How long the tests of outages are: CHAOS=full for continuous integration, else a short form."""
+"""The length of the outage tests (CHAOS=full in continuous integration, otherwise a short form), and
+what a daemon uses of the machine."""
 
 import os
 
@@ -11,7 +12,7 @@ full = pytest.mark.skipif(not FULL, reason="CHAOS=full runs it")
 
 
 def process_seconds(daemon):
-    """Processor time used so far."""
+    """The processor time that the daemon has used so far."""
     with open(f"/proc/{daemon.process.pid}/stat", encoding="ascii", errors="replace") as stat:
         fields = stat.read().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

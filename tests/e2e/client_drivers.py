@@ -1,6 +1,6 @@
-"""A plugin of pytest: the clients in docs/clients, each installed from its package and driven by a small program in its own
-language (clients/driver.*). A language whose tools are missing is skipped, unless ALL_CLIENTS is set; those that are
-small to install are never skipped."""
+"""A pytest plugin for the clients in docs/clients. Each is installed from its package and driven by a small program in its
+own language (clients/driver.*). A language whose tools are missing fails; those in HEAVY are skipped instead, unless
+ALL_CLIENTS is set."""
 
 import fcntl
 import json
@@ -21,14 +21,14 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "cli
 from languages import HEAVY, LANGUAGES, sh  # noqa: E402
 from scripted import Scripted  # noqa: E402
 
-DEADLINE = 60  # seconds for an answer of a driver
+DEADLINE = 60  # seconds for a driver's answer
 
 
 class Driver:
-    """A driver program; driver.py says what it is told and what it answers."""
+    """A driver program. clients/driver.py describes the commands and the answers."""
 
     def __init__(self, command):
-        # No proxy may come between; a locale that can hold keys.
+        # Nobody listens at the proxy: a client that uses one fails. Keys need a locale in UTF-8.
         env = {"http_proxy": "http://127.0.0.1:9", "LC_ALL": "C.UTF-8"}
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                         env=environment(env), encoding="utf-8")
@@ -83,7 +83,7 @@ def language(request, tmp_path_factory):
         if name in HEAVY and not os.environ.get("ALL_CLIENTS"):
             pytest.skip(f"no {tool} on this machine")
         pytest.fail(f"no {tool} on this machine: scripts/install-packages test clients")
-    # Built once, though several processes may run these tests.
+    # Several pytest processes may want the package: the lock lets only the first one build it.
     root = tmp_path_factory.getbasetemp()
     root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
     to = os.path.join(root, f"client-{name}")

@@ -1,4 +1,4 @@
-"""Fixtures: everything that a test starts ends with the test, whatever happens in it."""
+"""Fixtures. What a test starts ends with the test, also when the test fails."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ def pytest_sessionstart(session):
 
 @pytest.fixture
 def directory():
-    """A short path: that of a unix socket has 107 bytes at most."""
+    """A temporary directory with a short path, because a unix socket's path has at most 107 bytes."""
     with tempfile.TemporaryDirectory(prefix="brk-", dir="/tmp") as path:
         yield path
 
@@ -42,8 +42,8 @@ def _shared_redis():
 
 @pytest.fixture
 def redis(_shared_redis):
-    """A running redis-server with nothing in it, shared by tests that change its data alone. Tests
-    that configure, freeze or kill a server take `private_redis`."""
+    """An empty redis-server, shared by the tests that change only its data. Tests that configure,
+    freeze or kill a server take `private_redis`."""
     _shared_redis.call("FLUSHALL")
     _shared_redis.call("SCRIPT", "FLUSH")
     return _shared_redis
@@ -51,7 +51,7 @@ def redis(_shared_redis):
 
 @pytest.fixture
 def private_redis(directory):
-    """private_redis(*options, env=None) starts a redis-server of the test's own."""
+    """private_redis(*options, env=None) starts a redis-server for this test alone."""
     servers = []
 
     def start(*options, env=None):
@@ -105,7 +105,7 @@ def start_on(request, start):
     def start_one(kind, *args, **settings):
         if kind == "redis":
             settings["store"] = request.getfixturevalue("redis").url
-            # A busy machine must not make the daemon answer without Redis.
+            # Long, so that the daemon does not answer without Redis because the machine is busy.
             settings.setdefault("store_timeout", 5000)
         daemon = start(*args, **settings)
         return daemon.wait_ready() if kind == "redis" else daemon
@@ -115,7 +115,7 @@ def start_on(request, start):
 
 @pytest.fixture
 def daemon(start_on, store):
-    """A daemon with nothing in its store; the test runs once on each kind of store."""
+    """A daemon with an empty store. The test runs once on each kind of store."""
     return start_on(store)
 
 

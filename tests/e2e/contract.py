@@ -1,4 +1,4 @@
-"""What answers must look like."""
+"""Checks of answers against the contract."""
 
 from urllib.parse import quote
 
@@ -49,7 +49,7 @@ KEYS = {
 
 
 def path(key, verb=None):
-    """The route of a circuit. Escapes each byte of the key that may be escaped."""
+    """The path of a circuit's route. Escapes all of the key but letters, digits, `_`, `-` and `~`."""
     escaped = quote(key, safe="").replace(".", "%2E")
     return f"/v1/circuits/{escaped}" + (f"/{verb}" if verb else "")
 
@@ -73,16 +73,16 @@ def snapshot(answer):
     return check_fields(answer.json())
 
 
-# A test leaves out of `expected` the members that it does not check.
 def expect(answer, **expected):
+    """Checks that the answer is a snapshot with the members in `expected`, and returns the snapshot."""
     got = snapshot(answer)
     assert {name: got[name] for name in expected} == expected, got
     return got
 
 
 def problem(answer, code, applied=None, contains=()):
-    """The problem document that the answer must be. `applied`: "no", "unknown", or None for
-    a request that writes nothing."""
+    """Checks that the answer is the problem document for `code`, and returns it. `applied`: "no",
+    "unknown", or None for a request that writes nothing."""
     assert answer.status == STATUS[code], answer
     assert answer.type == "application/problem+json", answer
     document = answer.json()

@@ -1,4 +1,4 @@
-"""acquire and report, with what every answer of theirs must be."""
+"""acquire and report, with the checks that hold for each of their answers."""
 
 import re
 
@@ -28,7 +28,7 @@ def acquire(client, key, degraded=False, body=None):
 
 
 def report(client, key, permit=None, outcome="success", degraded=False, **members):
-    """`status` among the members stands in place of the outcome."""
+    """With `status` in members, no outcome is sent."""
     body = dict(members) if "status" in members else {"outcome": outcome, **members}
     if permit is not None:
         body["permit"] = permit

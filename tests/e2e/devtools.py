@@ -25,7 +25,7 @@ class Chromium:
         self._ids = itertools.count(1)
         self._changed = threading.Condition()
         self._answers = {}
-        self._sinks = {}  # session: what takes its events
+        self._sinks = {}  # session: the function that gets its events
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self):
@@ -72,7 +72,7 @@ class Chromium:
         try:
             for domain in ("Page", "Runtime", "Log", "Network"):
                 tab.call(f"{domain}.enable")
-            tab.look(width, height, dark)
+            tab.set_viewport(width, height, dark)
             if url:
                 tab.go(url)
             yield tab
@@ -84,9 +84,9 @@ class Chromium:
 class Tab:
     def __init__(self, chromium, session):
         self.chromium, self.session = chromium, session
-        self.said = []  # what came to the console, but for what the browser says of the network
-        self.network = []  # that
-        self.requests = []  # the URLs that were asked for
+        self.said = []  # console messages and exceptions, without those about the network
+        self.network = []  # the browser's messages about the network
+        self.requests = []  # the URLs requested
 
     def call(self, method, **params):
         return self.chromium.call(method, self.session, **params)
@@ -103,7 +103,7 @@ class Tab:
         elif message["method"] == "Network.requestWillBeSent":
             self.requests.append(params["request"]["url"])
 
-    def look(self, width, height, dark=False):
+    def set_viewport(self, width, height, dark=False):
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height,
                   deviceScaleFactor=1, mobile=False)
         self.call("Emulation.setEmulatedMedia",
@@ -129,17 +129,17 @@ class Tab:
                 return self.js(expression, *args)
             except AssertionError as error:
                 if "navigat" in str(error) or "context" in str(error):
-                    return None  # another page comes
+                    return None  # another page is loading
                 raise
         return until(holds, f"{expression} {args}", deadline, step=0.01)
 
     def text(self, selector="body"):
         return self.js("s => document.querySelector(s).innerText", selector)
 
-    # --- as a person does
+    # --- input, as from a person
 
     def click(self, selector):
-        """Where the element is drawn, with the mouse."""
+        """Clicks in the middle of the element with the mouse, once it is enabled and nothing covers it."""
         spot = self.until("""s => {
             const node = document.querySelector(s);
             if (!node || node.disabled) return null;
@@ -152,7 +152,7 @@ class Tab:
             self.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **spot)
 
     def press(self, key, *modifiers):
-        """A key of KEYS; modifiers: "shift"."""
+        """Presses a key of KEYS. modifiers: "shift"."""
         event = {"key": key, "code": "Space" if key == " " else key, "windowsVirtualKeyCode": KEYS[key],
                  "modifiers": 8 if "shift" in modifiers else 0}
         if key in ("Enter", " "):
@@ -161,14 +161,14 @@ class Tab:
         self.call("Input.dispatchKeyEvent", type="keyUp", **event)
 
     def type(self, text):
-        """Into what has the focus, in place of what is selected."""
+        """Types into the focused element, replacing its selection."""
         self.call("Input.insertText", text=text)
 
     def focused(self):
         return self.js("(document.activeElement.innerText || document.activeElement.name || document.activeElement.id).trim()")
 
     def tab_to(self, label, limit=200):
-        """Presses Tab until what has that text, name or id has the focus."""
+        """Presses Tab until the element with this text, name or id has the focus."""
         for _ in range(limit):
             self.press("Tab")
             if self.focused() == label:
@@ -176,7 +176,7 @@ class Tab:
         raise AssertionError(f"Tab does not lead to {label}")
 
     def picture(self, path):
-        """Of what is to be seen, as PNG."""
+        """Writes a PNG of the viewport."""
         data = base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
         with open(path, "wb") as file:
             file.write(data)
@@ -184,7 +184,7 @@ class Tab:
 
 @contextmanager
 def chromium(*flags):
-    """A running Chromium. It has a new home, and leaves nothing behind."""
+    """A running Chromium. Its home directory is new and is removed afterwards."""
     assert CHROMIUM, "no chromium on this machine: scripts/install-packages test"
     theirs_in, ours_out = os.pipe()
     ours_in, theirs_out = os.pipe()

@@ -1,5 +1,5 @@
-"""A proxy between a daemon and its Redis that can be shut, and servers that misbehave in one
-way each."""
+"""Proxies between a daemon and its Redis that can be shut, are slow or lose data; and a server that takes
+Redis's place."""
 
 import queue
 import re
@@ -11,8 +11,8 @@ from ports import free_port
 
 
 class Gate:
-    """Passes connections on to `upstream` while it is open; nobody listens while it is shut. Other
-    clients still reach the server itself."""
+    """Forwards connections to `upstream` while open. Nobody listens while it is shut. Other clients still
+    reach the server itself."""
 
     def __init__(self, upstream):
         self.upstream = upstream
@@ -57,7 +57,8 @@ class Gate:
                 threading.Thread(target=self._pump, args=(one, other, up), daemon=True).start()
 
     def _passes(self, data, far, up):
-        """Whether what came goes on, up to the server or down; None: the connection ends."""
+        """True: forward `data`; False: drop it; None: end the connection. `far`: the server's socket;
+        `up`: the data goes to the server."""
         return True
 
     def _pump(self, one, other, up):
@@ -96,8 +97,8 @@ class Gate:
 
 
 class FarGate(Gate):
-    """A gate to a Redis that is so far away: what comes is passed on `delay` seconds later, each way
-    half of it, and any number of pieces may be on the way."""
+    """A gate to a Redis far away: a round trip takes `delay` seconds more, half of it each way. Any number
+    of pieces may be on the way."""
 
     def __init__(self, upstream, delay):
         super().__init__(upstream)
@@ -132,10 +133,16 @@ class FarGate(Gate):
 
 
 class LossyGate(Gate):
-    """A gate that loses steps to be folded. lose(how, times): of the next `times` pieces with
-    steps "before" loses the piece, "after" only the answer, each with the connection; "hold" lets
-    the step through, "swallow" does not, and no answer comes ever again; "late" holds it back until
-    deliver(). `delay`: what the server says takes longer."""
+    """A gate that loses steps to be folded. lose(how, times) acts on the next `times` pieces of data
+    that hold such a step:
+
+    before   drops the piece and ends the connection
+    after    forwards the piece and ends the connection in place of the answer
+    hold     forwards the piece, and nothing more from the server
+    swallow  drops the piece, and forwards nothing more from the server
+    late     forwards the piece at deliver(), then ends the connection
+
+    `delay`: seconds that each piece from the server takes longer."""
 
     STEP = re.compile(rb"\r\nw \d")
 
@@ -145,14 +152,14 @@ class LossyGate(Gate):
         self.lost = 0
         self._how, self._times = None, 0
         self._release, self._delivered = threading.Event(), threading.Event()
-        self._mute = set()  # connections that carry no answers any more
+        self._mute = set()  # sockets of the server from which no more answers are forwarded
 
     def lose(self, how, times=1):
         self._how, self._times = how, times
         return self
 
     def deliver(self):
-        """Sends what came too late."""
+        """Forwards the piece that is held back."""
         self._release.set()
         assert self._delivered.wait(10)
 
@@ -183,7 +190,7 @@ class LossyGate(Gate):
 
 class Impostor:
     """Listens in the place of a Redis. Runs behave(socket) for each connection, in a thread of its
-    own; behave returns when it is done with the connection."""
+    own, until behave returns or the socket fails."""
 
     def __init__(self, behave):
         self.behave = behave

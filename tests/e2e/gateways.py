@@ -1,4 +1,4 @@
-"""Gateway programs of Debian with the files in docs/gateways, in the foreground."""
+"""Debian's gateway programs, run in the foreground with the files in docs/gateways."""
 
 import os
 import shutil
@@ -17,7 +17,8 @@ def text_of(*names):
 
 
 def changed(text, changes):
-    """Every change must be one: what is tested is what the file says."""
+    """Replaces each old text by the new one. Each must occur exactly once, so that apart from these
+    changes the documented file is tested as it is."""
     for old, new in changes.items():
         assert text.count(old) == 1, f"{old!r} is {text.count(old)} times in it"
         text = text.replace(old, new)
@@ -25,15 +26,15 @@ def changed(text, changes):
 
 
 def program(name):
-    """Not everybody has sbin on the path."""
+    """The path of a program. Also looks into sbin, which is not on every user's PATH."""
     found = shutil.which(name, path=os.environ["PATH"] + ":/usr/local/sbin:/usr/sbin")
     assert found, f"no {name} on this machine: scripts/install-packages test"
     return found
 
 
 class Server:
-    """A gateway program; `port` is where it listens, `reports` where the daemon reads reports, by kind.
-    `changes` are more changes of its file."""
+    """A gateway program. `port`: where it listens; `reports`: where the daemon reads reports, by kind of
+    socket; `changes`: further changes of its configuration."""
 
     def __init__(self, name, directory, upstream_port, daemon, reports, timeout, changes=None):
         self.changes = changes or {}
@@ -124,7 +125,7 @@ class Server:
             client.close()
 
     def many(self, n):
-        """n requests at once; their answers."""
+        """Starts n requests at once. Returns their threads, and the list that gets the answers."""
         answers = []
         threads = [threading.Thread(target=lambda: answers.append(self.get())) for _ in range(n)]
         for thread in threads:

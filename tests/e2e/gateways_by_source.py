@@ -1,7 +1,7 @@
-"""Envoy and Traefik as their sources say: what they send for a check, what they make of the answer, and how they
-report. The files in docs/gateways are read; the programs themselves do not run here.
+"""Models of Envoy and Traefik, made from their sources: what they send for a check, how they treat the answer, and how
+they report. The models read the files in docs/gateways; the programs themselves do not run here.
 
-Envoy (github.com/envoyproxy/envoy; a file and the commit that it was read at):
+Envoy (github.com/envoyproxy/envoy; each file with the commit at which it was read):
   source/extensions/filters/common/ext_authz/ext_authz_http_impl.cc  9c276e34a2, RawHttpClientImpl::check, toResponse
   source/common/http/async_client_impl.cc                            02a45cb9a2, AsyncStreamImpl::sendHeaders
   docs/root/configuration/http/http_filters/lua_filter.rst           0089fe6cf8, httpCall
@@ -22,7 +22,7 @@ import yaml
 from gateways import changed, text_of
 from wire import Client, Closed, Wire
 
-# Stands in for the handle that Envoy gives to the script: headers, metadata, httpCall.
+# A stand-in for the handle that Envoy gives to the script: headers, metadata, httpCall.
 LUA_HANDLE = """
 local source, passed, permit, status, time = ...
 assert(loadstring(source))()
@@ -54,15 +54,15 @@ envoy_on_response(handle({ [":status"] = status, ["x-envoy-upstream-service-time
 
 
 class Gateway:
-    """`address`: of the daemon. ask() decides and lets pass or refuses; `own`: in place of the upstream's answer, one of
-    the gateway's own."""
+    """A gateway. `address`: the daemon's. ask() checks, then forwards or refuses the request. `own`: the status of an answer
+    that the gateway itself gives in place of the upstream's."""
 
     def __init__(self, address, upstream):
         self.address = address
         self.upstream = upstream
 
     def exchange(self, method, path, headers, timeout):
-        """None: no answer."""
+        """The answer, or None if there is none."""
         try:
             with Wire(self.address, timeout) as wire:
                 return wire.ask(method, path, headers)
@@ -161,7 +161,7 @@ class Traefik(Gateway):
                                        start_new_session=True)
 
     def check(self, given, method, uri):
-        """What a sub-request gets behind the service `failover`."""
+        """The daemon's answer to the sub-request, or None where the service `failover` answers instead."""
         names = [n for n in self.auth["authRequestHeaders"] if n in given]
         sent = [("Host", "%s:%d" % self.address), *((n, given[n]) for n in names), ("X-Forwarded-For", "10.0.0.1, 127.0.0.1"),
                 ("X-Forwarded-Method", method), ("X-Forwarded-Uri", uri), ("X-Forwarded-Host", "127.0.0.1:8748"), ("X-Forwarded-Port", "8748"), ("X-Forwarded-Proto", "http"),

@@ -1,4 +1,4 @@
-"""Many connections at once from one process: requests as fast as the answers come."""
+"""Load from one process: many connections, each sending its next request as soon as an answer comes."""
 
 import re
 import selectors
@@ -9,7 +9,7 @@ from wire import connect
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
-class _Line:
+class _Connection:
     """One connection with one request in flight."""
 
     def __init__(self, address):
@@ -18,7 +18,7 @@ class _Line:
         self.sent_at = 0.0
 
     def take(self):
-        """(status, body) once it has come whole, else None."""
+        """(status, body) once the answer is complete, else None."""
         end = self.buffer.find(b"\r\n\r\n")
         if end < 0:
             return None
@@ -33,41 +33,41 @@ class _Line:
 
 
 def hammer(addresses, connections, requests, deadline=60.0):
-    """Spreads `requests` (an iterable of bytes) over `connections` keep-alive connections,
-    dealt round to `addresses`. Returns [(status, body, seconds)] in the order of arrival."""
+    """Spreads `requests` (an iterable of bytes) over `connections` keep-alive connections, which take
+    turns among `addresses`. Returns [(status, body, seconds)] in the order of arrival."""
     requests = iter(requests)
     answers = []
     end = time.monotonic() + deadline
-    lines = []
+    opened = []
     try:
         with selectors.DefaultSelector() as selector:
             for i in range(connections):
-                line = _Line(addresses[i % len(addresses)])
-                lines.append(line)
-                selector.register(line.sock, selectors.EVENT_READ, line)
-            busy = sum(_next(line, requests) for line in lines)
+                connection = _Connection(addresses[i % len(addresses)])
+                opened.append(connection)
+                selector.register(connection.sock, selectors.EVENT_READ, connection)
+            busy = sum(_next(connection, requests) for connection in opened)
             while busy:
                 events = selector.select(1.0)
                 assert time.monotonic() < end, f"{busy} requests unanswered at the deadline"
                 for key, _ in events:
-                    line = key.data
-                    data = line.sock.recv(65536)
-                    assert data, f"the daemon closed the connection after {line.buffer!r}"
-                    line.buffer += data
-                    if answer := line.take():
-                        answers.append((*answer, time.monotonic() - line.sent_at))
-                        busy += _next(line, requests) - 1
+                    connection = key.data
+                    data = connection.sock.recv(65536)
+                    assert data, f"the daemon closed the connection after {connection.buffer!r}"
+                    connection.buffer += data
+                    if answer := connection.take():
+                        answers.append((*answer, time.monotonic() - connection.sent_at))
+                        busy += _next(connection, requests) - 1
     finally:
-        for line in lines:
-            line.sock.close()
+        for connection in opened:
+            connection.sock.close()
     return answers
 
 
-def _next(line, requests):
-    """Sends the next request, if there is one: 1, else 0."""
+def _next(connection, requests):
+    """Sends the next request and returns 1, or returns 0 if there is none."""
     data = next(requests, None)
     if data is None:
         return 0
-    line.sent_at = time.monotonic()
-    line.sock.sendall(data)
+    connection.sent_at = time.monotonic()
+    connection.sock.sendall(data)
     return 1

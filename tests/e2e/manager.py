@@ -1,4 +1,4 @@
-"""systemd's part: receives a service's notifications, hands sockets to it."""
+"""What systemd does for a service: receives its notifications and hands sockets to it."""
 
 import fcntl
 import os
@@ -28,7 +28,7 @@ class Notifications:
         self.sock.close()
 
     def read(self):
-        """Reads what has come, and returns all notifications since the beginning."""
+        """Reads the waiting datagrams, and returns all notifications since the beginning."""
         while True:
             try:
                 data = self.sock.recv(65536)
@@ -38,8 +38,8 @@ class Notifications:
             self.seen.append(dict(line.split("=", 1) for line in lines))
 
     def wait(self, what, since=0, **fields):
-        """Waits for the first notification from number `since` on with these fields. A value may be
-        None (any) or a function that decides."""
+        """Waits for a notification with these fields, and returns the first one from index `since` on.
+        A value may be None (any) or a predicate."""
         def fits(message):
             return all(name in message and (value is None or value == message[name]
                                             or callable(value) and value(message[name]))
@@ -55,7 +55,7 @@ class Notifications:
 
 
 class Handed(Breakerd):
-    """A daemon that gets `sockets` (listening ones) in place of `listen`."""
+    """A daemon that inherits listening `sockets` (LISTEN_FDS) in place of `listen`."""
 
     def __init__(self, directory, sockets, args=(), env=None, **settings):
         super().__init__(directory, args, env, **settings)

@@ -74,8 +74,8 @@ def process_state(pid):
 
 
 class RedisServer:
-    """redis-server on a free port and a unix socket of its own, nothing saved on disk
-    unless `options` say so."""
+    """redis-server on a free port and a unix socket of its own. It saves nothing on disk unless
+    `options` say so."""
 
     def __init__(self, directory, *options, env=None):
         self.directory = str(directory)
@@ -112,7 +112,7 @@ class RedisServer:
         try:
             with Redis(self.address) as redis:
                 redis.send("PING")
-                redis.file.readline()  # also when it wants a password first
+                redis.file.readline()  # an error will do: the server may want a password
             return True
         except OSError:
             return False

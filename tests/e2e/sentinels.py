@@ -1,4 +1,4 @@
-"""A master, its replica, and redis-sentinels that watch over them."""
+"""A master, its replica, and redis-sentinels that watch them."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ NAME = "circuits"
 
 
 class Sentinel:
-    """One redis-sentinel; its configuration is a file that it rewrites."""
+    """One redis-sentinel. It rewrites its configuration file."""
 
     def __init__(self, directory, master_port, quorum, down_after_ms):
         self.directory = directory

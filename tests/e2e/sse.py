@@ -18,7 +18,7 @@ class Event:
 
 
 class Stream:
-    """GET /v1/events. next() gives the next event; at its end EOFError."""
+    """GET /v1/events. next() returns the next event, or raises EOFError at the stream's end."""
 
     def __init__(self, daemon, query="", last_id=None, headers=()):
         self.sock = connect(daemon.address, DEADLINE)
@@ -26,8 +26,8 @@ class Stream:
         if last_id is not None:
             pairs.append(("Last-Event-ID", last_id))
         self.sock.sendall(request_bytes("GET", "/v1/events" + query, pairs, host=daemon.host))
-        self.raw = b""   # as it came
-        self.text = b""  # out of the chunks
+        self.raw = b""   # received, not decoded yet
+        self.text = b""  # decoded from the chunks, not parsed yet
         self.last_id = last_id
         self.comments = 0
         head = self._until(b"\r\n\r\n")
@@ -96,7 +96,7 @@ class Stream:
         return events
 
     def quiet(self, seconds=0.2):
-        """True if nothing comes for so long."""
+        """True if no event comes for `seconds`."""
         end = time.monotonic() + seconds
         try:
             while time.monotonic() < end:

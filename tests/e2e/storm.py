@@ -1,8 +1,8 @@
-"""Load that goes on while the store fails, and a book of what was answered.
+"""Load that goes on while the store fails, and a record of the answers.
 
-One thread drives all connections, one request in flight on each. How long an answer took is
-judged by the last moment at which it surely had not come, less the pauses of this process: a
-pause is mostly the whole machine's, and is not to be taken for one of the daemon's.
+One thread drives all connections, with one request in flight on each. An answer's time is measured up
+to the last moment at which it surely had not come, and pauses of this process are subtracted: most
+pauses are the whole machine's, and must not count as the daemon's.
 """
 
 import json
@@ -14,8 +14,8 @@ from collections import Counter, defaultdict
 from wire import connect, request_bytes
 from contract import path
 
-TICK = 0.005  # seconds between two looks, at most
-PAUSE = 0.1   # two looks further apart than this: the process was paused
+TICK = 0.005  # seconds between two polls, at most
+PAUSE = 0.1   # if two polls are further apart, this process was paused
 
 
 class Answered:
@@ -29,7 +29,7 @@ class Answered:
         self.verb = verb
         self.line = line
         self.sent = sent
-        self.paused = paused  # seconds of pauses until it was sent
+        self.paused = paused  # seconds of pauses before it was sent
         self.took = self.within = self.status = self.headers = self.body = None
 
     def __repr__(self):
@@ -80,10 +80,10 @@ class _Line:
 
 
 class Storm:
-    """with Storm(addresses, 32, choose) as storm: ... ; then look at storm.answers.
+    """with Storm(addresses, 32, choose) as storm: ... ; storm.answers has the answers.
 
-    choose(line number) gives (key, verb) or (key, verb, body); the verb is "get", "reset", or the
-    last segment of the route. `rate`: requests a second over all connections, about."""
+    choose(connection's number) returns (key, verb) or (key, verb, body). The verb is "get", "reset", or
+    the last segment of the route. `rate`: requests a second, about, over all connections."""
 
     def __init__(self, addresses, connections, choose, rate=1500):
         self.choose = choose
@@ -117,12 +117,12 @@ class Storm:
             self.error = error
 
     def _loop(self, selector):
-        looked = time.monotonic()
+        polled = time.monotonic()
         for line in self.lines:
-            line.next_at = looked + line.number * self.pause / len(self.lines)
+            line.next_at = polled + line.number * self.pause / len(self.lines)
         while True:
             now = time.monotonic()
-            self.paused += now - looked if now - looked > PAUSE else 0.0
+            self.paused += now - polled if now - polled > PAUSE else 0.0
             waiting = False
             for line in self.lines:
                 if line.current is None and not self._stop.is_set() and now >= line.next_at:
@@ -135,8 +135,8 @@ class Storm:
                 assert now - oldest < 20, "a request is not answered at all"
             events = selector.select(TICK)
             for key, _ in events:
-                self._receive(key.data, looked)
-            looked = now  # what was not there by then is found from the next look on
+                self._receive(key.data, polled)
+            polled = now  # what the next poll finds came after this
 
     def _send(self, line):
         key, verb, *body = self.choose(line.number)
@@ -148,16 +148,16 @@ class Storm:
         line.next_at = line.current.sent + self.pause
         line.sock.sendall(data)
 
-    def _receive(self, line, looked):
+    def _receive(self, line, polled):
         data = line.sock.recv(65536)
         assert data, f"the daemon closed the connection: {line.current} {line.buffer!r}"
         line.buffer += data
         if done := line.take():
-            done.took = max(0.0, looked - done.sent - (self.paused - done.paused))
+            done.took = max(0.0, polled - done.sent - (self.paused - done.paused))
             done.within = time.monotonic() - done.sent
             self.answers.append(done)
 
-    # --- what came of it
+    # --- results
 
     def slowest(self):
         return max(self.answers, key=lambda a: a.took)
@@ -166,7 +166,7 @@ class Storm:
         return Counter(a.status for a in self.answers)
 
     def book(self, verb=None):
-        """{key: Counter of acknowledged, unknown, refused, degraded}"""
+        """{key: Counter of acknowledged, unknown, refused, and acknowledged degraded}"""
         book = defaultdict(Counter)
         for a in self.answers:
             if verb is None or a.verb == verb:

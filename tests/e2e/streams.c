@@ -1,9 +1,9 @@
 /*
- * Many readers of GET /v1/events in one process: streams PORT COUNT FILE. Says "ready" when each
- * stream is, then, a line each, how many events the slowest has, when that has become more. Each
- * event's number is to be the one before and 1; all streams are to be sent the same bytes; the
- * first one's data lines go to FILE. Whatever else is said is what was wrong. Ends when its input
- * does.
+ * Many readers of GET /v1/events in one process: streams PORT COUNT FILE. Prints "ready" when all
+ * streams have had their `ready`; then, whenever it has grown, the number of events that the slowest
+ * stream has received. Each event's number must be the previous one plus 1. The data of the first
+ * stream goes to FILE. When the standard input ends, all streams must have had the same data: prints
+ * "same" and ends. Any other line printed is an error.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -21,8 +21,8 @@
 struct stream {
 	int fd;
 	enum { HEAD, SIZE, DATA, DATA_END } part;
-	size_t left;  /* of the chunk */
-	unsigned crs; /* of the head's end, seen */
+	size_t left;  /* bytes of the chunk that have not come */
+	unsigned crs; /* bytes of the empty line at the head's end that have come */
 	char line[LINE_MAX_];
 	size_t len;
 	bool circuit, ready;
@@ -59,7 +59,7 @@ static void on_line(struct stream *s, const char *line)
 		uint64_t number = strtoull(strchr(line, '-') + 1, NULL, 10);
 
 		if (s->circuit && s->ready && number != s->number + 1)
-			wrong(s, "it is not the next one", line);
+			wrong(s, "the event's number is not the next one", line);
 		s->number = number;
 	} else if (strncmp(line, "data: ", 6) == 0) {
 		if (!s->circuit || !s->ready)
@@ -69,7 +69,7 @@ static void on_line(struct stream *s, const char *line)
 		if (s == streams)
 			fprintf(file, "%s\n", line + 6);
 	} else if (*line && *line != ':') {
-		wrong(s, "a line that is none", line);
+		wrong(s, "an unknown line", line);
 	}
 }
 
@@ -94,7 +94,7 @@ static void on_data(struct stream *s, const char *data, size_t n)
 	}
 }
 
-/* RFC 9112, section 7.1. */
+/* Decodes the chunks: RFC 9112, section 7.1. */
 static void on_bytes(struct stream *s, const char *p, size_t n)
 {
 	while (n > 0) {
@@ -140,10 +140,10 @@ static void open_stream(struct stream *s, unsigned port)
 	s->fd = socket(AF_INET, SOCK_STREAM, 0);
 	if (s->fd < 0 || connect(s->fd, (struct sockaddr *)&in, sizeof(in)) != 0 ||
 	    write(s->fd, request, sizeof(request) - 1) < 0)
-		wrong(s, "it cannot be opened", strerror(errno));
+		wrong(s, "cannot open the stream", strerror(errno));
 }
 
-/* Says how far the slowest is, once it is further than before. */
+/* Prints "ready" and the number of events of the slowest stream, when they have changed. */
 static void tell(void)
 {
 	static uint64_t told;
@@ -169,7 +169,7 @@ static void check_same(void)
 	fflush(file);
 	for (size_t i = 1; i < count; i++)
 		if (streams[i].events != streams[0].events || streams[i].hash != streams[0].hash)
-			wrong(&streams[i], "it is not as the first one", "");
+			wrong(&streams[i], "the data differs from the first stream's", "");
 	printf("same\n");
 }
 
@@ -206,7 +206,7 @@ int main(int argc, char *argv[])
 			}
 			got = read(s->fd, buf, sizeof(buf));
 			if (got <= 0)
-				wrong(s, "it has ended", got ? strerror(errno) : "");
+				wrong(s, "the stream has ended", got ? strerror(errno) : "");
 			on_bytes(s, buf, (size_t)got);
 		}
 		tell();

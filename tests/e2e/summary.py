@@ -1,5 +1,5 @@
-"""A plugin of pytest that prints, after the tests, what the contract test covered and what became of
-each client. It goes by what the tests recorded, so that it does not matter in which process they ran."""
+"""A pytest plugin that prints, after the tests, what the contract test covered and the results of each
+client. It reads the properties that tests recorded, because these also come from other processes (xdist)."""
 
 import re
 

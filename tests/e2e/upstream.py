@@ -1,5 +1,5 @@
-"""A real upstream for gateways: it answers with the status it is told to, or not at all, or with the beginning `cut`
-of an answer, or with a "reset"."""
+"""An upstream for gateways. It answers with `status`. If `cut` is set, it sends these bytes and closes the connection;
+"reset" resets the connection instead."""
 
 import http.server
 import socket
@@ -22,7 +22,7 @@ class Upstream:
         self.start()
 
     def start(self):
-        """Starts again, on the same port."""
+        """Listens; after stop(), on the same port again."""
         upstream = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -75,7 +75,7 @@ class Upstream:
         threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
     def stop(self):
-        """From now on refuses connections; open ones end."""
+        """Ends all connections, and refuses new ones."""
         self.gate.set()
         self.server.shutdown()
         self.server.server_close()
@@ -86,7 +86,7 @@ class Upstream:
                 pass  # it has ended already
 
     def hold(self):
-        """Holds answers back until release()."""
+        """Holds back answers until release()."""
         self.gate.clear()
 
     def release(self):

@@ -1,4 +1,4 @@
-"""A directory as kubelet mounts a Secret or a ConfigMap."""
+"""Files that a test changes: plain ones, and those of a volume in Kubernetes."""
 
 import os
 
@@ -9,8 +9,8 @@ def write(path, text):
 
 
 class Volume:
-    """A directory as kubelet mounts a Secret or a ConfigMap: names are links through ..data, which
-    a rename leads to another directory."""
+    """A directory as kubelet mounts a Secret or a ConfigMap: each name is a link through ..data, a link
+    to a directory. put() replaces all files by renaming another link to ..data."""
 
     def __init__(self, path):
         self.path = path

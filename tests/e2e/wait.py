@@ -1,4 +1,4 @@
-"""Waiting for a condition, never for a time."""
+"""Waiting for a condition with a deadline."""
 
 import time
 
@@ -6,7 +6,7 @@ DEADLINE = 10.0
 
 
 def until(condition, what, deadline=DEADLINE, step=0.005):
-    """Calls condition until its result is true, and returns that."""
+    """Calls condition until it returns something true, and returns that."""
     end = time.monotonic() + deadline
     while True:
         result = condition()

@@ -1,9 +1,9 @@
-"""HTTP/1.1 over a plain socket: the test decides each byte that is sent and sees each that comes."""
+"""HTTP/1.1 over a plain socket: the test controls each byte sent and sees each byte received."""
 
 import json
 import socket
 
-DEADLINE = 10.0  # seconds; nothing that a test waits for takes longer
+DEADLINE = 10.0  # seconds
 
 
 class Answer:
@@ -148,7 +148,7 @@ class Wire:
         return answer
 
     def ended(self):
-        """True once the peer has closed, with nothing further sent."""
+        """True if the peer closes the connection without sending anything more."""
         try:
             self._more()
         except Closed:
