@@ -1,5 +1,5 @@
-"""The clients in docs/clients (client_drivers.py): the table in clients/behaviours.yaml against a server that misbehaves
-(clients/scripted.py). What passed is printed as a table in the end."""
+"""The clients in docs/clients (client_drivers.py) have the behaviours in clients/behaviours.yaml, tested against a server
+that misbehaves (clients/scripted.py). summary.py prints the results as a table."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def until_said(driver, words, expected):
 
 
 def made(driver, scripted, client):
-    """The client of a behaviour, its placeholders filled in."""
+    """Makes the client of a behaviour, with the placeholders in its URL filled in."""
     client = dict(client)
     names = {"url": scripted.url, "socket": scripted.path, "socket_encoded": quote(scripted.path, safe="")}
     url = client.pop("url", "{url}")
@@ -33,7 +33,7 @@ def made(driver, scripted, client):
 
 
 def same(sent, expected):
-    """A request's body, but for what no table can know."""
+    """Checks that a request's body is the expected one; `durationMs: any` stands for any duration."""
     sent = json.loads(sent)
     if expected.get("durationMs") == "any":
         assert 0 <= sent.pop("durationMs") < 10_000
@@ -52,7 +52,7 @@ def test_behaviour(driver, scripted, behaviour):
     if "do" not in behaviour:
         return
     client = behaviour.get("client", {})
-    # A virtual machine has to be warm before it keeps its time.
+    # The first call is slow where the language has a virtual machine: made here, it is not measured.
     scripted.script({"json": {"allowed": True, "counted": True}, "then": "close"})
     assert driver.new(scripted.url) == "made"
     driver.say("acquire", "warm")
@@ -63,7 +63,7 @@ def test_behaviour(driver, scripted, behaviour):
     began = time.monotonic()
     for step, expected in behaviour["do"]:
         if step == "closed":
-            until(lambda: scripted.closed == scripted.connections, "the server closes")
+            until(lambda: scripted.closed == scripted.connections, "the server has closed all connections")
             continue
         command, _, rest = step.partition(" ")
         if command == "until":
@@ -102,7 +102,7 @@ def check_log(driver, behaviour):
     assert behaviour.get("not_in_log", "\0") not in last
 
 
-# The acceptance test of failing open: with the defaults, and however many threads.
+# The acceptance test of failing open, with the default settings.
 @pytest.mark.parametrize("threads", [1, 8])
 def test_a_thousand_requests_while_breakerd_hangs(driver, scripted, threads, record_property):
     scripted.script({"json": {"allowed": True, "counted": True}, "then": "close"})
@@ -111,11 +111,11 @@ def test_a_thousand_requests_while_breakerd_hangs(driver, scripted, threads, rec
     scripted.script({"hang": True})
     scripted.requests.clear()
     assert driver.new(scripted.url, timeout_ms="-") == "made"
-    if threads > 1:  # those under way when trouble begins each wait for themselves
+    if threads > 1:  # one call finds the trouble first: each of several at once would wait for its own timeout
         assert driver.say("acquire", "orders") == "allowed - - unreachable 0 unreachable"
     began = time.monotonic()
     answer = driver.say("many", 1000, "orders", threads)
-    # One tries when a pause of a second is over: more than two only where a thousand take more than two seconds.
+    # After each pause of a second one call tries again. More than two try only if the thousand take over two seconds.
     most = max(2, 1 + int(time.monotonic() - began))
     passed, waited = map(int, re.fullmatch(r"(\d+) passed \((\d+) waited\)", answer).groups())
     record_property("waited", waited)
@@ -126,7 +126,7 @@ def test_a_thousand_requests_while_breakerd_hangs(driver, scripted, threads, rec
 
 
 def test_threads_share_a_client(driver, language, scripted):
-    """Nobody gets another's answer: each permit is reported, once."""
+    """No thread gets the answer to another's request: each permit is reported exactly once."""
     scripted.script({"json": {"allowed": True, "state": "closed", "reason": "closed", "counted": True}, "numbered": True})
     assert driver.new(scripted.url) == "made"
     assert driver.say("many", 240, "orders", 8).startswith("240 passed")
@@ -135,7 +135,7 @@ def test_threads_share_a_client(driver, language, scripted):
     assert sorted(reported) == sorted(f"p{n}" for n in given) and len(given) == 240
     assert driver.log()[0] == 0
     if language[0] != "shell":
-        assert scripted.connections <= 24  # Go opens more than it needs
+        assert scripted.connections <= 24  # Go opens more than one a thread
 
 
 @pytest.mark.parametrize("language", sorted(set(LANGUAGES) - {"PHP", "shell"}), indirect=True)
@@ -143,8 +143,8 @@ def test_one_of_many_tries_when_the_pause_is_over(driver, scripted):
     scripted.script({"raw": ""}, {"hang": True})
     assert driver.new(scripted.url, timeout_ms=2000, retry_ms=0) == "made"
     assert driver.say("acquire", "orders") == "allowed - - unreachable 0 unreachable"
-    # C's pause of nothing is a millisecond, within which eight threads may have come and gone.
-    until(lambda: driver.say("many", 8, "orders", 8) == "8 passed (1 waited)" or len(scripted.requests) > 1, "it is over")
+    # C's shortest pause is a millisecond: eight threads may have finished before it is over.
+    until(lambda: driver.say("many", 8, "orders", 8) == "8 passed (1 waited)" or len(scripted.requests) > 1, "the pause is over")
     assert len(scripted.requests) == 2
 
 
@@ -154,19 +154,19 @@ def test_node_finds_a_connection_that_was_closed_while_its_loop_stood_still(driv
     assert driver.new(scripted.url) == "made"
 
     def server_has_closed():
-        until(lambda: scripted.closed == scripted.connections, "the server closes")
+        until(lambda: scripted.closed == scripted.connections, "the server has closed all connections")
 
     for _ in range(10):
         assert driver.say("busy", "orders") == "busy"
         server_has_closed()
         assert driver.say("go on") == "allowed p closed closed 0 answered"
-        # A request that meets the close on its way is lost with any client: not what this is about.
+        # Without this the next request could cross the close on its way: any client would lose it.
         server_has_closed()
 
 
 @pytest.mark.parametrize("language", ["PHP"], indirect=True)
 def test_php_shares_the_pause_through_apcu(language, scripted):
-    """As PHP-FPM does, whose objects live for one request: here two objects of one process."""
+    """Under PHP-FPM a client object lives for one request. Here several objects of one process share the pause."""
     if "apcu" not in sh("php", "-m").split():
         assert not os.environ.get("ALL_CLIENTS"), "no APCu: scripts/install-packages clients"
         pytest.skip("no APCu")
@@ -178,7 +178,7 @@ def test_php_shares_the_pause_through_apcu(language, scripted):
             assert driver.new(scripted.url, retry_ms=60_000) == "made"
             assert driver.say("acquire", "orders") == unreachable
         assert len(scripted.requests) == 1
-        # Another breakerd has its own; this one's pause ends, and is over for all.
+        # Another address has a pause of its own. When a pause has ended, it has for all objects.
         assert driver.new(scripted.url + "/", retry_ms=1) == "made"
         assert driver.say("acquire", "orders") == refused
         assert driver.new("unix:" + scripted.path, retry_ms=1) == "made"

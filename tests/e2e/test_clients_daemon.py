@@ -7,7 +7,7 @@ from ports import free_port
 from wait import until
 
 UNREACHABLE = "allowed - - unreachable 0 unreachable"
-# Long enough that none ends within a test, however busy the machine is; and over at once.
+# LONG: no time ends within a test, even on a busy machine. SHORT: an opening is over at once.
 LONG = {"consecutive_failures": 3, "open_time": "1h", "open_time_max": "1h", "open_growth": 1, "probe_timeout": "1h"}
 SHORT = {**LONG, "open_time": "10ms"}
 
@@ -24,7 +24,7 @@ def state(daemon, key="orders"):
 
 
 def words(answer):
-    """allowed, permit, state, reason, milliseconds, answered"""
+    """(allowed, permit, state, reason, milliseconds, answered) of an acquire's line"""
     allowed, permit, circuit, reason, after, answered = answer.split(" ")
     return allowed, permit, circuit, reason, int(after), answered
 
@@ -49,7 +49,7 @@ def test_one_of_them_probes(start_driver, start):
     one, other = client(start_driver, daemon), client(start_driver, daemon)
     daemon.post(path("orders", "transition"), {"to": "open"})
     for outcome, after in (("failure", "open"), ("success", "closed")):
-        probe = until(lambda: [answer for answer in [one.say("acquire", "orders")] if answer.startswith("allowed ")], "a probe")
+        probe = until(lambda: [answer for answer in [one.say("acquire", "orders")] if answer.startswith("allowed ")], "a probe is allowed")
         _, permit, circuit, reason, _, _ = words(probe[0])
         assert (circuit, reason) == ("half-open", "probe")
         assert words(other.say("acquire", "orders"))[:4] == ("refused", "-", "half-open", "probing")
@@ -71,7 +71,7 @@ def test_the_policy_judges_the_status(start_driver, start):
 
 
 def test_a_slow_success_counts_as_slow(start_driver, start):
-    """The duration arrives as milliseconds."""
+    """The client sends the duration in milliseconds."""
     daemon = start(**LONG, slow_time="100ms", slow_rate=100, min_calls=3)
     one = client(start_driver, daemon)
     for duration in (99.9, 100.1, 100.1):
@@ -131,14 +131,15 @@ def test_a_restart_costs_nothing(start_driver, start):
 def test_breakerd_is_frozen_and_thaws(start_driver, start):
     daemon = start(**LONG)
     one = client(start_driver, daemon, timeout_ms=300, retry_ms=10)
-    until(lambda: one.say("acquire", "orders") != UNREACHABLE, "it asks")  # a virtual machine has to be warm
+    # The first call may take longer than the timeout where the language has a virtual machine.
+    until(lambda: one.say("acquire", "orders") != UNREACHABLE, "an acquire is answered")
     daemon.signal(signal.SIGSTOP)
     try:
         assert one.say("acquire", "orders") == UNREACHABLE
         assert one.say("run", "orders", "fail") == "failed"
     finally:
         daemon.signal(signal.SIGCONT)
-    until(lambda: words(one.say("acquire", "orders"))[-1] == "answered", "it asks again")
+    until(lambda: words(one.say("acquire", "orders"))[-1] == "answered", "an acquire is answered again")
 
 
 def test_breakerd_is_gone(start_driver, start):

@@ -1,4 +1,4 @@
-"""make demo does what README.md says it printed."""
+"""`make demo` prints what README.md shows."""
 
 import os
 import re
@@ -15,7 +15,7 @@ def test_the_demonstration():
     with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
         recorded = re.search(r"^```console\n\$ make demo\n(.*?)^```$", file.read(), re.DOTALL | re.MULTILINE)[1]
     assert done.stdout == recorded
-    # Both trip it and both stop: nothing reached the upstream from the trip to the probe.
+    # Failures of both gateways trip the circuit, and both are refused: no request reaches the upstream until the probe.
     rows = [line.split() for line in done.stdout.splitlines() if re.match(r" *\d+  (Python|Node)", line)]
     trip = next(n for n, row in enumerate(rows) if row[-2] == "open")
     assert {row[1] for row in rows[:trip] if row[2] == "500"} == {"Python", "Node"}

@@ -1,4 +1,4 @@
-"""docs/clients/five-operations: the guide's algorithm for gateways with a policy of their own, against the real daemon."""
+"""docs/clients/five-operations, the algorithm for gateways with a policy of their own, against the real daemon."""
 
 import logging
 import os
@@ -19,8 +19,8 @@ sys.path.insert(0, os.path.join(ROOT, "docs", "clients", "five-operations"))
 from breaker import CLOSED, HALF_OPEN, OPEN, UNKNOWN, Breaker  # noqa: E402
 
 OPEN_SECONDS = 0.5
-# Gateways that share a circuit agree on the open time; here one is patient and one eager, so that
-# no assertion hangs on how fast a machine is.
+# Real gateways that share a circuit have the same open time. Here some have a long one and some none, so that no
+# assertion depends on the machine's speed.
 PATIENT, EAGER = {"open_seconds": 60}, {"open_seconds": 0}
 
 
@@ -49,11 +49,11 @@ def test_life_of_a_circuit(memory_daemon, caplog):
     gateways = [gateway(memory_daemon, "orders", **PATIENT), gateway(memory_daemon, "orders", **PATIENT)]
     assert [request(g, True) for g in gateways] == [CLOSED, CLOSED]
     assert state(memory_daemon, "orders")["successCount"] == 2
-    # The failures of both count, and both stop.
+    # The failures of both gateways count, and both are refused afterwards.
     assert [request(gateways[n % 2], False) for n in range(3)] == [CLOSED] * 3
     assert state(memory_daemon, "orders")["state"] == "open"
     assert [g.enter() for g in gateways] == [OPEN, OPEN]
-    # One of them probes; the probe fails; the next one does not.
+    # One gateway probes. Its first probe fails, its second succeeds.
     eager = gateway(memory_daemon, "orders", **EAGER)
     for ok, after in ((False, "open"), (True, "closed")):
         assert eager.enter() == HALF_OPEN
@@ -102,7 +102,7 @@ def test_a_probe_that_never_came_back(memory_daemon):
 
 @pytest.mark.parametrize("kind", ["gone", "frozen", "away", "token"])
 def test_fails_open(start, directory, kind, caplog):
-    """Whatever is wrong with breakerd, requests go, and soon."""
+    """Whatever is wrong with breakerd, requests pass, and soon."""
     if kind == "away":
         daemon = start(store=f"redis://127.0.0.1:{free_port()}", on_store_failure="error")
     elif kind == "token":
@@ -114,7 +114,7 @@ def test_fails_open(start, directory, kind, caplog):
         daemon = start()
     one = gateway(daemon, "a", token="wrong", timeout=0.3)
     if kind in ("gone", "frozen"):
-        until(lambda: one.enter() == CLOSED, "it asks")
+        until(lambda: one.enter() == CLOSED, "breakerd answers")
     if kind == "gone":
         daemon.stop()
     if kind == "frozen":
@@ -131,11 +131,11 @@ def test_fails_open(start, directory, kind, caplog):
         if kind == "frozen":
             daemon.signal(signal.SIGCONT)
     if kind == "frozen":
-        until(lambda: one.enter() == CLOSED, "it asks again")
+        until(lambda: one.enter() == CLOSED, "breakerd answers again")
 
 
 def test_a_restart_of_breakerd(start, caplog):
-    """The kept connection is dead; that costs no request."""
+    """The restart ends the kept connection, but no request is lost."""
     port = free_port()
     daemon = start(listen=f"127.0.0.1:{port}")
     one = gateway(f"http://127.0.0.1:{port}", "a")

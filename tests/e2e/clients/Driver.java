@@ -13,7 +13,7 @@ import java.util.Collections;
 import java.util.List;
 import java.util.concurrent.atomic.AtomicInteger;
 
-/** What test_clients.py drives the Java client with; see driver.py. */
+/** The program through which test_clients.py drives the Java client; see driver.py. */
 final class Driver {
     private static final List<String> MESSAGES = Collections.synchronizedList(new ArrayList<>());
     private static Client client;

@@ -1,4 +1,4 @@
-/* What test_clients.py drives the C client with, as C and as C++; see driver.py. */
+/* The program through which test_clients.py drives the C client, as C and as C++; see driver.py. */
 #include <breakerd.h>
 
 static struct breaker *breaker;
@@ -35,7 +35,7 @@ static int outcome_of(const char *word)
 	return atoi(word);
 }
 
-/* 0 is the default in C: the tests' 0 is out of range, or next to nothing. */
+/* The C client takes 0 for the default. `zero` stands for the tests' 0: a value out of range, or the least one. */
 static long ms(const char *word, long zero)
 {
 	return strcmp(word, "0") == 0 ? zero : atol(word);
@@ -70,7 +70,7 @@ static void acquire(const char *key)
 	       d.unreachable ? "unreachable" : "answered");
 }
 
-/* Whether it ran. */
+/* Returns whether the call was allowed. */
 static bool run(const char *key, const char *what, struct breaker_call *call)
 {
 	if (!breaker_begin(breaker, key, call))

@@ -1,4 +1,4 @@
-// What test_clients.py drives the Go client with; see driver.py.
+// The program through which test_clients.py drives the Go client; see driver.py.
 package main
 
 import (
@@ -48,7 +48,7 @@ func make_(words []string) string {
 	ms := func(word string) time.Duration {
 		n, _ := strconv.Atoi(word)
 		if n == 0 && word == "0" {
-			return -1 // 0 is the default in Go
+			return -1 // the Go client takes 0 for the default
 		}
 		return time.Duration(n) * time.Millisecond
 	}
@@ -66,7 +66,7 @@ func make_(words []string) string {
 	return "made"
 }
 
-// A pause of nothing is one of a nanosecond.
+// The Go client takes 0 for the default: a pause of 1 ns stands for the tests' 0.
 func max(d time.Duration) time.Duration {
 	if d == -1 {
 		return 1

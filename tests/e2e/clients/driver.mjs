@@ -1,4 +1,4 @@
-// What test_clients.py drives the Node client with; see driver.py.
+// The program through which test_clients.py drives the Node client; see driver.py.
 import fs from "node:fs";
 import readline from "node:readline";
 import { CircuitOpen, Client } from "breakerd-client";
@@ -58,7 +58,7 @@ const commands = {
     await Promise.all(Array.from({ length: threads }, some));
     return `${passed} passed (${waited} waited)`;
   },
-  // The loop stands still, from the end of an answer until a line comes: then it asks again.
+  // Blocks the event loop after an answer until a line comes, then asks again.
   async busy(key) {
     await client.acquire(key);
     fs.writeSync(1, "busy\n");

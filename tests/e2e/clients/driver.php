@@ -1,5 +1,5 @@
 <?php
-// What test_clients.py drives the PHP client with: driver.php AUTOLOAD; see driver.py.
+// The program through which test_clients.py drives the PHP client: driver.php AUTOLOAD; see driver.py.
 
 declare(strict_types=1);
 

@@ -1,16 +1,17 @@
-"""What test_clients.py drives the Python client with: driver.py sync|async. The others here do the same.
+"""The program through which test_clients.py drives the Python client: driver.py sync|async. The other drivers here do the same.
 
-Each line of standard input is a command, its words separated by tabs; `-` is an empty word. Each is answered with a line:
+Each line of standard input is a command; its words are separated by tabs, and `-` is an empty word. The answer is a line:
 
 new URL TOKEN TIMEOUT_MS RETRY_MS   made, or refused: MESSAGE
 acquire KEY                         allowed|refused PERMIT STATE REASON RETRY_AFTER_MS answered|unreachable
 report KEY PERMIT OUTCOME MS        counted, or not counted; OUTCOME is a word or a status
 run KEY WHAT                        passed, failed, cancelled, or refused REASON RETRY_AFTER_MS; WHAT is ok, fail, ignored, cancel
                                     (as the language cancels) or a status
-impatient KEY                       given up: the caller waits for acquire for 50 ms only
-fork KEY                            the answers of acquire in this process and in a child of it
-many N KEY THREADS                  N times `run KEY ok` on so many threads: N passed, then in brackets how many took 250 ms or more
-log                                 N TEXT: how many messages the hook got, and the last one
+impatient KEY                       given up: the caller waited only 50 ms for acquire
+fork KEY                            the answers of acquire in this process and in its child
+many N KEY THREADS                  N times `run KEY ok` on THREADS threads: N passed, and in brackets how many took 250 ms or more
+busy KEY                            busy, after an acquire; then blocks until a line comes, and answers acquire again (Node)
+log                                 N TEXT: the number of messages that the hook got, and the last one
 """
 
 import asyncio

@@ -1,5 +1,5 @@
 #!/bin/sh
-# What test_clients.py drives the shell functions with: driver.sh FILE; see driver.py.
+# The program through which test_clients.py drives the shell functions: driver.sh FILE; see driver.py.
 # shellcheck disable=SC2034,SC2154 # the client's variables
 set -u
 # shellcheck source=/dev/null

@@ -1,4 +1,4 @@
-"""How each client is installed from its package, as its users do it, and what runs its driver program."""
+"""Installs each client from its package, as users do, and gives the command that runs its driver program."""
 
 import json
 import os
@@ -21,13 +21,13 @@ def sh(*command, cwd=None, env=None):
 
 
 def version():
-    """The daemon's, which all packages have to bear."""
+    """The daemon's version, which each package must have."""
     with open(os.path.join(ROOT, "Makefile"), encoding="utf-8") as file:
         return re.search(r"^VERSION := (\S+)$", file.read(), re.MULTILINE)[1]
 
 
 def package(name, to):
-    """A copy of the package: building leaves things in its folder."""
+    """A copy of the package, because building leaves files in its folder."""
     copy = os.path.join(to, "package")
     shutil.copytree(os.path.join(CLIENTS, name), copy, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
     return copy
@@ -96,7 +96,7 @@ def build_php(to):
     os.mkdir(f"{to}/gateway")
     if not shutil.which("composer"):
         assert not os.environ.get("ALL_CLIENTS"), "no composer: scripts/install-packages clients"
-        # What composer would put there does no more than this.
+        # composer's autoload.php would do no more than this one.
         os.mkdir(f"{to}/gateway/vendor")
         with open(f"{to}/gateway/vendor/autoload.php", "w", encoding="ascii") as file:
             file.write("<?php require __DIR__ . '/../../package/src/autoload.php';\n")
@@ -109,11 +109,11 @@ def build_php(to):
     return driver
 
 
-MAVEN_REPOSITORY = "/usr/share/maven-repo"  # of Debian's packages
+MAVEN_REPOSITORY = "/usr/share/maven-repo"  # from Debian's packages
 
 
 def install_java(to):
-    """The jar."""
+    """The path of the installed jar."""
     if shutil.which("mvn") and os.path.isdir(f"{MAVEN_REPOSITORY}/org/apache/maven/plugins/maven-install-plugin"):
         with open(f"{to}/settings.xml", "w", encoding="ascii") as file:
             file.write("<settings><mirrors><mirror><id>debian</id><mirrorOf>*</mirrorOf>"
@@ -137,7 +137,7 @@ def build_java(to):
     return ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{to}/client.jar:{to}/driver", "Driver"]
 
 
-# name: (what must be there, how to ask its version, what gives the command)
+# name: (the tool needed, the command that prints its version, the function that builds the driver and returns its command)
 LANGUAGES = {
     "Python": (PYTHON, [PYTHON, "--version"], python("sync")),
     "C": ("curl-config", ["curl-config", "--version"],
@@ -159,7 +159,7 @@ def run_c(to, source, compiler="cc"):
 
 
 def run_beside(to, source, *command):
-    """In the folder of a gateway that has the package."""
+    """Runs the example in the folder of a gateway that has the package installed."""
     there = shutil.copy(source, f"{to}/gateway")
     return sh(*command, there, cwd=f"{to}/gateway")
 
@@ -181,7 +181,7 @@ def run_python(to, source):
     return sh(PYTHON, "-B", source, env={"PYTHONPATH": site})
 
 
-# name: (README.md's folder, the mark of its example, the file's name, what runs it)
+# name: (README.md's folder, the language mark of its example, the file's name, the function that runs it)
 EXAMPLES = {
     "C": ("c", "c", "example.c", run_c),
     "C++": ("c", "c", "example.cpp", lambda to, source: run_c(to, source, "c++")),

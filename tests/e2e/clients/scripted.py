@@ -1,15 +1,16 @@
-"""A server in breakerd's place: it answers each request with the next answer of a script, the last one
-again and again, and keeps what it was sent. An answer is a dict:
+"""A server in breakerd's place. It answers each request with the next answer of a script, repeats the last
+one, and records the requests. An answer is a dict:
 
-json or body   what the body is; `repeat` so many times
-status         200 unless told; `headers`: more of them
-then           "close": the connection ends behind the answer, without a word in its head
-raw            these bytes in place of an answer, then the connection ends
-cut            only so many bytes of the body, then the connection ends
-chunked        the body travels in chunks
+json or body   the body; `repeat`: how many times
+status         default 200
+headers        further headers
+then           "close": ends the connection after the answer, without announcing it in the head
+raw            sends these bytes in place of an answer, then ends the connection
+cut            sends only so many bytes of the body, then ends the connection
+chunked        sends the body in chunks
 drip           seconds between two bytes
-hang           no answer at all; the connection stays
-numbered       the permit is p1, p2, ...: that of the request's number
+hang           gives no answer and leaves the connection open
+numbered       the permit is p and the request's number: p1, p2, ...
 """
 
 import json
@@ -26,7 +27,7 @@ class Request:
         self.connection = connection
 
     def line(self):
-        """In the normal form of RFC 3986: whatever need not be escaped is not."""
+        """Method and target, the target normalized (RFC 3986): only what must be escaped is."""
         target = "/".join(quote(unquote(segment), safe="") for segment in self.target.split("/"))
         return f"{self.method} {target}"
 
