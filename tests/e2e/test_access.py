@@ -1,4 +1,4 @@
-"""Who is let in: token, Host, Origin."""
+"""Access: token, Host, Origin."""
 
 import math
 import os
@@ -92,7 +92,7 @@ def test_token_is_read_again_on_hangup(start, token_file):
         file.write("another-one\n")
     daemon.hangup()
     until(lambda: daemon.get(path("a"), headers={"Authorization": "Bearer another-one"}).status
-          == 200, "the new token holds")
+          == 200, "the new token is valid")
     problem(daemon.get(path("a"), headers={"Authorization": "Bearer s3cret-Token"}),
             "unauthorized")
 
@@ -107,28 +107,28 @@ def test_a_rotation_in_which_nobody_is_refused(start, token_file):
     with open(token_file, "w", encoding="ascii") as file:
         file.write("s3cret-Token\nanother-one\r\nthird\n")
     daemon.hangup()
-    until(lambda: status("another-one") == 200, "the new token holds")
+    until(lambda: status("another-one") == 200, "the new token is valid")
     assert status("s3cret-Token") == status("third") == 200
     for wrong in ("", "s3cret-Token\tanother-one", "s3cret-Tokenanother-one", "another", "third3", "thirD"):
         assert status(wrong) == 401
     with open(token_file, "w", encoding="ascii") as file:
         file.write("another-one\n")
     daemon.hangup()
-    until(lambda: status("s3cret-Token") == 401, "the old token does not hold")
+    until(lambda: status("s3cret-Token") == 401, "the old token is not valid any more")
     assert status("another-one") == 200 and status("third") == 401
 
 
 @pytest.mark.parametrize("content", [None, "", "\n", "two\n\nlines\n"],
                          ids=["gone", "empty", "blank", "blank-between"])
 def test_a_token_file_that_is_none_is_refused_on_hangup(start, token_file, content):
-    """The old token stays: nobody is let in who was not before."""
+    """The old token stays valid, and no other becomes valid."""
     daemon = start(token_file=token_file)
     os.unlink(token_file)
     if content is not None:
         with open(token_file, "w", encoding="ascii") as file:
             file.write(content)
     daemon.hangup()
-    until(lambda: "reload_refused" in daemon.stderr(), "it is refused")
+    until(lambda: "reload_refused" in daemon.stderr(), "the reload is refused")
     assert token_file in daemon.stderr()
     for value in ("Bearer ", "Bearer two", "Bearer s3cret-token"):
         problem(daemon.get(path("a"), headers={"Authorization": value}), "unauthorized")
@@ -137,7 +137,7 @@ def test_a_token_file_that_is_none_is_refused_on_hangup(start, token_file, conte
 
 
 def instructions_of_access(directory, name, token):
-    """What the daemon takes to refuse a hundred requests with this token, as callgrind counts it."""
+    """The instructions that the daemon needs to refuse a hundred requests with this token, from callgrind."""
     log, address = f"{directory}/{name}.log", f"{directory}/{name}"
     with subprocess.Popen(
             ["valgrind", "--tool=callgrind", "--toggle-collect=access_check", f"--log-file={log}",
@@ -145,10 +145,10 @@ def instructions_of_access(directory, name, token):
              f"--token-file={directory}/token"], stderr=subprocess.DEVNULL,
             env=environment()) as process:
         try:
-            until(lambda: os.path.exists(address) or process.poll() is not None, "it listens", 60)
-            # The first connection that it sees: where the heap has what is compared must not depend
-            # on whether another one is gone yet.
-            with until(lambda: wire_to(address), "it accepts", 60) as wire:
+            until(lambda: os.path.exists(address) or process.poll() is not None, "the daemon listens", 60)
+            # Uses the daemon's first connection: an earlier one, freed or not yet, would change the
+            # addresses of the compared strings.
+            with until(lambda: wire_to(address), "the daemon accepts", 60) as wire:
                 for _ in range(100):
                     answer = wire.ask("GET", path("a"), {"Authorization": f"Bearer {token}"})
                     problem(answer, "unauthorized")
@@ -171,9 +171,8 @@ def wire_to(address):
 @pytest.mark.skipif(shutil.which("valgrind") is None and not os.environ.get("ALL_CLIENTS"),
                     reason="no valgrind on this machine")
 def test_the_token_s_comparison_does_not_tell_how_far_it_came(directory):
-    """Not one instruction depends on where the token that was sent differs. Where strings come to lie
-    in memory differs from run to run, and with it a few instructions of libc's: of a few runs the
-    cheapest counts."""
+    """The number of instructions does not depend on where the token sent differs. The addresses of strings
+    vary from run to run, and with them a few instructions in libc: the cheapest of a few runs counts."""
     token = "0123456789abcdef" * 4
     with open(f"{directory}/token", "w", encoding="ascii") as file:
         file.write(f"{token}\n{token[::-1]}\n")
@@ -208,7 +207,7 @@ def test_host_of_another(memory_daemon, host):
     for method, route, applied in ROUTES:
         answer = memory_daemon.request(method, route, headers={"Host": host}, body='{"to":"open"}')
         problem(answer, "misdirected_request", applied)
-    # Probes ask by whatever address they have.
+    # Probes ask by address.
     for route in ("/healthz", "/readyz"):
         assert memory_daemon.get(route, headers={"Host": host}).status == 200
     assert snapshot(memory_daemon.get(path("a")))["failureCount"] == 0
@@ -248,7 +247,7 @@ def test_an_address_has_several_spellings(start):
 def test_host_on_a_unix_socket(start, directory):
     daemon = start(listen=f"unix:{directory}/s")
     assert daemon.get(path("a"), headers={"Host": "localhost"}).status == 200
-    # No browser gets here, so there is no rebinding.
+    # Browsers cannot reach a unix socket, so any name is accepted.
     for host in ("evil.example", "", "whatever:1:2", "[::1]"):
         assert daemon.get(path("a"), headers={"Host": host}).status == 200, host
         snapshot(daemon.post("http://evil.example" + path("a", "failure"), headers={"Host": host}))
@@ -259,7 +258,7 @@ def test_host_of_a_listener_on_ipv6(start):
     try:
         port = free_port("::1")
     except OSError:
-        # Without IPv6 there is nothing to listen on; that the name is read is tested elsewhere.
+        # No IPv6 on this machine. How such a name is parsed is tested elsewhere.
         return
     daemon = start(listen=f"[::1]:{port}")
     for host in ("[::1]", f"[::1]:{port}", "[::1]:9", "localhost"):
@@ -317,7 +316,7 @@ def test_preflight_is_not_answered_with_permission(memory_daemon):
 
 
 def test_access_comes_before_everything_else(start, token_file):
-    """No one learns anything before he is let in: Host, then origin, then token, then the rest."""
+    """The checks come in this order: Host, origin, token, then all else."""
     daemon = start(token_file=token_file)
     good = {"Authorization": "Bearer s3cret-Token"}
     evil = {"Host": "evil.example", "Origin": "https://evil.example"}

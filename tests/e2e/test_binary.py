@@ -1,4 +1,4 @@
-"""What the compiler and the linker were told to harden, read back from the binary."""
+"""The hardening options of compiler and linker, checked in the binary."""
 
 import os
 import re
@@ -29,7 +29,7 @@ def test_position_independent():
 
 
 def test_relocations_are_read_only_from_the_start():
-    """Full RELRO: nothing is bound later, so that the table can be closed."""
+    """Full RELRO: all symbols are bound at start, and the table is read-only afterwards."""
     assert "GNU_RELRO" in readelf("--program-headers")
     assert re.search(r"\(FLAGS\).*\bBIND_NOW\b|\(BIND_NOW\)", readelf("--dynamic"))
     assert re.search(r"\(FLAGS_1\).*\bNOW\b", readelf("--dynamic"))
@@ -50,7 +50,7 @@ def test_stack_protector(symbols):
 
 @pytest.mark.skipif(SANITIZED, reason="_FORTIFY_SOURCE gets in the way of the sanitizers")
 def test_fortified(symbols):
-    """The checked variants stand in for those that can run over a buffer's end."""
+    """The checked variants replace the functions that can overrun a buffer."""
     assert {"__snprintf_chk", "__vsnprintf_chk"} <= symbols
     assert "gets" not in symbols
 

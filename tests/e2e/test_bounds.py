@@ -1,6 +1,5 @@
-"""What one client may take of what there is: connections, time, descriptors, the length of a head. The
-bounds of bodies are in test_errors.py, those of keys in test_keys.py, operations in flight in
-test_redis_link.py."""
+"""Limits on what one client can take: connections, time, descriptors, the length of a head. The limits of
+bodies are in test_errors.py, of keys in test_keys.py, of operations in flight in test_redis_link.py."""
 
 import contextlib
 import os
@@ -22,7 +21,7 @@ GET = request_bytes("GET", path("a"))
 
 
 def waits(wire, seconds):
-    """True if nothing comes for so long."""
+    """True if no answer comes for `seconds`."""
     wire.sock.settimeout(seconds)
     try:
         return not wire.receive()
@@ -33,7 +32,7 @@ def waits(wire, seconds):
 
 
 def closes(wire):
-    """True once the connection is, whatever still comes."""
+    """True once the daemon has closed the connection. Discards what it still sends."""
     try:
         while wire.sock.recv(65536):
             pass
@@ -45,7 +44,7 @@ def closes(wire):
 
 
 def test_the_limit_of_connections_again_and_again(start):
-    """Reached and left thirty times: none is refused, each has its turn."""
+    """Thirty times, more connections come than the limit allows: none is refused, each is served in turn."""
     daemon = start(max_connections=10)
     with daemon.wire() as kept:
         snapshot(kept.ask("GET", path("a")))
@@ -58,7 +57,7 @@ def test_the_limit_of_connections_again_and_again(start):
                 if n == 0:
                     until(lambda: connections(kept) == 10, "the limit is reached")
                 wire.close()
-        until(lambda: connections(kept) == 1, "all have been let go")
+        until(lambda: connections(kept) == 1, "all other connections have ended")
 
 
 def connections(wire):
@@ -68,7 +67,7 @@ def connections(wire):
 
 @pytest.mark.slow
 def test_an_idle_connection(start):
-    """Kept below idle_timeout, and much longer than a request may take; ended above it."""
+    """An idle connection is kept for longer than request_timeout, and ended after idle_timeout."""
     daemon = start(idle_timeout=3, request_timeout=1)
     with daemon.wire() as wire:
         snapshot(wire.ask("GET", path("a")))
@@ -80,7 +79,7 @@ def test_an_idle_connection(start):
 
 
 class Worker:
-    """A client that keeps its connection, and asks again and again."""
+    """A client that sends one request after another on one connection."""
 
     def __init__(self, daemon, number):
         self.wire, self.number, self.done = daemon.wire(), number, 0
@@ -94,7 +93,8 @@ class Worker:
 @pytest.mark.parametrize("kind", ["silent", "idle", "both", "unix"])
 @pytest.mark.parametrize("workers", [0, 10])
 def test_idle_connections_lock_nobody_out(start, directory, kind, workers):
-    """At max_connections the one that has been idle for longest makes room; who works loses nothing."""
+    """At max_connections a new connection displaces the one idle for longest. Clients that send requests
+    lose nothing."""
     listen = {"listen": f"unix:{directory}/s"} if kind == "unix" else {}
     daemon = start(max_connections=20, idle_timeout=60, request_timeout=60, **listen)
     working = [Worker(daemon, n) for n in range(workers)]
@@ -108,7 +108,7 @@ def test_idle_connections_lock_nobody_out(start, directory, kind, workers):
         began = time.monotonic()
         with daemon.wire() as wire:
             wire.send(GET)
-            # Whoever works goes on meanwhile.
+            # The workers go on meanwhile.
             while not wire_has_answer(wire):
                 for worker in working:
                     worker.work()
@@ -117,27 +117,28 @@ def test_idle_connections_lock_nobody_out(start, directory, kind, workers):
     for worker in working:
         worker.work()
         worker.wire.close()
-    # The oldest one had to go, not the youngest.
+    # The connection that was idle for longest was displaced.
     assert closes(idle[0])
     for wire in idle:
         wire.close()
 
 
 def test_connections_in_use_make_room_too(start):
-    """When all ask several times in a second, the one that has been idle for longest makes room."""
+    """All connections have a request several times a second. The one idle for longest is displaced all the same."""
     daemon = start(max_connections=20)
     wires = [daemon.wire() for _ in range(20)]
     with daemon.wire() as late:
         late.send(GET)
         began = time.monotonic()
         while not wire_has_answer(late):
-            assert time.monotonic() - began < 3, "it is never let in"
+            assert time.monotonic() - began < 3, "the new connection is not served"
             for wire in list(wires):
                 try:
                     snapshot(wire.ask("GET", path("a")))
                 except (Closed, OSError):
                     wires.remove(wire)
-            # What is tested is a rhythm: each is idle for less than half a second.
+            # Not for synchronization: each connection is idle for a quarter of a second, less than the half
+            # a second after which idle connections make room at once.
             time.sleep(0.25)
         snapshot(late.receive())
     assert len(wires) >= 15
@@ -147,7 +148,7 @@ def test_connections_in_use_make_room_too(start):
 
 @pytest.mark.parametrize("part", ["head", "body"])
 def test_clients_that_have_left_make_room(start, part):
-    """Amid a request, too: their connections are no use to anybody."""
+    """Connections whose clients have left amid a request are displaced, too."""
     daemon = start(max_connections=20, request_timeout=60, idle_timeout=60)
     request = request_bytes("POST", path("a", "failure"), body=b"x" * 10)
     wires = [daemon.wire() for _ in range(20)]
@@ -165,7 +166,7 @@ def wire_has_answer(wire):
 
 
 def test_a_request_on_its_way_makes_no_room(start):
-    """Connections amid a request stay, however long it takes; who is new waits."""
+    """A connection amid a request is not displaced, however slow the request; a new connection waits."""
     daemon = start(max_connections=5, idle_timeout=60, request_timeout=60)
     head = request_bytes("POST", path("a", "failure"), body=b"x" * 10)
     wires = [daemon.wire() for _ in range(5)]
@@ -189,12 +190,12 @@ PARTS = dict(zip(("line", "header", "body", "chunk"), zip(Slow.REQUESTS, ENDS)))
 @pytest.mark.slow
 @pytest.mark.parametrize("part", PARTS)
 def test_a_slow_request(start, part):
-    """It has come whole below request_timeout, and is answered; or it has not, and never will, however
-    much of it keeps coming."""
+    """A request that is complete within request_timeout is answered. One that is not is ended, although
+    bytes keep coming."""
     begin, end = PARTS[part]
     body = b'{"to":"open"' if b"POST" in begin else b""
-    # Bytes that may go on for ever: of a request line only those of the target may (a second
-    # space ends it).
+    # Bytes that can be repeated without end. In a request line only the target can be so long: a second
+    # space would end it.
     more = b"a" if part == "line" else b" "
     rest = body + (end[:-1] + b"}" if part == "body" else end.replace(b" \r\n0", b"}\r\n0"))
     daemon = start(request_timeout=2, idle_timeout=60)
@@ -209,7 +210,7 @@ def test_a_slow_request(start, part):
         above.sock.settimeout(0.05)
         try:
             while not closes(above):
-                assert time.monotonic() - began < 8, "it is never ended"
+                assert time.monotonic() - began < 8, "the connection is not ended"
                 above.send(more)
         except BrokenPipeError:
             pass
@@ -218,7 +219,7 @@ def test_a_slow_request(start, part):
 
 
 def out_of_descriptors(daemon):
-    """No further one may be opened than are open now."""
+    """Lowers the daemon's limit so that it cannot open another descriptor. Returns the old limits."""
     pid = daemon.process.pid
     limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     most = max(int(n) for n in os.listdir(f"/proc/{pid}/fd"))
@@ -228,8 +229,8 @@ def out_of_descriptors(daemon):
 
 @pytest.mark.parametrize("kind", ["memory", "redis"])
 def test_no_descriptors_left(start, private_redis, kind):
-    """New connections wait, the old ones are served, nothing spins; and all is well again as soon as
-    there are some. The link to Redis, lost meanwhile, is no exception."""
+    """New connections wait, existing ones are served, and the daemon does not spin. When there are
+    descriptors again, the waiting connections are served, and a lost link to Redis is restored."""
     redis = private_redis() if kind == "redis" else None
     daemon = start(**({"store": redis.url} if redis else {}))
     if redis:
@@ -240,7 +241,7 @@ def test_no_descriptors_left(start, private_redis, kind):
     wires = [daemon.wire() for _ in range(40)]
     for wire in wires:
         wire.send(GET)
-    until(lambda: "http_accept_failed" in daemon.stderr(), "there are none")
+    until(lambda: "http_accept_failed" in daemon.stderr(), "no descriptor is left")
     if redis:
         redis.kill()
         until(lambda: daemon.get("/readyz").json()["status"] == "degraded", "the link is lost")
@@ -252,7 +253,7 @@ def test_no_descriptors_left(start, private_redis, kind):
     used = process_seconds(daemon) - used
     print(f"{used:.2f} s of processor time")
     assert used < 0.15, f"{used:.2f} s of processor time in two seconds"
-    assert daemon.stderr().count("http_accept_failed") == 1, "it is said once in a while, not each time"
+    assert daemon.stderr().count("http_accept_failed") == 1, "http_accept_failed is logged more than once"
 
     if redis:
         redis.start()
@@ -267,8 +268,8 @@ def test_no_descriptors_left(start, private_redis, kind):
 
 
 def test_fewer_descriptors_than_connections(start, private_redis):
-    """There are as many connections as the limit leaves, which is said; the idle ones make room as at
-    max_connections, and there is always a descriptor for Redis."""
+    """The limit on descriptors lowers max_connections, and the log tells it. Idle connections are displaced
+    as at max_connections, and a descriptor stays free for Redis."""
     redis = private_redis()
     daemon = start(store=redis.url, under=("prlimit", "--nofile=40:40")).wait_ready()
     most = int(re.search(r"few_descriptors limit=40 .*max_connections=(\d+)", daemon.stderr())[1])
@@ -276,7 +277,7 @@ def test_fewer_descriptors_than_connections(start, private_redis):
     wires = [daemon.wire() for _ in range(50)]
     redis.kill()
     redis.start()
-    until(lambda: daemon.readyz() == "ready", "the link is back beside idle clients")
+    until(lambda: daemon.readyz() == "ready", "the link is up again beside idle clients")
     with daemon.wire() as wire:
         expect(wire.ask("POST", path("a", "failure")), failureCount=1)
     for wire in wires:
@@ -285,7 +286,7 @@ def test_fewer_descriptors_than_connections(start, private_redis):
     assert daemon.metric("breakerd_http_connections_displaced_total") > 0
     assert "open files" not in daemon.stderr().replace("limit on open files", "")
     daemon.hangup()
-    until(lambda: daemon.stderr().count("few_descriptors") == 2, "a reload says it, too")
+    until(lambda: daemon.stderr().count("few_descriptors") == 2, "a reload logs few_descriptors again")
     assert daemon.metric("breakerd_http_connections_limit") == most
 
 
@@ -302,7 +303,7 @@ def test_without_descriptors_the_idle_make_room(start):
         snapshot(wire.ask("GET", path("a")))
     limits = out_of_descriptors(daemon)
     idle += [daemon.wire() for _ in range(4)]
-    until(lambda: "http_accept_failed" in daemon.stderr(), "there are none")
+    until(lambda: "http_accept_failed" in daemon.stderr(), "no descriptor is left")
     with daemon.wire() as last:
         last.send(GET)
         snapshot(last.receive())
@@ -316,7 +317,7 @@ HEADS = {
     "query": lambda n: request_bytes("GET", "/v1/circuits?prefix=" + "k" * n),
     "value": lambda n: request_bytes("POST", path("a", "failure"), {"X-Header": "v" * n}),
     "name": lambda n: request_bytes("POST", path("a", "failure"), {"X" * n: "v"}),
-    # These take more than their bytes.
+    # These take more memory than their bytes.
     "cookie": lambda n: request_bytes("POST", path("a", "failure"), {"Cookie": "a=" + "v" * (n // 2)}),
     "headers": lambda n: request_bytes("POST", path("a", "failure"), [("X", "v")] * (n // 50)),
     "cookies": lambda n: request_bytes("POST", path("a", "failure"), {"Cookie": "a=b; " * (n // 50)}),
@@ -325,8 +326,8 @@ HEADS = {
 
 @pytest.mark.parametrize("kind", HEADS)
 def test_the_length_of_a_head(memory_daemon, kind):
-    """Up to max_head it is read, or refused for another reason; beyond it is not, and what it asks
-    for has not happened. There is an answer always, at the bound of libmicrohttpd's memory too."""
+    """A head of up to 8192 bytes is read, or refused for another reason. A longer one is refused, and its
+    request not carried out. An answer always comes, also where libmicrohttpd's memory ends."""
     for n in [*range(500, 7000, 500), *range(7000, 11000, 20), 50000, 200000]:
         data = HEADS[kind](n)
         before = snapshot(memory_daemon.get(path("a")))["failureCount"]
@@ -355,7 +356,7 @@ MALFORMED = {
 
 @pytest.mark.parametrize("kind", MALFORMED)
 def test_what_is_malformed_costs_no_more_beside_idle_connections(start, kind):
-    """No look at each of them for each refusal, nor for each turn of the loop."""
+    """Refusing a malformed request does not walk through the idle connections, nor does a turn of the loop."""
     daemon = start(max_connections=1000)
     first, malformed = MALFORMED[kind]
 

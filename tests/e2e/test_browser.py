@@ -1,8 +1,8 @@
-"""A hostile page in a real browser, Debian's Chromium: it cannot read or change a circuit.
+"""A hostile page in a real browser, Debian's Chromium, cannot read or change a circuit.
 
-Each attack is also made on a target that permits everything, which must see it. So nothing here is refused
-by the browser alone: all addresses are loopback ones, between which its own protection of local
-networks sees no border, and the page is not of a site that it would ask for by TLS."""
+Each attack is also made on a target that permits everything, and must reach it. This shows that the browser
+itself does not stop it: all addresses are loopback, so that the browser's protection of local networks does
+not apply, and the page's site is not one that the browser insists on reaching over TLS."""
 
 import os
 import re
@@ -19,7 +19,7 @@ TOKEN = "s3cret-Token"
 
 
 class Target:
-    """A daemon with a circuit that pages are after."""
+    """A daemon with a circuit that the page attacks."""
 
     def __init__(self, daemon, headers):
         self.daemon = daemon
@@ -41,14 +41,14 @@ class Target:
         return answer.body
 
     def take(self):
-        """(method, path, status) of the requests since the last time, as they are logged."""
+        """(method, path, status) of the requests logged since the last call."""
         text = self.daemon.stderr()
         text, self.read = text[self.read:text.rindex("\n") + 1], text.rindex("\n") + 1
         found = re.findall(r' http_request method=(\S+) path="([^"]*)" status=(\d+)', text)
         return [(method, route, int(status)) for method, route, status in found]
 
     def counted(self, status):
-        """Requests that had this status."""
+        """How many requests were answered with this status."""
         answer = self.ask("GET", "/metrics").body.decode("utf-8")
         return sum(int(n) for n in re.findall(
             rf'^breakerd_http_requests_total{{.*status="{status}".*}} (\d+)$', answer, re.MULTILINE))
@@ -63,7 +63,7 @@ def permissive():
 
 @pytest.fixture
 def targets(start, directory, permissive):
-    """{name: target}: what permits everything, a daemon, and one with a token."""
+    """{name: target}: a server that permits everything, a daemon, and a daemon with a token."""
     with open(f"{directory}/token", "w", encoding="ascii") as file:
         file.write(TOKEN)
     return {
@@ -77,7 +77,7 @@ def targets(start, directory, permissive):
 class Attempt:
     def __init__(self, read, requests):
         self.read = read
-        # The one for an icon is the browser's own, for what it shows in a window.
+        # The browser itself asks for an icon of what it shows in a window.
         self.requests = [r for r in requests if r[1] != "/favicon.ico"]
 
     def __repr__(self):
@@ -85,7 +85,7 @@ class Attempt:
 
 
 def attempts(site, loaded, target_of):
-    """{target: {attack: Attempt}} from the page's reports until it is over."""
+    """{target: {attack: Attempt}} from the page's reports, until the page reports "over"."""
     out = {}
     while True:
         said = site.reports.get(timeout=60)
@@ -97,32 +97,31 @@ def attempts(site, loaded, target_of):
         else:
             target = target_of(said["target"])
             requests = target.take()
-            if not requests:  # a beacon's page does not hear what became of it
+            if not requests:  # a page does not learn when its beacon has arrived
                 try:
-                    until(lambda: requests.extend(target.take()) or requests, "it is asked", 5)
+                    until(lambda: requests.extend(target.take()) or requests, "the target is asked", 5)
                 except AssertionError:
-                    pass  # shown below, with its name
+                    pass  # check() fails, and names the attack
             out.setdefault(said["target"], {})[said["attack"]] = Attempt(said["read"], requests)
         site.done()
 
 
-# Probes ask by any name (and get no data), so here a name is not what a page is refused for.
+# /healthz accepts any Host, so this attack is not refused for a foreign name.
 PROBE = "read health"
 
 
 def check(targets, done, status, may_read, probed):
-    """done: {name of the target: {attack: Attempt}}; may_read(text): the page may see that;
-    probed: the status that PROBE gets."""
+    """done: {name of the target: {attack: Attempt}}; status: of every answer, but for PROBE;
+    may_read(text): whether the page may see this text; probed: the status that PROBE gets."""
     control = done["permissive"]
     assert len(control) > 35
     for attack, attempt in control.items():
-        # What it is about comes last, behind a preflight.
         assert attempt.requests and attempt.requests[-1][0] != "other", (attack, attempt)
         assert not attack.startswith("read") or "secret" in attempt.read, (attack, attempt)
     for name in ("daemon", "token"):
         assert done[name].keys() == control.keys()
         for attack, attempt in done[name].items():
-            # Among others: after a 421 the browser tries once more, by itself.
+            # There may be more requests: after a 421 the browser tries once more.
             asked = [request[:2] for request in attempt.requests]
             assert control[attack].requests[0][:2] in asked, (attack, attempt)
             want = probed if attack == PROBE else status
@@ -134,7 +133,8 @@ def check(targets, done, status, may_read, probed):
         assert target.state() == target.before
 
 
-# Page and target: another site, another port of the same one, a name that is not the daemon's.
+# The hosts of page and target, and the status: another site, another port of the same site, and a name that is
+# not the daemon's.
 ORIGINS = {
     "cross-site": ("evil.test", "127.0.0.1", 403),
     "cross-site-name": ("evil.test", "localhost", 403),
@@ -158,8 +158,8 @@ def test_a_page_of_another_origin(targets, page, host, status):
 
 
 def test_a_rebound_name(targets):
-    """The page's own name and port become the daemon's, so that it is of one origin with it to the
-    browser, which lets it send anything and see every answer. It sees refusals."""
+    """The page's own name and port lead to the daemon, so that for the browser both have one origin: the
+    page may send anything and read every answer. It reads only refusals."""
     done = {}
     for name, target in targets.items():
         site, resolver = Site(), Resolver()
@@ -177,7 +177,7 @@ def test_a_rebound_name(targets):
 
 
 def test_a_person_may_look(start):
-    """Typed into the address bar, the daemon's address leads to its page."""
+    """The daemon's address, typed into the address bar, leads to /ui."""
     daemon = start(log_level="debug")
     with visiting(f"http://127.0.0.1:{daemon.address[1]}/"):
-        until(lambda: 'method=GET path="/ui" status=200' in daemon.stderr(), "the page is there", 30)
+        until(lambda: 'method=GET path="/ui" status=200' in daemon.stderr(), "/ui is answered", 30)

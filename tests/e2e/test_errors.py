@@ -1,4 +1,4 @@
-"""The error table of section 2, line by line, on both stores."""
+"""Errors for bodies, heads and lengths, on both stores. Those of access, keys, routes and queries have tests of their own."""
 
 import json
 import re
@@ -130,14 +130,14 @@ def test_max_head_is_a_setting(start, limit):
             return wire.receive().status
 
     assert send(limit - 1) == send(limit) == 200
-    # Whatever it is over by, and where libmicrohttpd's own bound takes over.
+    # A head over the limit is refused, also one so long that libmicrohttpd itself refuses it.
     for over in (1, 2, 100, *range(500, 2000, 20), 3000, limit):
         assert send(limit + over) == 431, over
     assert send(limit) == 200
 
 
 def test_many_small_headers(daemon):
-    """What they take beside their bytes counts, and always there is an answer."""
+    """Each header takes memory beside its bytes. An answer always comes: 200 up to some number of headers, then 431."""
     def send(count):
         with daemon.wire() as wire:
             wire.send(request_bytes("GET", path("a"), [("a", "b")] * count))
@@ -158,7 +158,7 @@ def test_query_of_many_parts(daemon):
 
 
 def test_longest_key_leaves_room_for_headers(daemon):
-    """1024 bytes, each percent-encoded, and a kilobyte of headers."""
+    """A key of 1024 bytes, all percent-encoded, and a kilobyte of headers fit."""
     target = "/v1/circuits/" + "%41" * 1024
     with daemon.wire() as wire:
         wire.send(request_bytes("GET", target, {"Authorization": "Bearer " + "t" * 1024}))
@@ -181,7 +181,7 @@ def test_conflict_tells_both_states(daemon):
 
 
 def test_details_are_json_whatever_was_sent(memory_daemon):
-    """What the client sent comes back in `detail` escaped, or not at all."""
+    """`detail` has the client's text escaped and bounded, or not at all."""
     for body in (b'{"to":"\\"\\\\ \\u0001 <script>"}', '{"to":"ключ\U0001f600"}'.encode(),
                  b'{"\\"x\\n":1,"to":"open"}', b'{"to":"' + b"y" * 60000 + b'"}',
                  '{"to":"'.encode() + "ж".encode() * 30000 + b'"}'):
@@ -211,12 +211,12 @@ def read_all(wire):
 
 @pytest.mark.parametrize("sends", [0, 1, 100])
 def test_a_length_over_max_body_is_refused_at_once(memory_daemon, sends):
-    """When the head has come, and whoever sends on can read why."""
+    """The answer comes as soon as the head has come, and a client that goes on sending can read it."""
     with memory_daemon.wire() as wire:
         wire.send(b"POST /v1/circuits/a/transition HTTP/1.1\r\nHost: localhost\r\n"
                   b"Content-Length: 6553600\r\n\r\n")
         for _ in range(sends):
-            wire.send(b" " * 65536)  # blocks until it is taken
+            wire.send(b" " * 65536)  # blocks until the daemon has read enough
         answer = read_all(wire)
     head, body = answer.split(b"\r\n\r\n", 1)
     assert head.startswith(b"HTTP/1.1 413 ") and b"connection: close" in head.lower(), answer
@@ -231,12 +231,12 @@ def test_a_length_over_max_body_is_refused_at_once(memory_daemon, sends):
     b"GET /v1/circuits/a HTTP/1.1\r\nHost: localhost\r\n" + b"Cookie: a=b; c=d\r\n" * 30 + b"\r\n",
 ], ids=["a-hundred", "tiny-ones", "many-headers"])
 def test_many_cookies(memory_daemon, head):
-    """As a proxy passes them on: nobody here reads them, and so they are no reason to refuse."""
+    """A proxy may pass on many cookies. breakerd ignores them, so they are no reason to refuse a request."""
     with memory_daemon.wire() as wire:
         for _ in range(3):
             wire.send(head)
             assert wire.receive().status == 200
-        # Not the first request on the connection of one that sent none before.
+        # The same behind a request without cookies on the same connection.
     with memory_daemon.wire() as wire:
         assert wire.ask("GET", path("a")).status == 200
         wire.send(head)
@@ -244,7 +244,7 @@ def test_many_cookies(memory_daemon, head):
 
 
 def test_a_late_cookie_gets_one_head(memory_daemon):
-    """Of somebody who has sent none so far."""
+    """The first request on the connection has no cookie, the second has many: its answer has one head."""
     with memory_daemon.wire() as wire:
         assert wire.ask("GET", path("a")).status == 200
         wire.send(b"GET /v1/circuits/a HTTP/1.1\r\nHost: localhost\r\nCookie: " + b"a;" * 3900 + b"\r\n\r\n")

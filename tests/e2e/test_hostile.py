@@ -1,4 +1,5 @@
-"""Requests that are written to be read in two ways: each is refused, and nothing behind it runs."""
+"""Requests that two programs could read in two ways (request smuggling): each is refused, and no request behind it
+is carried out."""
 
 import re
 
@@ -10,16 +11,16 @@ from wire import Closed, request_bytes
 
 HOST = b"Host: localhost\r\n"
 POST = b"POST /v1/circuits/first/failure HTTP/1.1\r\n" + HOST
-# What an attacker would have run behind the request that it is hidden in.
+# The request that an attacker hides behind another one.
 SMUGGLED = b"POST /v1/circuits/smuggled/failure HTTP/1.1\r\n" + HOST + b"\r\n"
 
-# From 1.0 on libmicrohttpd is strict by itself: it refuses most of what is refused here before
-# we see it, in its own words, or by closing the connection.
+# libmicrohttpd 1.0 refuses most of these requests before breakerd sees them, with an answer of its
+# own or by closing the connection.
 LIBRARY_IS_STRICT = "libmicrohttpd 0." not in run("--version").stdout
 
 
 def answers(daemon, data, pieces=1):
-    """Sends data, in that many pieces, and SMUGGLED behind it; all that comes until the end."""
+    """Sends data in `pieces` pieces, and SMUGGLED behind it. Returns all answers until the connection ends."""
     size = -(-len(data) // pieces)
     with daemon.wire() as wire:
         try:
@@ -27,23 +28,23 @@ def answers(daemon, data, pieces=1):
                 wire.send(data[at:at + size])
             wire.send(SMUGGLED)
         except OSError:
-            pass  # it has been refused already
+            pass  # the request was refused before all was sent
         out = []
         try:
             while True:
                 out.append(wire.receive())
         except (Closed, AssertionError, ValueError, OSError):
-            # The library's own answer to a broken Content-Length has its head twice.
+            # libmicrohttpd's own answer to a broken Content-Length has its head twice, which cannot be parsed.
             assert out or LIBRARY_IS_STRICT, f"closed without an answer: {data!r}"
         return out
 
 
-def untouched(daemon):
+def check_nothing_counted(daemon):
     for key in ("first", "smuggled"):
         expect(daemon.get(path(key)), failureCount=0, lastFailureTime=0)
 
 
-# What we refuse: with a problem document, where libmicrohttpd leaves it to us.
+# Refused by breakerd with a problem document, where libmicrohttpd does not refuse first.
 REFUSED = {
     # Where does the body end?
     "length-and-chunked": POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -117,12 +118,12 @@ REFUSED = {
 @pytest.mark.parametrize("data", REFUSED.values(), ids=REFUSED)
 def test_refused_with_a_problem(memory_daemon, data):
     got = answers(memory_daemon, data)
-    untouched(memory_daemon)
+    check_nothing_counted(memory_daemon)
     if LIBRARY_IS_STRICT and not any(a.type == "application/problem+json" for a in got):
         assert [a.status for a in got] in ([], [400]), got
         return
     assert len(got) == 1, got
-    # Of the codes that there are, these say best that it is the request.
+    # No code is made for malformed requests; these two come closest.
     problem(got[0], "invalid_key" if b"invalid_key" in got[0].body else "invalid_body", "no")
     assert got[0].header("Connection").lower() == "close"
 
@@ -132,10 +133,10 @@ def test_refused_in_pieces_too(memory_daemon, data):
     for pieces in (2, 7):
         got = answers(memory_daemon, data, pieces)
         assert [a.status for a in got] == [400] or (LIBRARY_IS_STRICT and not got), got
-    untouched(memory_daemon)
+    check_nothing_counted(memory_daemon)
 
 
-# What libmicrohttpd refuses by itself, in its own words or by closing.
+# Refused by libmicrohttpd, with an answer of its own or by closing the connection.
 REFUSED_BELOW = {
     "length-sign": POST + b"Content-Length: +5\r\n\r\nhello",
     "length-negative": POST + b"Content-Length: -1\r\n\r\nhello",
@@ -179,10 +180,10 @@ def test_refused_by_the_library(memory_daemon, data):
             pass
     statuses = re.findall(rb"^HTTP/1.1 (\d+)", got)
     assert statuses in ([], [b"400"], [b"413"], [b"505"]), got
-    untouched(memory_daemon)
+    check_nothing_counted(memory_daemon)
 
 
-# Chunks that another reader might take for something else: one answer, and then the end.
+# Chunks that another program might read in another way: one answer comes, then the connection ends.
 CHUNKS = {
     "as-they-should": b"1\r\na\r\n0\r\n\r\n",
     "bare-lf-behind-size": b"1\na\r\n0\r\n\r\n",
@@ -204,7 +205,7 @@ def test_nothing_runs_behind_chunks(memory_daemon, chunks):
 
 
 def test_a_space_behind_chunked(memory_daemon):
-    """RFC 9112 allows it, and libmicrohttpd 1.0 takes it away; not everybody does either."""
+    """RFC 9112 allows the space, and libmicrohttpd 1.0 removes it; other programs may not know it."""
     got = answers(memory_daemon, POST + b"Transfer-Encoding: chunked \r\n\r\n0\r\n\r\n")
     assert [a.status for a in got] in ([200], [400]), got
     assert got[0].header("Connection").lower() == "close"
@@ -234,7 +235,7 @@ SOUND = {
 @pytest.mark.parametrize("pieces", [1, 2, 50])
 @pytest.mark.parametrize("data", SOUND.values(), ids=SOUND)
 def test_sound_requests_are_not_refused(memory_daemon, data, pieces):
-    """The same strictness does no harm: what RFC 9112 allows goes on, and so does what follows."""
+    """Requests that RFC 9112 allows are carried out, and so is the next one on the connection."""
     with memory_daemon.wire() as wire:
         size = -(-len(data) // pieces)
         for at in range(0, len(data), size):
@@ -244,7 +245,7 @@ def test_sound_requests_are_not_refused(memory_daemon, data, pieces):
 
 
 def test_a_long_head_is_looked_at_too(memory_daemon):
-    """One that makes the library's buffer grow, piece by piece."""
+    """A head that makes libmicrohttpd's buffer grow is checked as well."""
     headers = b"".join(b"X-%d: %s\r\n" % (n, b"v" * 90) for n in range(40))
     good = POST + headers + b"\r\n"
     bad = POST + headers.replace(b"X-30: ", b"X-30: v\nContent-Length: 90\r\nX-31: ") + b"\r\n"
@@ -266,19 +267,19 @@ def test_a_long_head_is_looked_at_too(memory_daemon):
 def test_host_of_an_absolute_target(memory_daemon, scheme, authority):
     answer = memory_daemon.post(f"{scheme}://{authority}/v1/circuits/first/failure")
     problem(answer, "misdirected_request", "no")
-    untouched(memory_daemon)
+    check_nothing_counted(memory_daemon)
 
 
 def test_both_hosts_of_an_absolute_target_must_be_ours(memory_daemon):
     answer = memory_daemon.post("http://localhost/v1/circuits/first/failure",
                                 headers={"Host": "evil.example"})
     problem(answer, "misdirected_request", "no")
-    untouched(memory_daemon)
+    check_nothing_counted(memory_daemon)
 
 
 @pytest.mark.parametrize("sign", [c for c in '"<>\\^`{|}[]#'] + ["é", "\u00a0", "\ufffe"])
 def test_no_second_way_to_write_a_key(memory_daemon, sign):
-    """What a path segment cannot hold has to be escaped, and only so is it a key."""
+    """Characters that a path segment cannot hold are accepted only percent-encoded."""
     raw = f"/v1/circuits/a{sign}b/failure".encode("utf-8")
     with memory_daemon.wire() as wire:
         problem(wire.ask("POST", raw), "invalid_key", "no", contains="percent-encoded")
@@ -349,7 +350,7 @@ def test_escapes_in_a_body_that_is_one(memory_daemon):
 
 
 def test_a_body_is_never_a_request(memory_daemon):
-    """A request inside a body stays a body, read or ignored."""
+    """A request inside a body is not carried out, whether the body is read or ignored."""
     with memory_daemon.wire() as wire:
         for verb in ("failure", "success", "transition"):
             wire.send(request_bytes("POST", path("first", verb), body=SMUGGLED))

@@ -1,4 +1,4 @@
-"""Keys and how they travel: section 2, "Keys"."""
+"""Keys, and how they are written in paths."""
 
 from urllib.parse import quote
 
@@ -60,7 +60,7 @@ def test_keys_that_are_not_the_same(daemon, one, other):
 def test_a_slash_that_is_not_escaped_separates(daemon):
     expect(daemon.post("/v1/circuits/%2Fapi%2Fusers/failure"), failureCount=1)
     problem(daemon.get("/v1/circuits//api/users"), "not_found")
-    # A key may be called like an operation.
+    # A key may have the name of an operation.
     expect(daemon.post("/v1/circuits/failure/failure"), failureCount=1)
     expect(daemon.get("/v1/circuits/failure"), failureCount=1)
 
@@ -97,7 +97,7 @@ BAD = {
 
 @pytest.mark.parametrize("segment", BAD.values(), ids=BAD)
 def test_bad_key(daemon, store, request, segment):
-    if segment:  # /v1/circuits/ is looked at below
+    if segment:  # test_the_empty_key tests /v1/circuits/
         problem(daemon.get(f"/v1/circuits/{segment}"), "invalid_key")
         problem(daemon.delete(f"/v1/circuits/{segment}"), "invalid_key", "no")
     for verb in ("failure", "success", "transition"):

@@ -25,7 +25,7 @@ def page(daemon, **query):
 
 
 def pages(daemon, **query):
-    """All pages, one after the other; each within its limit."""
+    """All pages in order. Checks that each is within the limit."""
     out = []
     cursor = {}
     for _ in range(10000):
@@ -224,7 +224,7 @@ def test_foreign_keys_on_redis_are_not_listed(redis, redis_daemon):
 
 
 def test_prefix_setting_is_no_pattern(redis, start):
-    """A prefix with the characters of a pattern means itself."""
+    """A prefix with the characters of a glob pattern is taken literally."""
     one = start(store=redis.url, prefix="g[a]*:").wait_ready()
     two = start(store=redis.url, prefix="ga:").wait_ready()
     fill(one, ["x"])
@@ -235,7 +235,7 @@ def test_prefix_setting_is_no_pattern(redis, start):
 
 
 def test_keys_of_redis_that_we_would_not_take_are_not_listed(redis, redis_daemon):
-    """Another program may have written what is no key here; it must not spoil the JSON."""
+    """Another program may have written keys that are invalid here. They are left out, and the JSON stays valid."""
     with redis.client() as client:
         client.call("SET", b"stoma:cb:\xff\xfe", "{}")
         client.call("SET", b"stoma:cb:a\nb", "{}")

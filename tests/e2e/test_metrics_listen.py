@@ -1,4 +1,4 @@
-"""metrics_listen: /metrics, /healthz and /readyz alone, without token, for any Host."""
+"""metrics_listen: only /metrics, /healthz and /readyz, without token, for any Host."""
 
 import contextlib
 import select
@@ -51,10 +51,10 @@ def test_these_three_alone(start, token_file, metrics_port):
         document = problem(ask(metrics_port, method, where, body=b"{}"), "not_found",
                            None if method == "GET" else "no")
         assert "metrics_listen" in document["detail"]
-        # With the token as well: it is the listener that has them not.
+        # The token makes no difference: this listener does not have the routes.
         problem(ask(metrics_port, method, where, headers={"Authorization": "Bearer s3cret-Token"},
                     body=b"{}"), "not_found", None if method == "GET" else "no")
-    # The other listener is as it was.
+    # The other listener still asks for the token and checks Host.
     for where in ("/metrics", "/"):
         problem(daemon.get(where), "unauthorized")
     problem(daemon.request("GET", "/metrics", headers={"Host": "prometheus.example"}), "misdirected_request")
@@ -84,7 +84,7 @@ def test_settings(start, directory, metrics_port):
     daemon = start(metrics_listen=f"127.0.0.1:{metrics_port}")
     done = run(f"--listen=127.0.0.1:{free_port()}", f"--metrics-listen=127.0.0.1:{metrics_port}")
     assert done.returncode == 1 and str(metrics_port) in done.stderr
-    # A port of its own, as listen has: the two cannot be one.
+    # The address of a daemon's `listen` is in use, too.
     done = run(f"--listen=127.0.0.1:{free_port()}", f"--metrics-listen={daemon.host}")
     assert done.returncode == 1
     del directory
@@ -99,7 +99,7 @@ def test_sighup_says_that_a_restart_is_needed(directory, metrics_port):
         with open(conf, "w", encoding="ascii") as file:
             file.write(f"metrics_listen = 127.0.0.1:{free_port()}\n")
         daemon.hangup()
-        until(lambda: "restart_needed settings=\"metrics_listen\"" in daemon.stderr(), "it is said")
+        until(lambda: "restart_needed settings=\"metrics_listen\"" in daemon.stderr(), "restart_needed is logged")
         assert ask(metrics_port, "GET", "/metrics").status == 200
     finally:
         daemon.stop()
@@ -112,7 +112,7 @@ def test_a_check_of_readiness_there(start, metrics_port):
 
 @contextlib.contextmanager
 def held(port, count, data):
-    """Holds so many connections there that have sent `data`; those that are cut are made anew."""
+    """Holds `count` connections that have sent `data`, and replaces those that the daemon closes."""
     stop = threading.Event()
     wires = {}
 
@@ -135,7 +135,7 @@ def held(port, count, data):
     thread = threading.Thread(target=hold)
     thread.start()
     try:
-        until(lambda: len(wires) >= min(count, 40), "they are there")
+        until(lambda: len(wires) >= min(count, 40), "the connections are open")
         yield wires
     finally:
         stop.set()
@@ -160,7 +160,8 @@ def scraped(port):
 
 @pytest.mark.parametrize("data", HELD.values(), ids=HELD)
 def test_who_holds_its_connections_keeps_no_gateway_out(start, token_file, metrics_port, data):
-    """They have places of their own: new connections of the others are answered at once, and a scraper is."""
+    """metrics_listen has a limit of its own on connections. While a client uses all of them, new connections of
+    gateways are answered at once, and a scraper's soon."""
     token = {"Authorization": "Bearer s3cret-Token"}
     daemon = start(token_file=token_file, metrics_listen=f"127.0.0.1:{metrics_port}", max_connections=20)
     with held(metrics_port, 100, data):
@@ -173,7 +174,7 @@ def test_who_holds_its_connections_keeps_no_gateway_out(start, token_file, metri
         print(f"the longest wait: {max(waits):.3f} s")
         assert max(waits) < 1 and sorted(waits)[40] < 0.1
         for _ in range(3):
-            # They come again at once, and may take the scraper's place, too: it comes again as well.
+            # The client reconnects at once, and may displace the scraper, too: it tries again.
             until(lambda: scraped(metrics_port), "a scraper is answered", 5)
 
 
@@ -183,7 +184,8 @@ def test_it_has_16_connections_at_most(start, metrics_port):
         first = [stack.enter_context(Wire(("127.0.0.1", metrics_port))) for _ in range(16)]
         for wire in first:
             assert wire.ask("GET", "/healthz").status == 200
-        # The one that waits for longest is closed, and none of the others'. The clock has ticks of milliseconds.
+        # The connection idle for longest is closed, and none of the other listener's. Without the pause the daemon's
+        # clock, which counts milliseconds, could see all idle since the same time.
         time.sleep(0.05)
         first[0].ask("GET", "/healthz")
         idle = stack.enter_context(daemon.wire())
@@ -193,4 +195,4 @@ def test_it_has_16_connections_at_most(start, metrics_port):
         assert first[1].ended()
         for wire in (idle, new, first[0], *first[2:]):
             assert wire.ask("GET", "/healthz").status == 200
-    until(lambda: daemon.metric("breakerd_http_connections") == 1, "all are gone")
+    until(lambda: daemon.metric("breakerd_http_connections") == 1, "all other connections have ended")

@@ -1,5 +1,4 @@
-"""proto/openapi.yaml and the daemon say the same: all that it documents happens, and nothing
-happens that it does not document."""
+"""proto/openapi.yaml describes the daemon: each documented answer can be had, and no answer is undocumented."""
 
 import itertools
 import os
@@ -17,7 +16,7 @@ from wire import request_bytes
 
 DOCUMENT = openapi.Document()
 OPERATIONS = [(p, m) for p, m, _ in DOCUMENT.operations()]
-# Every answer that is documented.
+# (path, method, status) of every documented answer.
 ANSWERS = [(p, m, s) for p, m in OPERATIONS for s in DOCUMENT.responses(p, m)]
 
 
@@ -67,31 +66,31 @@ def test_references_lead_somewhere_and_nothing_is_left_over():
 
 
 def test_objects_are_closed():
-    def look(node, where):
+    def walk(node, where):
         if isinstance(node, dict):
             if node.get("type") == "object":
                 assert node["additionalProperties"] is False, where
                 assert set(node["required"]) <= set(node["properties"])
             for name, child in node.items():
-                look(child, f"{where}/{name}")
+                walk(child, f"{where}/{name}")
         elif isinstance(node, list):
             for n, child in enumerate(node):
-                look(child, f"{where}/{n}")
+                walk(child, f"{where}/{n}")
 
-    look(DOCUMENT.root["components"], "#/components")
+    walk(DOCUMENT.root["components"], "#/components")
 
 
 def documented_codes():
-    """{code: {statuses}} as the responses have them."""
+    """{code: {statuses}} from the documented responses."""
     codes = {}
 
-    def look(schema, status):
+    def walk(schema, status):
         schema = DOCUMENT.resolve(schema)
         for branch in schema.get("allOf", []) + schema.get("oneOf", []):
-            look(branch, status)
+            walk(branch, status)
         code = schema.get("properties", {}).get("code", {})
         if "$ref" in code:
-            return  # the list of all
+            return  # the schema of all codes
         for name in code.get("enum", [code["const"]] if "const" in code else []):
             codes.setdefault(name, set()).add(status)
 
@@ -102,7 +101,7 @@ def documented_codes():
         for status, response in responses.items():
             content = DOCUMENT.resolve(response).get("content", {})
             if "application/problem+json" in content:
-                look(content["application/problem+json"]["schema"], int(status))
+                walk(content["application/problem+json"]["schema"], int(status))
     return codes
 
 
@@ -121,13 +120,13 @@ def test_titles_are_those_of_problem_h(memory_daemon):
 
 
 def without_memory_for_pages(directory):
-    """An environment in which the daemon gets no buffer to write a page into."""
+    """An environment in which the daemon cannot allocate a buffer for a page."""
     return preload(directory, "struct evbuffer *evbuffer_new(void) { return 0; }")
 
 
 @pytest.fixture
 def provoke(start, private_redis, directory):
-    """provoke(path, method, status) gives an answer of that status."""
+    """provoke(path, method, status) returns an answer with this status."""
 
     def on_redis(**settings):
         redis = private_redis()
@@ -149,10 +148,10 @@ def provoke(start, private_redis, directory):
 
     def success(template, method):
         daemon = start()
-        if (template, method) == ("/v1/events", "GET"):  # ends with the daemon
+        if (template, method) == ("/v1/events", "GET"):  # the stream ends when the daemon stops
             with daemon.wire() as wire:
                 wire.send(request_bytes(method, template))
-                until(lambda: daemon.metric("breakerd_event_streams") == 1, "it streams")
+                until(lambda: daemon.metric("breakerd_event_streams") == 1, "the stream is open")
                 daemon.signal(15)
                 answer = wire.receive()
             daemon.expect_exit(0)
@@ -177,7 +176,7 @@ def provoke(start, private_redis, directory):
         redis, daemon = on_redis()
         redis.call("RPUSH", "stoma:cb:a", "x")
         if template == "/v1/circuits":
-            # The listing passes over what is no string: the server itself has to refuse it.
+            # A listing leaves out values of other types, so the server must refuse SCAN.
             redis.call("ACL", "SETUSER", "default", "-scan")
         return ask(daemon, template, method)
 
@@ -193,7 +192,7 @@ def provoke(start, private_redis, directory):
             return ask(start(env=without_memory_for_pages(directory)), template, method)
         daemon = away()
         if template == "/readyz":
-            until(lambda: daemon.get("/readyz").status == 503, "it is away")
+            until(lambda: daemon.get("/readyz").status == 503, "Redis is away")
         return ask(daemon, template, method)
 
     def timeout(template, method):
@@ -240,7 +239,7 @@ def test_the_other_503s(start, private_redis):
     redis.freeze()
     with busy.wire() as wire:
         wire.send(request_bytes("GET", path("x")))
-        until(lambda: busy.metric("breakerd_store_operations_in_flight") == 1, "one waits")
+        until(lambda: busy.metric("breakerd_store_operations_in_flight") == 1, "an operation is in flight")
         for template, method in OPERATIONS:
             if not template.startswith("/v1/circuits") or template.endswith("/changes"):
                 continue
@@ -252,15 +251,15 @@ def test_the_other_503s(start, private_redis):
 
 
 def test_degraded_answers(start):
-    """on_store_failure = local, and no Redis: each answer of the store says so."""
+    """With on_store_failure = local and no Redis each answer of the store has Breakerd-Degraded."""
     daemon = start(store=f"redis://127.0.0.1:{free_port()}", on_store_failure="local")
     for template, method in OPERATIONS:
         if template in ("/v1/events", "/v1/circuits/{key}/changes"):
-            continue  # not of the store
+            continue  # not answers of the store
         if template.startswith("/v1/check"):
-            daemon.delete(path("a"))  # that is open by now
+            daemon.delete(path("a"))  # open by now, so it would be refused
         answer = daemon.request(method, concrete(template), body=body_of(template))
-        if template.endswith("/override"):  # for all gateways or for none
+        if template.endswith("/override"):  # PUT and DELETE are refused without Redis
             refuses = method in ("PUT", "DELETE")
             assert answer.status == (503 if refuses else 404)
             assert answer.header("Breakerd-Degraded") == (None if refuses else "true"), (method, answer)
@@ -319,7 +318,7 @@ def test_whatever_is_asked_the_answer_is_documented(daemon):
                 if method not in ("GET", "POST", "DELETE") and (body or headers):
                     continue
                 if (route, method) == ("/v1/events", "GET") and query in ("", "?"):
-                    continue  # would have no end
+                    continue  # a stream has no end
                 answer = daemon.request(method, route + query, headers=headers, body=body)
                 if method not in DOCUMENT.methods(template) and answer.status in (403, 421):
                     continue  # access comes before the method
@@ -350,7 +349,7 @@ def test_allow_lists_what_is_documented(memory_daemon):
 
 
 def test_parameters_are_those_documented(memory_daemon):
-    """The listing takes them all, within their schemas' bounds, and no others."""
+    """The listing accepts the documented parameters, within the bounds of their schemas."""
     given = {p["name"]: p["schema"] for p in map(
         DOCUMENT.resolve, DOCUMENT.root["paths"]["/v1/circuits"]["parameters"])}
     assert set(given) == {"state", "prefix", "limit", "cursor"}

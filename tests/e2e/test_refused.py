@@ -1,5 +1,5 @@
-"""What is no HTTP, or broken HTTP: answered at once, in our words, counted, and never with a page of
-HTML. Chunked bodies that do not move cost nobody anything."""
+"""Requests that are no HTTP, or malformed: breakerd answers at once, never with libmicrohttpd's page of HTML, and
+counts them. Chunked bodies that make no progress cost others nothing."""
 
 import contextlib
 import socket
@@ -20,8 +20,8 @@ LIBRARY_IS_STRICT = "libmicrohttpd 0." not in run("--version").stdout
 
 
 def refusal(address, data, method="GET", kept=False):
-    """The answer to `data`, behind which the connection has to end; `kept`: on a connection that has had
-    a request already."""
+    """Sends `data` and returns the answer. Checks that the connection ends after it. `kept`: the connection has had a
+    request before."""
     with Wire(address) as wire:
         if kept:
             assert wire.ask("GET", "/healthz").status == 200
@@ -29,12 +29,12 @@ def refusal(address, data, method="GET", kept=False):
         began = time.monotonic()
         answer = wire.receive(method)
         assert wire.ended(), answer
-        assert time.monotonic() - began < 5, "it took as long as request_timeout"
+        assert time.monotonic() - began < 5, "the refusal took as long as request_timeout"
         return answer
 
 
-def sound(answer, status):
-    """A refusal in our words."""
+def check_refusal(answer, status):
+    """Checks that the answer is breakerd's own refusal, and returns it."""
     assert answer.status == status, answer
     assert b"<" not in answer.body, answer
     if status in (431, 505):
@@ -45,7 +45,7 @@ def sound(answer, status):
     return answer
 
 
-# The first bytes of other protocols, and what they are answered with.
+# (the first bytes of other protocols, the status of the answer).
 NO_HTTP = {
     "tls": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100), 400),
     "tls-one-byte": (b"\x16", 400),
@@ -68,13 +68,13 @@ NO_HTTP = {
 @pytest.mark.parametrize("data,status", NO_HTTP.values(), ids=NO_HTTP)
 @pytest.mark.parametrize("on", ["tcp", "unix"])
 def test_no_http_is_answered_at_once(start, directory, on, data, status):
-    """Before, some of it held a place until request_timeout, and the rest was answered with HTML."""
+    """No such client keeps its connection until request_timeout, or is answered with HTML."""
     daemon = start("--listen=127.0.0.1:0", listen=f"unix:{directory}/s") if on == "unix" else start()
-    sound(refusal(daemon.address, data), status)
+    check_refusal(refusal(daemon.address, data), status)
 
 
 def test_a_first_line_in_pieces(memory_daemon):
-    """Each byte by itself, and a first request that ends nowhere: the others are served."""
+    """A request whose bytes come one by one is served, and so is one whose first line pauses."""
     with memory_daemon.wire() as slow, memory_daemon.wire() as silent:
         silent.send(b"\r\nGET /heal")
         for byte in b"\r\n" + KEPT:
@@ -86,7 +86,7 @@ def test_a_first_line_in_pieces(memory_daemon):
 
 
 def test_an_empty_line_keeps_no_place(start):
-    """At max_connections who has sent an empty line alone is idle, and makes room."""
+    """At max_connections a connection that has sent only an empty line counts as idle, and is displaced."""
     daemon = start(max_connections=10)
     with contextlib.ExitStack() as stack:
         wires = [stack.enter_context(daemon.wire()) for _ in range(10)]
@@ -105,10 +105,10 @@ def test_who_leaves_amid_the_first_line(start):
             wire.send(data)
             wire.sock.shutdown(socket.SHUT_WR)
             assert wire.ended()
-    until(lambda: daemon.metric("breakerd_http_connections") == 1, "the others are closed")
+    until(lambda: daemon.metric("breakerd_http_connections") == 1, "all other connections have ended")
 
 
-# What libmicrohttpd refuses by itself: data, status.
+# Requests that libmicrohttpd itself refuses: (data, status).
 BROKEN = {
     "chunk-size-no-number": (CHUNKED + b"zz\r\n", 400),
     "chunk-size-0x": (CHUNKED + b"0x2\r\n", 400),
@@ -134,9 +134,9 @@ else:
 @pytest.mark.parametrize("kept", [False, True], ids=["first", "kept"])
 @pytest.mark.parametrize("data,status", BROKEN.values(), ids=BROKEN)
 def test_broken_requests_are_answered_in_our_words(memory_daemon, data, status, kept):
-    """Idle connections beside it do not matter."""
+    """Also while another connection is idle."""
     memory_daemon.get("/healthz")
-    answer = sound(refusal(memory_daemon.address, data, kept=kept), status)
+    answer = check_refusal(refusal(memory_daemon.address, data, kept=kept), status)
     if answer.type == "application/problem+json":
         assert answer.json()["applied"] == "no", answer
     assert memory_daemon.metric("breakerd_http_requests_total", route="none", method="POST",
@@ -147,17 +147,17 @@ def test_broken_requests_are_answered_in_our_words(memory_daemon, data, status, 
 @pytest.mark.parametrize("data,status", [(b"GET / HTTP/2.0\r\n\r\n", 505), (b"GET /\r\n\r\n", 400),
                                          (b"GET /" + b"a" * 20000, 431)])
 def test_a_broken_line_behind_a_request(start, data, status):
-    """Other connections that are kept do not matter, whatever came over them. Where one has sent a part of
-    a request line it may be that one which is meant, and libmicrohttpd answers. All are counted."""
+    """Other kept connections do not matter, whatever requests they had. If one of them has sent a part of a request line,
+    breakerd cannot tell which one is refused, and libmicrohttpd answers. All refusals are counted."""
     daemon = start()
-    sound(refusal(daemon.address, data, kept=True), status)
+    check_refusal(refusal(daemon.address, data, kept=True), status)
     with contextlib.ExitStack() as stack:
         others = [stack.enter_context(daemon.wire()) for _ in range(5)]
         for i, other in enumerate(others):
             other.send(request_bytes("POST", path("k", "failure"), {"X": "x" * i}, b"y" * i) + KEPT * i)
             for _ in range(1 + i):
                 assert other.receive().status == 200
-        sound(refusal(daemon.address, data, kept=True), status)
+        check_refusal(refusal(daemon.address, data, kept=True), status)
         others[0].send(KEPT[:10])
         answer = refusal(daemon.address, data, kept=True)
         assert answer.status in (status, 414), answer
@@ -172,7 +172,7 @@ def test_a_broken_line_behind_a_request(start, data, status):
 @pytest.mark.parametrize("kept", [False, True], ids=["first", "kept"])
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "X"])
 def test_a_refusal_knows_its_method(memory_daemon, method, kept):
-    """For the metric, for `applied`, and because the answer to HEAD has no body."""
+    """The metric and `applied` depend on the method, and the answer to HEAD has no body."""
     answer = refusal(memory_daemon.address, method.encode() + b" /healthz HTTP/1.1\r\n" + HOST
                      + b"Content-Length: x\r\n\r\n", method, kept)
     assert answer.status == 400
@@ -184,17 +184,17 @@ def test_a_refusal_knows_its_method(memory_daemon, method, kept):
 
 
 def test_two_broken_bodies_at_once(memory_daemon):
-    """A body on its way is never taken for a broken one beside it."""
+    """The refusal of a broken body does not go to another connection whose body is under way."""
     with memory_daemon.wire() as slow, memory_daemon.wire() as broken:
         slow.send(CHUNKED + b"1\r\na")
-        until(lambda: memory_daemon.metric("breakerd_http_connections") >= 2, "both are there")
+        until(lambda: memory_daemon.metric("breakerd_http_connections") >= 2, "both connections are accepted")
         broken.send(CHUNKED + b"1\r\na\r\nzz\r\n")
         assert broken.receive().status == 400
         slow.send(b"\r\n0\r\n\r\n")
         expect(slow.receive(), successCount=1)
 
 
-# Behind a whole request and with the end of the stream, so that the connection is one that hangs up.
+# Sent behind a whole request and followed by the end of the stream, so that the connection is hanging up when it is refused.
 HANGING_UP = {
     "version": b"GET / HTTP/9.9\r\n\r\n",
     "no-version": b"GET / FOO\r\nHost: localhost\r\n\r\n",
@@ -206,8 +206,8 @@ HANGING_UP = {
 }
 
 
-def beside(wire, other):
-    """What another connection is doing; and what has to come when `finish` is sent."""
+def begin_request(wire, other):
+    """Brings the connection into the state `other`. Returns the bytes that complete its request."""
     assert wire.ask("GET", "/healthz").status == 200
     request = request_bytes("POST", path("k", "failure"), body="x" * 10)
     begun, finish = {"idle": (b"", request), "amid-headers": (request[:30], request[30:]),
@@ -221,10 +221,10 @@ def beside(wire, other):
 @pytest.mark.parametrize("other", ["idle", "amid-headers", "amid-body", "amid-chunks"])
 @pytest.mark.parametrize("data", HANGING_UP.values(), ids=HANGING_UP)
 def test_a_refusal_goes_to_nobody_else(start, data, other):
-    """Whatever is refused on one connection, the only other one gets its own answer and nothing else."""
+    """Whatever is refused on one connection, the only other one gets just the answer to its own request."""
     daemon = start()
     with daemon.wire() as wire:
-        finish = beside(wire, other)
+        finish = begin_request(wire, other)
         for _ in range(3):
             with daemon.wire() as broken:
                 broken.send(KEPT + data)
@@ -233,14 +233,14 @@ def test_a_refusal_goes_to_nobody_else(start, data, other):
                 broken.ended()
         wire.send(finish)
         expect(wire.receive(), failureCount=1)
-        if other == "amid-chunks":  # whose request is the last of its connection
+        if other == "amid-chunks":  # the connection ends after a chunked request
             assert wire.ended()
         else:
             expect(wire.ask("POST", path("k", "failure")), failureCount=2)
 
 
 def full_lines(daemon, stack, count, size):
-    """Connections whose chunk-size lines have `size` bytes and no end."""
+    """Opens connections that send a chunk-size line of `size` bytes without an end."""
     sockets = []
     for _ in range(count):
         sock = connect(daemon.address)
@@ -251,8 +251,7 @@ def full_lines(daemon, stack, count, size):
 
 
 def used_in(daemon, seconds, ask):
-    """The daemon's processor time in these seconds, in which a client asks again and again; and how
-    often it was answered."""
+    """Sends requests for so many seconds. Returns the daemon's processor time meanwhile, and the number of answers."""
     used, began, answers = process_seconds(daemon), time.monotonic(), 0
     while time.monotonic() - began < seconds:
         assert ask.ask("GET", "/healthz").status == 200
@@ -262,8 +261,8 @@ def used_in(daemon, seconds, ask):
 
 
 def test_chunk_size_lines_that_do_not_end(start):
-    """libmicrohttpd before 1.0 takes such a connection for ready, and reads the whole line in each run:
-    with hundreds of them each request of another took milliseconds."""
+    """libmicrohttpd before 1.0 takes such a connection for ready, and parses the whole line again in each run. Hundreds of
+    them must not cost the other requests milliseconds."""
     daemon = start()
     with contextlib.ExitStack() as stack:
         ask = stack.enter_context(daemon.wire())
@@ -276,14 +275,14 @@ def test_chunk_size_lines_that_do_not_end(start):
 
 
 def test_chunk_size_lines_that_fill_the_buffer(start):
-    """Of some sizes one fits exactly: nothing is left in the socket, and no more comes. Others do not
-    notice; a byte more, and the line is refused; who sends slowly is served."""
+    """A line of one of these sizes fills the buffer exactly: nothing is left in the socket, and no more comes. Other
+    requests are not delayed, also one that comes slowly; when more comes the line is refused."""
     daemon = start(request_timeout=30)
     with contextlib.ExitStack() as stack:
         ask = stack.enter_context(daemon.wire())
         slow = stack.enter_context(daemon.wire())
         slow.send(CHUNKED + b"1\r\n")
-        # One of these, whatever the version leaves of max_head's memory; each size 20 times.
+        # One of these sizes fills the buffer, whatever part of it this version of libmicrohttpd uses otherwise.
         sockets = [sock for size in range(10050, 10150, 5)
                    for sock in full_lines(daemon, stack, 20, size)]
         time.sleep(0.5)

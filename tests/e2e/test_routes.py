@@ -1,4 +1,4 @@
-"""Routes, methods, headers: section 2 of the contract."""
+"""Routes, methods, headers."""
 
 import re
 
@@ -67,7 +67,7 @@ def test_head_is_get_without_the_body(daemon):
         get, head = daemon.get(route), daemon.head(route)
         assert head.status == get.status
         assert head.header("Content-Type") == get.header("Content-Type")
-        if route != "/":  # it tells times
+        if route != "/":  # its text contains ages
             assert head.header("Content-Length") == str(len(get.body))
     assert daemon.head("/metrics").status == 200
     # Nothing came after the headers, or this would be read as the next answer.
@@ -83,7 +83,7 @@ def test_snapshot_body_and_type(daemon):
 
 def test_delete_has_no_body(daemon):
     daemon.post(path("a", "failure"))
-    for _ in range(2):  # the second time there is none
+    for _ in range(2):  # the second time the circuit does not exist
         answer = daemon.delete(path("a"))
         assert answer.status == 204
         assert answer.body == b""
