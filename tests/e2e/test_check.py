@@ -1,4 +1,4 @@
-"""/v1/check, the sub-request of gateways: section 10 of the contract."""
+"""/v1/check, the sub-request of gateways."""
 
 import re
 import signal
@@ -18,7 +18,7 @@ GATEWAYS = ("X-Forwarded-For", "X-Forwarded-Uri", "X-Original-Uri", "X-Request-I
 
 
 def headers_of(answer):
-    """Breakerd's own headers and Retry-After; there is no body."""
+    """Breakerd's own headers and Retry-After. Checks that there is no body."""
     assert answer.body == b"" and answer.type is None, answer
     return {n: v for n, v in answer.headers if n.startswith("Breakerd-") or n == "Retry-After"}
 
@@ -42,7 +42,7 @@ def test_an_open_circuit_refuses(daemon, route, status):
         given = headers_of(answer)
         assert 28 <= int(given.pop("Retry-After")) <= 30
         assert given == {"Breakerd-State": "open", "Breakerd-Reason": "open"}
-    # It is a circuit's own name, percent-encoded.
+    # The key is percent-encoded, and case matters.
     assert daemon.get(route + "/%6B").status == status
     assert daemon.get(route + "/K").status == 200
 
@@ -86,7 +86,7 @@ def test_a_body_is_not_looked_at(start):
 
 
 def test_the_answers_on_one_connection_are_each_its_own(start_on, store):
-    """The head of the answer before is not sent again."""
+    """No answer carries headers of the one before."""
     daemon = start_on(store)
     fails(daemon, "open", 5)
     for _ in range(3):
@@ -137,7 +137,7 @@ def test_an_overloaded_store_lets_pass(start, private_redis):
     redis.freeze()
     with daemon.wire() as wire:
         wire.send(b"GET /v1/check/one HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        until(lambda: daemon.metric("breakerd_store_operations_in_flight") >= 1, "one waits")
+        until(lambda: daemon.metric("breakerd_store_operations_in_flight") >= 1, "an operation is in flight")
         answer = daemon.get("/v1/check/two")
         assert (answer.status, headers_of(answer)) == (200, {"Breakerd-Degraded": "true"})
         redis.thaw()
@@ -150,7 +150,7 @@ def test_a_stop_lets_pass_who_waits(start, private_redis):
     redis.freeze()
     with daemon.wire() as wire:
         wire.send(b"GET /v1/check/one HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        until(lambda: daemon.metric("breakerd_http_requests_in_flight") == 2, "one waits beside this one")
+        until(lambda: daemon.metric("breakerd_http_requests_in_flight") == 2, "the check waits, beside this request")
         daemon.signal(signal.SIGTERM)
         assert wire.receive().status == 200
     daemon.expect_exit(0)
@@ -174,7 +174,7 @@ def test_a_browser_page_asks_only_through_a_gateway(memory_daemon, foreign):
                 headers = {**foreign, name.lower(): "1"}
                 assert memory_daemon.request(method, route + "/k", headers=headers).status == refusal
                 assert memory_daemon.request(method, route + "/free", headers=headers).status == 200
-    # It is for sub-requests alone, and for these headers.
+    # Other routes and other headers do not let a foreign origin in.
     for name in GATEWAYS:
         problem(memory_daemon.get(path("k"), headers={**foreign, name: "1"}), "forbidden_origin")
         problem(memory_daemon.get("/v1/circuits", headers={**foreign, name: "1"}), "forbidden_origin")

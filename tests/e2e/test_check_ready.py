@@ -16,7 +16,7 @@ def where(daemon):
 
 
 def ready(*args, env=None):
-    """True for status 0 and nothing printed; else one line, which is returned."""
+    """True if the status is 0 and nothing is printed; otherwise the one line on stderr."""
     began = time.monotonic()
     done = run(*args, env=env)
     assert time.monotonic() - began < 5
@@ -42,7 +42,7 @@ def test_where_the_settings_say_and_at_an_address(start, directory, listen):
     assert ready("--check-ready", f"--config={directory}/conf") is True
 
 
-LATER = {  # what becomes of the file under a running daemon
+LATER = {  # the file's content after a change, while the daemon runs
     "unknown-setting": "listen = {a}\nmetrics_listen = {m}\nmax_circuit = 5\n",
     "wrong-value-before": "ttl = 0\nlisten = {a}\n[policy x\n",
     "no-setting": "listen\nlisten : {a}\n listen = {other}\nlisten = {a}\n",
@@ -60,7 +60,7 @@ LATER = {  # what becomes of the file under a running daemon
 
 @pytest.mark.parametrize("how", LATER)
 def test_a_file_that_the_running_daemon_has_refused(start, directory, how):
-    """The probe's answer is the daemon's, not the file's."""
+    """The probe asks the running daemon; the changed file's errors do not matter while it answers."""
     conf = f"{directory}/conf"
     named = {"a": f"unix:{directory}/s", "other": f"unix:{directory}/other", "m": f"127.0.0.1:{free_port()}"}
     good = "listen = {a}\nmetrics_listen = {m}\n".format(**named)
@@ -78,18 +78,18 @@ def test_a_file_that_the_running_daemon_has_refused(start, directory, how):
     if how not in ("gone", "directory"):
         assert ready("--check-ready", f"--config={conf}") is True
     else:
-        assert conf in ready("--check-ready", f"--config={conf}"), "nothing says where it listens"
+        assert conf in ready("--check-ready", f"--config={conf}"), "no setting says where the daemon listens"
     assert ready("--check-ready", env={"BREAKERD_CONFIG": conf, "BREAKERD_LISTEN": named["a"]}) is True
     assert ready(f"--check-ready={named['a']}", env={"BREAKERD_CONFIG": conf}) is True
     daemon.stop()
     line = ready("--check-ready", f"--config={conf}")
     if how != "listen-moved":
-        assert f"{conf}:" in line, f"the file's error is told where nobody answers: {line}"
+        assert f"{conf}:" in line, f"nobody answers, but the file's error is not told: {line}"
 
 
 @pytest.mark.parametrize("any_address", ["0.0.0.0", "[::]"])
 def test_an_address_of_all_interfaces_is_asked_on_loopback(start, directory, any_address):
-    """Without the token, which such an address needs."""
+    """The probe sends no token, which such an address requires."""
     with open(f"{directory}/token", "w", encoding="ascii") as token:
         token.write("secret")
     port = free_port()
@@ -110,7 +110,7 @@ def test_redis_away(start):
     port = free_port()
     local = start(store=f"redis://127.0.0.1:{port}")
     error = start(store=f"redis://127.0.0.1:{port}", on_store_failure="error")
-    assert ready(f"--check-ready={where(local)}") is True, "degraded: traffic may come"
+    assert ready(f"--check-ready={where(local)}") is True, "a degraded daemon counts as not ready"
     line = ready(f"--check-ready={where(error)}")
     assert "unavailable" in line and "refused" in line, line
 
@@ -135,7 +135,8 @@ ANSWERS = {
 
 @pytest.fixture
 def impostor():
-    """impostor(data): an address where each connection gets that and, but for None, its end."""
+    """impostor(data): an address where one connection gets these bytes and is closed; for None it gets nothing
+    and stays open."""
     listener = socket.create_server(("127.0.0.1", 0))
     kept = []
 

@@ -1,4 +1,4 @@
-"""Section 7 of the contract: acquire and report through one daemon, on both stores."""
+"""acquire and report through one daemon, on both stores."""
 
 import json
 
@@ -9,18 +9,18 @@ from decisions import acquire, fails, report
 from wait import until
 from wire import request_bytes
 
-# Openings that are over soon, and probes that have time.
+# Short openings, and a long time for probes.
 SOON = {"open_time": "50ms", "open_time_max": "50ms", "probe_timeout": "1m"}
 
 
 def wait_for_probe(client, key):
-    """The first acquire behind the opening."""
+    """Repeats acquire until the opening is over, and returns the probe's decision."""
     return until(lambda: (d := acquire(client, key))["reason"] == "probe" and d,
                  "the opening is over")
 
 
 def next_millisecond(client):
-    """A change of state is told from the one before by its stamp."""
+    """Waits until the store's clock has another millisecond: changes of state differ by their stamps."""
 
     def now():
         return snapshot(client.get(path("nobody")))["lastStateChange"]
@@ -53,7 +53,7 @@ def test_five_failures_in_a_row_open(daemon):
     refused = acquire(daemon, "k")
     assert (refused["allowed"], refused["reason"]) == (False, "open")
     assert 0 < refused["retryAfterMs"] <= 30000
-    until(lambda: 'why="5 consecutive failures"' in daemon.stderr(), "it is logged")
+    until(lambda: 'why="5 consecutive failures"' in daemon.stderr(), "the transition is logged")
     assert daemon.metric("breakerd_transitions_total", **{"from": "closed", "to": "open"}) == 1
 
 
@@ -76,7 +76,7 @@ def test_slow_calls_open(start_on, store):
     for duration in (99.9, 100, 0):
         assert report(daemon, "k", durationMs=duration)["state"] == "closed"
     assert report(daemon, "k", durationMs=100.0)["state"] == "open"
-    until(lambda: 'why="50% of 4 calls were slow, 1 reporter"' in daemon.stderr(), "it is logged")
+    until(lambda: 'why="50% of 4 calls were slow, 1 reporter"' in daemon.stderr(), "the transition is logged")
 
 
 def test_a_probe_closes_or_opens(start_on, store):
@@ -86,7 +86,7 @@ def test_a_probe_closes_or_opens(start_on, store):
     assert (probe["state"], probe["reason"]) == ("half-open", "probe")
     refused = acquire(daemon, "k")
     assert (refused["reason"], refused["retryAfterMs"]) == ("probing", 1000)
-    # Without a permit a report counts only while it is closed.
+    # A report without a permit counts only while the circuit is closed.
     assert report(daemon, "k")["reason"] == "stale"
     assert report(daemon, "k", probe["permit"], "failure") == {
         "counted": True, "was": "half-open", "state": "open"}
@@ -103,12 +103,12 @@ def test_a_lost_probe_opens_again(start_on, store):
     daemon = start_on(store, open_time="10ms", open_time_max="10ms", probe_timeout="30ms")
     fails(daemon, "k", 5)
     lost = wait_for_probe(daemon, "k")["permit"]
-    until(lambda: acquire(daemon, "k")["state"] == "open", "it is found lost")
+    until(lambda: acquire(daemon, "k")["state"] == "open", "the probe is found lost")
     assert report(daemon, "k", lost)["reason"] in ("spent", "stale")
-    # ... and for ever again.
+    # Each lost probe is followed by another one: the circuit is not stuck.
     for _ in range(5):
         assert wait_for_probe(daemon, "k")["reason"] == "probe"
-    until(lambda: 'why="a probe was lost"' in daemon.stderr(), "it is logged")
+    until(lambda: 'why="a probe was lost"' in daemon.stderr(), "the transition is logged")
 
 
 LATE = {
@@ -131,7 +131,7 @@ def test_a_late_report_is_as_if_it_had_not_come(daemon, case):
     said = report(daemon, "k", permit, "failure")
     assert said["reason"] == reason and said["was"] == said["state"]
     after = snapshot(daemon.get(path("k")))
-    if case == "reset":  # it does not exist: its stamp is now
+    if case == "reset":  # lastStateChange of a circuit that does not exist is the time of the read
         before.pop("lastStateChange"), after.pop("lastStateChange")
     assert after == before
 
@@ -163,10 +163,10 @@ def test_the_five_operations_are_obeyed_and_feed_nothing(daemon):
         daemon.post(path("k", "failure"))
     assert acquire(daemon, "k")["reason"] == "closed"
     fails(daemon, "k", 4)
-    daemon.post(path("k", "success"))  # ends no run
+    daemon.post(path("k", "success"))  # does not end the run of failures
     assert fails(daemon, "k", 1)["state"] == "open"
     daemon.post(path("k", "transition"), {"to": "closed"})
-    assert fails(daemon, "k", 4)["state"] == "closed"  # an empty window, no run
+    assert fails(daemon, "k", 4)["state"] == "closed"  # the run of failures began anew
     daemon.post(path("k", "transition"), {"to": "half-open"})
     assert acquire(daemon, "k")["reason"] == "probe"
     daemon.delete(path("k"))
@@ -188,7 +188,8 @@ RATES = {"consecutive_failures": 0, "failure_rate": 50, "min_calls": 20, "window
 
 
 def run_of(client, key, outcomes):
-    """Reports these in turn ("f" failed); at which call it opened, or None."""
+    """Reports the outcomes in order ("f": a failure). Returns the number of the report that opened the
+    circuit, or None."""
     states = []
     with client.wire() as wire:
         for begin in range(0, len(outcomes), 200):
@@ -276,7 +277,7 @@ def test_policies(start, directory):
         assert [p["name"] for p in alone] == [name], key
     for query in ("key=", "key=%00", "key=a&key=b", "name=slow", "key"):
         problem(daemon.get(f"/v1/policies?{query}"), "invalid_query")
-    # Each circuit obeys its own: a reload changes it, counts stay.
+    # Each circuit obeys its policy. A reload changes the policies, and counts stay.
     fails(daemon, "db", 4)
     assert fails(daemon, "db", 1)["state"] == "open"
     assert acquire(daemon, "db")["reason"] == "observed"
@@ -284,7 +285,7 @@ def test_policies(start, directory):
     with open(f"{directory}/conf", "w", encoding="utf-8") as file:
         file.write("consecutive_failures = 3\n")
     daemon.hangup()
-    until(lambda: len(daemon.get("/v1/policies").json()["policies"]) == 1, "it is read")
+    until(lambda: len(daemon.get("/v1/policies").json()["policies"]) == 1, "the policies are reloaded")
     assert acquire(daemon, "db")["reason"] == "open"
     assert fails(daemon, "x", 1)["state"] == "open"
 
@@ -340,7 +341,7 @@ def test_a_member_that_is_not_understood_is_none_and_is_replaced(redis_daemon, r
 
 
 def test_each_is_one_call(start_on, redis):
-    """Where nothing is answered from memory."""
+    """Each acquire and each report is one call of the script, where none is answered from memory."""
     daemon = start_on("redis", max_staleness=0, report_interval=0)
 
     def calls():
@@ -422,4 +423,4 @@ def test_successes_sent_in_the_background_take_no_request_s_place(start, private
         assert set(answers) == {200}
     finally:
         server.thaw()
-    until(lambda: daemon.metric("breakerd_reports_pending") == 0, "they have been sent")
+    until(lambda: daemon.metric("breakerd_reports_pending") == 0, "the successes are sent")

@@ -1,4 +1,4 @@
-"""Section 7 of the contract where several daemons share one Redis, and where Redis goes away."""
+"""acquire and report where several daemons share one Redis, and where Redis goes away."""
 
 import concurrent.futures
 import json
@@ -27,7 +27,8 @@ def fleet(start, redis):
 
 
 def at_once(daemons, connections, each, do):
-    """do(client, n) `each` times on every connection; the connections are spread over the daemons."""
+    """Runs do(client, n) `each` times on each connection, all connections at once, spread over the daemons.
+    Returns all results."""
 
     def run(number):
         client = daemons[number % len(daemons)].client()
@@ -51,7 +52,7 @@ def test_of_the_whole_fleet_so_many_probes(fleet, redis, probes):
     for round_ in range(3):
         key = f"k{round_}"
         fails(daemons[0], key, 5)
-        # Not before the opening is over for all of them.
+        # The opening must be over for all of them, by Redis's clock.
         opened = snapshot(daemons[0].get(path(key)))["lastStateChange"]
         until(lambda opened=opened: redis_now(redis) > opened + 50, "the opening is over")
         decisions = at_once(daemons, 30, 10, lambda c, _, key=key: acquire(c, key))
@@ -82,7 +83,7 @@ def test_exactly_one_report_moves_the_circuit(fleet):
 
 def test_min_reporters(fleet):
     daemons = fleet(min_reporters=2)
-    # Two numbers of three may be the same once in 936: then others are there.
+    # Each daemon draws one of 936 numbers: daemons[1] may have that of daemons[0], and then daemons[2] opens.
     assert fails(daemons[0], "k", 40)["state"] == "closed"
     assert acquire(daemons[1], "k")["allowed"]
     moved = [fails(d, "k", 1)["state"] for d in daemons[1:]]
@@ -94,20 +95,20 @@ def test_permits_are_good_at_every_daemon(fleet):
     permit = acquire(daemons[0], "k")["permit"]
     assert report(daemons[1], "k", permit, "failure")["counted"]
     fails(daemons[2], "k", 4)
-    probe = until(lambda: (d := acquire(daemons[0], "k"))["reason"] == "probe" and d, "it is over")
+    probe = until(lambda: (d := acquire(daemons[0], "k"))["reason"] == "probe" and d, "the opening is over")
     assert report(daemons[2], "k", permit)["reason"] == "stale"
     assert report(daemons[1], "k", probe["permit"])["state"] == "closed"
     assert report(daemons[2], "k", probe["permit"])["reason"] == "spent"
 
 
 class HalfOpen:
-    """What is out of one circuit's probes, as the gateways know it."""
+    """The permits of one circuit's probes that are out, as the gateways know them."""
 
     def __init__(self, key):
         self.key = key
-        self.alive = []  # permits whose gateway will report
-        self.dead = 0
-        self.died = 0  # in all
+        self.alive = []  # permits whose gateways live and will report
+        self.dead = 0  # permits whose gateways have died, in this half-open state
+        self.died = 0  # all gateways that have died
 
     def saw(self, state):
         if state != "half-open":
@@ -132,12 +133,12 @@ def one_step(rng, daemons, circuit, probes):
             circuit.saw(report(rng.choice(daemons), circuit.key, permit, outcome)["state"])
 
 
-# One after the other on one circuit takes half a minute; CIRCUITS=1 does that.
+# CIRCUITS=1 makes all the openings on one circuit, which takes half a minute.
 CIRCUITS = int(os.environ.get("CIRCUITS", "20"))
 
 
 def test_a_thousand_openings_with_gateways_that_die(fleet):
-    """Never stuck, and never more than `probes` permits out."""
+    """No circuit is stuck, and at no time more than `probes` permits are out."""
     probes = 3
     daemons = fleet(open_time="10ms", open_time_max="10ms", probe_timeout="20ms", probes=probes,
                     consecutive_failures=1)
@@ -168,7 +169,7 @@ def test_a_thousand_openings_with_gateways_that_die(fleet):
 
 @pytest.fixture
 def gated(start, redis):
-    """gated(**settings): a daemon whose way to Redis is a gate."""
+    """gated(**settings): a daemon that reaches Redis through a gate, and the gate."""
     gates = []
 
     def start_one(**settings):
@@ -190,7 +191,7 @@ def leave(daemon, gate):
 def come_back(daemon, gate):
     gate.open()
     daemon.wait_ready()
-    until(lambda: daemon.metric("breakerd_folds_pending") == 0, "it is folded")
+    until(lambda: daemon.metric("breakerd_folds_pending") == 0, "all steps are folded")
 
 
 def test_decisions_go_on_and_are_folded(gated, redis):
@@ -199,7 +200,7 @@ def test_decisions_go_on_and_are_folded(gated, redis):
     permit = acquire(daemon, "k")["permit"]
     leave(daemon, gate)
     assert acquire(daemon, "k", degraded=True)["reason"] == "closed"
-    # What Redis last knew goes on: three failures, and a permit that it gave.
+    # Three failures and a permit from Redis's time still count.
     assert report(daemon, "k", permit, "failure", degraded=True)["state"] == "closed"
     assert report(daemon, "k", permit, "failure", degraded=True)["state"] == "open"
     assert acquire(daemon, "k", degraded=True)["reason"] == "open"
@@ -216,7 +217,7 @@ def test_a_window_of_the_time_without_redis_is_not_folded(gated, redis):
     permit = acquire(daemon, "k", degraded=True)["permit"]
     fails(daemon, "k", 1, degraded=True)
     come_back(daemon, gate)
-    # Counted, but no failure in a row; the permit of that time counts.
+    # The failure is in failureCount, but not in the run of failures. The permit given meanwhile is valid.
     assert snapshot(daemon.get(path("k")))["failureCount"] == 4
     assert report(daemon, "k", permit, "failure") == {
         "counted": True, "was": "closed", "state": "closed"}
@@ -227,17 +228,17 @@ def test_a_probe_across_the_absence(gated):
     daemon, gate = gated(open_time="10ms", open_time_max="10ms", probe_timeout="1m")
     fails(daemon, "k", 5)
     probe = until(lambda: (d := acquire(daemon, "k"))["reason"] == "probe" and d,
-                  "it is over")["permit"]
+                  "the opening is over")["permit"]
     leave(daemon, gate)
     assert acquire(daemon, "k", degraded=True)["reason"] == "probing"
     assert report(daemon, "k", probe, degraded=True)["state"] == "closed"
     fails(daemon, "k", 5, degraded=True)
     other = until(lambda: (d := acquire(daemon, "k", degraded=True))["reason"] == "probe" and d,
-                  "it is over")["permit"]
+                  "the opening is over")["permit"]
     come_back(daemon, gate)
     before = snapshot(daemon.get(path("k")))
     assert before["state"] == "half-open"
-    # Redis knows nothing of that permit: as if the report had not come, and no probe is out.
+    # Redis does not know this permit: its report changes nothing, and another probe may go.
     assert not report(daemon, "k", other)["counted"]
     assert snapshot(daemon.get(path("k"))) == before
     assert acquire(daemon, "k")["reason"] == "probe"

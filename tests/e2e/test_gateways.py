@@ -1,5 +1,5 @@
-"""nginx, HAProxy and Caddy as gateways without code, with the files in docs/gateways: /v1/check decides, the access
-log reports."""
+"""nginx, HAProxy and Caddy as gateways without code, with the files in docs/gateways: they ask /v1/check, and their
+access logs report."""
 
 import signal
 import socket
@@ -15,7 +15,7 @@ from upstream import Upstream
 from wait import until
 from wire import Client
 
-# An opening that ends when a test says so, by waiting for it: short, and as long each time.
+# Short openings, all of the same length: tests wait for their end.
 POLICY = {"open_time": "1s", "open_time_max": "1s", "open_growth": 1, "probe_timeout": "1m"}
 FAILURES = 5
 BROWSER = {"Origin": "https://other.example", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}
@@ -30,8 +30,8 @@ def upstream():
 
 @pytest.fixture
 def gateway(directory, upstream, start_on):
-    """gateway(name, store="memory", timeout=5000, beside=None, changes=None, **settings): a daemon, or that of the
-    server `beside`, and the gateway in front of it."""
+    """gateway(name, store="memory", timeout=5000, beside=None, changes=None, **settings) starts a gateway and a daemon,
+    or uses the daemon of the gateway `beside`. Returns both."""
     servers = []
 
     def run(name, store="memory", timeout=5000, beside=None, changes=None, **settings):
@@ -66,12 +66,12 @@ def state(daemon):
 
 
 def trip(server, upstream, daemon):
-    """Reports of what came before may still be on their way."""
+    """Opens the circuit by failures of the upstream. Waits for the report of each before the next request."""
     upstream.status = 500
     before = failures(daemon)
     for n in range(FAILURES):
         assert server.get().status == 500
-        until(lambda n=n: failures(daemon) == before + n + 1, "it is reported")
+        until(lambda n=n: failures(daemon) == before + n + 1, "the failure is reported")
     assert state(daemon) == "open"
     upstream.status = 200
 
@@ -80,14 +80,14 @@ def test_an_upstream_fails_is_left_alone_and_recovers(name, gateway, upstream):
     server, daemon = gateway(name, open_time="3s", open_time_max="3s")
     answer = server.get("/some/where?x=1")
     assert (answer.status, answer.body) == (200, b"from the upstream\n")
-    until(lambda: used(daemon) == 1, "it is reported")
+    until(lambda: used(daemon) == 1, "the request is reported")
     trip(server, upstream, daemon)
     hits = upstream.hits
     refused = [server.get() for _ in range(10)]
     assert [a.status for a in refused] == [503] * 10
     assert {int(a.header("Retry-After")) for a in refused} <= {1, 2, 3}
     assert upstream.hits == hits
-    # It still fails: one probe says so.
+    # The upstream still fails: one probe finds this out.
     upstream.status = 502
     until(lambda: server.get().status == 502, "the opening is over")
     until(lambda: state(daemon) == "open", "the probe is reported")
@@ -120,7 +120,7 @@ def test_two_gateways_with_two_daemons_share_a_circuit(name, gateway, upstream):
     one, first = gateway(name, "redis", open_time="1m", open_time_max="1m")
     two, second = gateway(name, "redis", open_time="1m", open_time_max="1m")
     trip(one, upstream, first)
-    until(lambda: two.get().status == 503, "the other one knows")
+    until(lambda: two.get().status == 503, "the other gateway refuses")
     hits = upstream.hits
     assert [server.get().status for server in (one, two) * 3] == [503] * 6
     assert upstream.hits == hits and state(second) == "open"
@@ -146,14 +146,14 @@ def test_breakerd_hangs_is_killed_and_comes_back(name, gateway, upstream, start_
         assert server.get().status == status
         assert time.monotonic() - began < 1
     again = start_on("memory", listen=f"127.0.0.1:{port}", report_listen=list(server.reports.values()), **POLICY)
-    until(lambda: server.get().status == 500 and used(again) > 0, "it reports again")
-    until(lambda: server.get().status == 503, "it opens again")
+    until(lambda: server.get().status == 500 and used(again) > 0, "the gateway reports again")
+    until(lambda: server.get().status == 503, "the circuit opens again")
 
 
 def test_a_browsers_cross_site_request_is_decided_like_any_other(name, gateway, upstream):
     server, daemon = gateway(name, open_time="1m", open_time_max="1m")
     assert server.get(headers=BROWSER).status == 200
-    until(lambda: used(daemon) == 1, "it is reported")
+    until(lambda: used(daemon) == 1, "the request is reported")
     trip(server, upstream, daemon)
     assert server.get(headers=BROWSER).status == 503
     assert server.get(headers={**BROWSER, "Origin": "null"}).status == 503
@@ -167,7 +167,7 @@ def test_an_end_user_chooses_neither_refusal_nor_permit_nor_report(name, gateway
     routes = ("/", "/?circuit=other&status=500", "/%20circuit=other%20status=500", "/v1/check-503/x", "/a%2fother")
     for n, route in enumerate(routes):
         assert server.get(route, headers=evil).status == 200
-        until(lambda n=n: used(daemon) == n + 1, "it is reported as it was")
+        until(lambda n=n: used(daemon) == n + 1, "the request is reported")
     now = snapshot(daemon.get(path("orders")))
     assert (now["successCount"], now["failureCount"]) == (len(routes), 0)
     assert [c["key"] for c in daemon.get("/v1/circuits").json()["circuits"]] == ["orders"]
@@ -180,7 +180,7 @@ def test_an_end_user_chooses_neither_refusal_nor_permit_nor_report(name, gateway
         body = None if method == "HEAD" else b"x" * 5000
         assert client.request(method, "/", body=body, headers=evil).status == 503, method
         client.close()
-    # A head that breakerd would not read is no way past it.
+    # A head too long for breakerd does not let a request past it.
     for long in ({"headers": {"Cookie": "c" * 7000, "X-Long": "x" * 7000}}, {"route": "/?" + "q" * 7000}):
         assert server.get(**long).status == 503, long
     assert upstream.hits == hits
@@ -196,21 +196,22 @@ def test_a_client_that_leaves_gives_its_probe_back(name, gateway, upstream):
     hits = upstream.hits
     with socket.create_connection(("127.0.0.1", server.port)) as client:
         client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        until(lambda: upstream.hits == hits + 1, "the probe is out")
+        until(lambda: upstream.hits == hits + 1, "the probe reaches the upstream")
         assert server.get().status == 503
-    if name == "haproxy":  # it waits for the upstream's answer all the same
+    if name == "haproxy":  # HAProxy waits for the upstream's answer although the client has left
         upstream.release()
         until(lambda: state(daemon) == "closed", "the answer is reported")
         return
     until(lambda: daemon.metric("breakerd_reports_total", outcome="ignored", result="ignored") == 1,
-          "it is reported")
+          "the probe is reported as ignored")
     upstream.release()
     assert server.get().status == 200
     until(lambda: state(daemon) == "closed", "the second probe is reported")
 
 
 def leave_amid_a_body(server, how, sent):
-    """Ends the connection in the way `how` when `sent` bytes of a body are sent."""
+    """A generator. The first next() sends a head and `sent` bytes of the body; the second one ends the connection,
+    by a close or by a reset."""
     with socket.create_connection(("127.0.0.1", server.port)) as client:
         client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + b"x" * sent)
         yield
@@ -219,9 +220,10 @@ def leave_amid_a_body(server, how, sent):
     yield
 
 
-def nobody_is_to_blame(daemon, n):
-    """After n requests none of which says anything about the upstream."""
-    until(lambda: daemon.metric("breakerd_reports_total", outcome="ignored", result="ignored") == n, "it is reported")
+def check_ignored(daemon, n):
+    """Checks that n requests were reported as ignored, and none as a failure of the upstream."""
+    until(lambda: daemon.metric("breakerd_reports_total", outcome="ignored", result="ignored") == n,
+          "the request is reported as ignored")
     assert failures(daemon) == 0 and state(daemon) == "closed"
 
 
@@ -232,10 +234,10 @@ def test_clients_that_leave_amid_a_body_open_nothing(name, how, sent, gateway, u
     for n in range(FAILURES + 1):
         leaving = leave_amid_a_body(server, how, sent)
         next(leaving)
-        if name != "haproxy" or sent > 8192:  # it waits for as much before it asks
-            until(lambda n=n: daemon.metric("breakerd_decisions_total", reason="closed") == n + 1, "it is let in")
+        if name != "haproxy" or sent > 8192:  # HAProxy asks once it has so much of the body
+            until(lambda n=n: daemon.metric("breakerd_decisions_total", reason="closed") == n + 1, "the request is allowed")
         next(leaving)
-        nobody_is_to_blame(daemon, n + 1)
+        check_ignored(daemon, n + 1)
 
 
 SHORTER = {"timeout client 30s": "timeout client 2s", "timeout server 10s": "timeout server 1s",
@@ -246,8 +248,8 @@ SHORTER = {"timeout client 30s": "timeout client 2s", "timeout server 10s": "tim
                                   b"3\r\nabc\r\n0\r\nno trailer\r\n\r\n", b"3\r\nabc\r\n0\r\nX: " + b"x" * 200_000,
                                   b"10\r\nabc"], ids=range(7))
 def test_clients_that_send_malformed_bodies_open_nothing(name, body, gateway, upstream):
-    """Some servers mend a malformed body, and some stop to read: only that the upstream is not to blame is the same.
-    HAProxy 2.6.12 before its security update of 2026 reads no further where a chunk's extension fills its buffer."""
+    """Some gateways repair a malformed body, and some stop reading. None may report it as a failure of the upstream.
+    HAProxy 2.6.12 before its security update of 2026 stops reading where a chunk's extension fills its buffer."""
     server, daemon = gateway(name, changes=SHORTER)
     for n in range(FAILURES + 1):
         with socket.create_connection(("127.0.0.1", server.port)) as client:
@@ -257,9 +259,9 @@ def test_clients_that_send_malformed_bodies_open_nothing(name, body, gateway, up
                 while client.recv(4096):
                     pass
             except OSError:
-                pass  # the server would not hear the end
+                pass  # the gateway closed before it had read all
         until(lambda n=n: sum(daemon.metric("breakerd_report_lines_total", result=result)
-                              for result in ("used", "unusable")) >= n + 1, "it is logged")
+                              for result in ("used", "unusable")) >= n + 1, "the request is logged")
     assert failures(daemon) == 0 and state(daemon) == "closed"
 
 
@@ -268,8 +270,8 @@ def test_clients_that_send_malformed_bodies_open_nothing(name, body, gateway, up
                                       b"X: " + b"x" * 12_000 + b"\r\nContent-Length: 8000\r\n\r\n" + b"x" * 4000],
                          ids=["length", "chunk", "large", "large-head"])
 def test_clients_that_stop_amid_a_body_and_wait_open_nothing(request_, gateway, upstream):
-    """nginx and Caddy do not wait for an answer before the upstream has the whole request, and HAProxy 3.0 does not
-    if the request is large: it answers 400 then, after timeout client."""
+    """With HAProxy alone: nginx and Caddy do not wait for an answer before the upstream has the whole request. Neither
+    does HAProxy 3.0 if the request is large: it answers 400 after `timeout client`."""
     server, daemon = gateway("haproxy", changes=SHORTER)
     clients = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(FAILURES + 1)]
     for client in clients:
@@ -278,7 +280,7 @@ def test_clients_that_stop_amid_a_body_and_wait_open_nothing(request_, gateway, 
         client.settimeout(10)
         assert client.recv(12) in (b"HTTP/1.1 400", b"HTTP/1.1 408", b"HTTP/1.1 504")
         client.close()
-    until(lambda: used(daemon) == len(clients), "all are logged")
+    until(lambda: used(daemon) == len(clients), "all requests are logged")
     assert failures(daemon) == 0 and state(daemon) == "closed"
 
 
@@ -290,7 +292,7 @@ def test_an_upstream_that_does_not_answer_fails(gateway, upstream):
         with socket.create_connection(("127.0.0.1", server.port)) as client:
             client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\n" + body)
             assert client.recv(12) == b"HTTP/1.1 504"
-        until(lambda n=n: failures(daemon) == n + 2, "it is reported")
+        until(lambda n=n: failures(daemon) == n + 2, "the failure is reported")
 
 
 @pytest.mark.parametrize("what", [b"", b"HTTP/1.1 200 OK\r\nContent-", "reset"])
@@ -299,7 +301,7 @@ def test_an_upstream_that_ends_its_connections_fails(name, what, gateway, upstre
     upstream.cut = what
     for n in range(FAILURES):
         assert server.get().status in (500, 502, 503, 504)
-        until(lambda n=n: failures(daemon) == n + 1, "it is reported")
+        until(lambda n=n: failures(daemon) == n + 1, "the failure is reported")
     assert server.get().status == 503 and upstream.hits == FAILURES and state(daemon) == "open"
 
 
@@ -308,7 +310,7 @@ def test_an_upstream_that_is_gone_fails(name, gateway, upstream):
     upstream.stop()
     for n in range(FAILURES):
         assert server.get().status in (502, 503)
-        until(lambda n=n: failures(daemon) == n + 1, "it is reported")
+        until(lambda n=n: failures(daemon) == n + 1, "the failure is reported")
     assert int(server.get().header("Retry-After")) > 50 and state(daemon) == "open"
     upstream.start()
 
@@ -318,7 +320,7 @@ def test_statuses_that_are_no_failures(name, gateway, upstream):
     for n, status in enumerate((404, 301, 429, 403, 401)):
         upstream.status = status
         assert server.get().status == status
-        until(lambda n=n: used(daemon) == n + 1, "it is reported")
+        until(lambda n=n: used(daemon) == n + 1, "the status is reported")
     now = snapshot(daemon.get(path("orders")))
     assert (now["successCount"], now["failureCount"]) == (5, 0)
 
@@ -339,13 +341,13 @@ def test_one_circuit_for_all_gateways_of_a_daemon(gateway, upstream):
     upstream.status = 500
     for n in range(FAILURES):
         assert (nginx, *others)[n % 3].get().status == 500
-        until(lambda n=n: failures(daemon) == n + 1, "it is reported")
+        until(lambda n=n: failures(daemon) == n + 1, "the failure is reported")
     assert [server.get().status for server in (nginx, *others)] == [503] * 3
     assert upstream.hits == FAILURES
 
 
 def test_what_is_no_request_is_no_report(name, gateway, upstream):
-    """What one server takes for a request another one does not: as many are reported as got through."""
+    """The gateways differ in what they accept as a request. Exactly those that reach the upstream are reported."""
     server, daemon = gateway(name)
     for garbage in (b"", b"GET\r\n\r\n", b"circuit=orders status=500\r\n\r\n", b"GET / HTTP/1.1\r\nHost: \0\r\n\r\n"):
         with socket.create_connection(("127.0.0.1", server.port)) as client:

@@ -1,4 +1,4 @@
-"""Envoy and Traefik with the files in docs/gateways: /v1/check and reports, sent as their sources say."""
+"""Models of Envoy and Traefik (gateways_by_source.py) with the files in docs/gateways: /v1/check and reports."""
 
 import signal
 import time
@@ -25,7 +25,7 @@ def upstream():
 
 @pytest.fixture(params=["Envoy", "Traefik"])
 def gateway(request, directory, upstream, start_on):
-    """gateway(**settings): a daemon, and the gateway in front of it."""
+    """gateway(**settings) starts a daemon and a gateway. Returns both, and the daemon's addresses."""
     made = []
 
     def run(listen=None, reports=None, **settings):
@@ -53,14 +53,14 @@ def trip(one, upstream, daemon):
     upstream.status = 500
     for n in range(FAILURES):
         assert one.ask() == (500, None)
-        until(lambda n=n: reports(daemon, "failure") == n + 1, "it is reported")
+        until(lambda n=n: reports(daemon, "failure") == n + 1, "the failure is reported")
     upstream.status = 200
 
 
 def test_failures_refuse_one_probes_and_it_recovers(gateway, upstream):
     one, daemon, _ = gateway(open_time="1s", open_time_max="1s", probe_timeout="1m")
     assert one.ask() == (200, None)
-    until(lambda: reports(daemon, "success") == 1, "it is reported")
+    until(lambda: reports(daemon, "success") == 1, "the success is reported")
     trip(one, upstream, daemon)
     hits = upstream.hits
     assert [one.ask() for _ in range(3)] == [(503, "1")] * 3 and upstream.hits == hits
@@ -93,12 +93,12 @@ def test_breakerd_hangs_is_killed_and_comes_back(gateway, upstream, start_on):
     assert [one.ask()[0] for _ in range(5)] == [200] * 5
     again = start_on("memory", listen=addresses["listen"], report_listen=addresses["reports"])
     upstream.status = 500
-    until(lambda: one.ask()[0] == 500 and reports(again, "failure") > 0, "it reports again")
-    until(lambda: one.ask()[0] == 503, "it opens again")
+    until(lambda: one.ask()[0] == 500 and reports(again, "failure") > 0, "the gateway reports again")
+    until(lambda: one.ask()[0] == 503, "the circuit opens again")
 
 
 def test_a_token_that_is_missing(gateway, directory, upstream):
-    """What the pages say: Traefik lets pass whatever is no refusal, Envoy refuses with a 4xx."""
+    """As docs/gateways says: Traefik lets the request pass, Envoy refuses it, because the check's answer is a 4xx."""
     with open(f"{directory}/token", "w", encoding="ascii") as file:
         file.write("0123456789abcdef\n")
     one, _, _ = gateway(token_file=f"{directory}/token")
@@ -112,7 +112,7 @@ def test_an_end_user_chooses_neither_refusal_nor_permit_nor_report(gateway, upst
                 for route in ("/", "/../../check-503/other?circuit=other&status=500", "/%2e%2e/%00")]
     for n, (method, route) in enumerate(requests):
         assert one.ask(method, route, EVIL) == (200, None)
-        until(lambda n=n: reports(daemon, "success") == n + 1, "it is reported as it was")
+        until(lambda n=n: reports(daemon, "success") == n + 1, "the success is reported")
     assert [c["key"] for c in daemon.get("/v1/circuits").json()["circuits"]] == ["orders"]
     trip(one, upstream, daemon)
     for method, route in requests:
@@ -123,24 +123,25 @@ def test_an_end_user_chooses_neither_refusal_nor_permit_nor_report(gateway, upst
                                           ("/", {"Accept": "a\x01"}), ("/", {"Accept": "a\x7f"})],
                          ids=["uri", "longer-uri", "accept", "control", "delete"])
 def test_an_end_user_does_not_pass_with_what_is_too_long_or_broken(gateway, upstream, path, headers):
-    """An open circuit stays so for a sub-request that breakerd refuses with 431 or 400."""
+    """A request to an open circuit is refused, also if breakerd answers its sub-request with 431 or 400."""
     one, daemon, _ = gateway()
     trip(one, upstream, daemon)
     assert one.ask()[0] == 503
     hits = upstream.hits
-    with daemon.wire() as idle:  # in doubt libmicrohttpd answers
+    with daemon.wire() as idle:  # with other connections open, libmicrohttpd itself may answer
         idle.ask("GET", "/healthz")
         assert one.ask("GET", path, headers)[0] in (400, 413, 414, 431, 503)
     assert upstream.hits == hits
 
 
 def test_what_is_the_end_users_fault_opens_nothing(gateway):
-    """Envoy answers 400 itself; Traefik 499 to an end user who has left, 500 to a malformed body."""
+    """Envoy itself answers 400. Traefik answers 499 if the end user has left, and 500 to a malformed body."""
     one, daemon, _ = gateway()
     for n, status in enumerate([400, 400] if isinstance(one, gateways_by_source.Envoy) else [499, 500]):
         for k in range(FAILURES):
             assert one.ask(own=status)[0] == status
-            until(lambda n=n * FAILURES + k: reports(daemon, "ignored", "ignored") == n + 1, "it is reported")
+            until(lambda n=n * FAILURES + k: reports(daemon, "ignored", "ignored") == n + 1,
+                  "the request is reported as ignored")
     assert state(daemon) == "closed" and reports(daemon, "failure") == 0
 
 
@@ -148,5 +149,5 @@ def test_no_answer_of_the_upstream_is_a_failure(gateway):
     one, daemon, _ = gateway()
     for n in range(FAILURES):
         assert one.ask(own=503)[0] == 503
-        until(lambda n=n: reports(daemon, "failure") == n + 1, "it is reported")
+        until(lambda n=n: reports(daemon, "failure") == n + 1, "the failure is reported")
     assert one.ask()[1] == "60"

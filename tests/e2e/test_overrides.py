@@ -1,4 +1,4 @@
-"""Overrides: an operator's word over what the circuit says (on both kinds of store)."""
+"""Overrides, on both kinds of store."""
 
 import json
 import statistics
@@ -39,7 +39,7 @@ def test_forced_open_is_obeyed_and_ended(daemon):
     decision = acquire(daemon, "k")
     assert decision["allowed"] is False and decision["reason"] == "forced-open"
     assert decision["state"] == "closed" and 0 < decision["retryAfterMs"] <= 60000
-    # Underneath the circuit goes on; what writes answer is the circuit underneath.
+    # The circuit underneath goes on, and writes answer with its snapshot.
     expect(daemon.post(path("k", "failure")), state="closed", failureCount=2)
     [item] = daemon.get("/v1/circuits").json()["circuits"]
     assert item["state"] == "closed" and item["override"] == override
@@ -84,7 +84,7 @@ def test_it_ends_by_itself(daemon):
         seen.append(time.time() * 1000)
         return daemon.get(path("k", "override")).status == 404
 
-    until(over, "it ends")
+    until(over, "the override has ended")
     assert -50 < seen[-1] - override["until"] < 500
     expect(daemon.get(path("k")), state="closed")
 
@@ -129,7 +129,7 @@ def test_an_overridden_circuit_outlives_its_ttl_and_the_bound(start):
     put(daemon, "held", seconds=100)
     for n in range(5):
         daemon.post(path(f"n{n}", "failure"))
-    until(lambda: daemon.metric("breakerd_expirations_total") > 0, "others expire")
+    until(lambda: daemon.metric("breakerd_expirations_total") > 0, "other circuits expire")
     assert daemon.get(path("held", "override")).status == 200
     expect(daemon.get(path("held")), state="open")
 
@@ -152,7 +152,7 @@ def test_two_daemons_obey_it_within_ten_milliseconds(start_on, redis):
         acquire(two, key)
         put(one, key)
         began = time.monotonic()
-        until(lambda: acquire(two, key)["reason"] == "forced-open", "obeyed", step=0)
+        until(lambda: acquire(two, key)["reason"] == "forced-open", "the other daemon obeys", step=0)
         times.append(time.monotonic() - began)
     assert statistics.median(times) < 0.01
     one.signal(9)
@@ -177,12 +177,12 @@ def test_while_redis_is_away_none_is_set(start, private_redis, mode):
     put(daemon, "k")
     assert daemon.get(path("k")).json()["state"] == "open"
     server.kill()
-    until(lambda: daemon.readyz() != "ready", "it is away")
+    until(lambda: daemon.readyz() != "ready", "Redis is away")
     for answer in (put(daemon, "k", mode="forced-closed"),
                    daemon.request("DELETE", path("k", "override"))):
         problem(answer, "store_unavailable", applied="no")
     if mode == "local":
-        # The last word that was heard holds on.
+        # The override known last stays in force.
         assert daemon.get(path("k")).json()["state"] == "open"
         assert acquire(daemon, "k")["reason"] == "forced-open"
         assert json.loads(daemon.get(path("k", "override")).body)["mode"] == "forced-open"
@@ -191,7 +191,7 @@ def test_while_redis_is_away_none_is_set(start, private_redis, mode):
 @pytest.mark.parametrize("what", ["get", "success", "failure", "transition", "override", "fold"])
 def test_what_another_daemon_did_to_it_is_remembered_once_it_was_read(start, private_redis, what):
     server = private_redis()
-    # Nothing is remembered but for when Redis is away.
+    # With these settings nothing is answered from memory while Redis is there.
     settings = dict(store=server.url, max_staleness=0, report_interval=0)
     one, two = (start(**settings).wait_ready() for _ in range(2))
     put(one, "ended")
@@ -208,7 +208,7 @@ def test_what_another_daemon_did_to_it_is_remembered_once_it_was_read(start, pri
             one.post(path(key, "failure"))
             server.thaw()
             until(lambda: one.readyz() == "ready", "Redis is back")
-            until(lambda: one.metric("breakerd_folds_pending") == 0, "it has been folded in")
+            until(lambda: one.metric("breakerd_folds_pending") == 0, "all steps are folded")
         else:
             one.post(path(key, what), {"to": "closed"} if what == "transition" else None)
     server.kill()
@@ -232,7 +232,7 @@ def test_a_reset_while_redis_is_away_is_folded_in_whatever_the_override(start, p
         assert daemon.request("DELETE", path(key)).status == 204
     server.thaw()
     until(lambda: daemon.readyz() == "ready", "Redis is back")
-    until(lambda: daemon.metric("breakerd_folds_pending") == 0, "the resets are folded in")
+    until(lambda: daemon.metric("breakerd_folds_pending") == 0, "the resets are folded")
     assert server.call("KEYS", "*") == []
 
 
@@ -255,7 +255,7 @@ def test_a_closed_circuit_whose_override_is_over_makes_room(start):
         assert put(daemon, key, seconds=1).status == 200
     assert put(daemon, "lasts", seconds=1000).status == 200
     problem(daemon.post(path("c", "failure")), "store_full", applied="no")
-    until(lambda: daemon.get(path("b", "override")).status == 404, "they are over")
+    until(lambda: daemon.get(path("b", "override")).status == 404, "the overrides have ended")
     for key in ("c", "d"):
         expect(daemon.post(path(key, "failure")), failureCount=1)
     keys = {c["key"] for c in daemon.get("/v1/circuits").json()["circuits"]}

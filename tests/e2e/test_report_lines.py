@@ -1,4 +1,4 @@
-"""report_listen: lines of access logs are reports (section 10 of the contract)."""
+"""report_listen: lines of access logs are reports."""
 
 import os
 import signal
@@ -54,7 +54,7 @@ def test_failures_open(start_on, store, address, kind):
         wait_for(daemon, used=n + 1)
     assert not acquire(daemon, "a/b")["allowed"]
     assert daemon.metric("breakerd_reports_total", outcome="failure", result="counted") == 5
-    until(lambda: "by=report_listen" in daemon.stderr(), "it is logged")
+    until(lambda: "by=report_listen" in daemon.stderr(), "the transition is logged")
     assert 'why="5 consecutive failures"' in daemon.stderr()
 
 
@@ -65,7 +65,7 @@ def test_a_probe_and_its_outcome(start_on, store, address):
     wait_for(daemon, used=5)
     probe = until(lambda: (d := acquire(daemon, "k"))["allowed"] and d, "the opening is over")
     assert not acquire(daemon, "k")["allowed"]
-    # Whoever asked has gone: the permit is given back, and the next one probes.
+    # Status -: the end user has left. The permit is given back, and the next acquire gets one.
     send(f"circuit=k status=- permit={probe['permit']}")
     wait_for(daemon, used=6)
     probe = acquire(daemon, "k")
@@ -103,13 +103,13 @@ def test_unusable_lines_are_counted_and_logged_within_limits(start_on, address):
 
 
 def test_an_end_user_cannot_write_a_report(start_on, address):
-    """What a browser may put into a log next to the fields makes the line unusable, not another one."""
+    """What an end user writes into a log beside the fields can make the line unusable, but not change its report."""
     daemon = start_on("memory", report_listen=address)
     evil = ["circuit=other status=500", '" circuit=other status=500 "', "\tstatus=500", "x\nstatus=500",
             '\\x22 status=500', '{"circuit":"other","status":500}', ': {"circuit":"other","status":500}']
     for text in evil:
         Sender(address)(f'ua="{text}" circuit=k status=200', f"circuit=k status=200 ua={text}")
-    until(lambda: lines(daemon, "used") + lines(daemon, "unusable") == 2 * len(evil), "all are read")
+    until(lambda: lines(daemon, "used") + lines(daemon, "unusable") == 2 * len(evil), "all lines are read")
     keys = {c["key"] for c in daemon.get("/v1/circuits").json()["circuits"]}
     assert keys <= {"k"}
     assert snapshot(daemon.get(path("k")))["failureCount"] == 0
@@ -135,15 +135,15 @@ def mutated(random):
 
 
 def test_random_and_mutated_lines(start_on, address):
-    """REPORT_LINES=1000000 sends so many; with a daemon that is built with the sanitizers."""
+    """For a long run: REPORT_LINES=1000000, with a daemon built with the sanitizers."""
     count = int(os.environ.get("REPORT_LINES", "5000"))
     daemon = start_on("memory", report_listen=address, max_circuits=1000)
     random = Random(20261126)
     send = Sender(address)
     for _ in range(count):
-        send(mutated(random))  # waits until the daemon has read those before
+        send(mutated(random))  # blocks while the socket's queue is full
     results = ("used", "unusable", "failed")
-    until(lambda: sum(lines(daemon, result) for result in results) == count, "all are read")
+    until(lambda: sum(lines(daemon, result) for result in results) == count, "all lines are read")
     assert lines(daemon, "used") > count / 20 and lines(daemon, "unusable") > count / 20
     for result in results:
         print(result, lines(daemon, result))
@@ -158,7 +158,7 @@ def test_errors_of_the_store_are_counted(start, private_redis, address):
 
 
 def test_lines_leave_room_for_clients(start, private_redis):
-    """A quarter of max_in_flight waits for Redis; the others wait in the kernel, and none is lost."""
+    """Lines take at most a quarter of max_in_flight. Further ones wait in the kernel, and none is lost."""
     redis = private_redis()
     address = f"127.0.0.1:{free_port()}"
     daemon = start(store=redis.url, on_store_failure="error", report_listen=address, max_in_flight=40,
@@ -177,7 +177,7 @@ def test_lines_leave_room_for_clients(start, private_redis):
 
 
 def test_a_stop_reads_what_is_there(start_on, store, redis, directory):
-    """More than one turn of the loop reads."""
+    """There are more lines than one turn of the loop reads."""
     address = f"127.0.0.1:{free_port()}"
     settings = {"state_file": f"{directory}/state"} if store == "memory" else {}
     daemon = start_on(store, report_listen=address, consecutive_failures=0, failure_rate=0, **settings)

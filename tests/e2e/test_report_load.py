@@ -1,5 +1,5 @@
 """Many lines a second on report_listen, and requests over HTTP meanwhile. REPORT_LOAD=full sends 100,000 lines a
-second for 5 s, asks for a 99th percentile under 20 ms and shows the figures with -s; that needs a quiet machine."""
+second for 5 s and requires a 99th percentile under 20 ms, which needs a quiet machine; -s shows the figures."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from wire import Wire, request_bytes
 FULL = os.environ.get("REPORT_LOAD") == "full"
 RATE, SECONDS = (100_000, 5) if FULL else (10_000, 1)
 
-# A process of its own: port, lines a second, seconds. Prints how many it sent a second.
+# A process of its own, with the arguments port, lines a second, seconds. Prints how many lines a second it sent.
 SENDER = """
 import socket, sys, time
 port, rate, seconds = map(int, sys.argv[1:])
@@ -47,7 +47,7 @@ def test_lines_by_the_hundred_thousand_hold_up_no_request(kind, start_on):
                 wire.send(ask)
                 assert wire.receive().status == 200
                 seconds.append(time.perf_counter() - began)
-                time.sleep(0.0005)  # a request now and then, as long as lines come
+                time.sleep(0.0005)  # leaves the processor to the daemon and the sender between requests
             rate = int(sender.stdout.read())
     read = daemon.metric("breakerd_report_lines_total", result="used")
     assert daemon.metric("breakerd_report_lines_total", result="unusable") == 0
