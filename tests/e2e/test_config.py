@@ -1,4 +1,4 @@
-"""Settings from file, environment and command line: section 5 of the contract."""
+"""Settings from file, environment and command line."""
 
 import os
 import re
@@ -52,7 +52,7 @@ UNSET = ("redis_password_file", "state_file", "token_file", "allowed_hosts", "ig
 
 @pytest.fixture
 def conf(directory):
-    """conf(text) writes a settings file and gives its path."""
+    """conf(text) writes a settings file and returns its path."""
 
     def write(text, name="test.conf"):
         full = os.path.join(directory, name)
@@ -64,7 +64,7 @@ def conf(directory):
 
 
 def printed(*args, env=None):
-    """{setting: value} as --print-config has them; and the text."""
+    """({setting: value}, text) from --print-config."""
     done = run("--print-config", *args, env=env)
     assert (done.returncode, done.stderr) == (0, ""), done
     values = {}
@@ -78,7 +78,7 @@ def printed(*args, env=None):
 
 
 def refused(*args, env=None, status=1, contains=()):
-    """A start that fails: one line, exit status."""
+    """Checks that a start fails with this status and one line, and returns the line."""
     done = run(*args, env=env)
     assert done.returncode == status, done
     assert done.stdout == ""
@@ -125,7 +125,7 @@ def test_file_environment_flag_the_later_stands(conf):
     assert values["idle_timeout"] == "22"
     assert values["request_timeout"] == "33"
     assert values["log_level"] == "info"
-    # Each says where it came from.
+    # The output tells where each value came from.
     assert f"{file}:1" in text
     assert "BREAKERD_STORE_TIMEOUT" in text
     assert "command line" in text
@@ -276,7 +276,7 @@ def test_check_config_warns_as_a_start_does():
 
 
 def test_what_kubernetes_sets_is_not_warned_of():
-    """For a Service named breakerd."""
+    """The variables that Kubernetes sets for a Service named breakerd."""
     env = {f"BREAKERD_{name}": value for name, value in {
         "SERVICE_HOST": "10.0.0.1", "SERVICE_PORT": "8747", "PORT": "tcp://10.0.0.1:8747",
         "PORT_8747_TCP": "tcp://10.0.0.1:8747", "PORT_8747_TCP_PROTO": "tcp",
@@ -303,7 +303,7 @@ def test_slips_are_told_what_would_be_right(args, words):
     assert done.returncode in (1, 2) and done.stdout == ""
     for word in words:
         assert word in done.stderr
-    assert done.stderr.count("8747: ") <= 1, "once is enough"
+    assert done.stderr.count("8747: ") <= 1, "the value is told twice"
 
 
 SECTIONS = """\
@@ -354,11 +354,11 @@ def test_hangup_refuses_a_contradiction(start, conf):
     daemon = start(config=conf(SECTIONS))
     conf(SECTIONS.replace("410-412", "404, 500"))
     daemon.hangup()
-    until(lambda: refusals(daemon) == 1, "it is refused")
+    until(lambda: refusals(daemon) == 1, "the reload is refused")
     assert "test.conf:8" in daemon.stderr().splitlines()[-1]
     conf(SECTIONS.replace("20s", "21s"))
     daemon.hangup()
-    until(lambda: reloads(daemon) == 1, "it is reloaded")
+    until(lambda: reloads(daemon) == 1, "the settings are reloaded")
     assert "restart_needed" not in daemon.stderr()
 
 
@@ -398,7 +398,7 @@ def test_hangup_applies_a_good_file(start, conf):
     problem(daemon.post(path("a", "failure"), b"x" * 1001), "body_too_large", "no")
     conf("max_body = 2000\nmax_circuits = 10\nlog_level = debug\n")
     daemon.hangup()
-    until(lambda: reloads(daemon) == 1, "it is reloaded")
+    until(lambda: reloads(daemon) == 1, "the settings are reloaded")
     expect(daemon.post(path("a", "failure"), b"x" * 2000), failureCount=1)
     problem(daemon.post(path("a", "failure"), b"x" * 2001), "body_too_large", "no", contains="2000")
     until(lambda: "request" in daemon.stderr(), "log_level is debug")
@@ -411,17 +411,17 @@ def test_hangup_with_a_bad_file_changes_nothing(start, conf):
                              "max_body = 2000\nno pair\n"), 1):
         conf(bad)
         daemon.hangup()
-        until(lambda n=n: refusals(daemon) == n, "it is refused")
+        until(lambda n=n: refusals(daemon) == n, "the reload is refused")
         problem(daemon.post(path("a", "failure"), b"x" * 1001), "body_too_large", "no",
                 contains="1000")
         assert f"{file}:2" in daemon.stderr().splitlines()[-1]
     assert daemon.lives() and reloads(daemon) == 0
     os.unlink(file)
     daemon.hangup()
-    until(lambda: refusals(daemon) == 4, "it is refused")
+    until(lambda: refusals(daemon) == 4, "the reload is refused")
     conf("max_body = 2000\n")
     daemon.hangup()
-    until(lambda: reloads(daemon) == 1, "a good one is taken again")
+    until(lambda: reloads(daemon) == 1, "a good file is loaded")
     expect(daemon.post(path("a", "failure"), b"x" * 2000), failureCount=1)
 
 
@@ -431,17 +431,18 @@ def test_hangup_keeps_connections_and_circuits(start, conf):
     with daemon.wire() as wire:
         assert wire.ask("GET", path("a")).status == 200
         daemon.hangup()
-        until(lambda: reloads(daemon) == 1, "it is reloaded")
+        until(lambda: reloads(daemon) == 1, "the settings are reloaded")
         expect(wire.ask("GET", path("a")), failureCount=1)
 
 
 @pytest.mark.parametrize("section", ["", "[policy a]\nkeys = *\n"], ids=["default", "section"])
 def test_hangup_checks_policies_against_the_store_that_runs(start, conf, section):
-    """store needs a restart, a policy does not: two reporters would never come to one daemon."""
+    """A change of `store` needs a restart, one of a policy does not. min_reporters = 2 on the embedded store,
+    which still runs, would never be reached."""
     daemon = start(config=conf("store = memory\nconsecutive_failures = 3\n"))
     conf(f"store = redis://127.0.0.1:1\nconsecutive_failures = 3\n{section}min_reporters = 2\n")
     daemon.hangup()
-    until(lambda: refusals(daemon) + reloads(daemon) == 1, "it is read")
+    until(lambda: refusals(daemon) + reloads(daemon) == 1, "the settings are reloaded or refused")
     states = [daemon.post(path("a", "report"), {"outcome": "failure"}).json()["state"]
               for _ in range(3)]
     assert states == ["closed", "closed", "open"]
@@ -452,21 +453,21 @@ def test_hangup_says_what_needs_a_restart(start, conf):
     daemon = start(config=conf("prefix = a:\n"))
     conf("prefix = b:\nttl = 5\n")
     daemon.hangup()
-    until(lambda: reloads(daemon) == 1, "it is reloaded")
+    until(lambda: reloads(daemon) == 1, "the settings are reloaded")
     lines = [line for line in daemon.stderr().splitlines() if "restart" in line]
     assert len(lines) == 1 and "prefix" in lines[0] and "ttl" not in lines[0]
-    # Again, as long as it is so; and no longer.
+    # Each reload logs restart_needed, as long as the running value and the file's differ.
     daemon.hangup()
-    until(lambda: reloads(daemon) == 2, "it is reloaded")
+    until(lambda: reloads(daemon) == 2, "the settings are reloaded again")
     assert daemon.stderr().count("restart_needed") == 2
     conf("prefix = a:\nttl = 5\n")
     daemon.hangup()
-    until(lambda: reloads(daemon) == 3, "it is reloaded")
+    until(lambda: reloads(daemon) == 3, "the old prefix is reloaded")
     assert daemon.stderr().count("restart_needed") == 2
 
 
-def reads_pipe(name, text):
-    """A thread that writes text into the pipe, once somebody reads it."""
+def pipe_writer(name, text):
+    """A thread that writes text into the pipe once somebody reads it."""
     def write():
         with open(name, "w", encoding="ascii") as file:
             file.write(text)
@@ -477,14 +478,14 @@ def reads_pipe(name, text):
 
 
 def test_a_hangup_before_the_settings_are_read_waits(directory):
-    """While the file is read a SIGHUP has no handler yet."""
+    """A SIGHUP that comes while the settings file is read, before it has a handler, is not lost."""
     pipe = f"{directory}/pipe"
     os.mkfifo(pipe)
     daemon = Breakerd(directory, config=pipe)
 
     def hang_up():
         with open(pipe, "w", encoding="ascii") as file:  # breakerd has opened it
-            until(lambda: daemon.process, "its number is known")
+            until(lambda: daemon.process, "the process is known")
             daemon.hangup()
             file.write("ttl = 5\n")
 
@@ -494,7 +495,7 @@ def test_a_hangup_before_the_settings_are_read_waits(directory):
         daemon.start()
         thread.join(10)
         assert daemon.get("/healthz").status == 200
-        until(lambda: refusals(daemon) == 1, "it is handled: a pipe cannot be read again")
+        until(lambda: refusals(daemon) == 1, "the reload is refused, as a pipe cannot be read again")
         daemon.stop()
     finally:
         daemon.kill()
@@ -502,17 +503,17 @@ def test_a_hangup_before_the_settings_are_read_waits(directory):
 
 @pytest.mark.parametrize("what", ["config", "token_file"])
 def test_hangup_keeps_a_token_that_came_from_a_pipe(start, conf, directory, what):
-    """A pipe has nothing more to give. That is no reason to let in who has no token, and
-    nothing waits for the pipe."""
+    """A pipe cannot be read again. The old token stays valid and required, and no request waits for the
+    pipe."""
     pipe = f"{directory}/pipe"
     os.mkfifo(pipe)
     text = "secret" if what == "token_file" else f"token_file = {conf('secret', 'token')}\n"
-    writer = reads_pipe(pipe, text)
+    writer = pipe_writer(pipe, text)
     daemon = start(**{what: pipe})
     writer.join(10)
     assert daemon.get(path("a")).status == 401
     daemon.hangup()
-    until(lambda: refusals(daemon) == 1, "it is refused")
+    until(lambda: refusals(daemon) == 1, "the reload is refused")
     assert daemon.get(path("a")).status == 401
     assert daemon.get(path("a"), headers={"Authorization": "Bearer secret"}).status == 200
     assert "regular file" in daemon.stderr().splitlines()[-1]

@@ -1,4 +1,4 @@
-"""make install and make uninstall, and what the units say."""
+"""make install, make uninstall, and the installed units."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from manager import built_with_systemd
 
 
 def make(target, directory, **variables):
-    """The binary under test is what gets installed: -o keeps make from building another."""
+    """Runs make with a target. -o makes it install the binary under test instead of building another."""
     binary = os.path.relpath(BINARY, ROOT)
     done = subprocess.run(
         ["make", "-s", "-o", binary, f"BUILD={os.path.dirname(binary)}", f"DESTDIR={directory}",
@@ -59,7 +59,7 @@ def test_install_and_uninstall(directory):
     said = {line for line in service.splitlines() if not line.startswith("#")}
     assert ("Type=notify" in said) == built_with_systemd()
     assert any(line.startswith("WatchdogSec=") for line in said) == built_with_systemd()
-    # What was installed starts: with the configuration that was installed, too.
+    # The installed binary runs and accepts the installed configuration.
     subprocess.run([os.path.join(directory, "usr/bin/breakerd"), "--check-config",
                     "--config=" + os.path.join(directory, "etc/breakerd/breakerd.conf")],
                    check=True, timeout=20)
@@ -79,8 +79,8 @@ def test_an_existing_configuration_stays(directory):
 
 
 def units(directory):
-    """The installed units as systemd-analyze can look at them: verify looks for the program,
-    and for the manual pages, where the unit says that they are."""
+    """Installs, and returns the paths of the units. Their program's path is changed to the installed one,
+    because `systemd-analyze verify` looks for the program."""
     make("install", directory, PREFIX="/usr")
     where = os.path.join(directory, "usr/lib/systemd/system")
     service = os.path.join(where, "breakerd.service")
@@ -106,7 +106,7 @@ def complaints(done):
 def test_units_are_sound(directory):
     paths = units(directory)
     assert complaints(analyze("verify", *paths, manuals=directory)) == []
-    # So they are with the secrets that the comments show.
+    # The units are sound, too, with the settings for secrets that are commented out.
     service = next(p for p in paths if p.endswith(".service"))
     text, shown = read(service), 0
     for name in ("LoadCredential", "Environment"):
@@ -115,14 +115,14 @@ def test_units_are_sound(directory):
     assert shown == 4
     write(service, text)
     assert complaints(analyze("verify", *paths, manuals=directory)) == []
-    # It would complain of a mistake.
+    # systemd-analyze does find mistakes.
     write(service, text.replace("WatchdogSec=", "WatchdogSecs=").replace("Restart=", "Restrat="))
     assert complaints(analyze("verify", *paths, manuals=directory)) != []
 
 
 @with_analyze
 def test_the_service_is_shut_in(directory):
-    """An exposure of 1.5 or less."""
+    """systemd-analyze rates the service's exposure at 1.5 or less."""
     service = next(p for p in units(directory) if p.endswith(".service"))
     done = analyze("security", "--offline=true", "--threshold=15", service, manuals=directory)
     assert done.returncode == 0, done.stdout
@@ -130,7 +130,7 @@ def test_the_service_is_shut_in(directory):
 
 @pytest.mark.skipif(shutil.which("systemd-sysusers") is None, reason="no systemd-sysusers here")
 def test_user_and_directories(directory):
-    """sysusers.d and tmpfiles.d make what the units name."""
+    """sysusers.d and tmpfiles.d create the user and the directory that the units name."""
     make("install", directory, PREFIX="/usr")
     for name in ("passwd", "group"):
         write(os.path.join(directory, "etc", name), "root:x:0:0:root:/root:/bin/sh\n"

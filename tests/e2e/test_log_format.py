@@ -1,4 +1,4 @@
-"""log_format = json: each line of stderr is one object, whatever the line says."""
+"""log_format = json: each line on stderr is one JSON object, whatever it contains."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from wait import until
 
 
 def objects(daemon):
-    """All lines so far, in the order of their coming."""
+    """All complete lines so far, parsed."""
     text = daemon.stderr()
     return [parse(line) for line in text[:text.rfind("\n") + 1].splitlines()]
 
@@ -30,8 +30,8 @@ def of(daemon, event):
 
 
 def test_every_line_of_a_life_on_redis_is_an_object(directory, start, private_redis):
-    """A start with warnings, changes, an override, reports, a Redis that goes and comes back,
-    a reload, a refused one, an access log, a stop."""
+    """A start with warnings, a change of state, an override, an outage of Redis, a reload, a refused reload,
+    the access log, and a stop."""
     conf = f"{directory}/conf"
     with open(conf, "w", encoding="ascii") as file:
         file.write("log_format = json\nlog_level = debug\n")
@@ -46,13 +46,13 @@ def test_every_line_of_a_life_on_redis_is_an_object(directory, start, private_re
     daemon.post(path("b", "failure"))
     server.start()
     daemon.wait_ready()
-    until(lambda: of(daemon, "folded"), "it is folded")
+    until(lambda: of(daemon, "folded"), "the steps are folded")
     daemon.hangup()
-    until(lambda: of(daemon, "reloaded"), "it is reloaded")
+    until(lambda: of(daemon, "reloaded"), "the settings are reloaded")
     with open(conf, "a", encoding="ascii") as file:
         file.write("nonsense\n")
     daemon.hangup()
-    until(lambda: of(daemon, "reload_refused"), "it is refused")
+    until(lambda: of(daemon, "reload_refused"), "the reload is refused")
     daemon.stop()
     lines = objects(daemon)
     events = {one["event"] for one in lines}
@@ -60,7 +60,7 @@ def test_every_line_of_a_life_on_redis_is_an_object(directory, start, private_re
             "override_set", "redis_away", "folding", "folded", "reloaded", "reload_refused",
             "http_request", "redis_link", "stopping", "stopped"} <= events
     assert of(daemon, "override_set")[0]["reason"] == 'a "bad" deploy = no'
-    assert of(daemon, "started")[0]["pid"] == daemon.process.pid, "a number is a number"
+    assert of(daemon, "started")[0]["pid"] == daemon.process.pid, "the pid is not a JSON number"
     assert of(daemon, "reload_refused")[0]["reason"].startswith(conf + ":3")
 
 
@@ -70,7 +70,7 @@ def test_hostile_keys_are_strings(start):
             "\U0001f600" * 100, "=", "a=1 b=2", "'", "\u007f".replace("\u007f", "~")]
     for key in keys:
         daemon.post(path(key, "transition"), {"to": "open"})
-    until(lambda: len(of(daemon, "state_change")) == len(keys), "all are logged")
+    until(lambda: len(of(daemon, "state_change")) == len(keys), "all changes are logged")
     for one, key in zip(of(daemon, "state_change"), keys):
         assert (one["from"], one["to"], one["level"]) == ("closed", "open", "info")
         if len(key.encode()) < 300:
@@ -86,7 +86,7 @@ def test_a_reload_changes_the_format(directory, start):
         with open(conf, "w", encoding="ascii") as file:
             file.write(f"log_format = {form}\n")
         daemon.hangup()
-        until(lambda: daemon.stderr().count("reloaded") == count, "it is reloaded")
+        until(lambda: daemon.stderr().count("reloaded") == count, "the settings are reloaded")
         return daemon.stderr().splitlines()[-1]
 
     with open(conf, "w", encoding="ascii") as file:
@@ -96,7 +96,7 @@ def test_a_reload_changes_the_format(directory, start):
     assert parse(reload("json", 1))["event"] == "reloaded"
     assert " info reloaded file=" in reload("text", 2)
     daemon.post(path("a", "transition"), {"to": "open"})
-    until(lambda: " info state_change key=" in daemon.stderr(), "text again")
+    until(lambda: " info state_change key=" in daemon.stderr(), "the change is logged as text")
 
 
 def test_warnings_of_the_start_have_the_format(directory):
@@ -110,7 +110,7 @@ def test_warnings_of_the_start_have_the_format(directory):
 
 
 def test_what_stderr_did_not_take_is_told_in_an_object(directory):
-    """A pipe that nobody reads for a while."""
+    """stderr is a pipe that nobody reads for a while, so that lines are suppressed."""
     reader, writer = os.pipe()
     daemon = Breakerd(directory, log_format="json", log_level="debug")
     got = b""

@@ -57,7 +57,7 @@ def test_unix_socket(start, directory):
 
 
 def connects_as(name, group):
-    """Whether nobody, in that group, may connect."""
+    """Whether the user nobody, in this group, may connect."""
     code = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
     return subprocess.run(["/usr/bin/python3", "-c", code, name], user=65534, group=group,
                           extra_groups=[], stderr=subprocess.DEVNULL, check=False).returncode == 0
@@ -66,14 +66,14 @@ def connects_as(name, group):
 @pytest.mark.parametrize("mode,group,others", [("0600", False, False), ("0660", True, False),
                                                ("0666", True, True)])
 def test_mode_and_owner_of_a_unix_socket(start, directory, mode, group, others):
-    """Its owner is breakerd's, and the mode says who else may connect."""
+    """The socket belongs to breakerd's user and group, and the mode decides who else may connect."""
     name = f"{directory}/s"
     os.chmod(directory, 0o755)
     start(listen=f"unix:{name}", socket_mode=mode)
     status = os.stat(name)
     assert stat.S_IMODE(status.st_mode) == int(mode, 8)
     assert (status.st_uid, status.st_gid) == (os.geteuid(), os.getegid())
-    if os.geteuid() == 0:  # only root can try it as somebody else
+    if os.geteuid() == 0:  # only root can connect as another user
         assert connects_as(name, os.getegid()) == group
         assert connects_as(name, 65534) == others
 
@@ -137,9 +137,9 @@ def test_stop_finishes_what_is_in_flight(private_redis, start):
     wires = [daemon.wire() for _ in range(5)]
     for wire in wires:
         wire.send(request_bytes("POST", path("a", "failure"), body=b""))
-    until(lambda: daemon.metric("breakerd_store_operations_in_flight") == 5, "five wait")
+    until(lambda: daemon.metric("breakerd_store_operations_in_flight") == 5, "five operations are in flight")
     daemon.signal(signal.SIGTERM)
-    until(lambda: refuses(daemon.address), "nothing is accepted any more")
+    until(lambda: refuses(daemon.address), "new connections are refused")
     assert daemon.lives()
     redis.thaw()
     answers = [wire.receive() for wire in wires]
@@ -151,7 +151,7 @@ def test_stop_finishes_what_is_in_flight(private_redis, start):
 
 
 def test_what_is_sent_behind_the_last_answer_does_not_destroy_it(start):
-    """The connection ends, it is not reset: a reset takes with it what of the answer is on its way."""
+    """The daemon closes the connection without a reset, which would destroy the part of the answer that is on its way."""
     daemon = start()
     with daemon.wire() as wire:
         for n in range(300):
@@ -161,7 +161,7 @@ def test_what_is_sent_behind_the_last_answer_does_not_destroy_it(start):
         wire.send(1000 * request_bytes("GET", "/v1/circuits?limit=300"))
         until(lambda: daemon.metric("breakerd_http_requests_in_flight") == 1, "an answer waits for its client")
         daemon.signal(signal.SIGTERM)
-        until(lambda: refuses(daemon.address), "nothing is accepted any more")
+        until(lambda: refuses(daemon.address), "new connections are refused")
         while (answer := wire.receive()).header("Connection") is None:
             pass
         assert len(answer.json()["circuits"]) == 300
@@ -179,19 +179,19 @@ def refuses(address):
 
 @contextlib.contextmanager
 def a_write_waits(private_redis, start):
-    """A daemon, and a connection on which it owes an answer that Redis never gives."""
+    """A daemon, and a connection with a write that Redis never answers."""
     redis = private_redis()
     daemon = start(store=redis.url, store_timeout=60000).wait_ready()
     redis.freeze()
     with daemon.wire() as wire:
         wire.send(request_bytes("POST", path("a", "failure"), body=b""))
-        until(lambda: daemon.metric("breakerd_store_operations_in_flight") == 1, "it waits")
+        until(lambda: daemon.metric("breakerd_store_operations_in_flight") == 1, "the write is in flight")
         yield daemon, wire
 
 
 @pytest.mark.slow
 def test_stop_ends_within_five_seconds(private_redis, start):
-    """Also when the store never answers; who waits is told that it may have happened."""
+    """Also when the store never answers: the waiting client is told `applied: unknown`."""
     with a_write_waits(private_redis, start) as (daemon, wire):
         began = time.monotonic()
         daemon.signal(signal.SIGTERM)
@@ -203,7 +203,7 @@ def test_stop_ends_within_five_seconds(private_redis, start):
 def test_a_second_signal_ends_at_once(private_redis, start):
     with a_write_waits(private_redis, start) as (daemon, _):
         daemon.signal(signal.SIGTERM)
-        until(lambda: refuses(daemon.address), "the first one is noticed")
+        until(lambda: refuses(daemon.address), "the daemon has noticed the first signal")
         began = time.monotonic()
         daemon.signal(signal.SIGTERM)
         daemon.ended = True
@@ -243,7 +243,7 @@ def test_a_request_that_never_arrives_does_not_hold_up_the_stop(start):
 
 
 def test_restart_on_the_same_port(start):
-    """Connections of the one before, in TIME_WAIT, do not stand in the way."""
+    """Connections of the previous daemon in TIME_WAIT do not prevent the start."""
     first = start()
     for _ in range(10):
         with first.wire() as wire:
@@ -254,7 +254,7 @@ def test_restart_on_the_same_port(start):
 
 
 def test_connection_limit_is_left_again(start):
-    """At the limit, with none idle, new connections wait; when one goes they are served."""
+    """At the limit, with no idle connection, a new one waits. It is served when another one ends."""
     daemon = start(max_connections=5)
     wires = [daemon.wire() for _ in range(5)]
     for wire in wires:
@@ -270,16 +270,16 @@ def test_connection_limit_is_left_again(start):
     assert waiting.receive().status == 200
     for wire in [*wires, waiting]:
         wire.close()
-    until(lambda: daemon.get("/healthz").status == 200, "it accepts again")
+    until(lambda: daemon.get("/healthz").status == 200, "new connections are accepted again")
 
 
 def test_log_lines_are_one_line_each(start):
-    """What a client sends cannot forge a line of the log."""
+    """A client cannot forge a line of the log by what it sends."""
     daemon = start(log_level="debug")
     daemon.post(path('a"b\\c é', "transition"), {"to": "open"})
     daemon.get("/%0Aforged%20line")
     daemon.get("/v1/circuits/%0D%0Aforged")
-    until(lambda: "state_change" in daemon.stderr(), "it is logged")
+    until(lambda: "state_change" in daemon.stderr(), "the change is logged")
     for line in daemon.stderr().splitlines():
         assert line.startswith("20"), line
     assert "from=closed to=open" in daemon.stderr()
@@ -290,14 +290,13 @@ def test_state_changes_are_logged_once_with_who_asked(start):
     for to in ("open", "open", "half-open"):
         daemon.post(path("/api/users", "transition"), {"to": to})
     daemon.post(path("/api/users", "failure"))
-    until(lambda: daemon.stderr().count("state_change") == 2, "they are logged")
+    until(lambda: daemon.stderr().count("state_change") == 2, "both changes are logged")
     line = [li for li in daemon.stderr().splitlines() if "state_change" in li][0]
     assert "/api/users" in line and "127.0.0.1:" in line
 
 
 def test_a_flapping_circuit_does_not_flood_the_log(start):
-    """A hundred lines, then ten a second; what was left out is counted, and said. Until
-    somebody looks for a fault: at debug there is everything."""
+    """A hundred lines are logged, then ten a second. Lines left out are counted, and the log tells how many."""
     daemon = start()
 
     def flap(times):
@@ -320,11 +319,11 @@ def test_a_flapping_circuit_does_not_flood_the_log(start):
         flap(2)
         return re.findall(r"suppressed kind=state_change lines=(\d+)", daemon.stderr())
 
-    until(lambda: sum(map(int, said())) >= left_out, "it is said")
+    until(lambda: sum(map(int, said())) >= left_out, "the log tells how many lines were left out")
 
 
 def unread(kind):
-    """Two ends of something that nobody reads: (whoever should read, stderr)."""
+    """A pipe, terminal or pair of sockets that nobody reads: (the reader's end, stderr)."""
     if kind == "pipe":
         return os.pipe()
     if kind == "terminal":
@@ -343,7 +342,7 @@ def test_a_log_that_nobody_reads_holds_up_nobody(directory, kind):
             answer = daemon.post(path("a", "transition"), {"to": ("open", "closed")[i % 2]})
             assert answer.status == 200
         assert daemon.metric("breakerd_log_lines_suppressed_total") > 0
-        assert not fcntl.fcntl(stderr, fcntl.F_GETFL) & os.O_NONBLOCK, "it is not ours alone"
+        assert not fcntl.fcntl(stderr, fcntl.F_GETFL) & os.O_NONBLOCK, "O_NONBLOCK is set for all who share stderr"
         began = time.monotonic()
         daemon.signal(signal.SIGTERM)
         assert daemon.wait(10) == 0
@@ -383,16 +382,16 @@ def test_an_access_log_at_debug_only(start, directory):
     with open(conf, "w", encoding="ascii") as file:
         file.write("log_level = debug\n")
     daemon.hangup()
-    until(lambda: "reloaded" in daemon.stderr(), "it is reloaded")
+    until(lambda: "reloaded" in daemon.stderr(), "the settings are reloaded")
     assert asked(2)
     lines = [line for line in daemon.stderr().splitlines() if "number-2" in line]
-    assert len(lines) == 1, "one line an event"
+    assert len(lines) == 1, "a request has more than one line"
     assert "status=200" in lines[0] and "127.0.0.1:" in lines[0]
 
 
 def test_idle_memory_is_small(start):
     if os.environ.get("SANITIZED"):
-        return  # a sanitizer's shadow is no memory of ours
+        return  # a sanitizer's own memory would count
     daemon = start()
     daemon.get("/")
     with open(f"/proc/{daemon.process.pid}/status", encoding="ascii") as status:
@@ -402,7 +401,7 @@ def test_idle_memory_is_small(start):
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
 def test_a_signal_right_after_the_start(start, number):
-    """As soon as it can be connected to, signals mean what they always mean."""
+    """Signals are handled as usual from the moment at which the daemon accepts connections."""
     for _ in range(10):
         daemon = start()
         daemon.signal(number)

@@ -1,4 +1,4 @@
-"""What README.md shows is what a fresh daemon prints."""
+"""README.md shows what a fresh daemon prints, and the documents' links and commands are right."""
 
 import os
 import re
@@ -27,7 +27,7 @@ def transcript():
 
 
 def timeless(text):
-    """Without what differs from run to run."""
+    """The text with placeholders for what differs from run to run."""
     text = re.sub(r"\b1\d{12}\b", "STAMP", text)
     text = re.sub(r'"retryAfterMs":29\d{3}\b', '"retryAfterMs":REST', text)
     text = re.sub(r"^(open|half-open)( +)\d+s\b", r"\1\2AGE", text, flags=re.M)
@@ -89,7 +89,8 @@ def test_operations_md_has_each_line_of_the_log():
 
 
 def test_each_command_has_its_place_in_a_clean_tree():
-    """... of Debian, where `make readme-try` types it or says why not. Which it is, is said without a tree."""
+    """`make readme-try` runs each command of README.md and CONTRIBUTING.md in a clean tree of Debian, or tells why not.
+    `--list` lists the commands without such a tree."""
     done = subprocess.run([os.path.join(ROOT, "tests", "deb", "readme"), "--list"], stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, timeout=20, check=False, universal_newlines=True)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""reload_on_change: files are read again when they change, the way Kubernetes changes them too."""
+"""reload_on_change: files are read again when they change, also when Kubernetes changes them."""
 
 import os
 import subprocess
@@ -44,7 +44,7 @@ def test_a_rotated_secret_is_obeyed_within_two_seconds(start, volume):
     for turn, token in enumerate((TOKEN_B, TOKEN_C, TOKEN_A), 1):
         volume.put(token=token, conf=f"token_file = {volume / 'token'}\nreload_on_change = yes\n")
         began = time.monotonic()
-        until(lambda t=token: works(daemon, t), "the token is another one", 10)
+        until(lambda t=token: works(daemon, t), "the new token is valid", 10)
         assert time.monotonic() - began < 2
         assert reloads(daemon) == turn
     assert "reloaded file=%s why=change" % (volume / "conf") in daemon.stderr()
@@ -57,7 +57,7 @@ def test_off_by_default(start, volume):
     assert not has_inotify(daemon)
     volume.put(token=TOKEN_B)
     daemon.hangup()
-    until(lambda: works(daemon, TOKEN_B), "SIGHUP reads it")
+    until(lambda: works(daemon, TOKEN_B), "SIGHUP reads the new token")
     assert "why=SIGHUP" in daemon.stderr()
 
 
@@ -89,7 +89,7 @@ def test_each_way_to_change_a_file(start, directory, change):
     daemon = start(token_file=token, reload_on_change="yes")
     for text in (TOKEN_B, TOKEN_C):
         change(token, text)
-        until(lambda t=text: works(daemon, t), "the new token works")
+        until(lambda t=text: works(daemon, t), "the new token is valid")
 
 
 def test_a_directory_on_the_way_is_replaced(start, directory):
@@ -101,18 +101,18 @@ def test_a_directory_on_the_way_is_replaced(start, directory):
     write(f"{directory}/other/token", TOKEN_B)
     os.symlink("other", f"{directory}/way.new")
     os.rename(f"{directory}/way.new", f"{directory}/way")
-    until(lambda: works(daemon, TOKEN_B), "through another directory")
+    until(lambda: works(daemon, TOKEN_B), "the token in the other directory is valid")
     os.rename(f"{directory}/other", f"{directory}/gone")
-    until(lambda: "reload_refused" in daemon.stderr(), "there is no file")
-    assert works(daemon, TOKEN_B), "the old one stays"
+    until(lambda: "reload_refused" in daemon.stderr(), "a reload without the file is refused")
+    assert works(daemon, TOKEN_B), "the old token is not valid any more"
     os.makedirs(f"{directory}/other")
     write(f"{directory}/other/token", TOKEN_C)
-    until(lambda: works(daemon, TOKEN_C), "and there it is")
+    until(lambda: works(daemon, TOKEN_C), "the token is valid when the file is there again")
 
 
 @pytest.mark.parametrize("moved", ["one", "one/two", "one/two/three"])
 def test_a_directory_on_the_way_is_moved(start, directory, moved):
-    """Another one takes its place, and then the first one is put back."""
+    """Another directory takes its place, then the first one is put back."""
     token = f"{directory}/one/two/three/token"
     os.makedirs(os.path.dirname(token))
     write(token, TOKEN_A)
@@ -120,12 +120,12 @@ def test_a_directory_on_the_way_is_moved(start, directory, moved):
     os.rename(f"{directory}/{moved}", f"{directory}/aside")
     os.makedirs(os.path.dirname(token))
     write(token, TOKEN_B)
-    until(lambda: works(daemon, TOKEN_B), "the new one's token")
+    until(lambda: works(daemon, TOKEN_B), "the token in the new directory is valid")
     os.rename(f"{directory}/{moved}", f"{directory}/other")
     os.rename(f"{directory}/aside", f"{directory}/{moved}")
-    until(lambda: works(daemon, TOKEN_A), "the first one's token")
+    until(lambda: works(daemon, TOKEN_A), "the token in the first directory is valid")
     replace(token, TOKEN_C)
-    until(lambda: works(daemon, TOKEN_C), "which is watched")
+    until(lambda: works(daemon, TOKEN_C), "the first directory is watched")
 
 
 def test_a_bad_file_is_refused_once_and_the_next_good_one_taken(start, directory):
@@ -133,14 +133,14 @@ def test_a_bad_file_is_refused_once_and_the_next_good_one_taken(start, directory
     write(conf, "reload_on_change = yes\nmax_body = 1000\n")
     daemon = start(config=conf)
     replace(conf, "nonsense\n")
-    until(lambda: "reload_refused" in daemon.stderr(), "it is refused")
+    until(lambda: "reload_refused" in daemon.stderr(), "the bad file is refused")
     replace(conf, "reload_on_change = yes\nmax_body = 2000\n")
-    until(lambda: reloads(daemon) == 1, "the good one is taken")
+    until(lambda: reloads(daemon) == 1, "the good file is loaded")
     assert daemon.stderr().count("reload_refused") == 1
     assert has_inotify(daemon)
     replace(conf, "reload_on_change = no\n")
-    until(lambda: reloads(daemon) == 2, "it says no")
-    assert not has_inotify(daemon), "nothing is watched any more"
+    until(lambda: reloads(daemon) == 2, "reload_on_change = no is loaded")
+    assert not has_inotify(daemon), "files are still watched"
 
 
 def test_watches_follow_the_settings(start, directory):
@@ -152,18 +152,18 @@ def test_watches_follow_the_settings(start, directory):
     write(conf, f"reload_on_change = yes\ntoken_file = {first}\n")
     daemon = start(config=conf)
     replace(conf, f"reload_on_change = yes\ntoken_file = {second}\n")
-    until(lambda: works(daemon, TOKEN_B), "the other file")
+    until(lambda: works(daemon, TOKEN_B), "the second file's token is valid")
     replace(second, TOKEN_C)
-    until(lambda: works(daemon, TOKEN_C), "is watched")
+    until(lambda: works(daemon, TOKEN_C), "the second file is watched")
     count = reloads(daemon)
     replace(first, TOKEN_C)
     replace(second, TOKEN_A)
-    until(lambda: works(daemon, TOKEN_A), "still")
-    assert reloads(daemon) == count + 1, "the first one is watched no longer"
+    until(lambda: works(daemon, TOKEN_A), "the second file is still watched")
+    assert reloads(daemon) == count + 1, "the first file is still watched"
 
 
 def test_a_flood_of_changes_is_a_handful_of_reloads(start, directory):
-    """One directory, in which other files come and go, and the token changes all the time."""
+    """In one directory other files come and go, and the token changes all the time."""
     token = f"{directory}/token"
     write(token, TOKEN_A)
     daemon = start(token_file=token, reload_on_change="yes")
@@ -183,11 +183,11 @@ def test_a_flood_of_changes_is_a_handful_of_reloads(start, directory):
     assert daemon.get("/healthz").status == 200
     took = time.monotonic() - began
     assert changes > 1000
-    assert used() - before < 0.1 * took, "some percent of a core at most"
-    assert reloads(daemon) >= 1, "it does not wait for the flood's end"
+    assert used() - before < 0.1 * took, "more than a tenth of a core"
+    assert reloads(daemon) >= 1, "no reload before the flood's end"
     replace(token, TOKEN_C)
-    until(lambda: works(daemon, TOKEN_C), "the last one stands")
-    assert 1 <= reloads(daemon) <= took + 4, "one a second at most"
+    until(lambda: works(daemon, TOKEN_C), "the last token is valid")
+    assert 1 <= reloads(daemon) <= took + 4, "more than one reload a second"
 
 
 def test_other_files_of_the_directory_reload_nothing(start, directory):
@@ -195,8 +195,8 @@ def test_other_files_of_the_directory_reload_nothing(start, directory):
     write(token, TOKEN_A)
     daemon = start(token_file=token, reload_on_change="yes")
     replace(token, TOKEN_B)
-    until(lambda: works(daemon, TOKEN_B), "the token itself")
-    # For as long as five looks take.
+    until(lambda: works(daemon, TOKEN_B), "the new token is valid")
+    # Long enough for five checks (FILE_WATCH_CHECK_MS).
     end = time.monotonic() + 0.6
     while time.monotonic() < end:
         write(f"{directory}/other", "x")
@@ -204,7 +204,7 @@ def test_other_files_of_the_directory_reload_nothing(start, directory):
 
 
 def test_without_inotify_files_are_looked_at(start, directory):
-    """As where all instances that a user may have are in use."""
+    """inotify fails, as if the user had all instances in use. Then the files are checked every second."""
     forbid = ["unshare", "--user", "--map-root-user", "sh", "-c",
               'echo 0 > /proc/sys/user/max_inotify_instances && exec "$@"', "sh"]
     if subprocess.run([*forbid, "true"], capture_output=True, check=False).returncode:
@@ -212,9 +212,9 @@ def test_without_inotify_files_are_looked_at(start, directory):
     token = f"{directory}/token"
     write(token, TOKEN_A)
     daemon = start(token_file=token, reload_on_change="yes", under=forbid)
-    until(lambda: "watch_failed reason=" in daemon.stderr(), "it says so")
+    until(lambda: "watch_failed reason=" in daemon.stderr(), "watch_failed is logged")
     replace(token, TOKEN_B)
-    until(lambda: works(daemon, TOKEN_B), "seen all the same")
+    until(lambda: works(daemon, TOKEN_B), "the new token is valid")
 
 
 def whole(directory):
@@ -223,8 +223,8 @@ def whole(directory):
 
 
 def test_a_file_amid_its_writing_is_left(start, directory):
-    """Other files come meanwhile, so that its directory is looked at. The writer rests for longer than
-    FILE_WATCH_BOUND_MS."""
+    """A file is not read while a program is writing it, although other files in the directory change and the writer
+    pauses for longer than FILE_WATCH_BOUND_MS."""
     conf = f"{directory}/conf"
     write(conf, whole(directory))
     daemon = start(config=conf)
@@ -236,7 +236,7 @@ def test_a_file_amid_its_writing_is_left(start, directory):
             write(f"{directory}/other", "x")
             assert daemon.get("/v1/policies").status == 401
         file.write(whole(directory).partition("\n")[2])
-    until(lambda: reloads(daemon) == 1, "it is read when it is closed")
+    until(lambda: reloads(daemon) == 1, "the file is loaded once it is closed")
     assert daemon.get("/v1/policies").status == 401 and works(daemon, TOKEN_A)
 
 
@@ -247,17 +247,17 @@ def test_a_file_that_becomes_empty_is_refused(start, directory, text):
     daemon = start(config=conf)
     with open(conf, "w", encoding="ascii") as file:
         file.write(text)
-    until(lambda: "it sets nothing any more" in daemon.stderr(), "it is refused")
+    until(lambda: "it sets nothing any more" in daemon.stderr(), "the empty file is refused")
     assert daemon.get("/v1/policies").status == 401 and reloads(daemon) == 0
     with open(conf, "w", encoding="ascii") as file:
         file.write(whole(directory) + "open_time = 5s\n")
-    until(lambda: reloads(daemon) == 1, "the whole file is read")
+    until(lambda: reloads(daemon) == 1, "the whole file is loaded")
     assert daemon.get("/v1/policies").status == 401 and works(daemon, TOKEN_A)
     with open(conf, "w", encoding="ascii") as file:
         file.write(text)
-    until(lambda: daemon.stderr().count("it sets nothing any more") == 2, "it is refused")
+    until(lambda: daemon.stderr().count("it sets nothing any more") == 2, "the empty file is refused again")
     daemon.hangup()
-    until(lambda: reloads(daemon) == 2, "SIGHUP is an operator's word")
+    until(lambda: reloads(daemon) == 2, "SIGHUP loads the empty file")
     assert daemon.get("/v1/policies").status == 200
 
 
@@ -266,11 +266,11 @@ def test_what_a_reload_takes_away_is_said(start, directory):
     write(conf, whole(directory))
     daemon = start(config=conf)
     write(conf, "max_body = 2000\n")
-    until(lambda: reloads(daemon) == 1, "it is read")
+    until(lambda: reloads(daemon) == 1, "the shorter file is loaded")
     assert "warning token_gone " in daemon.stderr() and "warning watch_ended " in daemon.stderr()
     write(conf, whole(directory))
     daemon.hangup()
-    until(lambda: reloads(daemon) == 2, "it is read")
+    until(lambda: reloads(daemon) == 2, "the whole file is loaded")
     assert daemon.stderr().count(" token_gone ") == 1
 
 

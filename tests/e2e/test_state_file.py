@@ -19,7 +19,7 @@ SAVED_WITHIN = 12
 
 @pytest.fixture
 def state(directory):
-    """A directory of its own, in which nothing else is."""
+    """The path of a state file in an empty directory."""
     os.mkdir(os.path.join(directory, "state"))
     return os.path.join(directory, "state", "s")
 
@@ -37,7 +37,7 @@ def saves(daemon):
 
 
 def refused(state, under=(), **settings):
-    """A start that does not come about; its one line."""
+    """Checks that a start is refused with one line of error, and returns the line."""
     done = run(f"--listen=127.0.0.1:{free_port()}", f"--state-file={state}",
                *(f"--{k}={v}" for k, v in settings.items()), under=under)
     assert done.returncode == 1, done.stderr
@@ -81,15 +81,15 @@ def test_without_a_change_nothing_is_written(start, state):
 
 @pytest.mark.slow
 def test_a_killed_daemon_loses_seconds_only(start, state):
-    daemon = start(state_file=state).wait_ready()  # it has looked at its directory
-    os.mkdir(state + ".tmp")  # in the way of the first save, for root too
+    daemon = start(state_file=state).wait_ready()  # the daemon has checked the directory
+    os.mkdir(state + ".tmp")  # makes the first save fail, for root too
     daemon.post(path("kept", "transition"), {"to": "open"})
     until(lambda: daemon.metric("breakerd_state_save_errors_total") == 1, "a save fails",
           deadline=SAVED_WITHIN, step=0.05)
     assert daemon.stderr().count("state_save_failed") == 1
     expect(daemon.post(path("kept", "failure")), failureCount=1)
     os.rmdir(state + ".tmp")
-    until(lambda: saves(daemon) == 1, "it is saved", deadline=SAVED_WITHIN, step=0.05)
+    until(lambda: saves(daemon) == 1, "the file is saved", deadline=SAVED_WITHIN, step=0.05)
     assert daemon.metric("breakerd_state_last_save_timestamp_seconds") == pytest.approx(
         os.stat(state).st_mtime, abs=2)
     daemon.post(path("lost", "failure"))
@@ -138,7 +138,7 @@ def test_the_time_to_live_goes_on(start, state):
     daemon.post(path("a", "failure"))
     written = daemon.get(path("a")).json()["lastFailureTime"] / 1000
     daemon.stop()
-    until(lambda: time.time() > written + 1, "a second has gone by")
+    until(lambda: time.time() > written + 1, "a second has passed")
     daemon = start(state_file=state, ttl=1)
     assert listing(daemon) == []
     assert "circuits=0 expired=1" in daemon.stderr()
@@ -186,7 +186,7 @@ def test_check_config_beside_the_daemon_that_keeps_the_file(start, state):
     assert [key for key, _ in listing(daemon)] == ["a"]
 
 
-# What runs under it may read and write what the modes allow, root too.
+# Runs a program for which the modes of files hold, also as root.
 BY_THE_MODES = () if os.geteuid() else ("setpriv", "--inh-caps=-dac_override,-dac_read_search",
                                         "--bounding-set=-dac_override,-dac_read_search")
 
@@ -205,7 +205,7 @@ def test_permissions_are_checked_at_the_start(state):
 
 
 def test_a_lock_file_of_another_user_is_named_at_the_start_and_by_check_config(state):
-    """As one run by hand as root leaves it. --check-config makes no lock file."""
+    """A daemon run once as root, by hand, leaves such a lock file. --check-config makes no lock file."""
     lock = state + ".lock"
     with open(lock, "w", encoding="ascii"):
         os.chmod(lock, 0)

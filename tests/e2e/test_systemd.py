@@ -1,4 +1,4 @@
-"""Beside systemd: what it is told, and sockets that it opened."""
+"""systemd: the notifications that it gets, and the sockets that it hands over."""
 
 import os
 import re
@@ -54,19 +54,19 @@ def hand(directory):
             daemon.kill()
 
 
-# --- what it is told
+# --- notifications
 
 
 @with_systemd
 def test_ready_only_when_serving(notifications, directory):
-    """Whoever connects at the moment of READY=1 is served; nothing was said before."""
+    """A client that connects as soon as READY=1 has come is served. READY=1 is the first notification."""
     for i in range(5):
         name = f"{directory}/s{i}"
         before = len(notifications.read())
         process = subprocess.Popen([BINARY, f"--listen=unix:{name}"], stderr=subprocess.DEVNULL,
                                    env=environment({"NOTIFY_SOCKET": notifications.path}))
         try:
-            notifications.wait("it is ready", before, READY="1")
+            notifications.wait("breakerd is ready", before, READY="1")
             assert notifications.seen[before] == {"READY": "1", "STATUS": "Ready: memory"}
             with Wire(name) as wire:
                 assert wire.ask("GET", "/readyz").status == 200
@@ -78,7 +78,7 @@ def test_ready_only_when_serving(notifications, directory):
 @with_systemd
 def test_stopping(start_notifying, notifications):
     daemon = start_notifying()
-    notifications.wait("it is ready", READY="1")
+    notifications.wait("breakerd is ready", READY="1")
     daemon.signal(signal.SIGTERM)
     daemon.expect_exit(0)
     assert notifications.read()[-1]["STOPPING"] == "1"
@@ -89,16 +89,16 @@ def test_reload_is_told(start_notifying, notifications, directory):
     conf = f"{directory}/conf"
     write(conf, "ttl = 60\n")
     daemon = start_notifying(config=conf)
-    notifications.wait("it is ready", READY="1")
+    notifications.wait("breakerd is ready", READY="1")
 
     def reload():
         since, before = len(notifications.read()), time.monotonic()
         daemon.hangup()
-        began = notifications.wait("it reloads", since, RELOADING="1")
-        done = notifications.wait("it has reloaded", since, READY="1")
+        began = notifications.wait("the reload begins", since, RELOADING="1")
+        done = notifications.wait("the reload ends", since, READY="1")
         seen = [id(message) for message in notifications.seen]
         assert seen.index(id(began)) < seen.index(id(done))
-        # systemd compares it with the moment of its own request (sd_notify(3)).
+        # systemd compares this time with that of its own request (sd_notify(3)).
         assert before <= int(began["MONOTONIC_USEC"]) / 1e6 <= time.monotonic()
         return done["STATUS"]
 
@@ -126,12 +126,12 @@ def test_a_failed_start_is_told(notifications, start):
 def test_status_follows_the_store(start_notifying, notifications, private_redis, mode, word):
     redis = private_redis()
     daemon = start_notifying(store=redis.url, on_store_failure=mode)
-    ready = notifications.wait("it is ready", READY="1")
+    ready = notifications.wait("breakerd is ready", READY="1")
     assert re.match(rf"Ready: (redis|valkey) [0-9.]+ at \S+:{redis.port}$", ready["STATUS"])
-    assert daemon.readyz() == "ready", "it was said before the store could be used"
+    assert daemon.readyz() == "ready", "READY=1 came before the store could be used"
     redis.kill()
     notifications.wait("the outage is told", STATUS=lambda s: s.startswith(word))
-    # The reason is news too: the connection is lost, then there is none to be had.
+    # A new reason is told, too: first the connection is lost, then connects are refused.
     notifications.wait("the new reason is told",
                        STATUS=lambda s: s.startswith(word) and "refused" in s)
     since = len(notifications.read())
@@ -142,10 +142,10 @@ def test_status_follows_the_store(start_notifying, notifications, private_redis,
 
 @with_systemd
 def test_ready_also_when_redis_is_away(start_notifying, notifications):
-    """A sidecar must not hold up the boot for a Redis that is down: the embedded store serves."""
+    """The boot must not wait for a Redis that is away: the embedded store serves."""
     began = time.monotonic()
     start_notifying(store=f"redis://127.0.0.1:{free_port()}")
-    ready = notifications.wait("it is ready", READY="1")
+    ready = notifications.wait("breakerd is ready", READY="1")
     assert time.monotonic() - began < 2
     assert ready["STATUS"].startswith("Degraded") and "refused" in ready["STATUS"]
 
@@ -153,22 +153,22 @@ def test_ready_also_when_redis_is_away(start_notifying, notifications):
 @with_systemd
 def test_watchdog_is_fed_from_the_loop(start_notifying, notifications):
     daemon = start_notifying(env={"WATCHDOG_USEC": "300000"})
-    notifications.wait("it is ready", READY="1")
+    notifications.wait("breakerd is ready", READY="1")
     until(lambda: notifications.count(WATCHDOG="1") >= 4, "the watchdog is fed")
     daemon.signal(signal.SIGSTOP)
     time.sleep(0.05)
     fed = notifications.count(WATCHDOG="1")
     time.sleep(0.4)
-    assert notifications.count(WATCHDOG="1") == fed, "not from the loop"
+    assert notifications.count(WATCHDOG="1") == fed, "the watchdog is fed while the loop stands still"
     daemon.signal(signal.SIGCONT)
-    until(lambda: notifications.count(WATCHDOG="1") > fed, "it is fed again")
+    until(lambda: notifications.count(WATCHDOG="1") > fed, "the watchdog is fed again")
 
 
 @with_systemd
 @pytest.mark.parametrize("env", [{}, {"WATCHDOG_USEC": "100000", "WATCHDOG_PID": "1"}])
 def test_no_watchdog_unless_it_is_asked_for(start_notifying, notifications, env):
     start_notifying(env=env)
-    notifications.wait("it is ready", READY="1")
+    notifications.wait("breakerd is ready", READY="1")
     time.sleep(0.3)
     assert notifications.count(WATCHDOG="1") == 0
 
@@ -187,13 +187,13 @@ def test_handed_sockets_replace_listen(hand, directory):
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", other))
     daemon.stop()
-    assert os.path.exists(f"{directory}/s"), "the file belongs to who made it"
+    assert os.path.exists(f"{directory}/s"), "the daemon removed a socket that it had not made"
     for sock in sockets:
         sock.close()
 
 
 def reachable_socket():
-    """For the daemon an address of other hosts, in truth the loopback interface's alone."""
+    """A socket that the daemon takes for reachable by other hosts. It is bound to the loopback interface."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo\0")
     sock.bind(("0.0.0.0", 0))
@@ -214,10 +214,10 @@ def test_a_handed_socket_for_other_hosts_needs_a_token(hand, directory):
     daemon = hand([sock], config=conf).wait_started()
     daemon.address = ("127.0.0.1", sock.getsockname()[1])
     assert daemon.get("/metrics").status == 401
-    # Nor can it be taken away later.
+    # A reload cannot take the token away.
     write(conf, "")
     daemon.hangup()
-    until(lambda: "reload_refused" in daemon.stderr(), "it is refused")
+    until(lambda: "reload_refused" in daemon.stderr(), "the reload is refused")
     assert daemon.get("/metrics").status == 401
     daemon.stop()
     sock.close()
@@ -244,7 +244,7 @@ def test_without_libsystemd_handed_sockets_are_refused(hand):
 @pytest.mark.skipif(shutil.which("systemd-socket-activate") is None,
                     reason="no systemd-socket-activate here")
 def test_socket_activation(directory):
-    """The first connection starts it, whichever of the addresses it comes to."""
+    """The first connection, to either address, starts the daemon."""
     for first in ("tcp", "unix"):
         port, name = free_port(), f"{directory}/{first}"
         with open(f"{directory}/stderr", "wb+") as log:
@@ -257,7 +257,7 @@ def test_socket_activation(directory):
                 addresses = [("127.0.0.1", port), name]
                 # The socket's file is there a moment before it can be connected to.
                 until(lambda file=log.name: open(file, "rb").read().count(b"Listening on") == 2,
-                      "it listens")
+                      "systemd-socket-activate listens")
                 for n, address in enumerate(addresses[::1 if first == "tcp" else -1], 1):
                     with Wire(address) as wire:
                         expect(wire.ask("POST", path("a", "failure"), body=b""), failureCount=n)
@@ -275,8 +275,8 @@ def test_socket_activation(directory):
 
 
 class Hammer(threading.Thread):
-    """Records failures one after the other. A connection that has carried an answer may be
-    found closed, and the request is sent again on another one; nothing else may go wrong."""
+    """A client that records failures one after another. If a connection that has carried an answer turns out to be
+    closed, the client sends the request again on another one. Anything else is an error."""
 
     def __init__(self, address, stop, keep):
         super().__init__()
@@ -313,7 +313,7 @@ class Hammer(threading.Thread):
 
 @with_systemd
 def test_restart_under_load_loses_nothing(hand, directory):
-    """Refused connections, failed requests: none. Each failure is counted once, across restarts."""
+    """No connection is refused, no request fails, and each failure is counted once, across restarts."""
     sockets = listening(None, f"{directory}/s")
     state = f"{directory}/state"
     stop = threading.Event()
@@ -327,7 +327,7 @@ def test_restart_under_load_loses_nothing(hand, directory):
             seen = [h.answered for h in hammers]
             until(lambda seen=seen: all(h.answered > n + 20 or h.error
                                         for h, n in zip(hammers, seen)),
-                  "the load is on")
+                  "each client has had 20 more answers")
             daemon.signal(signal.SIGTERM)
             daemon.expect_exit(0)
             daemon = hand(sockets, state_file=state)
@@ -345,13 +345,13 @@ def test_restart_under_load_loses_nothing(hand, directory):
 
 
 def test_a_connection_just_made_is_served_before_the_stop(start):
-    """Its request is on its way, and its client has no reason to try again."""
+    """The client's request may be on its way, and the client would not try again."""
     daemon = start()
     with daemon.wire() as wire:
-        # Behind it in the queue: once this is answered, that has been accepted.
-        until(lambda: daemon.metric("breakerd_http_connections") == 2, "there are the two of us")
+        # The metric's own connection is behind `wire` in the queue: with its answer, `wire` has been accepted.
+        until(lambda: daemon.metric("breakerd_http_connections") == 2, "both connections are accepted")
         daemon.signal(signal.SIGTERM)
-        until(lambda: "stopping" in daemon.stderr(), "it stops")
+        until(lambda: "stopping" in daemon.stderr(), "the daemon is stopping")
         wire.send(request_bytes("POST", path("a", "failure"), body=b""))
         answer = wire.receive()
         assert answer.status == 200 and answer.header("Connection").lower() == "close"
