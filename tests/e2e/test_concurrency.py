@@ -1,4 +1,4 @@
-"""Each operation is one linearizable step, however many act at once."""
+"""Each operation is one linearizable step, however many clients act at once."""
 
 import json
 import time
@@ -87,7 +87,7 @@ def test_answers_on_one_connection_are_its_own(fleet):
 
 
 def test_clients_that_leave_do_no_harm(fleet):
-    """Half of the clients go away without waiting for their answers."""
+    """Sixty clients leave without waiting for their answers. Those that come later are served."""
     for n in range(60):
         wire = Wire(fleet[n % len(fleet)].address)
         wire.send(request_bytes("POST", path("a", "failure"), body=b"") * 5)

@@ -1,4 +1,4 @@
-"""Values of more than 64 KiB in Redis: section 3 of the contract."""
+"""Values of more than 64 KiB in Redis."""
 
 import json
 
@@ -12,7 +12,7 @@ MAX = 65536
 MB = 1 << 20
 FIVE = '{"state":"open","failureCount":1,"successCount":2,"lastFailureTime":3,"lastStateChange":4'
 
-# A foreign member of 1 MB, of each kind.
+# Foreign members of 1 MB, one of each kind.
 FOREIGN = {
     "string": '"' + "x" * MB + '"',
     "escapes": '"' + "\\u0041" * (MB // 6) + '"',
@@ -96,7 +96,7 @@ def test_up_to_the_bound_it_is_a_circuit_like_any(daemon, client, size):
 def test_a_write_that_would_make_it_too_large(daemon, client):
     value = of_size(MAX)
     client.call("SET", KEY, value)
-    # The stamp of 1 digit becomes one of 13.
+    # lastFailureTime grows from 1 digit to 13.
     problem(daemon.post(path("large", "failure")), "store_error", "no",
             contains="would become larger than 64 KiB")
     assert client.call("GET", KEY).decode() == value
@@ -105,7 +105,7 @@ def test_a_write_that_would_make_it_too_large(daemon, client):
 
 
 def test_many_of_them_in_one_call(daemon, client):
-    """Circuits that are written together share a call: one's size is no other's trouble."""
+    """Circuits that are written together share a call of the script. One that is too large does not fail the others."""
     from load import hammer
     from wire import request_bytes
     for n in range(0, 64, 2):

@@ -1,4 +1,4 @@
-"""Whoever asks for ever new keys costs a bounded memory, and no circuit that is open."""
+"""A client that keeps sending new keys costs a bounded amount of memory, and evicts no open circuit."""
 
 import os
 import re
@@ -17,14 +17,14 @@ def memory(daemon):
 
 
 def pipeline(wire, requests):
-    """Sends them all at once; each must be answered with 200."""
+    """Sends all requests at once. Checks that each is answered with 200."""
     wire.send(b"".join(requests))
     seen, data = 0, b""
     while seen < len(requests):
         more = wire.sock.recv(1 << 18)
-        assert more, "closed"
+        assert more, "the daemon closed the connection"
         data += more
-        # What has come whole; an answer's head may be cut.
+        # Counts the complete answers: the last head may be cut.
         at = data.rfind(b"HTTP/1.1 ")
         seen += data.count(b"HTTP/1.1 200 OK", 0, at)
         bad = re.search(rb"HTTP/1\.1 (?!200)\d+", data[:at])
@@ -47,13 +47,13 @@ def transition(key, to):
 
 
 def test_200000_keys_at_10000_circuits(start):
-    # The sanitizer's build keeps back what is freed; that would count.
+    # AddressSanitizer's quarantine of freed memory would count as used.
     options = os.environ.get("ASAN_OPTIONS", "") + ":quarantine_size_mb=1"
     daemon = start(max_circuits=MAX, env={"ASAN_OPTIONS": options.lstrip(":")})
     with daemon.wire() as wire:
         for state in (b"open", b"half-open"):
             pipeline(wire, [transition(b"%s-%d" % (state, n), state) for n in range(TRIPPED)])
-        # Keys as long as they may be: the dearest there are.
+        # The longest keys use the most memory.
         keys = (b"%07d" % n + b"k" * 1017 for n in range(KEYS))
         full = None
         for sent in range(0, KEYS, BATCH):
@@ -70,6 +70,6 @@ def test_200000_keys_at_10000_circuits(start):
     assert daemon.metric("breakerd_circuits", state="half-open") == TRIPPED
     assert daemon.metric("breakerd_circuits", state="closed") == MAX - 2 * TRIPPED
     assert daemon.metric("breakerd_evictions_total") == KEYS + 2 * TRIPPED - MAX
-    # The last ones that were written are those that stayed.
+    # The circuits written last have stayed.
     last = path("%07d" % (KEYS - 1) + "k" * 1017)
     expect(daemon.get(last), failureCount=1)

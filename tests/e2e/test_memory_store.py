@@ -22,10 +22,10 @@ def test_circuits_expire(start):
     daemon.post(path("open", "transition"), {"to": "open"})
     written = time.monotonic()
     expect(daemon.get(path("a")), failureCount=1)
-    until(lambda: daemon.get(path("a")).json()["failureCount"] == 0, "it expires", deadline=4)
+    until(lambda: daemon.get(path("a")).json()["failureCount"] == 0, "the circuit expires", deadline=4)
     assert time.monotonic() - written > 0.9
-    until(lambda: listed(daemon) == [], "open ones expire too", deadline=2)
-    until(lambda: daemon.metric("breakerd_circuits", state="open") == 0, "they are not counted")
+    until(lambda: listed(daemon) == [], "the open circuit expires too", deadline=2)
+    until(lambda: daemon.metric("breakerd_circuits", state="open") == 0, "expired circuits are not counted")
     expect(daemon.post(path("a", "failure")), failureCount=1)
 
 
@@ -41,7 +41,7 @@ def test_writes_renew_and_reads_do_not(start):
         daemon.post(path("read", "transition"), {"to": "open", "from": "open"})  # refused
         return daemon.get(path("read")).json()["failureCount"] == 0
 
-    until(read_is_gone, "the one that is only read expires", deadline=6, step=0.1)
+    until(read_is_gone, "the circuit that is only read expires", deadline=6, step=0.1)
     assert time.monotonic() - began > 1.9
     assert daemon.get(path("written")).json()["failureCount"] > 5
 
@@ -51,8 +51,8 @@ def test_the_least_recently_written_closed_circuit_makes_room(start):
     for key in "abcd":
         daemon.post(path(key, "failure"))
     daemon.post(path("a", "success"))  # now b is the oldest
-    daemon.get(path("b"))              # a read does not count
-    daemon.post(path("b", "transition"), {"to": "open", "from": "half-open"})  # nor a refusal
+    daemon.get(path("b"))              # a read is no write
+    daemon.post(path("b", "transition"), {"to": "open", "from": "half-open"})  # nor is a refused transition
     expect(daemon.post(path("e", "failure")), failureCount=1)
     assert listed(daemon) == ["a", "c", "d", "e"]
     daemon.post(path("c", "transition"), {"to": "open"})
@@ -79,14 +79,14 @@ def test_store_full(start):
     daemon.post(path("y", "transition"), {"to": "half-open"})
     for verb, body in (("failure", b""), ("success", b""), ("transition", {"to": "open"})):
         problem(daemon.post(path("new", verb), body), "store_full", "no")
-    # What needs no room still works.
+    # Operations that add no circuit still work.
     expect(daemon.get(path("new")), failureCount=0)
     assert daemon.delete(path("new")).status == 204
     problem(daemon.post(path("new", "transition"), {"to": "open", "from": "open"}),
             "state_conflict", "no")
     expect(daemon.post(path("x", "failure")), failureCount=1)
     assert listed(daemon) == ["x", "y"]
-    # Room again, once by a reset and once by closing.
+    # A reset makes room, and so does a circuit that is closed.
     assert daemon.delete(path("x")).status == 204
     expect(daemon.post(path("new", "failure")), failureCount=1)
     expect(daemon.post(path("newer", "failure")), failureCount=1)
@@ -102,10 +102,10 @@ def test_memory_is_not_shared_and_not_kept(start):
 
 
 @pytest.mark.skipif(not faketime(), reason="needs Debian's package libfaketime")
-@pytest.mark.skipif(SANITIZED, reason="faketime would stand before ASan")
+@pytest.mark.skipif(SANITIZED, reason="ASan must be the first library, and so must faketime")
 def test_a_clock_that_is_set_back_keeps_no_circuit_open(start, tmp_path):
-    """By less than a minute, twice: an opening lasts as long as it was to. A clock that is set ahead is
-    followed."""
+    """The clock is set back twice by less than a minute: an opening lasts no longer for it. A clock that is set ahead
+    is followed."""
     clock = tmp_path / "clock"
     clock.write_text("+0\n")
     env = {"LD_PRELOAD": faketime(), "FAKETIME_TIMESTAMP_FILE": str(clock),

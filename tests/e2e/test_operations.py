@@ -1,4 +1,4 @@
-"""The five operations: section 1 of the contract."""
+"""The five operations."""
 
 import itertools
 import subprocess
@@ -11,7 +11,7 @@ from contract import STATES, expect, path, problem, snapshot
 
 @pytest.fixture
 def now(daemon, store, request):
-    """The store's clock in milliseconds: Redis's own on Redis."""
+    """The store's clock in milliseconds: on Redis, the server's."""
     del daemon
     if store == "redis":
         redis = request.getfixturevalue("redis").client()
@@ -100,7 +100,7 @@ def test_from_closed_holds_for_a_circuit_that_does_not_exist(daemon, now):
                        "state_conflict", "no")
     assert document["circuit"]["state"] == "closed"
     assert before <= document["circuit"]["lastStateChange"] <= now()
-    assert daemon.get("/v1/circuits").json()["circuits"] == [], "a refused transition creates"
+    assert daemon.get("/v1/circuits").json()["circuits"] == [], "a refused transition creates the circuit"
     expect(daemon.post(path("a", "transition"), {"to": "open", "from": "closed"}), state="open")
 
 
@@ -170,7 +170,7 @@ int clock_gettime(clockid_t id, struct timespec *ts)
 
 
 def test_now_is_the_time_of_redis(directory, private_redis, start):
-    """A redis-server whose clock is an hour ahead decides every stamp."""
+    """All stamps come from the clock of the redis-server, which is an hour ahead here."""
     with open(f"{directory}/skew.c", "w", encoding="ascii") as source:
         source.write(SKEW)
     subprocess.run(["cc", "-shared", "-fPIC", "-o", f"{directory}/skew.so", f"{directory}/skew.c",

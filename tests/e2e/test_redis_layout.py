@@ -1,4 +1,4 @@
-"""What stands in Redis: section 3 of the contract."""
+"""The layout of circuits in Redis."""
 
 import json
 import re
@@ -15,7 +15,7 @@ KEY = "stoma:cb:a"
 
 @pytest.fixture
 def daemon(redis_daemon):
-    """Here everything is about Redis."""
+    """All tests here are about Redis."""
     return redis_daemon
 
 
@@ -31,7 +31,7 @@ def stored(client, key=KEY):
 
 
 def as_stoma_writes_it(snap):
-    """JSON.stringify of Stoma's entry: its order, no spaces."""
+    """The text that JSON.stringify makes of Stoma's entry: members in its order, no spaces."""
     return json.dumps({name: snap[name] for name in (
         "state", "failureCount", "successCount", "lastFailureTime", "lastStateChange")},
         separators=(",", ":"))
@@ -93,7 +93,7 @@ def test_times_may_be_fractions(redis, start, client):
 def test_a_value_without_time_to_live_gets_one(daemon, client):
     client.call("SET", KEY, '{"state":"closed"}')
     snapshot(daemon.get(path("a")))
-    assert client.call("TTL", KEY) == -1, "a read touched it"
+    assert client.call("TTL", KEY) == -1, "a read gave it a time to live"
     daemon.post(path("a", "failure"))
     assert client.call("TTL", KEY) > 86390
 
@@ -105,7 +105,7 @@ UNKNOWN = (r'{"note":[],"state":"open","obj":{},"failureCount":3,"nested":{"a":[
 
 
 def members(text):
-    """Member -> its value with every number as it is spelled."""
+    """{member: value}, with numbers as strings in their spelling."""
     return json.loads(text, parse_int=str, parse_float=str)
 
 
@@ -117,7 +117,7 @@ def test_unknown_members_are_kept_as_they_are(daemon, client, spaces):
     client.call("SET", KEY, text)
     expect(daemon.get(path("a")), state="open", failureCount=3, successCount=1, lastFailureTime=5,
            lastStateChange=7)
-    assert stored(client) == text, "a read changed it"
+    assert stored(client) == text, "a read changed the value"
     ours = {"state", "failureCount", "successCount", "lastFailureTime", "lastStateChange"}
     before = {n: v for n, v in members(text).items() if n not in ours}
     for verb, body in (("failure", b""), ("success", b""), ("transition", {"to": "half-open"}),
@@ -161,7 +161,7 @@ def test_a_damaged_value_that_only_acquire_meets(daemon, client, value):
     assert client.call("GET", KEY) == value.encode()
 
 
-# value -> what it reads as; None: like a circuit that does not exist.
+# (value, the members that it reads as; None: it reads as a circuit that does not exist).
 DAMAGED = {
     "empty": ("", None),
     "text": ("garbage", None),
@@ -203,21 +203,21 @@ def test_damaged_value(daemon, client, value, reads):
         assert got == {"state": "closed", "failureCount": 0, "successCount": 0,
                        "lastFailureTime": 0, "lastStateChange": 0, **reads}
     raw = client.call("GET", KEY)
-    assert raw == (value if isinstance(value, bytes) else value.encode()), "a read replaced it"
+    assert raw == (value if isinstance(value, bytes) else value.encode()), "a read replaced the value"
 
-    # Counted, and logged once for its key, however often it is read.
+    # Damaged values are counted, and logged once for each key, however often they are read.
     counted = daemon.metric("breakerd_corrupt_entries_total")
     assert counted >= 1
     snapshot(daemon.get(path("a")))
     snapshot(daemon.get(path("a")))
     client.call("SET", "stoma:cb:second", "garbage")
     snapshot(daemon.get(path("second")))
-    until(lambda: "second" in daemon.stderr(), "it is logged")
+    until(lambda: "second" in daemon.stderr(), "the second value is logged")
     lines = [line for line in daemon.stderr().splitlines() if "corrupt" in line.lower()]
     assert len(lines) == 2, daemon.stderr()
     assert daemon.metric("breakerd_corrupt_entries_total") > counted
 
-    # The next write replaces it.
+    # The next write replaces the damaged value.
     snap = snapshot(daemon.post(path("a", "failure")))
     assert snap["failureCount"] == (reads or {}).get("failureCount", 0) + 1
     assert json.loads(stored(client)) == snap
@@ -264,7 +264,7 @@ def test_key_of_another_type_is_left_alone(daemon, client, make, read):
     problem(daemon.delete(path("a")), "store_error", "no", contains="WRONGTYPE")
     assert client.call(*read) == before
     assert client.call("TTL", KEY) == -1
-    # Others are not touched by it.
+    # Other circuits are not affected.
     expect(daemon.post(path("b", "failure")), failureCount=1)
     assert daemon.get("/readyz").json()["status"] == "ready"
 
@@ -281,7 +281,7 @@ def test_nothing_else_is_written(daemon, client):
     daemon.delete(path("c"))
     daemon.delete(path("never"))
     assert client.keys() == [b"stoma:cb:a", b"stoma:cb:b"]
-    # In no other database either.
+    # No other database has keys.
     assert client.call("INFO", "keyspace").count(b"db") == 1
 
 

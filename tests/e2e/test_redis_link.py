@@ -1,6 +1,6 @@
-"""Reaching Redis: addresses, passwords, databases; and what is said when it cannot be reached.
+"""The link to Redis: addresses, passwords, databases, and the answers when Redis cannot be reached or used.
 
-Redis that fails in the middle of work has tests of its own; here nothing may hang or crash.
+test_outage*.py has the tests of outages with on_store_failure = local and under load.
 """
 
 import os
@@ -23,7 +23,7 @@ SECRET_IN_URL = "s3cr3t-p%25ss%20w%2Frd"
 
 
 def refused(daemon):
-    """readyz of a daemon that has no store to offer (on_store_failure = error)."""
+    """The reason in /readyz, for on_store_failure = error; None while the daemon has a store."""
     answer = daemon.get("/readyz")
     if answer.status != 503:
         return None
@@ -60,13 +60,13 @@ def test_a_name_for_the_host(redis, start):
 
 
 def test_connection_name(redis, redis_daemon):
-    """The link's and the channel's."""
+    """The connections of the link and of the channel have a name."""
     del redis_daemon
 
     def names():
         return redis.call("CLIENT", "LIST").decode().count("name=breakerd")
 
-    until(lambda: names() == 2, "both have their name")
+    until(lambda: names() == 2, "both connections have their name")
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
@@ -107,7 +107,7 @@ def test_password_file(private_redis, start, directory, newline):
     no_secret(daemon, SECRET)
 
 
-# What is wrong, and a word that the reason must hold.
+# (options of Redis, login in the URL, a word that the reason must contain).
 UNREACHABLE = {
     "wrong-password": (["--requirepass", "right"], ":wr0ng-secret@", "password"),
     "no-password": (["--requirepass", "right"], "", "password"),
@@ -119,7 +119,7 @@ UNREACHABLE = {
 def test_login_refused(private_redis, start, options, login, word):
     redis = private_redis(*options)
     daemon = start(store=f"redis://{login}127.0.0.1:{redis.port}", on_store_failure="error")
-    reason = until(lambda: refused(daemon), "it says why")
+    reason = until(lambda: refused(daemon), "/readyz tells a reason")
     until(lambda: word.lower() in (refused(daemon) or "").lower(), f"the reason names {word}: {reason}")
     problem(daemon.get(path("a")), "store_unavailable")
     problem(daemon.post(path("a", "failure")), "store_unavailable", "no")
@@ -128,7 +128,7 @@ def test_login_refused(private_redis, start, options, login, word):
 
 def test_nobody_listens(start):
     daemon = start(store=f"redis://127.0.0.1:{free_port()}", on_store_failure="error")
-    until(lambda: refused(daemon), "it says why")
+    until(lambda: refused(daemon), "/readyz tells a reason")
     began = time.monotonic()
     for _ in range(20):
         problem(daemon.get(path("a")), "store_unavailable")
@@ -144,14 +144,14 @@ def test_nobody_listens(start):
 
 def test_no_such_unix_socket(start, directory):
     daemon = start(store=f"redis+unix://{directory}/none", on_store_failure="error")
-    until(lambda: refused(daemon), "it says why")
+    until(lambda: refused(daemon), "/readyz tells a reason")
     problem(daemon.get(path("a")), "store_unavailable")
 
 
 def test_no_such_unix_socket_whose_name_is_no_utf8(start, directory):
     """The reason names the path, and is shown as UTF-8."""
     daemon = start(store=f"redis+unix://{directory}/%FF", on_store_failure="error")
-    until(lambda: "\N{REPLACEMENT CHARACTER}" in (refused(daemon) or ""), "it says why")
+    until(lambda: "\N{REPLACEMENT CHARACTER}" in (refused(daemon) or ""), "/readyz tells a reason with the path")
     assert "\N{REPLACEMENT CHARACTER}" in daemon.get("/").body.decode()
 
 
@@ -163,7 +163,7 @@ def test_a_unix_socket_whose_name_is_no_utf8(private_redis, start, directory):
 
 
 def test_no_such_host(start):
-    """A look-up that fails, or hangs, blocks nothing."""
+    """A name look-up that fails or hangs does not delay requests."""
     daemon = start(store="redis://no-such-host.invalid:6379", on_store_failure="error")
     began = time.monotonic()
     for _ in range(10):
@@ -176,7 +176,7 @@ def test_it_comes_back_by_itself(private_redis, start):
     daemon = start(store=redis.url, on_store_failure="error").wait_ready()
     expect(daemon.post(path("a", "failure")), failureCount=1)
     redis.kill()
-    until(lambda: refused(daemon), "the loss is noticed")
+    until(lambda: refused(daemon), "the daemon notices the loss")
     problem(daemon.get(path("a")), "store_unavailable")
     redis.start()
     daemon.wait_ready()
@@ -188,20 +188,20 @@ def test_a_redis_that_starts_later(private_redis, start):
     redis = private_redis()
     redis.kill()
     daemon = start(store=redis.url, on_store_failure="error")
-    until(lambda: refused(daemon), "it says why")
+    until(lambda: refused(daemon), "/readyz tells a reason")
     redis.start()
     works(daemon)
 
 
 def test_the_log_on_a_link_that_comes_and_goes(private_redis, start):
-    """A handful of lines; what is left out is counted, in the log and in the metric, and the last line is
-    true."""
+    """Few lines are logged. Those left out are counted, in the log and in the metric, and the last line tells the state
+    that holds."""
     redis = private_redis()
     gate = Gate(redis.address).open()
     daemon = start(store=gate.url).wait_ready()
     for _ in range(6):
         gate.shut()
-        until(lambda: daemon.readyz() == "degraded", "the loss is noticed", step=0.001)
+        until(lambda: daemon.readyz() == "degraded", "the daemon notices the loss", step=0.001)
         gate.open()
         daemon.wait_ready()
     losses = daemon.metric("breakerd_redis_disconnects_total")
@@ -211,9 +211,9 @@ def test_the_log_on_a_link_that_comes_and_goes(private_redis, start):
     text = daemon.stderr()
     lines = re.findall(r" (redis_(?:ready|away|suspect) .*)", text)
     left_out = sum(map(int, re.findall(r"suppressed kind=redis_link lines=(\d+)", text)))
-    # The metric counts what is left out of events_away, too.
+    # The metric counts suppressed lines of events_away, too.
     assert 0 < left_out <= counted
-    # Each loss has a line or more, and each return has one.
+    # Each loss makes a line or more, and each return makes one.
     assert len(lines) + left_out >= 2 * losses + 1
     assert len(lines) <= 9
     assert lines[-1].startswith("redis_ready ")
@@ -240,7 +240,7 @@ def test_no_answer_in_time(private_redis, start):
         for wire in wires[1:5]:
             reply = wire.receive()
             applied.append(reply.json()["applied"])
-            # The link is given up after three deadlines, and what waits with it.
+            # After three deadlines the link is given up, and so are the operations that wait.
             code = "store_timeout" if applied[-1] == "unknown" else reply.json()["code"]
             assert code in ("store_timeout", "store_unavailable")
             problem(reply, code, applied[-1])
@@ -251,9 +251,9 @@ def test_no_answer_in_time(private_redis, start):
     finally:
         redis.thaw()
     daemon.wait_ready()
-    # What was handed over has happened, and late replies went to nobody.
-    until(lambda: daemon.get(path("a")).status == 200, "it serves again")
-    # What waited for its turn has not: that depends on how the requests came together.
+    # The operations sent have happened, and their late replies went to no request.
+    until(lambda: daemon.get(path("a")).status == 200, "the daemon serves again")
+    # Those not sent yet have not happened. Which these are depends on how the requests came together.
     done = [word == "unknown" for word in applied]
     assert done[0] and set(applied) <= {"unknown", "no"}
     expect(daemon.get(path("a")), failureCount=1 + done[0], successCount=int(done[1]))
@@ -267,8 +267,8 @@ def test_a_lost_answer_may_have_been_applied(private_redis, start):
     with daemon.wire() as write, daemon.wire() as read:
         write.send(request_bytes("POST", path("a", "failure"), body=b""))
         read.send(request_bytes("GET", path("a")))
-        until(lambda: daemon.metric("breakerd_store_operations_in_flight") == 2, "both wait")
-        # What a turn of the loop brings is handed over by the next two.
+        until(lambda: daemon.metric("breakerd_store_operations_in_flight") == 2, "both operations are in flight")
+        # Operations are sent to Redis within two more turns of the loop.
         for _ in range(3):
             assert daemon.get("/healthz").status == 200
         redis.kill()
@@ -284,7 +284,7 @@ def test_overloaded(private_redis, start):
     wires = [daemon.wire() for _ in range(3)]
     for wire in wires:
         wire.send(request_bytes("POST", path("a", "failure"), body=b""))
-    until(lambda: daemon.metric("breakerd_store_operations_in_flight") == 3, "three wait")
+    until(lambda: daemon.metric("breakerd_store_operations_in_flight") == 3, "three operations are in flight")
     problem(daemon.get(path("a")), "overloaded")
     problem(daemon.post(path("a", "failure")), "overloaded", "no")
     problem(daemon.delete(path("a")), "overloaded", "no")
@@ -366,20 +366,20 @@ def test_the_permissions_in_the_manual_suffice(private_redis, start):
 
 
 def test_a_replica_is_no_store(private_redis, start):
-    """What cannot be written counts as away."""
+    """A server that cannot be written counts as away."""
     master = private_redis("--repl-diskless-sync-delay", 0)
     replica = private_redis("--replicaof", "127.0.0.1", master.port)
-    until(lambda: b"master_link_status:up" in replica.call("INFO", "replication"), "replication")
+    until(lambda: b"master_link_status:up" in replica.call("INFO", "replication"), "the replica is connected")
     daemon = start(store=replica.url, on_store_failure="error")
-    until(lambda: refused(daemon), "it says why")
+    until(lambda: refused(daemon), "/readyz tells a reason")
     problem(daemon.post(path("a", "failure")), "store_unavailable", "no")
     replica.call("REPLICAOF", "NO", "ONE")
     works(daemon)
 
 
 def test_many_clients_wait_and_all_are_answered(private_redis, start):
-    """A hundred requests wait when Redis dies: each gets one answer. Those that were handed
-    over may have been applied, and those that waited for their turn surely were not."""
+    """A hundred writes wait when Redis dies, and each gets one answer. The one that was sent may have been applied; those
+    that waited for their turn were not."""
     redis = private_redis()
     daemon = start(store=redis.url, store_timeout=5000, on_store_failure="error").wait_ready()
     redis.freeze()
@@ -387,13 +387,13 @@ def test_many_clients_wait_and_all_are_answered(private_redis, start):
     for n, wire in enumerate(wires):
         wire.send(request_bytes("POST", path("hot", "failure"), body=b""))
         if n == 0:
-            until(lambda: daemon.metric("breakerd_store_operations_in_flight") == 1, "it waits")
-            # It is handed over at the end of its turn of the loop, and those for the same
-            # circuit then wait for it. Who connects now is accepted in a later turn.
+            until(lambda: daemon.metric("breakerd_store_operations_in_flight") == 1, "the first write is in flight")
+            # The write is sent at the end of its turn of the loop, and later ones on the same circuit wait for
+            # it. A new connection is accepted in a later turn.
             with daemon.wire() as newcomer:
                 newcomer.send(request_bytes("GET", "/healthz"))
                 assert newcomer.receive().status == 200
-    until(lambda: daemon.metric("breakerd_store_operations_in_flight") == 100, "all wait")
+    until(lambda: daemon.metric("breakerd_store_operations_in_flight") == 100, "all writes are in flight")
     redis.kill()
     applied = []
     for wire in wires:

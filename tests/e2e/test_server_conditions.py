@@ -1,8 +1,7 @@
-"""What a server can say or do, one by one: whose matter it is, the link's or the operation's,
-and what is seen of it in /readyz, the metrics, the log and the answers.
+"""Conditions of a Redis server, one by one, and what /readyz, the metrics, the log and the answers show of each.
 
-The link's: nothing can be written there, so it counts as away; daemon and server come
-together again by themselves. The operation's: 502 with the server's words, in both modes.
+Some concern the link: the server cannot be written at all, so it counts as away, and the daemon uses it again by itself
+when the condition is over. Others concern a single operation: 502 with the server's words, in both modes.
 """
 
 import json
@@ -29,18 +28,18 @@ def mode(request):
     return request.param
 
 
-# For what takes its time.
+# For slow tests: one mode, or both with CHAOS=full.
 one_mode = pytest.mark.parametrize("mode", ["error", pytest.param("local", marks=full)])
 
 
 def begin(start, mode, url, **settings):
-    """A daemon on that store, which has a password to keep to itself."""
+    """Starts a daemon on that store. It logs at debug, so that keeps_secrets() sees every line."""
     settings.setdefault("log_level", "debug")
     return start(store=url, on_store_failure=mode, **settings)
 
 
 def reason(daemon):
-    """Why it is not ready, or None."""
+    """The reason in /readyz, or None if the store is ready."""
     answer = Client(daemon.address).get("/readyz")
     body = answer.json()
     if body["status"] == "ready":
@@ -50,7 +49,7 @@ def reason(daemon):
     return body["reason"]
 
 
-# Where the server itself says what is wrong, by the words for a person.
+# {words of the reason: the label of breakerd_redis_failures_total}
 LABELS = {"user or the password": "wrongpass", "asks for a password": "noauth",
           "still loading": "loading", "busy with": "busy", "limit of clients": "maxclients",
           "cannot save": "misconf", "no answer in time": "connect",
@@ -58,7 +57,7 @@ LABELS = {"user or the password": "wrongpass", "asks for a password": "noauth",
 
 
 def is_away(daemon, mode, words, deadline=10):
-    """All that is to be seen of a store that cannot be used, and why."""
+    """Waits until Redis is away for the reason `words`, and checks all that shows it."""
     def says():
         said = reason(daemon)
         return said is not None and words in said
@@ -86,21 +85,21 @@ def is_away(daemon, mode, words, deadline=10):
                        daemon.delete(path("away"))):
             assert answer.status in (200, 204)
             assert answer.header("Breakerd-Degraded") == "true"
-    assert time.monotonic() - began < 1, "nothing waits for a link that is down"
+    assert time.monotonic() - began < 1, "requests wait for a link that is down"
     assert daemon.get("/healthz").status == 200
     keeps_secrets(daemon)
 
 
 def is_back(daemon):
     daemon.wait_ready()
-    until(lambda: daemon.metric("breakerd_folds_pending") == 0, "all is folded")
+    until(lambda: daemon.metric("breakerd_folds_pending") == 0, "all steps are folded")
 
     def answer():
-        """None where a busy machine has let the answer's time pass."""
+        """None if Redis's reply came too late, as on a busy machine."""
         got = daemon.post(path("back", "failure"))
         return got if got.status == 200 and got.header("Breakerd-Degraded") is None else None
 
-    snapshot(until(answer, "it answers by Redis"))
+    snapshot(until(answer, "an answer comes from Redis"))
     assert daemon.metric("breakerd_store_up") == 1
     assert daemon.metric("breakerd_store_degraded") == 0
     keeps_secrets(daemon)
@@ -117,7 +116,7 @@ def with_password(url):
     return url.replace("//", f"//:{SECRET}@")
 
 
-# --- the link's, a real server --------------------------------------------------------------
+# --- conditions of the link, with a real server ---------------------------------------------
 
 
 def test_wrong_password(private_redis, start, mode):
@@ -165,7 +164,7 @@ def test_no_permission_to_load_the_script(private_redis, start, mode):
 
 @pytest.mark.parametrize("how", ["acl", "renamed"])
 def test_the_script_may_not_be_called_by_its_hash(private_redis, start, mode, how):
-    """EVALSHA alone is forbidden, or has another name: the whole script goes from then on."""
+    """Only EVALSHA is forbidden, or renamed. From then on the daemon sends the whole script."""
     redis = private_redis(*(["--rename-command", "EVALSHA", ""] if how == "renamed" else []))
     redis.call("ACL", "SETUSER", "gate", "on", ">" + SECRET, "~*", "&*", "+@all")
     if how == "acl":
@@ -184,7 +183,7 @@ def test_the_script_may_not_be_called_by_its_hash(private_redis, start, mode, ho
 
 
 def test_a_server_with_cluster_mode_on(private_redis, start, mode):
-    """One node that has all slots: each call, and each question of a listing, names one key."""
+    """One node has all slots. Each call of the script, and each read of a listing, names one key."""
     redis = private_redis("--cluster-enabled", "yes")
     redis.call("CLUSTER", "ADDSLOTS", *range(16384))
     until(lambda: b"cluster_state:ok" in redis.call("CLUSTER", "INFO"), "the cluster is up")
@@ -217,7 +216,7 @@ def test_loading(private_redis, start, mode):
 
 @pytest.mark.parametrize("stale", ["yes", "no"])
 def test_demoted(private_redis, start, mode, stale):
-    """READONLY, or MASTERDOWN, to operations; then it says that it is a replica."""
+    """Operations get READONLY or MASTERDOWN. Then the daemon finds that the server is a replica."""
     redis = private_redis("--replica-serve-stale-data", stale)
     daemon = begin(start, mode, redis.url)
     is_back(daemon)
@@ -234,7 +233,7 @@ def test_demoted(private_redis, start, mode, stale):
 
 
 def test_busy(private_redis, start, mode):
-    """Somebody's script that does not end: first nothing is answered, then BUSY."""
+    """Another client's script does not end: first Redis does not answer, then it answers BUSY."""
     redis = private_redis("--lua-time-limit", "600")
     daemon = begin(start, mode, redis.url)
     is_back(daemon)
@@ -242,14 +241,14 @@ def test_busy(private_redis, start, mode):
     busy.send("EVAL", "while true do end", 0)
     try:
         until(lambda: daemon.post(path("a", "failure")).header("Breakerd-Degraded") or
-              daemon.get(path("a")).status != 200, "it is noticed")
+              daemon.get(path("a")).status != 200, "an answer shows the condition")
         times = []
         for _ in range(12):
             began = time.monotonic()
             answer = daemon.post(path("a", "failure"))
             times.append(time.monotonic() - began)
             if mode == "error":
-                # What was not handed over, behind a call that is not answered, surely was not applied.
+                # A write behind a call without a reply was not sent, so it was not applied.
                 assert answer.status in (503, 504), answer
                 assert answer.json()["applied"] in ("unknown", "no"), answer
             else:
@@ -291,7 +290,7 @@ def test_writes_stopped_because_nothing_can_be_saved(private_redis, start, mode)
         client.call("CONFIG", "SET", "dbfilename", "taken")
         client.call("CONFIG", "SET", "save", "3600 1")
         client.call("BGSAVE")
-        until(lambda: b"rdb_last_bgsave_status:err" in client.call("INFO", "persistence"), "it fails")
+        until(lambda: b"rdb_last_bgsave_status:err" in client.call("INFO", "persistence"), "the save fails")
         answer = daemon.post(path("a", "failure"))
         assert answer.status == (503 if mode == "error" else 200), answer
         is_away(daemon, mode, "cannot save its data")
@@ -301,7 +300,7 @@ def test_writes_stopped_because_nothing_can_be_saved(private_redis, start, mode)
 
 @one_mode
 def test_too_few_replicas(private_redis, start, mode):
-    """A condition that shows only in a write: the link comes and goes, and every answer is true."""
+    """This condition shows only in a write: the link comes and goes, and every answer is right."""
     redis = private_redis()
     daemon = begin(start, mode, redis.url)
     is_back(daemon)
@@ -322,10 +321,10 @@ def test_too_few_replicas(private_redis, start, mode):
 
 @one_mode
 def test_cluster_down(private_redis, start, mode):
-    """A node of a cluster that has no slots."""
+    """The node of a cluster has no slots."""
     redis = private_redis("--cluster-enabled", "yes")
     daemon = begin(start, mode, redis.url)
-    until(lambda: reason(daemon) != "not connected yet", "it has been tried")
+    until(lambda: reason(daemon) != "not connected yet", "the daemon has tried to connect")
     answer = daemon.post(path("a", "failure"))
     assert answer.status == (503 if mode == "error" else 200), answer
     assert "the cluster is down" in daemon.stderr()
@@ -334,7 +333,7 @@ def test_cluster_down(private_redis, start, mode):
     is_back(daemon)
 
 
-# --- the operation's -------------------------------------------------------------------------
+# --- conditions of the operation -------------------------------------------------------------
 
 
 def test_out_of_memory(private_redis, start, mode):
@@ -389,7 +388,7 @@ def test_another_type(private_redis, start, mode):
 
 @one_mode
 def test_the_slot_is_elsewhere(private_redis, start, mode):
-    """MOVED is the operation's: the circuits whose slots are here go on."""
+    """MOVED concerns the operation alone: circuits whose slots are on this node go on."""
     nodes = [private_redis("--cluster-enabled", "yes") for _ in range(2)]
     nodes[0].call("CLUSTER", "ADDSLOTSRANGE", 0, 8191)
     nodes[1].call("CLUSTER", "ADDSLOTSRANGE", 8192, 16383)
@@ -411,7 +410,7 @@ def test_the_slot_is_elsewhere(private_redis, start, mode):
 
 
 def test_scripts_are_forgotten_under_load(private_redis, start):
-    """SCRIPT FLUSH in a loop: no client notices."""
+    """SCRIPT FLUSH in a loop shows in no answer."""
     redis = private_redis()
     daemons = [start(store=redis.url, on_store_failure="error", store_timeout=5000).wait_ready()
                for _ in range(2)]
@@ -430,7 +429,7 @@ def test_scripts_are_forgotten_under_load(private_redis, start):
     print(f"{flushes} flushes, {len(storm.answers)} answers")
 
 
-# --- what is no Redis ---------------------------------------------------------------------------
+# --- servers that are no Redis ------------------------------------------------------------------
 
 
 def silent(s):
@@ -537,7 +536,7 @@ def test_no_redis(start, behave, mode):
     impostor = Impostor(behave)
     try:
         daemon = begin(start, mode, with_password(impostor.url))
-        until(lambda: reason(daemon) not in (None, "not connected yet"), "it says why")
+        until(lambda: reason(daemon) not in (None, "not connected yet"), "/readyz tells a reason")
         is_away(daemon, mode, IMPOSTORS[behave])
         assert daemon.lives()
     finally:
@@ -546,12 +545,12 @@ def test_no_redis(start, behave, mode):
 
 @one_mode
 def test_a_port_that_never_answers(start, mode):
-    """As a host behind a firewall: the connect itself gets no answer."""
+    """The connect itself gets no answer, as from a host behind a firewall."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
         address = listener.getsockname()
-        # Its queue is full: further connects are dropped.
+        # The listener's queue is full, so the kernel drops further connects.
         fillers = []
         for _ in range(4):
             s = socket.socket()
