@@ -1,6 +1,6 @@
-"""on_store_failure = local: what was done while Redis was away is folded into it.
+"""on_store_failure = local: operations made while Redis was away are folded into it when it is back.
 
-The daemon stands behind a gate that is shut meanwhile, while others go on reaching Redis.
+The daemon reaches Redis through a gate. While the gate is shut, others still reach Redis.
 """
 
 import functools
@@ -22,8 +22,8 @@ from storm import Storm
 from wait import until
 from wire import request_bytes
 
-# Clocks are compared over a round trip: to some milliseconds, and less well where the gate has
-# to wait for a processor.
+# Seconds by which a stamp may be wrong. The daemon measures the offset to Redis's clock over a round trip: to some
+# milliseconds, or less well where the gate waits for a processor.
 APART = 0.5
 
 
@@ -33,7 +33,7 @@ def force(daemon, key):
 
 
 class Site:
-    """One Redis, a daemon behind the gate, another one straight on it."""
+    """One Redis, the daemon `a` behind the gate, and the daemon `b` connected directly."""
 
     def __init__(self, redis, start, **settings):
         self.redis = redis
@@ -43,7 +43,7 @@ class Site:
 
     def cut(self):
         self.gate.shut()
-        until(lambda: self.a.readyz() == "degraded", "the loss is noticed")
+        until(lambda: self.a.readyz() == "degraded", "the daemon notices the loss")
 
     def join(self):
         self.gate.open()
@@ -56,7 +56,7 @@ class Site:
 
 
 def folded(daemon, deadline=30):
-    until(lambda: daemon.metric("breakerd_folds_pending") == 0, "all is folded", deadline)
+    until(lambda: daemon.metric("breakerd_folds_pending") == 0, "all steps are folded", deadline)
 
 
 def degraded(answer):
@@ -65,7 +65,7 @@ def degraded(answer):
 
 
 def same_time(stamp, other):
-    """One of the stamps may have been corrected since."""
+    """Checks that the stamps are nearly equal: one of them may have been corrected meanwhile."""
     assert abs(stamp - other) < APART * 1000, stamp - other
 
 
@@ -81,7 +81,7 @@ def move(daemon, to, key="k"):
 
 @pytest.fixture
 def start(start):  # pylint: disable=function-redefined
-    """Daemons that are patient with the gate, a thread of ours that a busy machine holds up."""
+    """start with a long store_timeout: on a busy machine the gate, a thread of this process, may be slow."""
     return functools.partial(start, store_timeout=5000)
 
 
@@ -115,7 +115,7 @@ def test_counts_are_added(site):
 
 
 def test_closed_meanwhile(site):
-    """Closing zeroes what stands before it, here and there."""
+    """Closing zeroes the counts before it, those of this daemon and those in Redis."""
     s = site()
     record(s.a, failures=3, successes=1)
     move(s.a, "open")
@@ -174,7 +174,7 @@ def test_the_later_failure_stands(site):
 
 @pytest.mark.parametrize("since", [None, "failure", "success", "transition"])
 def test_reset_meanwhile(site, since):
-    """It is removed if nobody wrote it since, and else left as it is."""
+    """The circuit is removed if nobody wrote it since the reset, and otherwise left as it is."""
     s = site()
     record(s.a, failures=3)
     s.cut()
@@ -244,7 +244,7 @@ def test_members_of_others_are_kept(site):
 
 
 def test_never_reached(private_redis, start):
-    """A daemon that has never seen Redis starts from nothing, and folds when it comes."""
+    """A daemon that has never reached Redis starts from nothing, and folds when Redis comes."""
     redis = private_redis()
     redis.call("SET", "stoma:cb:k", '{"state":"open","failureCount":7,"successCount":0,'
                                     '"lastFailureTime":5,"lastStateChange":6}')
@@ -257,7 +257,7 @@ def test_never_reached(private_redis, start):
     gate.open()
     daemon.wait_ready()
     folded(daemon)
-    # It only counted: what Redis knew of the state stands.
+    # The daemon only counted, so the state in Redis stands.
     expect(daemon.get(path("k")), state="open", failureCount=9, lastStateChange=6)
     expect(daemon.get(path("new")), successCount=1)
     gate.shut()
@@ -270,7 +270,7 @@ def test_redis_comes_back_empty(private_redis, start):
     at = move(daemon, "open")["lastStateChange"]
     record(daemon, "untouched", failures=5)
     redis.kill()
-    until(lambda: daemon.readyz() == "degraded", "the loss is noticed")
+    until(lambda: daemon.readyz() == "degraded", "the daemon notices the loss")
     record(daemon, failures=2)
     redis.start()
     daemon.wait_ready()
@@ -282,7 +282,7 @@ def test_redis_comes_back_empty(private_redis, start):
 
 
 def test_what_is_unknown_is_not_repeated(private_redis, start):
-    """A transition that Redis may have done, and did not, is not done by what follows it."""
+    """A transition is in doubt, and Redis has not done it: steps behind it do not do it either."""
     redis = private_redis("--appendonly", "yes", "--appendfsync", "always")
     daemon = start(store=redis.url, store_timeout=1000).wait_ready()
     record(daemon, failures=5)
@@ -291,7 +291,7 @@ def test_what_is_unknown_is_not_repeated(private_redis, start):
     answer = degraded(daemon.post(path("k", "transition"), {"to": "closed"}))
     expect(answer, state="closed", failureCount=0)
     redis.kill()
-    until(lambda: daemon.readyz() == "degraded", "the loss is noticed")
+    until(lambda: daemon.readyz() == "degraded", "the daemon notices the loss")
     expect(degraded(daemon.post(path("k", "failure"))), state="closed", failureCount=1)
     redis.start()
     daemon.wait_ready()
@@ -300,7 +300,7 @@ def test_what_is_unknown_is_not_repeated(private_redis, start):
 
 
 def fill(daemon, circuits):
-    """Two failures on each of so many circuits."""
+    """Records two failures on each of `circuits` circuits."""
     answers = hammer([daemon.address], 32,
                      (request_bytes("POST", path(f"k{n % circuits}", "failure"), body=b"")
                       for n in range(2 * circuits)))
@@ -309,14 +309,14 @@ def fill(daemon, circuits):
 
 @pytest.mark.slow
 def test_live_traffic_while_folding(private_redis, start):
-    """Folding back holds nobody up."""
+    """Requests do not wait while steps are folded."""
     circuits = 20000 if FULL else 4000
     redis = private_redis()
     gate = Gate(redis.address)
     daemon = start(store=gate.url, store_timeout=250)
     fill(daemon, circuits)
     turn = iter(range(10**9))
-    # Others, and those that wait to be folded too.
+    # The requests are for circuits with steps to fold, and for as many others.
     with Storm([daemon.address], 8, lambda _: (f"k{next(turn) * 37 % (2 * circuits)}", "failure"),
                rate=1000) as storm:
         gate.open()
@@ -355,8 +355,7 @@ def size(redis):
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["kill", "cut", pytest.param("freeze", marks=full)])
 def test_an_interrupted_fold_back_goes_on(private_redis, start, how):
-    """Redis goes again, and again, while it is folded into. Nothing is counted twice, nothing
-    is lost."""
+    """Redis goes away three times while steps are folded. No step is counted twice, and none is lost."""
     circuits = 20000 if FULL else 3000
     redis = private_redis("--appendonly", "yes", "--appendfsync", "always")
     gate = Gate(redis.address)
@@ -374,10 +373,10 @@ def test_an_interrupted_fold_back_goes_on(private_redis, start, how):
             gate.shut()
         else:
             redis.freeze()
-            until(lambda: daemon.readyz() == "degraded", "the loss is noticed")
+            until(lambda: daemon.readyz() == "degraded", "the daemon notices the loss")
             gate.shut()
             redis.thaw()
-        until(lambda: daemon.readyz() == "degraded", "the loss is noticed")
+        until(lambda: daemon.readyz() == "degraded", "the daemon notices the loss")
     if redis.process is None:
         redis.start()
     gate.open()
@@ -391,7 +390,7 @@ def test_an_interrupted_fold_back_goes_on(private_redis, start, how):
 
 
 def test_what_others_did_to_circuits_that_nobody_asks_for(site):
-    """Without Redis they go on as the channel told last."""
+    """When Redis goes away, circuits go on from what the channel told last."""
     s = site()
     for key in ("opened", "forced", "closed", "reset"):
         record(s.a, key, failures=1)
@@ -420,9 +419,9 @@ def test_what_the_own_listing_showed_goes_on_without_redis(private_redis, start)
     gate = Gate(redis.address).open()
     daemon = start(store=gate.url).wait_ready()
     until(lambda: daemon.metric("breakerd_overrides", mode="forced-open") == 1 and
-          daemon.metric("breakerd_circuits", state="open") == 1, "it has listed them")
+          daemon.metric("breakerd_circuits", state="open") == 1, "the daemon has listed both")
     gate.shut()
-    until(lambda: daemon.readyz() == "degraded", "the loss is noticed")
+    until(lambda: daemon.readyz() == "degraded", "the daemon notices the loss")
     assert not acquire(daemon, "opened", degraded=True)["allowed"]
     assert not acquire(daemon, "forced", degraded=True)["allowed"]
 
@@ -433,11 +432,11 @@ def faketime():
 
 
 @pytest.mark.skipif(not faketime(), reason="needs Debian's package libfaketime")
-@pytest.mark.skipif(SANITIZED, reason="faketime would stand before ASan")
+@pytest.mark.skipif(SANITIZED, reason="ASan must be the first library, and so must faketime")
 @pytest.mark.parametrize("skew", ["+3600", "-3600"])
 def test_a_skewed_clock(private_redis, start, skew):
-    """Stamps made without Redis are in its time, as last measured; of a daemon that has
-    never measured it they are corrected when they are folded."""
+    """Stamps made while Redis is away are in Redis's time, by the offset measured last. If the daemon has measured
+    none yet, its stamps are corrected when they are folded."""
     redis = private_redis()
     env = {"LD_PRELOAD": faketime(), "FAKETIME": skew, "DONT_FAKE_MONOTONIC": "1"}
     gate = Gate(redis.address)
@@ -452,7 +451,7 @@ def test_a_skewed_clock(private_redis, start, skew):
     got = snapshot(b.get(path("early")))
     record(a, failures=1)
     gate.shut()
-    until(lambda: a.readyz() == "degraded", "the loss is noticed")
+    until(lambda: a.readyz() == "degraded", "the daemon notices the loss")
     move(b, "half-open")
     time.sleep(APART)
     here = move(a, "open")
@@ -467,11 +466,11 @@ def test_a_skewed_clock(private_redis, start, skew):
 
 
 @pytest.mark.skipif(not faketime(), reason="needs Debian's package libfaketime")
-@pytest.mark.skipif(SANITIZED, reason="faketime would stand before ASan")
+@pytest.mark.skipif(SANITIZED, reason="ASan must be the first library, and so must faketime")
 @pytest.mark.parametrize("steps", [("+7200", "+0"), ("+0", "+7200"), ("-7200", "+0")])
 @pytest.mark.parametrize("known", [True, False])
 def test_a_clock_that_is_set_while_redis_is_away(private_redis, start, tmp_path, steps, known):
-    """Stamps made before are in Redis's time all the same, and none is later than its now."""
+    """Stamps made before the clock was set are still folded in Redis's time, and none is later than Redis's now."""
     redis = private_redis()
     clock = tmp_path / "clock"
     clock.write_text(steps[0] + "\n")
@@ -484,7 +483,7 @@ def test_a_clock_that_is_set_while_redis_is_away(private_redis, start, tmp_path,
     if known:
         daemon.wait_ready()
         gate.shut()
-        until(lambda: daemon.readyz() == "degraded", "the loss is noticed")
+        until(lambda: daemon.readyz() == "degraded", "the daemon notices the loss")
     began = redis.client().now_ms()
     record(daemon, failures=1)
     move(daemon, "open")
@@ -499,11 +498,11 @@ def test_a_clock_that_is_set_while_redis_is_away(private_redis, start, tmp_path,
 
 
 @pytest.mark.skipif(not faketime(), reason="needs Debian's package libfaketime")
-@pytest.mark.skipif(SANITIZED, reason="faketime would stand before ASan")
+@pytest.mark.skipif(SANITIZED, reason="ASan must be the first library, and so must faketime")
 @pytest.mark.parametrize("steps", [("+7200", "+7200"), ("+0", "+7200")])
 def test_an_override_holds_by_the_clock_of_redis(private_redis, start, tmp_path, steps):
-    """Of a daemon whose clock is two hours ahead, or was set so: in streams, metrics, and without Redis,
-    when nothing but the override keeps the circuit."""
+    """The daemon's clock is two hours ahead, or is set ahead. The override holds in streams and metrics, and while Redis
+    is away, when only the override keeps the circuit from expiring."""
     redis = private_redis()
     clock = tmp_path / "clock"
     clock.write_text(steps[0] + "\n")
@@ -520,9 +519,9 @@ def test_an_override_holds_by_the_clock_of_redis(private_redis, start, tmp_path,
         assert daemon.metric("breakerd_overrides", mode="forced-open") == 1
         assert daemon.get(path("k", "override")).status == 200
     gate.shut()
-    until(lambda: daemon.readyz() == "degraded", "the loss is noticed")
+    until(lambda: daemon.readyz() == "degraded", "the daemon notices the loss")
     seen = time.monotonic()
-    until(lambda: time.monotonic() - seen > 1.5, "its time to live is over")
+    until(lambda: time.monotonic() - seen > 1.5, "the circuit's time to live is over")
     assert acquire(daemon, "k", degraded=True)["reason"] == "forced-open"
     assert daemon.get(path("k", "override")).status == 200
     gate.shut()
@@ -530,7 +529,7 @@ def test_an_override_holds_by_the_clock_of_redis(private_redis, start, tmp_path,
 
 @pytest.mark.parametrize("words", ["WRONGTYPE", "TOOLARGE"])
 def test_a_value_that_is_none_of_ours_to_change(site, words):
-    """Cannot be folded, ever: it is said and left alone, and the others go on."""
+    """A step that can never be folded is logged and dropped. The value stays as it is, and other steps are folded."""
     s = site()
     s.cut()
     record(s.a, failures=1)
@@ -550,7 +549,7 @@ def test_a_value_that_is_none_of_ours_to_change(site, words):
 
 @pytest.mark.parametrize("condition", ["OOM", pytest.param("NOPERM", marks=full)])
 def test_refused_for_a_while(private_redis, start, condition):
-    """Redis is there and takes no step: they wait, with little noise and little work."""
+    """Redis is there but refuses all steps. The steps wait, with few log lines and little processor time."""
     redis = private_redis()
     redis.call("ACL", "SETUSER", "gate", "on", ">pw", "~*", "+@all")
     gate = Gate(redis.address)
@@ -588,14 +587,14 @@ def test_a_replica_takes_no_steps(private_redis, start):
     daemon = start(store=redis.url).wait_ready()
     record(daemon, failures=1)
     redis.call("REPLICAOF", "127.0.0.1", master.port)
-    until(lambda: redis.call("ROLE")[3] == b"connected", "it is a replica")
+    until(lambda: redis.call("ROLE")[3] == b"connected", "Redis is a replica")
     degraded(daemon.post(path("k", "failure")))
-    until(lambda: daemon.readyz() == "degraded", "it is no store")
+    until(lambda: daemon.readyz() == "degraded", "the replica counts as away")
     record(daemon, failures=2)
     redis.call("REPLICAOF", "NO", "ONE")
     daemon.wait_ready()
     folded(daemon)
-    # The new master's data was empty: the first failure went with it.
+    # As a replica Redis has taken the master's empty data, without the first failure.
     expect(daemon.get(path("k")), failureCount=3)
     assert daemon.metric("breakerd_folds_lost_total") == 0
 
@@ -621,7 +620,7 @@ def test_bounded_memory(private_redis, start):
 
 
 def test_few_in_flight(private_redis, start):
-    """Steps under way take nothing from what max_in_flight allows to requests."""
+    """Steps under way do not count in max_in_flight."""
     redis = private_redis()
     gate = Gate(redis.address)
     daemon = start(store=gate.url, max_in_flight=4)

@@ -1,4 +1,4 @@
-"""What a store that is away costs: processor, log lines, descriptors, memory."""
+"""The cost of a store that is away: processor time, log lines, descriptors, memory."""
 
 import os
 import threading
@@ -13,7 +13,7 @@ from ports import free_port
 from storm import Storm
 from wait import until
 
-# Of one daemon: each waits longer and longer, so a thousand take a quarter of an hour.
+# Reconnects of one daemon. The waits between them grow: a thousand take a quarter of an hour.
 RECONNECTS = int(os.environ.get("CHAOS_RECONNECTS", "60" if FULL else "0"))
 
 
@@ -45,7 +45,7 @@ def test_a_dead_store_costs_an_idle_daemon_nothing(start):
         print(f"{name}: {used / seconds * 100:.2f} % of a core, {said} lines in {seconds + 0.5} s, "
               f"{said - before[name][1]} of them after the first half")
         assert used <= 0.01 * seconds * (5 if SANITIZED else 1), name
-        # Two say that it has started.
+        # Two of the lines are those of the start.
         assert said - 2 <= 12, d.stderr()
         assert said - before[name][1] <= 8, d.stderr()
     mute.end()
@@ -53,16 +53,16 @@ def test_a_dead_store_costs_an_idle_daemon_nothing(start):
 
 
 def kill_clients(redis, times, daemons, deadline):
-    """Ends the daemons' connections again and again, as soon as they are there."""
+    """Kills the daemons' connections `times` times, each time when all are up."""
     with redis.client() as client:
         own = client.call("CLIENT", "ID")
         for _ in range(times):
-            until(lambda: all(d.metric("breakerd_store_up") for d in daemons), "it is back", deadline)
+            until(lambda: all(d.metric("breakerd_store_up") for d in daemons), "all links are up", deadline)
             for d in daemons:
                 snapshot(d.post(path("k", "failure")))
             client.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
             until(lambda: client.call("CLIENT", "LIST").count(b"name=breakerd") < len(daemons) or
-                  all(d.metric("breakerd_redis_disconnects_total") for d in daemons), "they are gone")
+                  all(d.metric("breakerd_redis_disconnects_total") for d in daemons), "the connections are gone")
             assert client.call("CLIENT", "ID") == own
 
 
@@ -73,8 +73,7 @@ def channels(redis):
 
 @pytest.mark.slow
 def test_reconnecting_leaves_nothing_behind(private_redis, start):
-    """Neither descriptors nor memory grow with the number of reconnects; nor is a line
-    logged for each."""
+    """Neither descriptors nor memory grow with the number of reconnects, and not each reconnect is logged."""
     count = 8 if FULL else 4
     warm, times = (25, 125) if FULL else (3, 6)
     redis = private_redis()
@@ -83,12 +82,12 @@ def test_reconnecting_leaves_nothing_behind(private_redis, start):
         d.get("/metrics")
     began = time.monotonic()
     kill_clients(redis, warm, daemons, 20)
-    until(lambda: all(d.metric("breakerd_store_up") for d in daemons), "it is back")
-    until(lambda: channels(redis) == count, "each listens to the channel")
+    until(lambda: all(d.metric("breakerd_store_up") for d in daemons), "all links are up")
+    until(lambda: channels(redis) == count, "all daemons have subscribed")
     before = [(descriptors(d), resident_kib(d)) for d in daemons]
     kill_clients(redis, times - warm, daemons, 20)
-    until(lambda: all(d.metric("breakerd_store_up") for d in daemons), "it is back")
-    until(lambda: channels(redis) == count, "each listens to the channel again", 20)
+    until(lambda: all(d.metric("breakerd_store_up") for d in daemons), "all links are up")
+    until(lambda: channels(redis) == count, "all daemons have subscribed again", 20)
     took = time.monotonic() - began
     connects = sum(d.metric("breakerd_redis_connects_total") for d in daemons)
     after = [(descriptors(d), resident_kib(d)) for d in daemons]
@@ -100,13 +99,13 @@ def test_reconnecting_leaves_nothing_behind(private_redis, start):
         assert fds_now <= fds
         if not SANITIZED:
             assert kib_now - kib <= 256
-    # A minute's worth of lines, and of what is saved up.
+    # The log's limit: some lines a minute, and some at once at the beginning.
     assert max(lines) < 20 + took / 60 * 15
 
 
 @pytest.mark.slow
 def test_the_dns_is_asked_afresh_and_blocks_nothing(start):
-    """While a name cannot be looked up, requests are answered at once."""
+    """Requests are answered at once while a name cannot be resolved."""
     daemon = start(store="redis://no-such-host.invalid:6379")
     with Storm([daemon.address], 8, lambda line: (f"k{line}", "failure"), rate=500) as storm:
         time.sleep(1.5)
@@ -115,14 +114,14 @@ def test_the_dns_is_asked_afresh_and_blocks_nothing(start):
 
 
 def test_memory_while_away_is_bounded(start):
-    """max_circuits bounds what is kept for Redis, whatever is written meanwhile."""
+    """max_circuits bounds the steps kept for Redis, however many circuits are written meanwhile."""
     limit = 20000 if FULL else 1000
     daemon = start(store=f"redis://127.0.0.1:{free_port()}", max_circuits=limit)
     turn = iter(range(10**9))
     sizes = []
     for _ in range(3):
         with Storm([daemon.address], 16, lambda _: (f"key-{next(turn)}", "failure"), rate=20000) as storm:
-            until(lambda: len(storm.answers) > 1.2 * limit, "so many have been written", 60)
+            until(lambda: len(storm.answers) > 1.2 * limit, f"{1.2 * limit:.0f} circuits have been written", 60)
         sizes.append(resident_kib(daemon))
     assert set(storm.statuses()) == {503}
     print(f"KiB after each {1.2 * limit:.0f} new circuits: {sizes}")
@@ -133,7 +132,7 @@ def test_memory_while_away_is_bounded(start):
 
 @pytest.mark.skipif(not RECONNECTS, reason="CHAOS=full runs it")
 def test_reconnects_of_one_daemon(private_redis, start):
-    """By a server that ends the connection right after the handshake, so often."""
+    """The server ends each connection right after its handshake, RECONNECTS times."""
     redis = private_redis()
     daemon = start(store=redis.url).wait_ready()
     stop = threading.Event()
@@ -146,9 +145,9 @@ def test_reconnects_of_one_daemon(private_redis, start):
     killer = threading.Thread(target=kill)
     killer.start()
     try:
-        until(lambda: daemon.metric("breakerd_redis_connects_total") > 20, "warm", 120, step=0.2)
+        until(lambda: daemon.metric("breakerd_redis_connects_total") > 20, "20 connects", 120, step=0.2)
         before = (descriptors(daemon), resident_kib(daemon))
-        until(lambda: daemon.metric("breakerd_redis_connects_total") >= RECONNECTS, "so many", 3600, step=1)
+        until(lambda: daemon.metric("breakerd_redis_connects_total") >= RECONNECTS, f"{RECONNECTS} connects", 3600, step=1)
         after = (descriptors(daemon), resident_kib(daemon))
     finally:
         stop.set()

@@ -1,7 +1,7 @@
-"""Redis killed, frozen and gone for a while, under load from two daemons.
+"""Redis killed, frozen and away for a while, under load from two daemons.
 
-What is asserted on time is what a client may rely on: an answer within store_timeout and some
-scheduling noise. CHAOS=full runs everything longer and oftener.
+Each answer must come within store_timeout and some scheduling noise, as clients may rely on. CHAOS=full runs more and
+longer tests.
 """
 
 import json
@@ -16,7 +16,7 @@ from storm import Storm
 from wait import until
 
 TIMEOUT = 0.25   # store_timeout, seconds
-NOISE = 0.25     # on top of it, what a request may take
+NOISE = 0.25     # seconds beyond store_timeout that a request may take
 VERBS = ("success", "failure")
 
 
@@ -39,7 +39,7 @@ def first_success(storm, after):
 
 @pytest.mark.slow
 def test_killed_and_restarted(private_redis, start):
-    """Nothing acknowledged is lost, nothing is counted that nobody asked for."""
+    """No acknowledged operation is lost, and none is counted that was refused."""
     away = [0.5, 0.2, 2.0, 4.0, 8.0] if FULL else [0.3, 0.1]
     redis = private_redis("--appendonly", "yes", "--appendfsync", "always")
     daemons = [start(store=redis.url, on_store_failure="error").wait_ready() for _ in range(2)]
@@ -50,7 +50,7 @@ def test_killed_and_restarted(private_redis, start):
         return f"k{(line * 7 + turn[line]) % 20}", VERBS[turn[line] % 2]
 
     back = []
-    # As fast as the answers come: something is always under way when it is killed.
+    # At this rate operations are always under way when Redis is killed.
     with Storm([d.address for d in daemons], 32, choose, rate=20000) as storm:
         for seconds in away:
             time.sleep(0.5)
@@ -79,9 +79,8 @@ def test_killed_and_restarted(private_redis, start):
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["error", pytest.param("local", marks=full)])
 def test_frozen(private_redis, start, mode):
-    """A Redis that stops answering is waited for a few times only; its late answers go to
-    nobody. Each circuit has counts of its own and belongs to one connection, so that an
-    answer given to the wrong request shows."""
+    """Few requests wait for a Redis that has stopped answering, and its late replies go to no request. Each circuit
+    has counts of its own and is used on one connection only, so that a reply to the wrong request shows."""
     seconds = 3 if FULL else 1.5
     redis = private_redis()
     with redis.client() as client:
@@ -104,7 +103,7 @@ def test_frozen(private_redis, start, mode):
         redis.thaw()
         thawed = time.monotonic()
         until(lambda: first_success(storm, thawed), "an operation succeeds again")
-        until(lambda: all(d.readyz() == "ready" for d in daemons), "all is as before")
+        until(lambda: all(d.readyz() == "ready" for d in daemons), "both daemons are ready")
         back = time.monotonic() - thawed
         time.sleep(1.0)
     print(storm.statuses(), f"back after {back:.3f} s")
@@ -119,7 +118,7 @@ def test_frozen(private_redis, start, mode):
 @pytest.mark.parametrize("mode", ["error", "local"])
 @pytest.mark.parametrize("keys", [1, pytest.param(50, marks=full)])
 def test_one_client_waits_a_few_times_only(private_redis, start, mode, keys):
-    """Writes one after another: also those that never went out count as unanswered."""
+    """Writes one after another. Those that were never sent count as unanswered, too."""
     redis = private_redis()
     daemon = start(store=redis.url, on_store_failure=mode).wait_ready()
     redis.freeze()
@@ -139,16 +138,16 @@ def check_frozen_time(storm, froze, thawed):
     waited = [a for a in storm.answers if froze < a.sent < thawed and a.took > TIMEOUT * 0.8]
     last = max((a.sent for a in waited), default=froze) - froze
     print(f"{len(waited)} waited for a deadline, the last was sent {last:.3f} s after the freeze")
-    # Three deadlines in a row and what was sent while they ran.
+    # Three deadlines in a row, and the requests sent while they ran.
     assert last < 2 * TIMEOUT + NOISE
     quick = [a.took for a in storm.answers if froze + 0.8 < a.sent < thawed]
     assert len(quick) > 100 and max(quick) < TIMEOUT * 0.8
-    # A pause of the machine meets each of the 32 connections once.
+    # One pause of the machine can delay each of the 32 connections.
     assert sum(took > 0.1 for took in quick) < 32 + len(quick) / 50
 
 
 def check_own(storm, redis):
-    """On each connection the counts go up by one for each write, or stay where one is in doubt."""
+    """On each connection each write adds one to its count; a write in doubt may add one or not."""
     count, doubt = {}, Counter()
     for a in storm.answers:
         key = (a.line, a.verb)
@@ -176,20 +175,19 @@ def check_own(storm, redis):
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ["kill", pytest.param("freeze", marks=full)])
 def test_gone_for_a_while(private_redis, start, end):
-    """With on_store_failure=local every operation goes on, and what was counted meanwhile is
-    in Redis afterwards."""
+    """With on_store_failure = local all operations go on, and what was counted meanwhile is in Redis afterwards."""
     seconds = 5 if FULL else 1
     redis = private_redis("--appendonly", "yes", "--appendfsync", "always")
     daemons = [start(store=redis.url).wait_ready() for _ in range(2)]
     turn = Counter()
-    noticed = []  # when both daemons say that they do without Redis
+    noticed = []  # the time from which both daemons are degraded
 
     def choose(line):
         turn[line] += 1
         n = turn[line]
         if n % 8 == 0:
             return f"busy-{line % 5}", ["reset", "get", "transition"][n // 8 % 3], b'{"to":"open"}'
-        # Circuits of one daemon, of both, and such as are used from the notice on only.
+        # Circuits of one daemon and of both; "after": used only once the outage is noticed.
         era = "after" if noticed and n % 2 else "always"
         return f"{era}-{n % 3}-{line % 2 if n % 3 else 'both'}", VERBS[n // 3 % 2]
 
@@ -197,7 +195,7 @@ def test_gone_for_a_while(private_redis, start, end):
         time.sleep(0.5)
         gone = time.monotonic()
         redis.kill() if end == "kill" else redis.freeze()
-        until(lambda: all(d.readyz() == "degraded" for d in daemons), "they notice")
+        until(lambda: all(d.readyz() == "degraded" for d in daemons), "both daemons notice the loss")
         noticed.append(time.monotonic())
         time.sleep(seconds)
         if end == "kill":
@@ -205,10 +203,10 @@ def test_gone_for_a_while(private_redis, start, end):
         else:
             redis.thaw()
         thawed = time.monotonic()
-        until(lambda: all(d.readyz() == "ready" for d in daemons), "they are back")
+        until(lambda: all(d.readyz() == "ready" for d in daemons), "both daemons are ready")
         back = time.monotonic() - thawed
         time.sleep(1.0)
-    until(lambda: all(d.metric("breakerd_folds_pending") == 0 for d in daemons), "all is folded")
+    until(lambda: all(d.metric("breakerd_folds_pending") == 0 for d in daemons), "all steps are folded")
     print(storm.statuses(), f"noticed after {noticed[0] - gone:.3f} s, back after {back:.3f} s")
     check_times(storm)
     assert set(storm.statuses()) == {200, 204}
@@ -220,7 +218,7 @@ def test_gone_for_a_while(private_redis, start, end):
 
 
 def check_counts(storm, redis, noticed):
-    """Exact, but for what was answered without Redis before the outage was noticed."""
+    """The counts in Redis are exact, but operations answered without Redis before the outage was noticed may be missing."""
     kinds = Counter()
     for verb in VERBS:
         doubt = Counter(a.key for a in storm.answers

@@ -1,5 +1,5 @@
-"""Nothing overtakes anything: whatever is lost between breakerd and Redis, of one circuit what was
-answered reaches Redis in the order of the answers, once."""
+"""Order: whatever is lost between breakerd and Redis, the operations on one circuit reach Redis once each, in the order
+in which they were answered."""
 
 import json
 import os
@@ -18,7 +18,7 @@ OPERATIONS = ("get", "success", "failure", "open", "reset")
 
 
 def act(client, key, operation):
-    """Does it, and gives the answer."""
+    """Sends the operation, and returns the answer."""
     if operation == "get":
         return client.get(path(key))
     if operation == "reset":
@@ -32,7 +32,7 @@ ABSENT = ("closed", 0, 0)
 
 
 def model(circuit, operation):
-    """(state, failures, successes), or ABSENT, behind the operation."""
+    """The circuit after the operation: (state, failures, successes), or ABSENT."""
     state, failures, successes = circuit
     return {
         "get": circuit,
@@ -55,7 +55,7 @@ def stored(redis, key):
 
 
 def folded(daemon):
-    until(lambda: daemon.metric("breakerd_folds_pending") == 0, "all is folded", 30)
+    until(lambda: daemon.metric("breakerd_folds_pending") == 0, "all steps are folded", 30)
 
 
 def degraded(answer):
@@ -64,8 +64,8 @@ def degraded(answer):
 
 @pytest.mark.parametrize("how", ["before", "after"])
 def test_behind_a_lost_step(private_redis, start, how):
-    """Each operation away, its step lost when Redis is back, and each operation live as soon as
-    Redis is there again."""
+    """Each pair of operations: the first is made while Redis is away, and its step is lost when Redis is back; the second
+    is made as soon as Redis is back again."""
     redis = private_redis()
     gate = LossyGate(redis.address, delay=0.03).open()
     daemon = start(store=gate.url, store_timeout=5000).wait_ready()
@@ -76,7 +76,7 @@ def test_behind_a_lost_step(private_redis, start, how):
             assert act(daemon, key, operation).status == 200
         want[key] = ("closed", 2, 1)
     gate.shut()
-    until(lambda: daemon.readyz() == "degraded", "the loss is noticed")
+    until(lambda: daemon.readyz() == "degraded", "the daemon notices the loss")
     for key, (away, _) in pairs.items():
         assert degraded(act(daemon, key, away))
         want[key] = model(want[key], away)
@@ -108,8 +108,8 @@ def test_behind_a_lost_step(private_redis, start, how):
 
 @pytest.mark.parametrize("first", ["reset", "closed"])
 def test_what_waits_behind_an_operation_that_was_given_up(private_redis, start, first):
-    """Redis stands still with one write; a second one waits until it is given up and answered from
-    memory; a third waits behind that. Redis goes on before the third is given up, too."""
+    """Redis is frozen with one write under way. A second write waits, and is given up at its deadline and answered from
+    memory. A third waits behind the second. Redis goes on before the third's deadline."""
     redis = private_redis()
     daemon = start(store=redis.url, store_timeout=1000).wait_ready()
     for _ in range(3):
@@ -129,7 +129,7 @@ def test_what_waits_behind_an_operation_that_was_given_up(private_redis, start, 
 
     redis.freeze()
     threads = [begin("success"), begin(first)]
-    due = time.monotonic() + 0.5  # so much later than `first` the third is given up
+    due = time.monotonic() + 0.5  # so the third write's deadline is half a second after that of `first`
     until(lambda: time.monotonic() >= due, "half of store_timeout is over")
     threads.append(begin("failure"))
     threads[1].join()
@@ -142,13 +142,13 @@ def test_what_waits_behind_an_operation_that_was_given_up(private_redis, start, 
 
 
 def test_a_step_that_is_late_on_its_way_is_not_taken_twice(private_redis, start):
-    """The link is given up and the step sent again; then the first one arrives."""
+    """The step is late, so the link is given up and the step sent again. Then the late one arrives."""
     redis = private_redis()
     gate = LossyGate(redis.address).open()
     daemon = start(store=gate.url).wait_ready()
     assert act(daemon, "k", "success").status == 200
     gate.shut()
-    until(lambda: daemon.readyz() == "degraded", "the loss is noticed")
+    until(lambda: daemon.readyz() == "degraded", "the daemon notices the loss")
     for _ in range(5):
         assert degraded(act(daemon, "k", "success"))
     gate.lose("late").open()
@@ -161,7 +161,8 @@ def test_a_step_that_is_late_on_its_way_is_not_taken_twice(private_redis, start)
 
 
 def test_a_read_that_a_write_overtook_is_not_what_was_seen_last(private_redis, start):
-    """The read of a circuit that does not exist, beside the write that makes it."""
+    """A read of a circuit that does not exist comes together with the write that creates it. The write is what the daemon
+    remembers."""
     redis = private_redis()
     daemon = start(store=redis.url).wait_ready()
     keys = [f"k{n}" for n in range(100)]
@@ -180,12 +181,12 @@ def test_a_read_that_a_write_overtook_is_not_what_was_seen_last(private_redis, s
         assert act(daemon, key, "open").json()["state"] == "open"
     reader.join()
     redis.kill()
-    until(lambda: daemon.readyz() == "degraded", "the loss is noticed")
+    until(lambda: daemon.readyz() == "degraded", "the daemon notices the loss")
     assert {act(daemon, key, "get").json()["state"] for key in keys} == {"open"}
 
 
 class Member:
-    """A daemon behind a gate of its own. Of each of its circuits, all that Redis may hold."""
+    """A daemon behind a gate of its own. `may`: for each of its circuits, all values that Redis may have."""
 
     def __init__(self, redis, start, name):
         self.redis = redis
@@ -209,9 +210,9 @@ class Member:
         assert answer.status in (200, 204), answer
         behind = {model(c, operation) for c in self.may[key]}
         if degraded(answer) and self.in_doubt():
-            behind |= self.may[key]  # Redis may have done it, or not
+            behind |= self.may[key]  # Redis may not have done it
         elif operation != "reset":
-            # An answer from Redis itself tells which it was.
+            # An answer from Redis itself tells which of the values is true.
             if not degraded(answer):
                 assert triple(answer.json()) in behind, (self.history, behind, answer)
                 behind = {triple(answer.json())}
@@ -231,35 +232,35 @@ class Member:
 
 @pytest.mark.slow
 def test_random_outages(private_redis, start):
-    """Outages, one after another, on two daemons, and steps lost on the way back; a model of each
-    circuit beside them. CHAOS=full: 1,000 rounds. ORDER_SEED: one that was seen."""
+    """Outages, one after another, of two daemons, with steps lost when Redis is back, compared with a model of each
+    circuit. CHAOS=full: 1,000 rounds. ORDER_SEED repeats a run."""
     rounds = int(os.environ.get("ORDER_ROUNDS", "1000" if FULL else "25"))
     seed = int(os.environ.get("ORDER_SEED", random.randrange(10**9)))
     print(f"ORDER_SEED={seed} ORDER_ROUNDS={rounds}")
     rng = random.Random(seed)
     redis = private_redis()
     members = [Member(redis, start, name) for name in ("a", "b")]
-    shared, shared_at = 0, 0.0  # failures of one circuit that both count on
+    shared, shared_at = 0, 0.0  # failures on one circuit that both daemons use, and the time of the last one
     lost = 0
     for _ in range(rounds):
         away = [m for m in members if rng.random() < 0.7]
         for m in away:
             m.gate.shut()
         for m in away:
-            until(lambda d=m.daemon: d.readyz() == "degraded", "the loss is noticed")
+            until(lambda d=m.daemon: d.readyz() == "degraded", "the daemon notices the loss")
         for m in members:
             m.act(rng, rng.randrange(8))
             if m in away and rng.random() < 0.5:
-                # Two of the same millisecond cannot be told apart in Redis.
-                until(lambda: time.time() > shared_at + 0.005, "the clock goes on", step=0.001)
+                # Two failures in the same millisecond cannot be told apart in Redis.
+                until(lambda: time.time() > shared_at + 0.005, "the clock has another millisecond", step=0.001)
                 assert act(m.daemon, "shared", "failure").status == 200
                 shared, shared_at = shared + 1, time.time()
         for m in away:
             m.gate.lose(rng.choice(("before", "after")), rng.randrange(3)).open()
-        # Some of what comes now waits behind steps, some comes before the link is there.
+        # Some of these operations wait behind steps, and some come before the link is up.
         for m in members:
             if m in away and rng.random() < 0.7:
-                until(lambda d=m.daemon: d.metric("breakerd_store_up"), "the link is there")
+                until(lambda d=m.daemon: d.metric("breakerd_store_up"), "the link is up")
             m.act(rng, rng.randrange(6))
         for m in members:
             folded(m.daemon)
@@ -270,7 +271,7 @@ def test_random_outages(private_redis, start):
     for m in members:
         lost += m.gate.lost
         m.gate.shut()
-    # Only where both wrote may it be that nobody can tell; then it is counted.
+    # Only where both daemons wrote can it be unknown whether a step was taken; then it is counted as lost.
     given_up = sum(m.daemon.metric("breakerd_folded_operations_lost_total") for m in members)
     print(f"{lost} times steps were lost on the way; {shared} failures on the shared circuit, "
           f"{given_up:.0f} of them given up")

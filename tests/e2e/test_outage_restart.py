@@ -1,5 +1,4 @@
-"""A stop, clean or not, while something waits for Redis: state_file keeps it, and the next start folds
-it, once."""
+"""A stop, clean or not, while steps wait for Redis: state_file keeps the steps, and the next start folds each once."""
 
 import json
 import os
@@ -28,11 +27,11 @@ def stored(redis, key="k"):
 
 
 def folded(daemon):
-    until(lambda: daemon.metric("breakerd_folds_pending") == 0, "all is folded", 30)
+    until(lambda: daemon.metric("breakerd_folds_pending") == 0, "all steps are folded", 30)
 
 
 def saved(daemon, times=1):
-    until(lambda: daemon.metric("breakerd_state_saves_total") >= times, "it is saved",
+    until(lambda: daemon.metric("breakerd_state_saves_total") >= times, "the state file is saved",
           deadline=SAVED_WITHIN, step=0.02)
 
 
@@ -54,7 +53,7 @@ def test_a_stop_while_redis_is_away(private_redis, start, state, how):
     daemon = start(store=gate.url, state_file=state).wait_ready()
     expect(daemon.get(path("open")), state="open")
     gate.shut()
-    until(lambda: daemon.readyz() == "degraded", "the loss is noticed")
+    until(lambda: daemon.readyz() == "degraded", "the daemon notices the loss")
     for _ in range(7):
         assert daemon.post(path("k", "failure")).status == 200
     assert daemon.post(path("k", "transition"), {"to": "open"}).status == 200
@@ -66,7 +65,7 @@ def test_a_stop_while_redis_is_away(private_redis, start, state, how):
         text = daemon.stderr()
         assert "folds_kept circuits=2 operations=9" in text
         assert text.index("folds_kept") < text.index(" stopped ")
-    # The next start has it, with Redis and without, and one more failure.
+    # The next start knows the steps, still without Redis, and adds another failure.
     daemon = start(store=gate.url, state_file=state)
     expect(daemon.get(path("k")), state="open", failureCount=7)
     expect(daemon.get(path("open")), state="closed", failureCount=0)
@@ -79,7 +78,7 @@ def test_a_stop_while_redis_is_away(private_redis, start, state, how):
     assert (got["state"], got["failureCount"]) == ("open", 8)
     assert stored(redis, "open") is None
     assert daemon.metric("breakerd_folded_operations_total") == 10
-    # Once: what follows has nothing to fold, however this one ends.
+    # The steps are folded once: the next daemon has none, although this one is killed.
     saves = daemon.metric("breakerd_state_saves_total")
     saved(daemon, saves)
     until(lambda: b"\nend 0 " in open(state, "rb").read(), "the file has no steps any more")
@@ -94,20 +93,20 @@ def test_a_stop_while_redis_is_away(private_redis, start, state, how):
 @pytest.mark.parametrize("taken", [True, False])
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
 def test_a_stop_amid_the_folding(private_redis, start, state, taken, how):
-    """The step is on its way, and Redis has it or not. It is folded once."""
+    """The step is on its way when the daemon ends, and Redis has taken it or not. It is folded once."""
     redis = private_redis()
     gate = LossyGate(redis.address).open()
     daemon = start(store=gate.url, state_file=state).wait_ready()
     expect(daemon.post(path("k", "success")), successCount=1)
     gate.shut()
-    until(lambda: daemon.readyz() == "degraded", "the loss is noticed")
+    until(lambda: daemon.readyz() == "degraded", "the daemon notices the loss")
     for _ in range(7):
         assert daemon.post(path("k", "failure")).status == 200
     saved(daemon)
     gate.lose("hold" if taken else "swallow").open()
     until(lambda: gate.lost == 1, "the step is on its way")
     if taken:
-        until(lambda: stored(redis)["failureCount"] == 7, "Redis has taken it")
+        until(lambda: stored(redis)["failureCount"] == 7, "Redis has taken the step")
     end(daemon, how)
     gate.shut()
     gate.lose("hold", 0).open()
@@ -122,8 +121,8 @@ def test_a_stop_amid_the_folding(private_redis, start, state, taken, how):
 
 @pytest.mark.parametrize("others", [False, True])
 def test_a_crash_as_the_folding_begins(private_redis, start, state, others):
-    """A daemon that never saw the circuits is killed with the first steps on their way. Only of these it
-    cannot be told whether Redis has them; all the others are folded, once."""
+    """A daemon that never saw the circuits in Redis is killed while the first steps are on their way. Only for these it
+    is unknown whether Redis has taken them. All others are folded, once."""
     redis = private_redis()
     gate = LossyGate(redis.address)
     keys = [f"k{n}" for n in range(300)]
@@ -173,7 +172,7 @@ def test_the_file_of_a_memory_store_is_set_aside(private_redis, start, state):
     assert "state_of_memory" in daemon.stderr()
     assert os.path.exists(state + ".embedded")
     daemon.stop()
-    # And back: what waits for Redis is not lost on a memory store without a word.
+    # And back: the embedded store drops steps for Redis, and the log tells it.
     gate = Gate(redis.address)
     daemon = start(store=gate.url, state_file=state)
     daemon.post(path("l", "failure"))
@@ -184,7 +183,7 @@ def test_the_file_of_a_memory_store_is_set_aside(private_redis, start, state):
 
 
 def test_live_traffic_goes_on_while_the_file_is_written(private_redis, start, state):
-    """Folding waits for the file; who asks meanwhile waits for store_timeout at most."""
+    """Folding waits for the state file to be written. Requests meanwhile wait for store_timeout at most."""
     redis = private_redis()
     gate = Gate(redis.address)
     daemon = start(store=gate.url, state_file=state)

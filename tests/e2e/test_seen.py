@@ -1,5 +1,4 @@
-"""Answers from memory, successes that are held back, and the channel: section 11 of the contract,
-and the last paragraphs of section 7."""
+"""Answers from memory, successes that are held back, and the channel."""
 
 import concurrent.futures
 import json
@@ -30,14 +29,14 @@ def metric(daemon, name):
 
 
 def commands(redis):
-    """How often each command was called, those of scripts included."""
+    """{command: calls}, those made by scripts included."""
     with redis.client() as client:
         text = client.call("INFO", "commandstats").decode()
     return {line.split(":")[0][8:]: int(line.split("calls=")[1].split(",")[0])
             for line in text.splitlines() if line.startswith("cmdstat_")}
 
 
-def spent(redis, before):
+def commands_since(redis, before):
     return {name: n - before.get(name, 0) for name, n in commands(redis).items()
             if n > before.get(name, 0) and name != "info"}
 
@@ -49,7 +48,7 @@ def far(start, redis, delay, **settings):
 
 
 def quick(daemon):
-    """ask(method, path, body): the answer's body. Hundreds of thousands of them, without a client's cost."""
+    """Returns ask(method, path, body), which returns the answer's body, and costs much less than a Client."""
     s = socket.create_connection(daemon.address, timeout=30)
     s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -66,8 +65,8 @@ def quick(daemon):
     return ask
 
 
-# All that the default max_staleness has to show takes half a minute a test: SCALE_FULL=1. Else the time
-# is such that a busy machine does not miss it.
+# SCALE_FULL=1 tests the default max_staleness, half a minute a test. Otherwise it is so long that a busy machine
+# keeps within it.
 FULL = bool(os.environ.get("SCALE_FULL"))
 ACQUIRES = 100000 if FULL else 10000
 
@@ -86,7 +85,7 @@ def test_no_acquire_waits_for_a_redis_that_is_far_away(start, redis, state):
             decision = ask("POST", path("k", "acquire"))
             times.append(time.perf_counter() - begun)
             assert said in decision
-        # Of memory, all of them: none has waited.
+        # All answers came from memory: none waited for Redis.
         assert metric(daemon, "cached_answers_total") - before == ACQUIRES
         assert statistics.median(times) < (0.0005 if FULL else 0.005)
         print(f"{state}: median {statistics.median(times) * 1e6:.0f} us, longest "
@@ -105,7 +104,7 @@ def test_acquires_that_miss_together_share_one_read(start, private_redis):
             assert all(d["allowed"] for d in pool.map(lambda c: acquire(c, "k"), clients))
         for client in clients:
             client.close()
-        calls = spent(redis, before)
+        calls = commands_since(redis, before)
         assert calls["getrange"] == 1 and "evalsha" not in calls
     finally:
         gate.shut()
@@ -117,12 +116,12 @@ def test_with_max_staleness_0_each_acquire_asks_redis(start, private_redis):
     before = commands(redis)
     for _ in range(20):
         acquire(daemon, "k")
-    assert spent(redis, before)["evalsha"] == 20
+    assert commands_since(redis, before)["evalsha"] == 20
 
 
 def cost(redis, daemon, seconds, rate, reports):
-    """What Redis does a second, commands of scripts included, and how many rounds made it do so: a round is
-    an acquire, or two requests with a report; `rate` requests a second, as far as the daemon goes."""
+    """Sends rounds for so many seconds: a round is an acquire, or an acquire and a report. `rate`: requests a second, or
+    as many as the daemon answers. Returns Redis's commands a second, those of scripts included, and the rounds."""
     asked = [request_bytes("POST", path("k", "acquire"))]
     if reports:
         asked.append(request_bytes("POST", path("k", "report"), body=b'{"outcome":"success"}'))
@@ -139,21 +138,21 @@ def cost(redis, daemon, seconds, rate, reports):
             assert said.count(b'"counted":true') == (burst if reports else 0)
             rounds += burst
             time.sleep(max(0.0, begun + rounds * len(asked) / rate - time.monotonic()))
-        return sum(spent(redis, before).values()) / (time.monotonic() - begun), rounds
+        return sum(commands_since(redis, before).values()) / (time.monotonic() - begun), rounds
 
 
 @pytest.mark.parametrize("rate", [100, 50000])
 def test_what_a_closed_circuit_costs_redis(start, private_redis, rate):
-    """However many requests there are."""
+    """The commands a second have a limit, however many requests there are."""
     redis = private_redis()
     daemon = start(store=redis.url, store_timeout=5000).wait_ready()
     total = 0
     for reports, most in ((False, 30), (True, 30 + 15)):
         rates = []
-        # A machine that stalls for longer than max_staleness costs a command more.
+        # Each pause of the machine that is longer than max_staleness costs another command.
         while not rates or (rates[-1] > most and len(rates) < 4):
-            spent_rate, rounds = cost(redis, daemon, 3, rate, reports)
-            rates.append(spent_rate)
+            commands_a_second, rounds = cost(redis, daemon, 3, rate, reports)
+            rates.append(commands_a_second)
             total += rounds if reports else 0
         print(f"{'with reports' if reports else 'acquires'}: {rates} commands/s at "
               f"{rounds / 3:.0f} rounds/s")
@@ -161,8 +160,8 @@ def test_what_a_closed_circuit_costs_redis(start, private_redis, rate):
     assert snapshot(daemon.get(path("k")))["successCount"] == total
 
 
-def told(one, other, rounds, pace=0.0):
-    """How long it takes until `other` obeys transitions that `one` makes, one every `pace` seconds."""
+def times_to_obey(one, other, rounds, pace=0.0):
+    """Makes transitions at `one`, with `pace` seconds between them. Returns the times until `other` obeys each."""
     times = []
     for n in range(rounds):
         time.sleep(pace)
@@ -177,16 +176,16 @@ def told(one, other, rounds, pace=0.0):
 
 
 def test_a_transition_reaches_other_daemons_at_once(start, redis):
-    # What is seen lasts so long that only the channel can tell.
+    # With so long a max_staleness only the channel can tell the other daemon.
     one, other = [start(store=redis.url, max_staleness="10s", store_timeout=5000).wait_ready()
                   for _ in range(2)]
-    listens(redis, 2)
-    assert statistics.median(told(one, other, 200)) < 0.010
+    wait_subscribed(redis, 2)
+    assert statistics.median(times_to_obey(one, other, 200)) < 0.010
 
 
-def listens(redis, count):
+def wait_subscribed(redis, count):
     with redis.client() as client:
-        until(lambda: client.call("PUBSUB", "NUMSUB", CHANNEL)[1] >= count, "the daemons listen")
+        until(lambda: client.call("PUBSUB", "NUMSUB", CHANNEL)[1] >= count, "the daemons have subscribed")
 
 
 @pytest.mark.parametrize("every, rounds", [(0.2, 40), (1.0, 200)])
@@ -194,7 +193,7 @@ def test_a_subscription_that_is_killed_again_and_again(start, private_redis, eve
     redis = private_redis()
     one, other = [start(store=redis.url, max_staleness="500ms", store_timeout=5000).wait_ready()
                   for _ in range(2)]
-    listens(redis, 2)
+    wait_subscribed(redis, 2)
     over = threading.Event()
 
     def kill():
@@ -205,23 +204,23 @@ def test_a_subscription_that_is_killed_again_and_again(start, private_redis, eve
     killer = threading.Thread(target=kill)
     killer.start()
     try:
-        times = told(one, other, rounds, pace=every / 50)
-        # The time between two requests comes on top.
+        times = times_to_obey(one, other, rounds, pace=every / 50)
+        # max_staleness, and the time between two requests.
         assert max(times) < 0.5 + 0.25
         print(f"median {statistics.median(times) * 1000:.2f} ms, longest {max(times) * 1000:.1f} ms")
         assert every < 1 or statistics.median(times) < 0.010
     finally:
         over.set()
         killer.join()
-    listens(redis, 2)
+    wait_subscribed(redis, 2)
 
 
 def test_a_change_is_obeyed_behind_a_stamp_that_is_ahead(start, private_redis):
-    """Another program, whose clock is ahead, has written the circuit: the channel is believed nevertheless."""
+    """Another program, whose clock is ahead, has written the circuit. A message with a smaller stamp is obeyed anyway."""
     redis = private_redis()
     one, other = [start(store=redis.url, max_staleness="10s", store_timeout=5000).wait_ready()
                   for _ in range(2)]
-    listens(redis, 2)
+    wait_subscribed(redis, 2)
     value = json.dumps({"state": "closed", "failureCount": 0, "successCount": 0, "lastFailureTime": 0,
                         "lastStateChange": int(time.time() * 1000) + 30000})
     with Stream(one) as stream:
@@ -243,7 +242,7 @@ def test_a_server_that_forbids_the_channel_loses_that_alone(start, private_redis
     url = f"redis://plain:p@127.0.0.1:{redis.port}"
     one, other = [start(store=url, max_staleness="200ms", store_timeout=5000).wait_ready()
                   for _ in range(2)]
-    assert max(told(one, other, 6)) < 0.2 + 0.25
+    assert max(times_to_obey(one, other, 6)) < 0.2 + 0.25
     assert one.readyz() == "ready"
     assert "events_away" in one.stderr()
 
@@ -260,7 +259,7 @@ def test_what_is_published(start, redis):
             assert key == "stoma:cb:k"
             return words.split()[2:5], member
 
-        daemon.post(path("k", "success"))  # creates it: no change of state
+        daemon.post(path("k", "success"))  # creates the circuit, which is no change of state
         acquire(daemon, "k")
         report(daemon, "k")
         daemon.post(path("k", "transition"), {"to": "open"})
@@ -273,7 +272,7 @@ def test_what_is_published(start, redis):
         assert words == ["r", "0", "1"] and member.startswith("1 1 ")
         daemon.delete(path("k"))
         assert message()[0] == ["d", "1", "3"]
-        daemon.delete(path("k"))  # there is nothing
+        daemon.delete(path("k"))  # the circuit does not exist: no message
         daemon.request("PUT", path("k", "override"),
                        body=json.dumps({"mode": "forced-open", "reason": "r"}))
         assert message()[0][0] == "o"
@@ -309,7 +308,7 @@ def test_a_crash_loses_what_is_pending_at_most(start, private_redis):
     acquire(daemon, "k")
     for _ in range(50):
         report(daemon, "k")
-    daemon.get(path("k"))  # sends them
+    daemon.get(path("k"))  # sends the 50 first
     for _ in range(30):
         report(daemon, "k")
     assert metric(daemon, "reports_pending") == 30
@@ -352,16 +351,16 @@ def test_with_error_a_memory_does_not_answer_for_a_redis_that_is_away(start, red
     assert daemon.post(path("k", "report"), {"outcome": "success"}).status == 503
     gate.open()
     until(lambda: daemon.readyz() == "ready", "Redis is back")
-    until(lambda: metric(daemon, "reports_pending") == 0, "what waited has gone")
+    until(lambda: metric(daemon, "reports_pending") == 0, "the successes held back are sent")
     assert snapshot(daemon.get(path("k")))["successCount"] == 20
 
 
-# All of them are held within report_interval, also where the daemon is slow.
+# So few that even a slow daemon takes all of them within report_interval.
 MANY = 2000 if SANITIZED else 8000
 
 
 def hold(daemon, count):
-    """One success on each of so many circuits is held back; all were answered."""
+    """Reports one success on each of `count` circuits. All are answered, and most are still held back."""
     keys = [f"held{n}" for n in range(count)]
 
     def one(mine):
@@ -407,7 +406,7 @@ def test_one_lost_connection_with_much_held_back_disturbs_nobody(start, private_
     hold(daemon, MANY)
     with redis.client() as client:
         client.call("CLIENT", "KILL", "TYPE", "normal")
-    until(lambda: metric(daemon, "redis_disconnects_total") == 1, "the loss was seen")
+    until(lambda: metric(daemon, "redis_disconnects_total") == 1, "the daemon notices the loss")
     until(lambda: daemon.readyz() == "ready", "the connection is back")
     statuses = set()
     while metric(daemon, "reports_pending"):
@@ -431,7 +430,7 @@ def test_what_was_held_back_when_redis_went_is_folded(start, redis):
         report(daemon, "k", degraded=True)
     gate.open()
     until(lambda: daemon.readyz() == "ready", "Redis is back")
-    until(lambda: metric(daemon, "folds_pending") == 0, "all is folded")
+    until(lambda: metric(daemon, "folds_pending") == 0, "all steps are folded")
     assert snapshot(daemon.get(path("k")))["successCount"] == 25
 
 
@@ -452,12 +451,12 @@ def test_read_cache_answers_getState(start, private_redis):
     redis = private_redis()
     daemon = start(store=redis.url, read_cache="yes", max_staleness="10s", report_interval=0,
                    store_timeout=5000).wait_ready()
-    listens(redis, 1)
+    wait_subscribed(redis, 1)
     acquire(daemon, "k")
     before = commands(redis)
     for _ in range(20):
         snapshot(daemon.get(path("k")))
-    assert not {"get", "getrange", "evalsha"} & set(spent(redis, before))
+    assert not {"get", "getrange", "evalsha"} & set(commands_since(redis, before))
     for n in range(1, 20):
         daemon.post(path("k", "failure"))
         assert snapshot(daemon.get(path("k")))["failureCount"] == n

@@ -1,5 +1,5 @@
-"""Section 11 of the contract where several daemons share one Redis: no success is lost or counted twice
-over stops and crashes, and the machine behind memories that are told late or not at all."""
+"""Memory where several daemons share one Redis. No success is lost or counted twice over stops, a crash loses few, and
+the policy machine holds although the daemons' memories learn of changes late or by no message."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from wire import connect
 SUCCESS = b'{"outcome":"success"}'
 # A million takes a minute or two: SUCCESSES=1000000.
 SUCCESSES = int(os.environ.get("SUCCESSES", "60000"))
-# How long the randomised test runs, seconds, and which history it is.
+# The length of the randomised test in seconds, and the seed that repeats a run.
 SECONDS = float(os.environ.get("MACHINE_SECONDS", "6"))
 SEED = int(os.environ.get("MACHINE_SEED", "0")) or random.randrange(1, 1 << 30)
 PIPELINED = 100
@@ -35,10 +35,12 @@ def requests(keys):
 
 
 class Reporter(threading.Thread):
-    """Reports successes at one of the daemons until `left` are counted, many at a time, round the circuits;
-    at the next daemon when this one leaves. A report whose answer has not come is not counted here, and
-    made again, as a gateway would not: the daemon that leaves answers what it has taken, or has not taken it.
-    At `floor` it waits until there are more to come: starting daemons takes long on a busy machine."""
+    """A client that reports successes until `left` are counted, PIPELINED at a time, on all circuits in turn. When its
+    daemon ends it goes on at the next one.
+
+    A report without an answer is not counted here, and is made again. A gateway would not do that, but a daemon that
+    stops answers every report that it takes. When `left` has come down to `floor` the client waits until `floor` is
+    lowered: on a busy machine starting the next daemon takes long."""
 
     def __init__(self, fleet, number, left):
         super().__init__(daemon=True)
@@ -57,11 +59,11 @@ class Reporter(threading.Thread):
                             break
             except OSError:
                 pass
-            time.sleep(0.005)  # whoever stops is gone soon
+            time.sleep(0.005)  # the daemon that stops is gone soon
             self.number += 1
 
     def batch(self, s):
-        """False when the connection has ended."""
+        """Sends some reports and reads the answers. False when the connection has ended."""
         while self.left <= self.floor:
             time.sleep(0.001)
         keys = [KEYS[n % len(KEYS)] for n in range(min(PIPELINED, self.left))]
@@ -71,9 +73,9 @@ class Reporter(threading.Thread):
             while text.count(b'"state":') < len(keys) and (piece := s.recv(1 << 18)):
                 text += piece
         except OSError:
-            pass  # what was answered before counts
+            pass  # the answers that have come count
         answered = text.count(b'"state":')
-        # In order, and none but counted ones.
+        # The answers come in order, and each says that the report was counted.
         assert text.count(b'"counted":true,"was":"closed","state":"closed"') == answered, text[-300:]
         for key in keys[:answered]:
             self.counted[key] += 1
@@ -88,8 +90,8 @@ def stored(redis):
 
 
 def reported(start, redis, end):
-    """Successes by six clients at three daemons, each of which end(daemon, reporters) ends again and
-    again; what the clients know to be counted, and how many requests never had an answer."""
+    """Six clients report successes to three daemons. ENDS times end(daemon, reporters) ends a daemon, and a new one takes
+    its place. Returns what the clients know to be counted, and the number of requests without an answer."""
     def one():
         return start(store=redis.url, report_interval="100ms", store_timeout=5000).wait_ready()
 
@@ -102,11 +104,11 @@ def reported(start, redis, end):
     for reporter in reporters:
         reporter.start()
     for ends in range(ENDS):
-        # Some is left to do while the daemon ends.
+        # The clients still have reports to make while the daemon ends.
         for reporter in reporters:
             reporter.floor = each - each * (ends + 2) // (ENDS + 2)
         until(lambda ends=ends: open_reports(reporters) <= 6 * (each - each * (ends + 1) // (ENDS + 2)),
-              "the clients get on", deadline=120)
+              "the clients have made this part of their reports", deadline=120)
         new, old = one(), fleet[ends % 3]
         fleet[ends % 3] = new
         end(old, reporters)
@@ -142,7 +144,7 @@ def test_a_crash_loses_what_is_pending_at_most(start, private_redis):
         daemon.process.kill()
         daemon.process.wait()
         daemon.ended = True
-        # What was reported since the metric was read may be pending, too.
+        # Successes reported since the metric was read may be pending, too.
         pending.append(most + left - open_reports(reporters) + len(reporters) * PIPELINED)
 
     counted, unanswered = reported(start, redis, crash)
@@ -150,29 +152,29 @@ def test_a_crash_loses_what_is_pending_at_most(start, private_redis):
     lost = sum(counted.values()) - sum(there.values())
     print(f"{sum(counted.values())} counted, {lost} lost by {len(pending)} crashes, of {sum(pending):.0f} "
           f"at most; {unanswered} requests without an answer")
-    # What was not answered may be there.
+    # Reports without an answer may have been counted.
     assert -unanswered <= lost <= sum(pending)
 
 
-# --- the machine, with what is remembered ----------------------------------------------------------
+# --- the policy machine, with memory ----------------------------------------------------------
 
 OPEN, STALENESS, PROBES = 1.0, 0.2, 2
-# What the machine adds to the times of both ends of a comparison.
-SLACK = 0.5 if SANITIZED else 0.15  # for a machine that is busy
+# Seconds by which a busy machine may delay each of two times that are compared.
+SLACK = 0.5 if SANITIZED else 0.15
 
 
 class Log:
-    """What the gateways of one circuit saw: (begun, ended, daemon, what)."""
+    """What the gateways saw of one circuit."""
 
     def __init__(self):
         self.lock = threading.Lock()
-        self.openings = {}  # by their ends: when an answer first told of it, and its end
-        self.passed = []  # (begun, ended, daemon): acquires that a closed circuit let through
-        self.alive = {}  # permits of probes that are out: of which half-open time
+        self.openings = {}  # {end, rounded: (when an answer first told of the opening, end)}
+        self.passed = []  # (begun, ended, daemon) of acquires that a closed circuit allowed
+        self.alive = {}  # {permit of a probe that is out: its half-open period}
 
 
 def gateway(daemon, number, key, log, over, rng):
-    """Asks and reports, mostly failures for a while and then successes."""
+    """A gateway: acquires, and reports failures and successes, until `over` is set."""
     client = daemon.client()
     while not over.is_set():
         begun = time.monotonic()
@@ -180,7 +182,7 @@ def gateway(daemon, number, key, log, over, rng):
         ended = time.monotonic()
         if not decision["allowed"]:
             if decision["reason"] == "open":
-                # It was open at `ended` at the latest, and stays so for what is left.
+                # The circuit was open at `ended` at the latest, and stays open for `left` seconds.
                 left = decision["retryAfterMs"] / 1000
                 with log.lock:
                     log.openings.setdefault(round((ended + left) * 20), (ended, ended + left))
@@ -188,20 +190,20 @@ def gateway(daemon, number, key, log, over, rng):
             continue
         if decision["reason"] == "probe":
             with log.lock:
-                # A permit of an earlier half-open time that is not reported yet is good for nothing.
+                # Permits of an earlier half-open period do not count: they are void, although not reported yet.
                 log.alive[decision["permit"]] = decision["permit"].split(".")[0]
                 out = list(log.alive.values()).count(log.alive[decision["permit"]])
             assert out <= PROBES, f"{out} permits out, of {PROBES}"
             time.sleep(rng.random() * 0.01)
             with log.lock:
-                # Before the report: from then on the next one may be given.
+                # Before the report, because from then on another permit may be given.
                 del log.alive[decision["permit"]]
         else:
             assert decision["reason"] == "closed"
             with log.lock:
                 log.passed.append((begun, ended, number))
-        # The way to the upstream fails from one host after the other. The others only ask, since the answer
-        # to a report would tell them what they are to hear of in time without.
+        # The upstream fails for the gateways of one daemon after another. The other gateways only acquire: the answer to a
+        # report would tell their daemon of an opening, which it must learn in time without.
         fails = int(begun) % 3 == number
         if fails or decision["reason"] == "probe":
             outcome = "failure" if fails and rng.random() < 0.7 else "success"
@@ -210,8 +212,8 @@ def gateway(daemon, number, key, log, over, rng):
 
 
 def missed(log):
-    """Acquires that a closed circuit let through while another daemon had told of an opening more
-    than max_staleness before, which was not over."""
+    """The acquires that were allowed as closed although an answer had told of an opening more than max_staleness
+    before, and the opening was not over."""
     found = []
     for told, till in log.openings.values():
         for begun, ended, number in log.passed:
@@ -221,7 +223,7 @@ def missed(log):
 
 
 def forbid_channel(redis):
-    """A store whose user may not use any channel."""
+    """The URL of the store for a user who may not use channels."""
     with redis.client() as client:
         client.call("ACL", "SETUSER", "plain", "on", ">p", "~*", "+@all", "resetchannels")
     return f"redis://plain:p@127.0.0.1:{redis.port}"
