@@ -60,7 +60,7 @@ def test_reports_and_acquires_move_circuits(start_on, store):
         for _ in range(2):
             daemon.post(path("k", "report"), {"outcome": "failure"})
         assert brief(stream.next()) == ("k", "open", "report")
-        permit = until(lambda: daemon.post(path("k", "acquire")).json().get("permit"), "a probe")
+        permit = until(lambda: daemon.post(path("k", "acquire")).json().get("permit"), "a probe is allowed")
         assert brief(stream.next()) == ("k", "half-open", "acquire")
         daemon.post(path("k", "report"), {"permit": permit, "outcome": "success"})
         assert brief(stream.next()) == ("k", "closed", "report")
@@ -89,7 +89,7 @@ def test_filters(daemon):
     with Stream(daemon, "?prefix=a&state=open") as stream:
         assert [brief(e)[:2] for e in stream.until_ready()] == [("a1", "open")]
         move(daemon, "b1", "half-open")
-        move(daemon, "a1", "half-open")  # leaves the state: told once more
+        move(daemon, "a1", "half-open")  # it leaves the state, so one more event comes
         move(daemon, "a1", "closed")
         move(daemon, "a2", "half-open")
         move(daemon, "a2", "open")
@@ -129,7 +129,6 @@ def test_last_event_id_misses_nothing(daemon):
             last = stream.last_id
             stream.close()
             stream = Stream(daemon, last_id=last)
-            assert "reset" not in [e.kind for e in [] ]
             missed = stream.until_ready()
             assert all(e.kind == "circuit" for e in missed)
             seen += [brief(e)[:2] for e in missed]
@@ -163,7 +162,7 @@ def test_max_streams_stands_beside_max_connections(start):
     assert daemon.metric("breakerd_event_streams") == 3
     problem(daemon.get("/v1/events"), "overloaded")
     streams.pop().close()
-    until(lambda: daemon.metric("breakerd_event_streams") == 2, "its end is noticed", deadline=2)
+    until(lambda: daemon.metric("breakerd_event_streams") == 2, "the daemon notices the stream's end", deadline=2)
     with Stream(daemon) as again:
         again.until_ready()
     for stream in streams:
@@ -206,7 +205,7 @@ def test_who_reads_nothing_is_disconnected_and_others_miss_nothing(memory_daemon
     assert len(set(seen)) == 12000
     numbers = [int(i.split("-")[1]) for i in seen]
     assert numbers == list(range(numbers[0], numbers[0] + 12000))
-    until(lambda: daemon.metric("breakerd_event_streams") == 0, "they are gone")
+    until(lambda: daemon.metric("breakerd_event_streams") == 0, "the streams have ended")
     assert daemon.metric("breakerd_events_total", result="lost") == 20
     for stream in idle:
         stream.close()
@@ -222,7 +221,7 @@ def test_a_comment_every_fifteen_seconds(memory_daemon):
         assert 13 < time.monotonic() - began < 17
 
 
-# --- on Redis: what others do
+# --- changes made by others on Redis
 
 
 def test_another_daemon_shows_it_within_milliseconds(start_on):
@@ -257,7 +256,7 @@ def test_what_happened_while_the_link_was_down_is_shown(start, private_redis):
     move(one, "a", "open")
     with Stream(one) as stream:
         assert [brief(e)[0] for e in stream.until_ready()] == ["a"]
-        # Kills every connection but ours, and acts before the daemon is back.
+        # One transaction kills the daemon's connections and changes circuits before the daemon is back.
         with server.client() as redis:
             redis.send("MULTI")
             redis.receive()
@@ -299,7 +298,7 @@ def test_messages_that_anybody_publishes_are_passed_over(start_on, redis):
 
 
 def test_databases_of_one_server_know_nothing_of_each_other(start, private_redis):
-    """Redis's channels are the same for all databases."""
+    """All databases of a server share its channels; a daemon ignores messages of other databases."""
     url = private_redis().url
     ours, other = (start(store=f"{url}/{db}", max_staleness="10s").wait_ready() for db in (0, 1))
     assert ours.post("/v1/circuits/k/acquire").json()["allowed"]
@@ -315,8 +314,8 @@ def test_databases_of_one_server_know_nothing_of_each_other(start, private_redis
 
 
 def test_an_open_circuit_stays_in_the_beginning_of_a_busy_daemon(daemon):
-    """A turn of the loop that took long made the listing's timer come early, and what the listing
-    showed then counted as gone."""
+    """Long turns of the loop must not make the listing's timer fire early: circuits that the listing had
+    shown would count as gone."""
     move(daemon, "open", "open")
     for _ in range(20):
         wires = [daemon.wire() for _ in range(20)]
@@ -345,7 +344,7 @@ def test_what_another_program_does_is_shown_once_it_is_read(start_on, redis, rea
                 redis.call("SET", "stoma:cb:k", value)
             else:
                 redis.call("DEL", "stoma:cb:k")
-            time.sleep(0.15)  # max_staleness: what was known is not known any more
+            time.sleep(0.15)  # longer than max_staleness, so that acquire asks Redis
             if read == "get":
                 daemon.get(path("k"))
             elif read == "acquire":
@@ -353,7 +352,7 @@ def test_what_another_program_does_is_shown_once_it_is_read(start_on, redis, rea
             else:
                 daemon.get("/v1/circuits")
             if read == "acquire" and state == "open":
-                while brief(stream.next())[1] != "half-open":  # its opening was over: a probe
+                while brief(stream.next())[1] != "half-open":  # the opening was over, so acquire probes
                     pass
                 continue
             if read == "acquire" and state == "half-open":
@@ -364,7 +363,7 @@ def test_what_another_program_does_is_shown_once_it_is_read(start_on, redis, rea
 
 @pytest.mark.slow
 def test_the_end_of_its_time_is_told(start_on, store):
-    """Nobody writes then: the daemon finds it by itself."""
+    """When a circuit's time to live ends nobody writes it: the daemon finds it gone by itself."""
     daemon = start_on(store, ttl="1s", open_time="10ms", open_time_max="10ms")
     with Stream(daemon) as stream:
         stream.until_ready()
@@ -377,7 +376,8 @@ def test_the_end_of_its_time_is_told(start_on, store):
 
 @pytest.mark.slow
 def test_a_message_that_was_lost_is_made_up_for(start, private_redis):
-    """A server that forbids SUBSCRIBE and PUBLISH: what is not closed is read again by itself."""
+    """The server forbids SUBSCRIBE and PUBLISH, so no messages come. The daemon reads circuits that are not
+    closed again by itself."""
     server = private_redis()
     server.call("ACL", "SETUSER", "default", "-publish", "-subscribe")
     daemon, other = (start(store=server.url).wait_ready() for _ in range(2))
@@ -390,12 +390,13 @@ def test_a_message_that_was_lost_is_made_up_for(start, private_redis):
 
 def test_the_log_says_when_an_override_is_over(daemon):
     force(daemon, "k", seconds=1)
-    until(lambda: 'override_over key="k" mode=forced-open' in daemon.stderr(), "it is said", 3)
+    until(lambda: 'override_over key="k" mode=forced-open' in daemon.stderr(), "override_over is logged", 3)
 
 
 @pytest.mark.slow
 def test_streams_begin_however_many_more_come(start_on, redis):
-    """Each waits for a listing that began behind it, and for no further one."""
+    """A stream's beginning waits for the first listing that starts after it, and not for those that later streams
+    cause."""
     redis.call("EVAL", "for i = 1, 30000 do redis.call('SET', 'stoma:cb:k' .. i, ARGV[1]) end", "0",
                OPEN.replace("open", "closed"))
     daemon = start_on("redis", max_streams=2000)
@@ -413,23 +414,23 @@ def test_streams_begin_however_many_more_come(start_on, redis):
                 except TimeoutError:
                     pass
             else:
-                raise AssertionError("it never begins")
+                raise AssertionError("the stream does not become ready")
     finally:
         for one in later:
             one.close()
 
 
 def test_a_stream_that_is_reset_is_over_at_once(daemon):
-    """Also with bytes that nobody has read; and it keeps no place."""
+    """A stream reset by its client ends at once, also with unread bytes from the client."""
     streams = [Stream(daemon) for _ in range(20)]
     for stream in streams:
         stream.until_ready()
         stream.sock.sendall(b"x" * 10)
-    until(lambda: daemon.metric("breakerd_event_streams") == 20, "all are there")
+    until(lambda: daemon.metric("breakerd_event_streams") == 20, "all streams are open")
     for stream in streams:
         stream.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         stream.sock.close()
-    until(lambda: daemon.metric("breakerd_event_streams") == 0, "all are gone", 5)
+    until(lambda: daemon.metric("breakerd_event_streams") == 0, "all streams have ended", 5)
 
 
 def test_bytes_behind_the_request_of_a_stream_cost_nothing(daemon):

@@ -1,5 +1,5 @@
-"""Events of what no message tells, or tells at the wrong moment: races with a listing, clocks that are
-ahead, servers without PUBLISH or SUBSCRIBE, operations in doubt."""
+"""Events for changes that no message tells, or that one tells at a bad moment: races with a listing, clocks
+that are ahead, servers without PUBLISH or SUBSCRIBE, operations in doubt."""
 
 import time
 
@@ -33,22 +33,23 @@ def store_many(server, keys):
 
 @pytest.mark.slow
 def test_what_closes_while_it_is_listed_is_closed(start, private_redis):
-    """A message comes between the read of a page and its noting, of a circuit that nothing was known of."""
+    """A message about a circuit not known yet is not lost if it comes after Redis has read a page of the listing
+    and before the daemon notes that page."""
     server = private_redis()
     one, other = (start(store=server.url).wait_ready() for _ in range(2))
     for n in range(5):
         keys = [f"r{n}.{i}" for i in range(300)]
         store_many(server, keys)
         client = other.client()
-        with Stream(one):  # it has one list the store
+        with Stream(one):  # makes the daemon `one` list the store
             for key in keys:
                 client.request("POST", path(key, "transition"), body={"to": "closed"})
-            # Circuits that are open are read again by themselves, but not before 2 s.
-            until(lambda: one.metric("breakerd_circuits", state="open") == 0, "all are closed", deadline=1.2)
+            # The daemon also reads open circuits again by itself, but only every 2 s.
+            until(lambda: one.metric("breakerd_circuits", state="open") == 0, "all are known as closed", deadline=1.2)
 
 
 def test_a_change_behind_a_stamp_that_is_ahead_is_told(start_on, redis):
-    """Another program's clock is ahead: what comes behind its change has a smaller stamp."""
+    """Another program, whose clock is ahead, changed the circuit: the next change has a smaller stamp."""
     one, other = start_on("redis"), start_on("redis")
     redis.call("SET", "stoma:cb:k", STORED % ("open", (time.time() + 30) * 1000))
     with Stream(one) as stream:
@@ -71,7 +72,7 @@ def test_a_daemon_sees_what_it_does_itself_without_the_channel(start, private_re
         for _ in range(2):
             daemon.post(path("m", "report"), {"outcome": "failure"})
         assert brief(stream.next()) == ("m", "open", "report")
-        until(lambda: daemon.post(path("m", "acquire")).json().get("permit"), "a probe")
+        until(lambda: daemon.post(path("m", "acquire")).json().get("permit"), "a probe is allowed")
         assert brief(stream.next()) == ("m", "half-open", "acquire")
         daemon.request("PUT", path("o", "override"), body={"mode": "forced-open", "reason": "why"})
         event = stream.next()
@@ -87,7 +88,8 @@ def test_a_daemon_sees_what_it_does_itself_without_the_channel(start, private_re
 @pytest.mark.slow
 @pytest.mark.parametrize("before,to", [("closed", "open"), ("open", "closed")])
 def test_what_redis_refuses_in_the_end_is_taken_back(start, private_redis, before, to):
-    """Redis does not answer in time, so the operation is in doubt and done in memory; then it refuses it."""
+    """Redis does not answer in time, so the operation is in doubt and is done in memory. Later Redis refuses it:
+    an event takes the change back."""
     server = private_redis()
     daemon = start(store=server.url).wait_ready()
     with Stream(daemon) as stream:
@@ -107,7 +109,7 @@ def test_what_redis_refuses_in_the_end_is_taken_back(start, private_redis, befor
 
 
 def test_a_reset_in_doubt_is_one_event(start, private_redis):
-    """It is done in memory while Redis does not answer, and Redis tells of it in the end."""
+    """The reset is done in memory while Redis does not answer; Redis's own message later makes no second event."""
     server = private_redis()
     daemon = start(store=server.url).wait_ready()
     with Stream(daemon) as stream:
@@ -117,11 +119,11 @@ def test_a_reset_in_doubt_is_one_event(start, private_redis):
         server.call("CLIENT", "PAUSE", "500", "WRITE")
         assert daemon.request("DELETE", path("k")).status == 204
         assert brief(stream.next()) == ("k", "closed", "reset")
-        until(lambda: server.call("EXISTS", "stoma:cb:k") == 0, "Redis has done it")
+        until(lambda: server.call("EXISTS", "stoma:cb:k") == 0, "Redis has removed the circuit")
         until(lambda: daemon.get("/readyz").json()["status"] == "ready", "nothing is in doubt")
         move(daemon, "end", "open")
         assert brief(stream.next())[:2] == ("end", "open")
-        # The next one is an event again.
+        # A later reset makes an event again.
         move(daemon, "k", "open")
         assert brief(stream.next())[:2] == ("k", "open")
         daemon.request("DELETE", path("k"))

@@ -1,4 +1,4 @@
-"""/metrics: section 6 of the contract."""
+"""/metrics, and the dashboard and alerts that read it."""
 
 import json
 import os
@@ -52,7 +52,7 @@ NAMES = {
 
 
 def work(daemon):
-    """One of everything; a key that must not be seen in the metrics but where circuits are named."""
+    """Requests of many kinds. The key must appear only in the metric that names circuits."""
     key = "very-private-key"
     daemon.get(path(key))
     daemon.post(path(key, "failure"))
@@ -171,7 +171,7 @@ def test_histograms_are_cumulative_and_complete(daemon):
         assert buckets[-1][0] == float("inf")
         assert values[-1] == metrics[name + "_count", labels]
         total = metrics[name + "_sum", labels]
-        assert total > 0 if values[-1] else total == 0, "an instant has no length"
+        assert total > 0 if values[-1] else total == 0, f"{name}: the sum does not fit the count"
     done = metrics["breakerd_store_operation_duration_seconds_count",
                    frozenset({("operation", "record_failure")})]
     assert done == 2
@@ -215,13 +215,13 @@ def test_connections_are_counted_down_again(memory_daemon):
     assert memory_daemon.metric("breakerd_http_connections") == 11
     for wire in wires:
         wire.close()
-    until(lambda: memory_daemon.metric("breakerd_http_connections") == 1, "they are gone")
+    until(lambda: memory_daemon.metric("breakerd_http_connections") == 1, "closed connections are not counted")
 
 
 def promtool(*args, text=None):
     done = subprocess.run(["promtool", *args], input=text, capture_output=True, text=True,
                           timeout=60, check=False)
-    # What it merely advises is on stderr, with status 0 or 3.
+    # Mere advice is on stderr, with status 0 or 3.
     assert done.returncode == 0 and not done.stderr, done.stdout + done.stderr
     return done.stdout
 
@@ -244,12 +244,12 @@ def test_an_outage_in_metrics(private_redis, start):
     assert state() == ["ready"]
     first = daemon.metrics()
     at_start = first["breakerd_store_degraded_seconds_total", frozenset()]
-    assert at_start < 5, "only until the link was up"
+    assert at_start < 5, "seconds are counted after the link was up"
     assert first["breakerd_redis_connects_total", frozenset()] == 1
 
     began = time.monotonic()
     redis.kill()
-    until(lambda: daemon.metric("breakerd_store_degraded") == 1, "it notices")
+    until(lambda: daemon.metric("breakerd_store_degraded") == 1, "the store is degraded")
     noticed = time.monotonic()
     for _ in range(3):
         daemon.post(path("a", "failure"))
@@ -257,15 +257,15 @@ def test_an_outage_in_metrics(private_redis, start):
     assert state() != ["ready"] and len(state()) == 1
     assert daemon.metric("breakerd_folds_pending") == 2
     early = daemon.metric("breakerd_store_degraded_seconds_total")
-    until(lambda: daemon.metric("breakerd_store_degraded_seconds_total") > early, "it runs")
+    until(lambda: daemon.metric("breakerd_store_degraded_seconds_total") > early, "degraded seconds are counted")
     before = time.monotonic()
     redis.start()
-    until(lambda: daemon.metric("breakerd_store_degraded") == 0, "it is over")
-    until(lambda: daemon.metric("breakerd_folds_pending") == 0, "all is folded")
+    until(lambda: daemon.metric("breakerd_store_degraded") == 0, "the store is not degraded any more")
+    until(lambda: daemon.metric("breakerd_folds_pending") == 0, "all steps are folded")
     last = daemon.metrics()
     away = last["breakerd_store_degraded_seconds_total", frozenset()] - at_start
     assert before - noticed <= away + 0.002 and away <= time.monotonic() - began + 0.002
-    assert daemon.metric("breakerd_store_degraded_seconds_total") - at_start == away, "it stands still"
+    assert daemon.metric("breakerd_store_degraded_seconds_total") - at_start == away, "seconds are counted after the outage"
     assert last["breakerd_redis_connects_total", frozenset()] == 2
     assert last["breakerd_redis_disconnects_total", frozenset()] == 1
     assert last["breakerd_folds_total", frozenset()] == 2
@@ -275,7 +275,7 @@ def test_an_outage_in_metrics(private_redis, start):
 
 
 def test_event_loop_lag(start):
-    """A loop that is held up shows; here by a stop of the whole process."""
+    """A loop that is held up, here by stopping the process, shows in the histogram."""
     daemon = start()
     name = "breakerd_event_loop_lag_seconds"
 
@@ -285,19 +285,20 @@ def test_event_loop_lag(start):
             - metrics[name + "_bucket", frozenset({("le", "0.25")})]
 
     def held_up():
-        """It measures for 100 ms behind a request: the stop may have come too late for that."""
+        """Stops the process for 0.5 s, and returns whether the lag was measured. The daemon measures only for 100 ms
+        after a request: the stop may come later than that."""
         before, count = late(), daemon.metric(name + "_count")
         daemon.get("/healthz")
         daemon.signal(signal.SIGSTOP)
         time.sleep(0.5)
         daemon.signal(signal.SIGCONT)
-        until(lambda: daemon.metric(name + "_count") > count, "it is measured")
+        until(lambda: daemon.metric(name + "_count") > count, "a lag is measured")
         return late() > before
 
-    until(held_up, "it has been seen")
+    until(held_up, "a lag of over 0.25 s is measured")
 
 
-# --- what reads the metrics
+# --- the dashboard and the alerts
 
 DASHBOARD = os.path.join(ROOT, "docs", "grafana-dashboard.json")
 ALERTS = os.path.join(ROOT, "docs", "prometheus-alerts.yml")
@@ -320,7 +321,7 @@ def alert_queries():
 
 
 def known(daemons):
-    """Metric name -> the values that each label has been seen with."""
+    """{metric: {label: the values seen}}"""
     out = {}
     for daemon in daemons:
         for name, labels in daemon.metrics():
@@ -332,7 +333,7 @@ def known(daemons):
 
 @pytest.mark.parametrize("queries", [dashboard_queries, alert_queries])
 def test_what_is_asked_for_exists(start, redis, queries):
-    """Each metric that the dashboard and the alerts name, and each label that they select by."""
+    """The metrics that the dashboard and the alerts name exist, and so do the labels by which they select."""
     daemons = [start(), start(store=redis.url).wait_ready()]
     for daemon in daemons:
         work(daemon)
@@ -367,7 +368,7 @@ def test_operations_md_has_each_metric(start, redis, directory):
 
 @with_promtool
 def test_queries_of_the_dashboard_are_sound(directory):
-    """Each as a rule, with values in place of Grafana's variables."""
+    """promtool accepts each query as a rule, with values in place of Grafana's variables."""
     rules = []
     for i, query in enumerate(dashboard_queries()):
         if query.startswith("label_values("):
@@ -391,7 +392,7 @@ def test_alert_rules_are_sound():
 @with_promtool
 @pytest.mark.parametrize("job", ["breakerd", "default/breakerd", "sidecars"])
 def test_alerts_fire_when_they_should(directory, job):
-    """Whatever the scrape job is called. default/breakerd: as a PodMonitor without jobLabel makes it."""
+    """The alerts fire whatever the scrape job's name is. A PodMonitor without jobLabel makes it default/breakerd."""
     with open(os.path.join(ROOT, "tests", "e2e", "prometheus-alerts.test.yml"), encoding="utf-8") as f:
         tests = f.read()
     tests = tests.replace("../../docs/prometheus-alerts.yml", ALERTS)

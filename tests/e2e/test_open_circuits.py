@@ -1,4 +1,4 @@
-"""The circuits that are not closed, by name: breakerd_circuits, breakerd_circuit_open_seconds, GET /."""
+"""Circuits that are not closed: breakerd_circuits counts them, breakerd_circuit_open_seconds and GET / name them."""
 
 import re
 import shutil
@@ -29,7 +29,7 @@ def unescape(text):
 
 
 def named(daemon):
-    """[(key, state, seconds)] in the order of the answer."""
+    """[(key, state, seconds)] from /metrics, in its order."""
     text = daemon.get("/metrics").body.decode("utf-8")
     return [(unescape(m[1]), m[2], float(m[3])) for m in re.finditer(
         r'^breakerd_circuit_open_seconds\{key="((?:[^"\\\n]|\\[\\"n])*)",state="([a-z-]+)"\} (\S+)$',
@@ -37,13 +37,13 @@ def named(daemon):
 
 
 def lines(daemon):
-    """[(state, age, rest)] of GET /."""
+    """[(state, age, rest)] from GET /, and its text."""
     text = daemon.get("/").body.decode("utf-8")
     return re.findall(r"^(open|half-open) +(\S+) +(.+)$", text, re.M), text
 
 
 def next_millisecond():
-    """What comes behind it has another stamp, of Redis's clock too."""
+    """Waits until the next change has another stamp, also by Redis's clock."""
     until_ms = int(time.time() * 1000) + 2
     while time.time() * 1000 < until_ms:
         pass
@@ -59,32 +59,32 @@ def test_counts_and_names(daemon):
         next_millisecond()
     daemon.post(path("closed", "failure"))
     force(daemon, "held")  # closed underneath
-    until(lambda: keys(daemon) == ["a", "b", "c"], "they are named")
+    until(lambda: keys(daemon) == ["a", "b", "c"], "all three are named")
     move(daemon, "a", "half-open")
     move(daemon, "b", "closed")
     until(lambda: [n[:2] for n in named(daemon)] == [("a", "half-open"), ("c", "open")],
-          "a keeps its age, b is gone")
+          "a is still first, and b is gone")
     assert daemon.metric("breakerd_circuits", state="open") == 1
     assert daemon.metric("breakerd_circuits", state="half-open") == 1
     shown, text = lines(daemon)
     assert [(state, rest) for state, _, rest in shown] == [("half-open", '"a"'), ("open", '"c"')]
     assert "3 closed, 1 open, 1 half-open" in text
     force(daemon, "c", "forced-closed")
-    until(lambda: ("open", '"c", forced-closed') in [(s, r) for s, _, r in lines(daemon)[0]], "it says so")
+    until(lambda: ("open", '"c", forced-closed') in [(s, r) for s, _, r in lines(daemon)[0]], "GET / shows the override")
     daemon.delete(path("c"))
-    until(lambda: keys(daemon) == ["a"], "the reset one is gone")
+    until(lambda: keys(daemon) == ["a"], "the circuit that was reset is gone")
 
 
 def test_ages_count_from_when_it_left_closed(daemon):
     before = time.time()
     move(daemon, "a", "half-open")
     after = time.time()
-    until(lambda: keys(daemon) == ["a"], "it is named")
-    time.sleep(0.3)  # its age must not begin anew
+    until(lambda: keys(daemon) == ["a"], "the circuit is named")
+    time.sleep(0.3)  # shows if the age begins anew with the next change
     move(daemon, "a", "open")
     until(lambda: [n[1] for n in named(daemon)] == ["open"], "the state is shown")
     [(_, _, seconds)] = named(daemon)
-    assert time.time() - after - 0.01 <= seconds + 0.25, "as old as the first change"
+    assert time.time() - after - 0.01 <= seconds + 0.25, "the age does not count from the first change"
     assert seconds >= 0.29 and seconds <= time.time() - before + 0.05
     assert re.fullmatch(r"\d+s", lines(daemon)[0][0][1])
 
@@ -92,10 +92,10 @@ def test_ages_count_from_when_it_left_closed(daemon):
 def test_another_daemon_and_a_new_one_name_them(start_on):
     one, two = start_on("redis"), start_on("redis")
     move(one, "a", "open")
-    until(lambda: keys(two) == ["a"], "the other one names it", deadline=1)
+    until(lambda: keys(two) == ["a"], "the other daemon names a", deadline=1)
     move(two, "b", "half-open")
     new = start_on("redis")
-    until(lambda: keys(new) == ["a", "b"], "so does a new one")
+    until(lambda: keys(new) == ["a", "b"], "a new daemon names a and b")
     assert new.metric("breakerd_circuits", state="open") == 1
     assert new.metric("breakerd_circuits", state="half-open") == 1
 
@@ -107,7 +107,7 @@ def test_a_stamp_that_is_missing_or_in_the_future_is_no_age(start_on, redis):
         redis.call("SET", f"stoma:cb:{key}", '{"state":"open","failureCount":1,"successCount":0,'
                    '"lastFailureTime":5,"lastStateChange":%d}' % stamp)
     new = start_on("redis")
-    until(lambda: len(named(new)) == 2, "both are named")
+    until(lambda: len(named(new)) == 2, "both circuits are named")
     assert all(0 <= seconds < 60 for _, _, seconds in named(new))
     del daemon
 
@@ -115,19 +115,19 @@ def test_a_stamp_that_is_missing_or_in_the_future_is_no_age(start_on, redis):
 def test_the_longest_first_at_most_metrics_circuits(start_on, store, redis):
     daemon = start_on(store, metrics_circuits=3)
     with Stream(daemon) as stream:
-        stream.until_ready()  # The first listing is over: from now on each change is heard of.
+        stream.until_ready()  # the first listing is over: from now on the daemon knows each change at once
     for n in range(200):
         move(daemon, f"k{n}", "open")
         if n < 5:
             next_millisecond()
         if n % 2:
             move(daemon, f"k{n - 1}", "half-open")
-    until(lambda: daemon.metric("breakerd_circuits", state="open") == 100, "all are known")
+    until(lambda: daemon.metric("breakerd_circuits", state="open") == 100, "all open circuits are known")
     assert keys(daemon) == ["k0", "k1", "k2"]
     seconds = [s for _, _, s in named(daemon)]
     assert seconds == sorted(seconds, reverse=True)
     move(daemon, "k1", "closed")
-    until(lambda: keys(daemon) == ["k0", "k2", "k3"], "the next one comes in")
+    until(lambda: keys(daemon) == ["k0", "k2", "k3"], "the next oldest is named")
     shown, text = lines(daemon)
     assert len(shown) == 100 and "\n          and 99 more\n" in text
     assert [rest for _, _, rest in shown[:3]] == ['"k0"', '"k2"', '"k3"']
@@ -152,13 +152,13 @@ def test_sighup_changes_how_many(start, directory):
     with open(conf, "w", encoding="ascii") as file:
         file.write("metrics_circuits = 2\n")
     daemon.hangup()
-    until(lambda: keys(daemon) == ["a", "b"], "the reload holds")
+    until(lambda: keys(daemon) == ["a", "b"], "the reload is applied")
 
 
 @pytest.mark.parametrize("key", HOSTILE, ids=range(len(HOSTILE)))
 def test_a_hostile_key_is_text(daemon, key):
     move(daemon, key, "open")
-    until(lambda: keys(daemon) == [key], "it is named as it is")
+    until(lambda: keys(daemon) == [key], "the key is named unchanged")
     text = daemon.get("/metrics").body.decode("utf-8")
     assert text.count("breakerd_circuit_open_seconds{") == 1
     assert len([l for l in text.split("\n") if key[:10] in l and l.startswith("breakerd_evil")]) == 0
@@ -175,8 +175,8 @@ def test_a_hostile_key_is_text(daemon, key):
 def test_they_are_forgotten_when_they_have_run_out(start_on, store):
     daemon = start_on(store, ttl="1s", open_time="10ms", open_time_max="10ms")
     move(daemon, "a", "open")
-    until(lambda: keys(daemon) == ["a"], "it is named")
-    until(lambda: keys(daemon) == [], "its time is over", deadline=8)
+    until(lambda: keys(daemon) == ["a"], "the circuit is named")
+    until(lambda: keys(daemon) == [], "the circuit has expired", deadline=8)
     assert daemon.metric("breakerd_circuits", state="open") == 0
 
 

@@ -1,4 +1,4 @@
-"""The page for a person with a browser, GET /ui: section 9 of the contract. Without a browser."""
+"""The operator's page, GET /ui, without a browser: its headers, its policy, and who gets it."""
 
 import base64
 import hashlib
@@ -10,7 +10,7 @@ import pytest
 from breakerd import ROOT
 from contract import problem
 
-# What browsers send for a page, and what asks for something else.
+# Values of Accept with which browsers ask for a page, and others.
 BROWSERS = ("text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8",
             "text/html, application/xhtml+xml", "text/html;q=0.9", "text/html", "TEXT/HTML,*/*")
 OTHERS = (None, "*/*", "", "text/plain", "application/json, text/html", "text/htmlx", "text/*, text/html")
@@ -41,7 +41,7 @@ def test_one_response_and_its_policy(memory_daemon):
     assert answer.header("X-Content-Type-Options") == "nosniff"
     assert answer.header("Cache-Control") == "no-store"
     assert not re.search(r"@[A-Z]+@", page)
-    # Nothing of it comes from elsewhere, and nothing makes markup of text.
+    # The page loads nothing from elsewhere, and never makes markup out of text.
     assert re.findall(r'\b(?:src|href|action)="(?!data:)', page) == []
     for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "style="):
         assert word not in page
@@ -65,7 +65,7 @@ def test_others_get_the_text(memory_daemon, accept):
 
 
 def test_access(start, directory):
-    """The page has no data, so it asks for no token; Host and origin are checked as everywhere."""
+    """The page contains no data, so it needs no token. Host and origin are checked as everywhere."""
     with open(f"{directory}/token", "w", encoding="ascii") as file:
         file.write("t0ken")
     daemon = start(token_file=f"{directory}/token")

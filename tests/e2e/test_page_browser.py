@@ -1,5 +1,4 @@
-"""The operator's page in a real browser, Debian's Chromium, driven as a person does: with the mouse and
-with the keyboard."""
+"""The operator's page in a real browser, Debian's Chromium, driven with the mouse and the keyboard."""
 
 import json
 import os
@@ -33,11 +32,11 @@ def _browser():
 
 @pytest.fixture(name="visit")
 def _visit(browser):
-    """visit(daemon, ...) opens the page, as a context manager; nothing may come to the console."""
+    """visit(daemon, ...) is a context manager that opens the page. Fails if the page writes to the console."""
 
     @contextmanager
-    def visit(daemon, fragment="", **look):
-        with browser.tab(**look) as tab:
+    def visit(daemon, fragment="", **viewport):
+        with browser.tab(**viewport) as tab:
             tab.go(f"http://{daemon.host}/ui{fragment}")
             yield tab
             assert tab.said == []
@@ -74,7 +73,7 @@ def decides(daemon, key):
 
 
 def fill(tab, reason, count=None):
-    """The dialog that is open."""
+    """Fills in the open dialog and confirms it."""
     tab.until("document.activeElement.name === 'reason'")
     tab.type(reason)
     if count is not None:
@@ -84,7 +83,7 @@ def fill(tab, reason, count=None):
     tab.until("!document.querySelector('dialog[open]')")
 
 
-# --- what it shows ---
+# --- what the page shows ---
 
 
 def test_what_an_operator_sees(visit, start_on, store):
@@ -103,9 +102,9 @@ def test_what_an_operator_sees(visit, start_on, store):
         assert store in text and "ready" in text
         assert [tab.text(f"#n-{name}") for name in ("open", "half-open", "forced")] == ["2", "1", "1"]
         assert tab.js("document.title") == "(2 open) breakerd"
-        if store == "memory":  # through Redis the figures do not come along
+        if store == "memory":  # Redis's channel does not carry the reason's figures
             shows(tab, "broken", "5 consecutive failures", "probe in")
-        # All came from the daemon, in one response and its own routes.
+        # All requests go to the daemon.
         assert all(url.startswith((f"http://{daemon.host}/", "data:")) for url in tab.requests)
         assert tab.network == []
 
@@ -148,7 +147,7 @@ def test_filters(visit, daemon):
         tab.js("document.getElementById('state').value = ''")
         tab.type("1")
         tab.until(f"{KEYS}.join() === 'a1'")
-        # The filters stand in the address: another look begins with them.
+        # The filters are in the address, and another visit begins with them.
         assert tab.js("location.hash") == "#prefix=a1"
     with visit(daemon, "#state=open&prefix=b") as tab:
         tab.until(f"{KEYS}.join() === 'b1'")
@@ -175,7 +174,7 @@ def test_closed_circuits_come_in_pieces(visit, memory_daemon):
 def test_history(visit, start):
     daemon = start(consecutive_failures=2, open_time="50ms")
     trip(daemon, "k", 2)
-    permit = until(lambda: daemon.post(path("k", "acquire")).json().get("permit"), "a probe")
+    permit = until(lambda: daemon.post(path("k", "acquire")).json().get("permit"), "a probe is allowed")
     daemon.post(path("k", "report"), {"permit": permit, "outcome": "failure"})
     with visit(daemon) as tab:
         shows(tab, "k", "a probe failed")
@@ -188,14 +187,14 @@ def test_history(visit, start):
         assert "opens at 2 consecutive failures" in tab.text("#history-facts")
         tab.press("Escape")
         tab.until("!document.querySelector('dialog[open]')")
-        # The focus is where it was.
+        # The focus is on the button again.
         assert tab.js("document.activeElement.dataset.act") == "history"
-        permit = until(lambda: daemon.post(path("k", "acquire")).json().get("permit"), "a probe")
+        permit = until(lambda: daemon.post(path("k", "acquire")).json().get("permit"), "a probe is allowed")
         daemon.post(path("k", "report"), {"permit": permit, "outcome": "success"})
         tab.until("document.getElementById('changes').innerText.includes('1 probe succeeded')")
 
 
-# --- what an operator does ---
+# --- the buttons ---
 
 
 def test_force_open_really_refuses(visit, daemon):
@@ -298,7 +297,7 @@ def test_by_keyboard_alone(visit, memory_daemon, width, dark):
         fill(tab, "typed", 3)
         shows(tab, "b", "forced closed")
         assert decides(memory_daemon, "b") == "forced-closed"
-        assert tab.focused() == "Force closed"  # back where it was
+        assert tab.focused() == "Force closed"  # the focus is on the button again
         tab.press("Tab")
         assert tab.focused() == "End override"
         tab.press(" ")
@@ -318,9 +317,9 @@ def test_by_keyboard_alone(visit, memory_daemon, width, dark):
         tab.tab_to("Reset", 5)
         tab.press("Enter")
         tab.until(f"{KEYS}.length === 0")
-        # The row that had the focus is gone: it is not lost.
+        # The row that had the focus is gone: the focus moves to the heading.
         tab.until("document.activeElement.id === 'h-circuits'")
-        # What has the focus is to be seen.
+        # The focus is visible.
         tab.press("Tab")
         assert tab.js("getComputedStyle(document.activeElement).outlineStyle") == "solid"
 
@@ -354,7 +353,7 @@ def test_hostile_keys_and_reasons_are_text(visit, daemon):
 
 
 def test_keys_that_a_browser_cannot_ask_for(visit, memory_daemon):
-    """A browser takes "." and ".." out of a path: End override of "." would reset another circuit."""
+    """A browser removes "." and ".." from a path: "End override" for "." would reset the circuit named override."""
     memory_daemon.post(path("override", "success"))
     for key in (".", ".."):
         force(memory_daemon, key)
@@ -368,12 +367,12 @@ def test_keys_that_a_browser_cannot_ask_for(visit, memory_daemon):
     assert memory_daemon.get(path("override")).json()["successCount"] == 1
 
 
-# --- where it is looked at ---
+# --- accessibility, widths, tokens, restarts ---
 
 
 @pytest.fixture(scope="module", name="axe")
 def _axe():
-    """What axe-core finds, as a function of the page."""
+    """The script of axe-core."""
     file = f"{ROOT}/tests/interop/node_modules/axe-core/axe.min.js"
     if not os.path.exists(file):
         subprocess.run([f"{ROOT}/scripts/interop", "install"], check=True, stdin=subprocess.DEVNULL)
@@ -397,12 +396,12 @@ def test_axe_has_nothing_to_say(visit, memory_daemon, axe, width, dark):
             return {passed: passes.length, found: violations.map(v => [v.id, v.nodes.map(n => n.html + n.failureSummary)])};
         }"""
 
-        def look():
+        def check_axe():
             result = tab.js(f"({run})()")
             assert result["found"] == [] and result["passed"] > 15
 
-        look()
-        assert tab.js("document.documentElement.scrollWidth <= innerWidth"), "it scrolls sideways"
+        check_axe()
+        assert tab.js("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
         ground = tab.js("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
         assert (max(ground) < 64) == dark
         for act in ("force-open", "reset", "history"):
@@ -410,7 +409,7 @@ def test_axe_has_nothing_to_say(visit, memory_daemon, axe, width, dark):
             tab.until("!!document.querySelector('dialog[open]')")
             if act == "history":
                 tab.until("document.querySelectorAll('#history-rows tr').length === 1")
-            look()
+            check_axe()
             assert tab.js("""(() => {
                 const box = document.querySelector('dialog[open]').getBoundingClientRect();
                 return box.left >= 0 && box.right <= innerWidth && box.bottom <= innerHeight;
@@ -427,9 +426,9 @@ def test_with_a_token(visit, start, directory, browser):
     daemon.request("POST", path("k", "transition"), headers=with_token, body='{"to":"open"}')
     with visit(daemon) as tab:
         tab.until("document.getElementById('login').open")
-        assert tab.network == []  # it was not asked for in vain
+        assert tab.network == []  # the page sends no request that would be refused
         assert tab.js(KEYS) == []
-        tab.press("Escape")  # there is nothing to see without it, so it comes again
+        tab.press("Escape")  # the dialog comes again, because the page is empty without a token
         tab.until("document.getElementById('login').open")
         tab.type("wrong")
         tab.press("Enter")
@@ -441,7 +440,7 @@ def test_with_a_token(visit, start, directory, browser):
         tab.click(selector("k", "force-open"))
         fill(tab, "why")
         shows(tab, "k", "forced open")
-        # Kept for the tab, and for it alone.
+        # The token is kept for this tab only.
         tab.go(f"http://{daemon.host}/ui")
         shows(tab, "k", "forced open")
         assert not tab.js("document.getElementById('login').open")
@@ -461,7 +460,7 @@ def test_it_goes_on_behind_a_restart(visit, start, directory):
         tab.js("window.sameDocument = true")
         daemon.stop()
         tab.until("document.getElementById('live').innerText.includes('trying again')")
-        assert tab.js(KEYS) == ["before"]  # what was known still shows
+        assert tab.js(KEYS) == ["before"]  # the circuits known last still show
         daemon.settings["listen"] = "%s:%d" % daemon.address
         daemon.start()
         began = time.monotonic()
@@ -539,19 +538,19 @@ def test_five_thousand_open_circuits(visit, memory_daemon):
                   f"document.getElementById('shown').innerText.startsWith('{n * 50 + 51} to')")
         timed(lambda: tab.click("#rows tr [data-act=force-open]"), "document.getElementById('act').open")
         tab.press("Escape")
-        # While they change, too.
+        # The page stays quick while circuits change.
         for n in range(200):
             memory_daemon.post(path(f"circuit-{n:04}", "transition"), {"to": "half-open"})
         timed(lambda: tab.click("#prefix"), "document.activeElement.id === 'prefix'")
         tab.until("document.getElementById('n-half-open').innerText === '200'")
-        tab.js("new Promise(done => setTimeout(done, 100))")  # the observers are told later
+        tab.js("new Promise(done => setTimeout(done, 100))")  # observers get their entries later
         inputs = tab.js("inputs")
         print(f"5,000 open: an input costs {sorted(times)[len(times) // 2]:.0f} ms of the processor in the median, "
               f"{max(times):.0f} ms at most; the browser's own event timing says {max(inputs, default=0)} ms at most")
         assert max(times) < 100
 
 
-# --- who else may look ---
+# --- other origins and frames ---
 
 
 def test_another_origin_can_neither_read_nor_frame_nor_drive_it(browser, memory_daemon):
@@ -590,7 +589,7 @@ def test_another_origin_can_neither_read_nor_frame_nor_drive_it(browser, memory_
 
 
 def test_it_is_in_no_frame_of_its_own_origin_either(browser, memory_daemon):
-    """Where Host and origin do not tell (a proxy in front serves other pages, too), frame-ancestors does."""
+    """frame-ancestors forbids it. Behind a proxy that serves other pages, too, Host and origin would not."""
     with browser.tab(f"http://{memory_daemon.host}/healthz") as tab:
         tab.js("""new Promise(done => {
             const frame = document.createElement('iframe');
@@ -598,7 +597,7 @@ def test_it_is_in_no_frame_of_its_own_origin_either(browser, memory_daemon):
             frame.src = '/ui';
             document.body.append(frame);
         })""")
-        until(lambda: any("frame" in str(text) for text in tab.said + tab.network), "Chromium says that it refused")
+        until(lambda: any("frame" in str(text) for text in tab.said + tab.network), "Chromium reports that it refused the frame")
         assert tab.js("(() => { const it = document.querySelector('iframe').contentDocument; "
                       "return it ? it.querySelector('#rows') : null; })()") is None
 
@@ -607,7 +606,7 @@ def test_it_is_in_no_frame_of_its_own_origin_either(browser, memory_daemon):
 
 
 def test_event_source(browser, daemon):
-    """A browser's own EventSource, over cuts of its connection: each change once, in order."""
+    """A browser's EventSource gets each change once, in order, although its connection is cut."""
     daemon.post(path("first", "transition"), {"to": "open"})
     gate = Gate(daemon.address).open()
     with browser.tab(f"http://127.0.0.1:{gate.port}/healthz") as tab:
@@ -648,10 +647,10 @@ def test_curl(daemon, directory):
             with open(f"{directory}/out", encoding="utf-8") as file:
                 return file.read()
         try:
-            until(lambda: "event: ready\n" in text(), "the beginning")
+            until(lambda: "event: ready\n" in text(), "the beginning has come")
             assert text().startswith('event: circuit\ndata: {"key":"first","state":"open"')
             daemon.post(path("second", "transition"), {"to": "open"})
-            until(lambda: '"key":"second","state":"open"' in text(), "the change")
+            until(lambda: '"key":"second","state":"open"' in text(), "the change has come")
         finally:
             curl.terminate()
 
@@ -661,7 +660,7 @@ def test_curl(daemon, directory):
 
 @pytest.mark.parametrize("name,dark", [("page", False), ("page-dark", True)])
 def test_pictures(visit, start, directory, name, dark):
-    """PICTURES is a folder: docs/page.png and docs/page-dark.png are made so (make pictures)."""
+    """`make pictures` makes docs/page.png and docs/page-dark.png with this test: PICTURES is their folder."""
     daemon = start(consecutive_failures=4, min_calls=10, open_time="45s")
     for key in ("images", "login", "mail", "search"):
         for _ in range(40 + len(key) * 7):

@@ -1,4 +1,4 @@
-"""The beginnings of streams: bounded in memory and time, whoever takes them; and listings that streams wait for."""
+"""The beginnings of streams, bounded in memory and time however their clients read, and the listings that streams wait for."""
 
 import os
 import socket
@@ -18,7 +18,7 @@ OPEN = ('{"state":"open","failureCount":1,"successCount":0,"lastFailureTime":5,'
 
 
 def open_many(daemon, count):
-    """Circuits whose items have more than 900 bytes."""
+    """Opens circuits whose items have more than 900 bytes each."""
     wire = daemon.wire()
     for begin in range(0, count, 50):
         wire.send(b"".join(request_bytes("POST", path(f"{'x' * 900}{n}", "transition"), body='{"to":"open"}')
@@ -37,7 +37,7 @@ def store_many(server, count):
 
 
 def deaf(daemon):
-    """A stream whose client reads nothing; the kernel keeps little for it."""
+    """A stream whose client reads nothing, with a small buffer in the kernel."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     sock.connect(daemon.address)
@@ -47,17 +47,18 @@ def deaf(daemon):
 
 @pytest.mark.slow
 def test_beginnings_that_nobody_takes_cost_no_memory_and_end(memory_daemon):
-    """Each has some 4 MB; in all they would take 80 MB for as long as their clients like."""
+    """Each beginning has some 4 MB. Kept whole, they would take 80 MB for as long as their clients do not read."""
     daemon = memory_daemon
     open_many(daemon, 4000)
     before = daemon.metric("process_resident_memory_bytes")
     idle = [deaf(daemon) for _ in range(20)]
-    until(lambda: daemon.metric("breakerd_event_streams") == 20, "all are open")
+    until(lambda: daemon.metric("breakerd_event_streams") == 20, "all streams are open")
     with Stream(daemon) as stream:
         assert len(stream.until_ready()) == 4000
     grew = daemon.metric("process_resident_memory_bytes") - before
     assert SANITIZED or grew < 15e6
-    until(lambda: daemon.metric("breakerd_event_streams") == 0, "those that take nothing are cut", deadline=20)
+    until(lambda: daemon.metric("breakerd_event_streams") == 0, "the streams of clients that read nothing are ended",
+          deadline=20)
     assert daemon.metric("breakerd_events_total", result="lost") == 20
     for sock in idle:
         sock.close()
@@ -65,7 +66,7 @@ def test_beginnings_that_nobody_takes_cost_no_memory_and_end(memory_daemon):
 
 @pytest.mark.slow
 def test_a_client_that_takes_all_the_time_is_not_cut(memory_daemon):
-    """Its beginning has some 4 MB, it takes 64 KiB at a time, and circuits change meanwhile."""
+    """The client reads a beginning of some 4 MB in pieces of up to 64 KiB, while circuits change."""
     daemon = memory_daemon
     open_many(daemon, 4000)
     with Stream(daemon) as stream:
@@ -82,7 +83,7 @@ def test_a_client_that_takes_all_the_time_is_not_cut(memory_daemon):
         more = stream._more  # pylint: disable=protected-access
 
         def slowly():
-            time.sleep(0.005)  # its pace
+            time.sleep(0.005)  # the client's pace
             more()
 
         stream._more = slowly
@@ -98,7 +99,7 @@ def test_a_client_that_takes_all_the_time_is_not_cut(memory_daemon):
 
 
 def test_a_beginning_has_circuits_that_change_meanwhile_once(memory_daemon):
-    """What changes before its place in the beginning has come is told as an event, and as that alone."""
+    """A circuit that changes before its turn in the beginning comes as an event, and not in the beginning as well."""
     daemon = memory_daemon
     open_many(daemon, 2000)
     with Stream(daemon) as stream:
@@ -107,31 +108,31 @@ def test_a_beginning_has_circuits_that_change_meanwhile_once(memory_daemon):
             daemon.post(path(key, "transition"), {"to": "closed"})
         states = {}
         for event in stream.until_ready():
-            assert event.data["key"] not in states, "twice"
+            assert event.data["key"] not in states, "a circuit is in the beginning twice"
             states[event.data["key"]] = event.data["state"]
         daemon.post(path("end", "transition"), {"to": "open"})
         while (event := stream.next()).data["key"] != "end":
             states[event.data["key"]] = event.data["state"]
-        # One that closed before the beginning is not in it.
+        # A circuit that had closed when the beginning was made is not in it.
         assert all(states.pop(key, "closed") == "closed" for key in closed)
         assert len(states) == 1995 and set(states.values()) == {"open"}
 
 
 def test_a_stream_that_comes_with_the_start_is_served(start, private_redis):
-    """The listing that it waits for finds more circuits than changes are remembered."""
+    """The listing that the stream waits for finds more circuits than the daemon remembers changes."""
     server = private_redis()
     store_many(server, 5000)
     daemon = start(store=server.url)
     with Stream(daemon) as stream:
         keys = {event.data["key"] for event in stream.until_ready()}
-        while len(keys) < 5000:  # it was ready before Redis was
+        while len(keys) < 5000:  # the stream was ready before Redis was
             keys.add(stream.next().data["key"])
     assert daemon.metric("breakerd_events_total", result="lost") == 0
 
 
 @pytest.mark.slow
 def test_circuits_that_are_gone_all_at_once_are_told(start, private_redis):
-    """A listing that finds 5000 of them gone tells it in parts that streams can take."""
+    """A listing finds 5000 circuits gone, and streams are told in parts that they can take."""
     server = private_redis()
     store_many(server, 5000)
     daemon = start(store=server.url).wait_ready()
