@@ -44,7 +44,7 @@ def test_what_closes_while_it_is_listed_is_closed(start, private_redis):
         with Stream(one):  # makes the daemon `one` list the store
             for key in keys:
                 client.request("POST", path(key, "transition"), body={"to": "closed"})
-            # The daemon also reads open circuits again by itself, but only every 2 s.
+            # The daemon also reads an open circuit again by itself, but not within the first 2 s.
             until(lambda: one.metric("breakerd_circuits", state="open") == 0, "all are known as closed", deadline=1.2)
 
 
