@@ -1,11 +1,11 @@
-"""Functions of ours in place of a library's, in a daemon that a test starts."""
+"""Replaces functions of libraries in a daemon that a test starts."""
 
 import os
 import subprocess
 
 
 def preload(directory, source):
-    """The environment of a daemon in which the functions in `source`, C, stand in place of others."""
+    """The environment of a daemon in which the functions in `source` (C) replace those of the libraries."""
     library = f"{directory}/preload.so"
     subprocess.run([os.environ.get("CC", "cc"), "-shared", "-fPIC", "-o", library, "-x", "c", "-"], check=True,
                    input=source.encode())

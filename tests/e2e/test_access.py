@@ -237,7 +237,7 @@ def test_allowed_hosts_is_a_setting(start):
 
 
 def test_an_address_has_several_spellings(start):
-    """The one in allowed_hosts is one of them, as is the one that a client sends."""
+    """allowed_hosts and the client's Host may write an IPv6 address in different ways."""
     daemon = start(allowed_hosts="[2001:DB8:0::1]")
     for host in ("[2001:DB8:0::1]", "[2001:db8::1]:8747", "[2001:0db8:0:0:0:0:0:1]"):
         assert daemon.get(path("a"), headers={"Host": host}).status == 200, host

@@ -353,7 +353,8 @@ def test_what_is_asked_for_exists(start, redis, queries):
 
 
 def test_operations_md_has_each_metric(start, redis, directory):
-    """By its name, or by its end where the metric before it has the beginning."""
+    """docs/operations.md has each metric by its name, or by its end (`…name`) where the metric before it has the same
+    beginning."""
     daemons = [start(report_listen=f"unix:{directory}/report"), start(store=redis.url).wait_ready()]
     for daemon in daemons:
         work(daemon)

@@ -276,14 +276,15 @@ def test_degraded_answers(start):
 
 
 def test_no_room_without_redis(private_redis, start):
-    """max_circuits circuits were written since Redis went away: what would write one more is refused."""
+    """max_circuits circuits have been written since Redis went away, so an operation that would write one more is
+    refused."""
     redis = private_redis()
     redis.call("SET", "stoma:cb:a", '{"state":"open","failureCount":5,"successCount":0,'
                '"lastFailureTime":1,"lastStateChange":1}')
     daemon = start(store=redis.url, max_circuits=2).wait_ready()
     assert daemon.get(path("a")).json()["state"] == "open"
     redis.kill()
-    until(lambda: daemon.readyz() == "degraded", "the loss is noticed")
+    until(lambda: daemon.readyz() == "degraded", "the daemon notices the loss")
     for key in ("b", "c"):
         assert daemon.post(path(key, "failure")).status == 200
     for template, method in OPERATIONS:
@@ -292,7 +293,7 @@ def test_no_room_without_redis(private_redis, start):
             continue
         body = b'{"to":"closed"}' if template.endswith("/transition") else body_of(template)
         answer = daemon.request(method, concrete(template), body=body)
-        if template.endswith("/report"):  # without a permit, on an open circuit, it writes nothing
+        if template.endswith("/report"):  # a report without a permit on an open circuit writes nothing
             assert answer.json()["reason"] == "stale"
         else:
             assert answer.status == 503 and answer.json()["code"] == "store_full", (template, method, answer)

@@ -220,7 +220,7 @@ def test_a_second_signal_does_not_wait_for_a_disk_that_hangs(start, directory):
         wire.send(b"POST /v1/circuits/a/transition HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
         daemon.post(path("a", "failure"))
         daemon.signal(signal.SIGTERM)
-        until(lambda: refuses(daemon.address), "the first one is noticed")
+        until(lambda: refuses(daemon.address), "the daemon has noticed the first signal")
         began = time.monotonic()
         daemon.signal(signal.SIGTERM)
         daemon.ended = True

@@ -78,7 +78,7 @@ def test_operations_md_names_what_only_a_restart_changes():
 
 
 def test_operations_md_has_each_line_of_the_log():
-    """... that is not of debugging alone."""
+    """docs/operations.md has each line of the log of the levels info, warning and error."""
     sources = "".join(read(path, name) for path, _, names in os.walk(os.path.join(ROOT, "daemon"))
                       for name in names if name.endswith(".c"))
     tokens = set(re.findall(r"\blog_(?:info|warning|error)\(\s*[^;\"]*?,\s*\"([a-z_]+)\"", sources))

@@ -324,8 +324,8 @@ def test_no_permission_is_the_store_s_error(private_redis, start):
 
 
 def test_the_permissions_in_the_manual_suffice(private_redis, start):
-    """For the link and the channel, all operations, a listing, a reconnect and what is folded behind it: Redis
-    has nothing in its log of denied commands."""
+    """They suffice for the link and the channel, all operations, a listing, a reconnect and the folding after it: Redis's
+    log of denied commands stays empty."""
     with open(os.path.join(ROOT, "docs", "redis.md"), encoding="utf-8") as file:
         user, rules = re.search(r"^ACL SETUSER (\w+) (.*)$", file.read(), re.M).groups()
     redis = private_redis()
@@ -353,12 +353,12 @@ def test_the_permissions_in_the_manual_suffice(private_redis, start):
     expect(daemon.get(path("empty")), state="closed")
     assert {c["key"] for c in daemon.get("/v1/circuits").json()["circuits"]} == {"a", "b", "long"}
     gate.shut()
-    until(lambda: daemon.readyz() == "degraded", "the loss is noticed")
+    until(lambda: daemon.readyz() == "degraded", "the daemon notices the loss")
     assert daemon.delete(path("a")).status == 204
     expect(daemon.post(path("c", "failure")), failureCount=1)
     gate.open()
     daemon.wait_ready()
-    until(lambda: daemon.metric("breakerd_folds_pending") == 0, "all is folded")
+    until(lambda: daemon.metric("breakerd_folds_pending") == 0, "all steps are folded")
     expect(daemon.get(path("a")), state="closed", failureCount=0)
     expect(daemon.get(path("c")), failureCount=1)
     assert redis.call("ACL", "LOG") == []
