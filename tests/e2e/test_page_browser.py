@@ -102,8 +102,7 @@ def test_what_an_operator_sees(visit, start_on, store):
         assert store in text and "ready" in text
         assert [tab.text(f"#n-{name}") for name in ("open", "half-open", "forced")] == ["2", "1", "1"]
         assert tab.js("document.title") == "(2 open) breakerd"
-        if store == "memory":  # Redis's channel does not carry the reason's figures
-            shows(tab, "broken", "5 consecutive failures", "probe in")
+        shows(tab, "broken", "5 consecutive failures", "probe in")
         # All requests go to the daemon.
         assert all(url.startswith((f"http://{daemon.host}/", "data:")) for url in tab.requests)
         assert tab.network == []
