@@ -1,9 +1,9 @@
 /*
  * Many readers of GET /v1/events in one process: streams PORT COUNT FILE. Prints "ready" when all
- * streams have had their `ready`; then, whenever it has grown, the number of events that the slowest
- * stream has received. Each event's number must be the previous one plus 1. The data of the first
- * stream goes to FILE. When the standard input ends, all streams must have had the same data: prints
- * "same" and ends. Any other line printed is an error.
+ * streams have had their `ready`; then, whenever it has grown, the number of events that the
+ * slowest stream has received. Each event's number must be the previous one plus 1. The data of the
+ * first stream goes to FILE. When the standard input ends, all streams must have had the same data:
+ * prints "same" and ends. Any other line printed is an error.
  */
 #include <arpa/inet.h>
 #include <errno.h>
