@@ -14,6 +14,7 @@ from contract import expect, path, problem
 from decisions import acquire, report
 from gate import Gate
 from ports import free_port
+from preload import preload
 from sse import Stream
 from wait import until
 from wire import Wire, request_bytes
@@ -57,6 +58,30 @@ def test_unix_socket(redis, start):
 
 def test_a_name_for_the_host(redis, start):
     works(start(store=f"redis://localhost:{redis.port}"))
+
+
+def test_the_name_is_looked_up_afresh_each_time(redis, start, directory):
+    """Redis has moved: the daemon follows, though it was started with the old address."""
+    def moves_to(address):
+        with open(f"{directory}/hosts", "w", encoding="ascii") as file:
+            file.write(f"{address} redis.test\n")
+
+    moves_to("127.0.0.3")
+    daemon = start(store=f"redis://redis.test:{redis.port}", on_store_failure="error", env=preload(directory, f"""
+        #include <fcntl.h>
+        #include <stdio.h>
+        #include <string.h>
+        FILE *fopen(const char *path, const char *mode)
+        {{
+            int fd = open(strcmp(path, "/etc/hosts") == 0 ? "{directory}/hosts" : path, O_RDONLY | O_CLOEXEC);
+
+            (void)mode; /* the daemon only reads in this way */
+            return fd < 0 ? NULL : fdopen(fd, "r");
+        }}
+        FILE *fopen64(const char *path, const char *mode) {{ return fopen(path, mode); }}"""))
+    until(lambda: "127.0.0.3" in (refused(daemon) or ""), "it says where it tries")
+    moves_to("127.0.0.1")
+    works(daemon)
 
 
 def test_connection_name(redis, redis_daemon):
