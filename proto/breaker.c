@@ -462,11 +462,12 @@ enum circuit_effect breaker_apply(struct circuit *c, bool exists, struct breaker
 static enum circuit_effect override(struct circuit *c, bool exists, struct breaker *b,
 				    const struct circuit_op *op, int64_t now_ms)
 {
-	bool had = b->override.mode != BREAKER_NO_OVERRIDE;
+	bool had;
 
 	if (!exists)
 		circuit_absent(c, now_ms);
 	tidy(c, exists, b, now_ms);
+	had = b->override.mode != BREAKER_NO_OVERRIDE;
 	if (op->verb == CIRCUIT_END_OVERRIDE) {
 		b->override.mode = BREAKER_NO_OVERRIDE;
 		return had ? CIRCUIT_WRITTEN : CIRCUIT_READ;

@@ -141,11 +141,9 @@ class History:
                     self.snapshot(model.transition(to, expected)))
         if move == "override":
             mode, length = rng.choice(("forced-open", "forced-closed", None)), rng.choice((1, 300, 5000))
-            # proto/breaker.c removes an override that is over already, the script leaves it: not tested.
-            if mode is None and model.forced and model.forced[1] > model.now:
+            if mode is None:
                 model.end_override()
                 return "unforce", "ok"
-            mode = mode or "forced-open"
             model.override(mode, length)
             return f"force {mode} {length}", "ok"
         if move == "drop":
