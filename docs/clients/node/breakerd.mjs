@@ -174,9 +174,9 @@ function parseBase(baseUrl) {
   return { connect: { socketPath }, host: "localhost", prefix: unix?.[2] ?? "" };
 }
 
-/** A key as one segment of a path. Half a surrogate pair cannot be encoded, and becomes U+FFFD. */
+/** A key as one segment of a path. Half a surrogate pair becomes what is not UTF-8, and breakerd refuses the key. */
 function encode(key) {
-  return encodeURIComponent(Buffer.from(key, "utf8").toString("utf8"));
+  return key.split(/[\ud800-\udfff]/u).map(encodeURIComponent).join("%ED%A0%80");
 }
 
 function exchange(to, body, timeoutMs) {

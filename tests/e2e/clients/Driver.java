@@ -118,6 +118,7 @@ final class Driver {
                 case "acquire" -> acquire(words[1]);
                 case "report" -> report(words);
                 case "run" -> run(words[1], words[2]);
+                case "half" -> acquire(words[1] + "\ud800");
                 case "impatient" -> impatient(words[1]);
                 case "many" -> many(Integer.parseInt(words[1]), words[2], Integer.parseInt(words[3]));
                 default -> MESSAGES.size() + " " + (MESSAGES.isEmpty() ? "" : MESSAGES.get(MESSAGES.size() - 1));

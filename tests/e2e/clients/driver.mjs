@@ -25,6 +25,7 @@ const commands = {
     return [d.allowed ? "allowed" : "refused", d.permit || "-", d.state || "-", d.reason || "-", d.retryAfterMs,
       d.unreachable ? "unreachable" : "answered"].join(" ");
   },
+  half: (key) => commands.acquire(`${key}\ud800`),
   async report(key, permit, outcome, durationMs) {
     const judged = /^\d+$/.test(outcome) ? { status: Number(outcome) } : { outcome };
     const yes = await client.report(key, { permit: empty(permit), durationMs: number(durationMs), ...judged });

@@ -7,6 +7,7 @@ acquire KEY                         allowed|refused PERMIT STATE REASON RETRY_AF
 report KEY PERMIT OUTCOME MS        counted, or not counted; OUTCOME is a word or a status
 run KEY WHAT                        passed, failed, cancelled, or refused REASON RETRY_AFTER_MS; WHAT is ok, fail, ignored, cancel
                                     (as the language cancels) or a status
+half KEY                            as acquire, of a key that ends in half a surrogate pair
 impatient KEY                       given up: the caller waited only 50 ms for acquire
 fork KEY                            the answers of acquire in this process and in its child
 many N KEY THREADS                  N times `run KEY ok` on THREADS threads: N passed, and in brackets how many took 250 ms or more
@@ -68,6 +69,9 @@ class Sync:
     def acquire(self, key):
         return shown(self.client.acquire(key))
 
+    def half(self, key):
+        return self.acquire(key + "\ud800")
+
     def report(self, key, *how):
         return "counted" if self.client.report(key, **reported(*how)) else "not counted"
 
@@ -126,6 +130,9 @@ class Async:
 
     def acquire(self, key):
         return shown(self.loop.run_until_complete(self.client.acquire(key)))
+
+    def half(self, key):
+        return self.acquire(key + "\ud800")
 
     def report(self, key, *how):
         return "counted" if self.loop.run_until_complete(self.client.report(key, **reported(*how))) else "not counted"

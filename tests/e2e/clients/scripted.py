@@ -18,7 +18,7 @@ import os
 import select
 import socket
 import threading
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote_to_bytes
 
 
 class Request:
@@ -28,7 +28,7 @@ class Request:
 
     def line(self):
         """Method and target, the target normalized (RFC 3986): only what must be escaped is."""
-        target = "/".join(quote(unquote(segment), safe="") for segment in self.target.split("/"))
+        target = "/".join(quote(unquote_to_bytes(segment), safe="") for segment in self.target.split("/"))
         return f"{self.method} {target}"
 
 

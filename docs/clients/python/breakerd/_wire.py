@@ -129,8 +129,8 @@ class Base:
     def request(self, key, verb, body=""):
         """The bytes of a request."""
         body = body.encode("utf-8")
-        # Surrogates cannot be encoded in UTF-8, and become "?".
-        target = self._prefix + quote(key, safe="", errors="replace") + verb
+        # Half a surrogate pair becomes what is not UTF-8, and breakerd refuses the key.
+        target = self._prefix + quote(key, safe="", errors="surrogatepass") + verb
         return f"POST {target} HTTP/1.1\r\n{self._head}Content-Length: {len(body)}\r\n\r\n".encode("ascii") + body
 
 

@@ -6,8 +6,10 @@ import java.net.URLDecoder;
 import java.net.URLEncoder;
 import java.net.UnixDomainSocketAddress;
 import java.nio.charset.StandardCharsets;
+import java.util.Arrays;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
+import java.util.stream.Collectors;
 
 /** The parts of a base URL. socket is null for TCP. */
 record Address(String name, int port, String socket, String host, String prefix) {
@@ -41,9 +43,11 @@ record Address(String name, int port, String socket, String host, String prefix)
         return path.substring(0, end) + "/v1/circuits/";
     }
 
-    /** A key as one segment of a path. */
+    /** A key as one segment of a path. Half a surrogate pair becomes what is not UTF-8, and breakerd refuses the key. */
     static String encode(String key) {
-        return URLEncoder.encode(key, StandardCharsets.UTF_8).replace("+", "%20");
+        return Arrays.stream(key.split("[\\x{d800}-\\x{dfff}]", -1))
+                .map(part -> URLEncoder.encode(part, StandardCharsets.UTF_8).replace("+", "%20"))
+                .collect(Collectors.joining("%ED%A0%80"));
     }
 
     /** Looks the name up, each time. */
