@@ -28,8 +28,7 @@ static int add_changes(struct evbuffer *out, const struct watched *c)
 	int failed = evbuffer_add_printf(out, "{\"changes\":[") < 0;
 
 	for (unsigned i = 0; c && i < c->change_count; i++) {
-		const struct watch_change *change =
-			&c->changes[(c->change_at + WATCH_CHANGES - 1 - i) % WATCH_CHANGES];
+		const struct watch_change *change = watch_change_of(c, i);
 
 		failed |= evbuffer_add_printf(
 				  out,

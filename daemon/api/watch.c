@@ -42,6 +42,7 @@ int watch_init(struct watch *w, struct event_base *base, struct store *store, si
 	w->max = max;
 	TAILQ_INIT(&w->active);
 	TAILQ_INIT(&w->past);
+	TAILQ_INIT(&w->histories);
 	w->list_timer = evtimer_new(base, watch_list_on_timer, w);
 	if (keytable_init(&w->table) != 0 || !w->list_timer ||
 	    recheck_init(&w->recheck, base, store, &watch_recheck_events) != 0)

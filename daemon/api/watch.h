@@ -30,7 +30,8 @@ struct watch_change {
  * past. */
 struct watched {
 	struct keynode node;
-	TAILQ_ENTRY(watched) entry; /* in watch->active or watch->past */
+	TAILQ_ENTRY(watched) entry;         /* in watch->active or watch->past */
+	TAILQ_ENTRY(watched) history_entry; /* in watch->histories, if it has changes */
 	struct watch *watch;
 	uint64_t serial; /* of its last move into one of these lists; both are sorted by it */
 	struct circuit circuit;
@@ -52,8 +53,9 @@ struct watched {
 	char *why;
 	int64_t why_at_ms;
 	bool active;
-	unsigned char change_count,
-		change_at; /* of the ring `changes`; change_at is written next */
+	/* Of the ring `changes`: the last change_count places before change_at, which is written
+	 * next. */
+	unsigned char change_count, change_at;
 	struct watch_change *changes;
 };
 TAILQ_HEAD(watched_list, watched);
@@ -80,8 +82,9 @@ struct watch {
 	size_t max; /* circuits, and changes of all of them together */
 	struct keytable table;
 	struct watched_list active, past;
-	uint64_t serial;     /* of the last move into one of these lists */
-	struct minheap open; /* circuits that are not closed, the longest first */
+	struct watched_list histories; /* circuits with changes, in the order of the last ones */
+	uint64_t serial;               /* of the last move into one of these lists */
+	struct minheap open;           /* circuits that are not closed, the longest first */
 	size_t change_count;
 	/* A listing. */
 	struct store_op *op;
@@ -132,6 +135,12 @@ struct watched *watch_find(struct watch *w, const char *key, size_t len);
 /* Writes to out the circuits that have not been closed for the longest time, the longest first, at
  * most `max`. Returns how many. */
 size_t watch_open(const struct watch *w, const struct watched **out, size_t max);
+
+/* The n-th of the circuit's changes, of which there are change_count; 0 is the newest. */
+static inline struct watch_change *watch_change_of(const struct watched *c, unsigned n)
+{
+	return &c->changes[(c->change_at + WATCH_CHANGES - 1 - n) % WATCH_CHANGES];
+}
 
 /* For how many milliseconds the circuit has not been closed. */
 int64_t watch_open_ms(const struct watched *c);

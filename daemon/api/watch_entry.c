@@ -48,6 +48,19 @@ static void leave_list(struct watch *w, struct watched *c)
 	TAILQ_REMOVE(c->active ? &w->active : &w->past, c, entry);
 }
 
+static void drop_history(struct watched *c)
+{
+	if (c->change_count == 0)
+		return;
+	for (unsigned i = 0; i < WATCH_CHANGES; i++)
+		free(c->changes[i].why);
+	free(c->changes);
+	c->changes = NULL;
+	c->watch->change_count -= c->change_count;
+	c->change_count = c->change_at = 0;
+	TAILQ_REMOVE(&c->watch->histories, c, history_entry);
+}
+
 void watch_remove(struct watched *c)
 {
 	struct watch *w = c->watch;
@@ -57,10 +70,7 @@ void watch_remove(struct watched *c)
 	leave_list(w, c);
 	minheap_remove(&w->open, &c->open);
 	recheck_end(&w->recheck, &c->check);
-	w->change_count -= c->change_count;
-	for (unsigned i = 0; c->changes && i < WATCH_CHANGES; i++)
-		free(c->changes[i].why);
-	free(c->changes);
+	drop_history(c);
 	free(c->why);
 	free(c->override);
 	if (c->override_timer)
@@ -68,8 +78,8 @@ void watch_remove(struct watched *c)
 	keytable_remove(&w->table, &c->node);
 }
 
-/* Forgets past circuits, those that changed the longest ago first, until the bounds hold. Stops at
- * the circuit `but`. */
+/* Forgets past circuits, and then the changes of active ones, those that changed the longest ago
+ * first, until the bounds hold. Stops at the circuit `but`. */
 static void make_room(struct watch *w, const struct watched *but)
 {
 	struct watched *c;
@@ -77,6 +87,8 @@ static void make_room(struct watch *w, const struct watched *but)
 	while ((w->table.count > w->max || w->change_count > w->max) &&
 	       (c = TAILQ_FIRST(&w->past)) != NULL && c != but)
 		watch_remove(c);
+	while (w->change_count > w->max && (c = TAILQ_FIRST(&w->histories)) != NULL && c != but)
+		drop_history(c);
 }
 
 struct watched *watch_get(struct watch *w, const char *key, size_t len)
@@ -102,6 +114,7 @@ struct watched *watch_get(struct watch *w, const char *key, size_t len)
 static void note_history(struct watched *c, enum circuit_state from, int64_t at_ms,
 			 enum store_by by, const char *why)
 {
+	struct watch *w = c->watch;
 	struct watch_change *change;
 
 	if (!c->changes)
@@ -110,9 +123,12 @@ static void note_history(struct watched *c, enum circuit_state from, int64_t at_
 		return;
 	change = &c->changes[c->change_at];
 	c->change_at = (unsigned char)((c->change_at + 1) % WATCH_CHANGES);
-	if (c->change_count < WATCH_CHANGES) {
+	if (c->change_count > 0)
+		TAILQ_REMOVE(&w->histories, c, history_entry);
+	TAILQ_INSERT_TAIL(&w->histories, c, history_entry);
+	if (c->change_count < WATCH_CHANGES && c->change_count < w->max) {
 		c->change_count++;
-		c->watch->change_count++;
+		w->change_count++;
 	}
 	free(change->why);
 	if ((!why || !*why) && c->why && c->why_at_ms == at_ms)
@@ -134,7 +150,7 @@ void watch_explain(struct watch *w, const char *key, size_t len, const struct ci
 	if (!c)
 		return;
 	for (unsigned i = 0; i < c->change_count; i++) {
-		struct watch_change *change = &c->changes[i];
+		struct watch_change *change = watch_change_of(c, i);
 
 		if (change->at_ms != circuit->last_state_change || change->to != circuit->state)
 			continue;

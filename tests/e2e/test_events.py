@@ -83,6 +83,23 @@ def test_the_last_twenty_changes(memory_daemon):
     assert [c["at"] for c in changes] == sorted((c["at"] for c in changes), reverse=True)
 
 
+def test_changes_are_bounded_by_max_circuits(start):
+    """Those of circuits that are open, too: the oldest go first."""
+    daemon = start(max_circuits=30)
+    for key in "abcd":
+        for _ in range(10):
+            move(daemon, key, "open")
+            move(daemon, key, "closed")
+        move(daemon, key, "open")
+    kept = [len(daemon.get(path(key, "changes")).json()["changes"]) for key in "abcd"]
+    assert kept[3] == 20 and sum(kept) <= 30, kept
+    daemon = start(max_circuits=3)
+    for to in ("open", "closed", "open", "half-open", "open"):
+        move(daemon, "k", to)
+    changes = daemon.get(path("k", "changes")).json()["changes"]
+    assert [c["to"] for c in changes] == ["open", "half-open", "open"]
+
+
 def test_filters(daemon):
     move(daemon, "a1", "open")
     move(daemon, "b1", "open")
