@@ -191,6 +191,7 @@ static void call_error(struct redis_call *call, const redisReply *reply)
 static void call_answer(struct redis_call *call, const redisReply *reply)
 {
 	bool fits = reply->type == REDIS_REPLY_ARRAY && reply->elements == call->part_count;
+	bool told = false;
 
 	for (size_t i = 0; i < call->part_count; i++) {
 		const struct call_part *part = &call->parts[i];
@@ -198,10 +199,16 @@ static void call_answer(struct redis_call *call, const redisReply *reply)
 		struct circuit_script_answer answer;
 
 		if (one && one->type == REDIS_REPLY_STRING &&
-		    circuit_script_read(one->str, one->len, &answer))
+		    circuit_script_read(one->str, one->len, &answer)) {
+			/* The script has one time for the whole call, but reads it only when it is
+			 * needed. */
+			if (!told && answer.now_ms > 0)
+				redis_link_told_clock(call->r->link, call->sent_ms, answer.now_ms);
+			told = told || answer.now_ms > 0;
 			part_answer(call, part, &answer);
-		else
+		} else {
 			part_fail(call, part, STORE_ERROR, redis_reply_words(one));
+		}
 		part_end(call, part);
 	}
 	call_free(call);

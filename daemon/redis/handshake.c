@@ -163,17 +163,15 @@ static void script_answer(struct redis_handshake *h, const redisReply *reply)
 		memcpy(h->server.sha, reply->str, sizeof(h->server.sha));
 }
 
-/* The server read its clock between our question and its answer. We assume halfway. */
 static void time_answer(struct redis_handshake *h, const redisReply *reply)
 {
-	int64_t round_trip_ms = clock_ms() - h->clock_asked_ms;
 	int64_t there_ms;
 
 	if (!redis_server_time(reply, &there_ms))
 		return;
 	h->server.has_clock = true;
-	h->server.clock_offset_ms = there_ms - (clock_steady_ms() - round_trip_ms / 2);
-	h->server.clock_error_ms = round_trip_ms / 2 + 1;
+	h->server.clock_offset_ms = redis_server_clock_offset_ms(h->clock_asked_ms, there_ms,
+								 &h->server.clock_error_ms);
 }
 
 static int send_words(struct redis_handshake *h, int argc, const char **argv);

@@ -90,6 +90,13 @@ void redis_link_missed(struct redis_link *link, bool sent, unsigned timeout_ms);
  * that may be wrong: half a round trip. Both are 0 before the first. */
 int64_t redis_link_clock_offset_ms(const struct redis_link *link, int64_t *error_ms);
 
+/* To be called before commands are sent: asks for the time, too, if the offset was last measured
+ * some time ago. The clocks may drift, and Redis's may be set. */
+void redis_link_measure_clock(struct redis_link *link);
+
+/* The same from an answer that says the time: asked at asked_ms (clock_ms), it was there_ms. */
+void redis_link_told_clock(struct redis_link *link, int64_t asked_ms, int64_t there_ms);
+
 enum redis_link_state redis_link_state(const struct redis_link *link);
 const char *redis_link_state_name(enum redis_link_state state);
 /* The address of the server in use, while the link is ready. */

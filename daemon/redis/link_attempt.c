@@ -30,10 +30,10 @@ static void on_handshake(void *arg, const char *why)
 		return;
 	}
 	memcpy(link->sha, server->sha, sizeof(link->sha));
-	if (server->has_clock) {
-		link->clock_offset_ms = server->clock_offset_ms;
-		link->clock_error_ms = server->clock_error_ms;
-	}
+	if (server->has_clock)
+		redis_link_clock_measured(link, server->clock_offset_ms, server->clock_error_ms);
+	else
+		link->clock_due_ms = INT64_MAX; /* it does not tell */
 	link->cluster = server->cluster;
 	link->session = server->session;
 	describe_server(link);

@@ -1,18 +1,23 @@
 /*
- * Commands on a ready link. The link becomes suspect when the oldest command in flight is not
- * answered in time (the watchdog), or when several deadlines in a row are missed. A PING then
- * decides.
+ * Commands on a ready link, and what they tell of the server's clock. The link becomes suspect when
+ * the oldest command in flight is not answered in time (the watchdog), or when several deadlines in
+ * a row are missed. A PING then decides.
  */
 #include "base/clock.h"
 #include "base/timer.h"
 #include "redis/faults.h"
 #include "redis/link_private.h"
+#include "redis/server_time.h"
+
+#include <stdlib.h>
 
 /* The link is suspect when this many operations in a row have missed their deadline. */
 #define MISSED_MAX 3
 /* A suspect link has this many command timeouts to answer, but at most SUSPECT_MAX_MS. */
 #define SUSPECT_TIMEOUTS 4
 #define SUSPECT_MAX_MS   2000
+/* How often the server's clock is measured, while commands are sent anyway. */
+#define CLOCK_EACH_MS 1000
 
 static void watch_for(struct redis_link *link, int64_t ms)
 {
@@ -114,6 +119,57 @@ struct redis_command *redis_link_send(struct redis_link *link, redis_reply_fn *f
 	if (command)
 		watch(link);
 	return command;
+}
+
+/* --- the clock --- */
+
+void redis_link_clock_measured(struct redis_link *link, int64_t offset_ms, int64_t error_ms)
+{
+	link->clock_offset_ms = offset_ms;
+	link->clock_error_ms = error_ms;
+	link->clock_due_ms = clock_ms() + CLOCK_EACH_MS;
+}
+
+/* A measurement less exact than the last, over a slower round trip, is taken only if the two
+ * contradict each other: then a clock was set, or has drifted. */
+void redis_link_told_clock(struct redis_link *link, int64_t asked_ms, int64_t there_ms)
+{
+	int64_t offset_ms, error_ms;
+
+	if (clock_ms() < link->clock_due_ms)
+		return;
+	offset_ms = redis_server_clock_offset_ms(asked_ms, there_ms, &error_ms);
+	if (error_ms > link->clock_error_ms &&
+	    llabs(offset_ms - link->clock_offset_ms) <= error_ms + link->clock_error_ms) {
+		offset_ms = link->clock_offset_ms;
+		error_ms = link->clock_error_ms;
+	}
+	redis_link_clock_measured(link, offset_ms, error_ms);
+}
+
+static void on_time(void *arg, enum redis_outcome outcome, const redisReply *reply, const char *why)
+{
+	struct redis_link *link = arg;
+	int64_t there_ms;
+
+	(void)why;
+	link->clock_asked = false;
+	if (outcome == REDIS_REPLY && redis_server_time(reply, &there_ms))
+		redis_link_told_clock(link, link->clock_asked_ms, there_ms);
+	else if (outcome == REDIS_REPLY)
+		link->clock_due_ms = INT64_MAX;
+}
+
+void redis_link_measure_clock(struct redis_link *link)
+{
+	const char *argv[] = {"TIME"};
+	const size_t lens[] = {4};
+	int64_t now = clock_ms();
+
+	if (link->clock_asked || now < link->clock_due_ms)
+		return;
+	link->clock_asked_ms = now;
+	link->clock_asked = redis_link_send(link, on_time, link, 1, argv, lens) != NULL;
 }
 
 void redis_link_missed(struct redis_link *link, bool sent, unsigned timeout_ms)

@@ -51,6 +51,9 @@ struct redis_link {
 	char sha[41];
 	int64_t clock_offset_ms;
 	int64_t clock_error_ms;
+	int64_t clock_due_ms; /* when it is to be measured again (monotonic) */
+	int64_t clock_asked_ms;
+	bool clock_asked; /* TIME is under way */
 	char server[512];
 	bool cluster;
 
@@ -84,6 +87,9 @@ void redis_link_show_state(struct redis_link *link);
 
 /* Enters READY. */
 void redis_link_enter_ready(struct redis_link *link);
+
+/* The clock has been measured: it is due again in a while. */
+void redis_link_clock_measured(struct redis_link *link, int64_t offset_ms, int64_t error_ms);
 
 /* The timer `watchdog`. For libevent. */
 void redis_link_on_watchdog(evutil_socket_t fd, short what, void *arg);

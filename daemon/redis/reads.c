@@ -288,6 +288,8 @@ void redis_reads_send(struct redis_store *r)
 {
 	struct shared_read *shared;
 
+	if (!TAILQ_EMPTY(&r->reads->unsent))
+		redis_link_measure_clock(r->link);
 	while ((shared = TAILQ_FIRST(&r->reads->unsent)) != NULL) {
 		/* One byte more than the largest value that is read, if there is one. */
 		const char *argv[] = {"GETRANGE", shared->key, "0", "65536"};

@@ -1,7 +1,9 @@
 /*
- * The answer to TIME: see server_time.h.
+ * The server's clock: see server_time.h.
  */
 #include "redis/server_time.h"
+
+#include "base/clock.h"
 
 /* Of the seconds: with the milliseconds behind them they stay below CIRCUIT_INT_MAX. */
 #define SECONDS_DIGITS      12
@@ -30,4 +32,12 @@ bool redis_server_time(const redisReply *reply, int64_t *ms)
 		return false;
 	*ms = seconds * 1000 + microseconds / 1000;
 	return true;
+}
+
+int64_t redis_server_clock_offset_ms(int64_t asked_ms, int64_t there_ms, int64_t *error_ms)
+{
+	int64_t round_trip_ms = clock_ms() - asked_ms;
+
+	*error_ms = round_trip_ms / 2 + 1;
+	return there_ms - (clock_steady_ms() - round_trip_ms / 2);
 }

@@ -134,17 +134,23 @@ static struct store_op *fallback_list(struct store *s, const struct store_query 
 
 /* --- main comes and goes ------------------------------------------------------------------ */
 
+/* Main may have measured its clock again. */
+static void take_clock(struct fallback_store *f)
+{
+	int64_t error_ms, offset_ms = f->main->driver->clock_offset_ms(f->main, &error_ms);
+
+	clock_offset_measured(&f->clock, offset_ms, error_ms);
+}
+
 static void on_main_change(void *arg, bool ready)
 {
 	struct fallback_store *f = arg;
-	int64_t offset_ms, error_ms;
 
 	f->ready = ready;
 	if (f->metrics && !f->refuses)
 		metrics_run(&f->metrics->degraded_time, !ready);
 	if (ready) {
-		offset_ms = f->main->driver->clock_offset_ms(f->main, &error_ms);
-		clock_offset_measured(&f->clock, offset_ms, error_ms);
+		take_clock(f);
 		held_send_all(f);
 		fold_back_begin(f);
 		return;
@@ -169,6 +175,8 @@ static void on_main_answered(void *arg)
 {
 	struct fallback_store *f = arg;
 
+	if (f->ready)
+		take_clock(f);
 	store_answered(&f->store);
 }
 

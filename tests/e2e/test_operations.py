@@ -1,12 +1,12 @@
 """The five operations."""
 
 import itertools
-import subprocess
 import time
 
 import pytest
 
 from contract import STATES, expect, path, problem, snapshot
+from redis_clock import RedisClock
 
 
 @pytest.fixture
@@ -146,36 +146,9 @@ def test_counters_stop_at_the_largest_safe_integer(redis, redis_daemon, verb, me
     assert str(top) in redis.call("GET", "stoma:cb:a").decode()
 
 
-SKEW = r"""
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <sys/time.h>
-#include <time.h>
-int gettimeofday(struct timeval *restrict tv, void *restrict tz)
-{
-	int (*real)(struct timeval *, void *) = dlsym(RTLD_NEXT, "gettimeofday");
-	int r = real(tv, tz);
-	tv->tv_sec += 3600;
-	return r;
-}
-int clock_gettime(clockid_t id, struct timespec *ts)
-{
-	int (*real)(clockid_t, struct timespec *) = dlsym(RTLD_NEXT, "clock_gettime");
-	int r = real(id, ts);
-	if (id == CLOCK_REALTIME)
-		ts->tv_sec += 3600;
-	return r;
-}
-"""
-
-
 def test_now_is_the_time_of_redis(directory, private_redis, start):
     """All stamps come from the clock of the redis-server, which is an hour ahead here."""
-    with open(f"{directory}/skew.c", "w", encoding="ascii") as source:
-        source.write(SKEW)
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", f"{directory}/skew.so", f"{directory}/skew.c",
-                    "-ldl"], check=True)
-    redis = private_redis(env={"LD_PRELOAD": f"{directory}/skew.so"})
+    redis = private_redis(env=RedisClock(directory, ahead=3600).env)
     with redis.client() as client:
         assert client.now_ms() > time.time() * 1000 + 3_000_000, "the clock is not skewed"
         daemon = start(store=redis.url).wait_ready()

@@ -15,6 +15,7 @@ from chaos import SANITIZED
 from contract import path, snapshot
 from decisions import acquire, fails, report
 from gate import FarGate, Gate
+from redis_clock import RedisClock
 from sse import Stream
 from wait import until
 from wire import request_bytes
@@ -460,3 +461,37 @@ def test_read_cache_answers_getState(start, private_redis):
     for n in range(1, 20):
         daemon.post(path("k", "failure"))
         assert snapshot(daemon.get(path("k")))["failureCount"] == n
+
+
+# --- the clock of Redis is set, while the link is up ---
+
+
+def test_an_opening_is_over_by_a_clock_of_redis_that_was_set(directory, private_redis, start):
+    """Ahead: stamps seem to come from later than now, and an opening would last so much longer."""
+    clock = RedisClock(directory)
+    redis = private_redis(env=clock.env)
+    daemon = start(store=redis.url, open_time="1s").wait_ready()
+    assert acquire(daemon, "k")["allowed"]
+    clock.set(50)
+    fails(daemon, "k", 5)
+    assert acquire(daemon, "k")["reason"] == "open"
+    assert until(lambda: (d := acquire(daemon, "k"))["allowed"] and d, "the opening is over")["reason"] == "probe"
+
+
+@pytest.mark.parametrize("mode", ["forced-open", "forced-closed"])
+def test_an_override_holds_by_a_clock_of_redis_that_was_set(directory, private_redis, start, mode):
+    """Set back it holds for longer, set ahead it is over, whatever this daemon remembers of it."""
+    clock = RedisClock(directory)
+    redis = private_redis(env=clock.env)
+    daemon = start(store=redis.url, read_cache="yes").wait_ready()
+    assert acquire(daemon, "k")["allowed"]
+    override = daemon.request("PUT", path("k", "override"), body={"mode": mode, "reason": "r", "seconds": 3}).json()
+    clock.set(-600)
+    until(lambda: acquire(daemon, "k")["reason"] != mode or time.time() * 1000 > override["until"] + 500,
+          "it would be over by the clock of before")
+    assert acquire(daemon, "k")["reason"] == mode
+    assert snapshot(daemon.get(path("k")))["state"] == ("open" if mode == "forced-open" else "closed")
+    assert daemon.get("/v1/circuits").json()["circuits"][0]["override"] == override
+    clock.set(600)
+    until(lambda: acquire(daemon, "k")["reason"] == "closed", "it is over")
+    until(lambda: "override" not in daemon.get("/v1/circuits").json()["circuits"][0], "the listing knows")

@@ -508,6 +508,25 @@ START_TEST(clock_error)
 }
 END_TEST
 
+/* The server's clock is set a minute ahead, while the link is up. */
+START_TEST(a_clock_that_is_set)
+{
+	int64_t before;
+
+	fake = fake_redis_new(base);
+	link_to_fake("", "");
+	WAIT_FOR(ready());
+	before = clock_offset_ms();
+	fake_redis_on(fake, "TIME", "*2\r\n$10\r\n4000000060\r\n$6\r\n500000\r\n", FAKE_STAY);
+	WAIT_FOR((redis_link_measure_clock(link_), clock_offset_ms() != before));
+	/* The fake's clock stands still while ours goes on. */
+	ck_assert_int_le(clock_offset_ms() - before, 60000);
+	ck_assert_int_ge(clock_offset_ms() - before, 60000 - PATIENCE_MS);
+	/* Once in the handshake, and once since. */
+	ck_assert_uint_eq(count(fake_redis_heard(fake), "TIME|"), 2);
+}
+END_TEST
+
 /* --- a connection that goes wrong later --- */
 
 static void lost_and_back(void)
@@ -1019,6 +1038,7 @@ static Suite *suite(void)
 	tcase_add_test(scripted, what_the_server_is);
 	tcase_add_test(scripted, clock_offset);
 	tcase_add_test(scripted, clock_error);
+	tcase_add_test(scripted, a_clock_that_is_set);
 	tcase_add_test(scripted, answer_in_drops);
 	tcase_add_test(scripted, busy_while_the_server_has_commands);
 	tcase_add_test(scripted, late_answers_go_to_their_own);

@@ -1025,6 +1025,21 @@ START_TEST(whether_an_opening_is_over_is_told_by_mains_clock)
 }
 END_TEST
 
+/* An hour ahead, while main is there: the next answer tells. */
+START_TEST(a_clock_of_mains_that_is_set_is_followed)
+{
+	struct circuit open = {.state = CIRCUIT_OPEN, .last_state_change = clock_wall_ms()};
+
+	store_memory_put(scripted->circuits, "k", 1, &open);
+	ck_assert(!acquire().decision.allowed);
+	scripted->offset_ms = 3600000;
+	store_answered(&scripted->store);
+	scripted->journal[0] = '\0';
+	acquire();
+	ck_assert_str_eq(scripted->journal, "a:k");
+}
+END_TEST
+
 /* A message about a circuit for which nobody asks; then main goes away. */
 static const struct told_of_a_quiet_one {
 	bool known; /* from an earlier read */
@@ -1374,6 +1389,7 @@ static Suite *seen_suite(void)
 	tcase_add_test(t, an_override_is_asked_for);
 	tcase_add_test(t, a_main_too_far_away_for_a_read_first_is_asked_at_once);
 	tcase_add_test(t, whether_an_opening_is_over_is_told_by_mains_clock);
+	tcase_add_test(t, a_clock_of_mains_that_is_set_is_followed);
 	tcase_add_test(t, an_answer_older_than_a_message_is_not_obeyed);
 	tcase_add_loop_test(t, without_main_what_a_message_said_of_a_quiet_circuit_goes_on, 0,
 			    sizeof(told_of_quiet_ones) / sizeof(told_of_quiet_ones[0]));
