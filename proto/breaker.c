@@ -457,8 +457,7 @@ enum circuit_effect breaker_apply(struct circuit *c, bool exists, struct breaker
 	return changed ? CIRCUIT_WRITTEN : CIRCUIT_READ;
 }
 
-/* Sets or ends an override. To end one that has expired writes, too: the circuit is no longer kept
- * for it. */
+/* Sets or ends an override. To end one that is over changes nothing. */
 static enum circuit_effect override(struct circuit *c, bool exists, struct breaker *b,
 				    const struct circuit_op *op, int64_t now_ms)
 {

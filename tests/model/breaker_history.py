@@ -142,7 +142,9 @@ class History:
         if move == "override":
             mode, length = rng.choice(("forced-open", "forced-closed", None)), rng.choice((1, 300, 5000))
             if mode is None:
-                model.end_override()
+                # One that is over stays as it is: the clock must not go back before its end (wait, above).
+                if model.forced and model.forced[1] > model.now:
+                    model.end_override()
                 return "unforce", "ok"
             model.override(mode, length)
             return f"force {mode} {length}", "ok"
