@@ -1,7 +1,7 @@
 /*
- * The state file: daemon/store/state_file.c. An input is the file. If it begins with '+', the
- * header, the number of circuits and the checksum are added, because nearly no random input has the
- * right checksum; what follows a line "&" then comes after the last line.
+ * The state file: daemon/store/state_file.c and state_file_read.c. An input is the file. If it
+ * begins with '+', the header, the number of circuits and the checksum are added, because nearly no
+ * random input has the right checksum; what follows a line "&" then comes after the last line.
  */
 #include "base/siphash.h"
 #include "fuzz.h"
