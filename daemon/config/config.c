@@ -13,11 +13,25 @@
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define TOKEN_MAX  4096
 #define TOKENS_MAX 8
 
+/* Where systemd puts a service's credentials (systemd.exec(5)). */
+#define CREDENTIALS "/run/credentials/"
+
 /* --- how settings go together */
+
+/*
+ * True for a credential that --check-config cannot read. systemd shows credentials to a service's
+ * start alone, so ExecReload, which checks the settings, does not see them. The daemon does.
+ */
+static bool is_hidden(const struct config *config, const char *path)
+{
+	return config->only_checks && strncmp(path, CREDENTIALS, strlen(CREDENTIALS)) == 0 &&
+	       access(path, R_OK) != 0;
+}
 
 /* Reads a file that holds a secret; a newline at its end is no part of it. */
 static bool read_secret(struct config *config, const char *name, const char *path, size_t max,
@@ -94,6 +108,12 @@ static bool read_token(struct config *config, struct config_error *error)
 
 	if (!*config->token_file)
 		return true;
+	if (is_hidden(config, config->token_file)) {
+		config->token = strdup("hidden");
+		if (!config->token)
+			snprintf(error->text, sizeof(error->text), "out of memory");
+		return config->token != NULL;
+	}
 	if (!read_secret(config, "token_file", config->token_file, TOKENS_MAX * (TOKEN_MAX + 2),
 			 false, &config->token, error))
 		return false;
@@ -112,6 +132,8 @@ static bool read_password(struct config *config, struct config_error *error)
 		return take_blame_setting(error, config, "redis_password_file",
 					  config->redis_password_file,
 					  "store holds a password as well; give it in one place");
+	if (is_hidden(config, config->redis_password_file))
+		return true;
 	if (!read_secret(config, "redis_password_file", config->redis_password_file,
 			 sizeof(redis->password) - 1, true, &password, error))
 		return false;
@@ -269,6 +291,7 @@ enum config_status config_load(const struct config_input *input, enum config_act
 	c = new_config(error);
 	if (!c)
 		return CONFIG_INVALID;
+	c->only_checks = *action == CONFIG_CHECK;
 	c->reload = input->reload;
 	c->runs_in_memory = input->runs_in_memory;
 	if (!take_all(c, input, file_read, error) || !read_store(c, error) ||

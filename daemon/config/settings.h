@@ -101,6 +101,7 @@ struct config {
 
 	const char *ready_address; /* of --check-ready=ADDRESS, in argv; NULL: none was given */
 	struct config_error file_error; /* --check-ready: what is wrong with the file, or "" */
+	bool only_checks;               /* --check-config */
 	bool reload;                    /* read on SIGHUP */
 	bool runs_in_memory;            /* then: as in struct config_input */
 

@@ -306,6 +306,17 @@ def test_slips_are_told_what_would_be_right(args, words):
     assert done.stderr.count("8747: ") <= 1, "the value is told twice"
 
 
+def test_a_credential_that_only_the_start_sees_is_not_checked(directory):
+    """systemd shows credentials to a service's start, not to its ExecReload, which runs --check-config."""
+    hidden = "/run/credentials/breakerd-of-a-test.service/secret"
+    given = ["--listen=0.0.0.0:0", f"--token-file={hidden}", "--store=redis://h", f"--redis-password-file={hidden}"]
+    done = run("--check-config", *given)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    for args in (given, ["--print-config", *given], ["--check-config", f"--token-file={directory}/none"]):
+        done = run(*args)
+        assert done.returncode == 1 and "No such file" in done.stderr, args
+
+
 SECTIONS = """\
 window = 20s
 [policy api]
