@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <check.h>
+#include <errno.h>
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
 #include <event2/event.h>
@@ -13,6 +14,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/queue.h>
+#include <unistd.h>
 
 #define RULES_MAX 16
 
@@ -216,13 +218,15 @@ void fake_redis_start(struct fake_redis *fake)
 	ck_assert(start(fake));
 }
 
-static struct fake_redis *new_at(struct event_base *base, bool ipv6)
+/* NULL, and errno says why, if it cannot listen. */
+static struct fake_redis *new_at(struct event_base *base, bool ipv6, int port)
 {
 	struct fake_redis *fake = calloc(1, sizeof(*fake));
 
 	ck_assert_ptr_nonnull(fake);
 	fake->base = base;
 	fake->ipv6 = ipv6;
+	fake->port = port;
 	TAILQ_INIT(&fake->peers);
 	if (start(fake))
 		return fake;
@@ -232,15 +236,29 @@ static struct fake_redis *new_at(struct event_base *base, bool ipv6)
 
 struct fake_redis *fake_redis_new(struct event_base *base)
 {
-	struct fake_redis *fake = new_at(base, false);
+	struct fake_redis *fake = new_at(base, false, 0);
 
 	ck_assert_ptr_nonnull(fake);
 	return fake;
 }
 
-struct fake_redis *fake_redis_new_on_ipv6(struct event_base *base)
+struct fake_redis *fake_redis_new_on_ipv6(struct event_base *base, int *ipv4)
 {
-	return new_at(base, true);
+	struct fake_redis *fake;
+
+	do {
+		struct sockaddr_in in = {.sin_family = AF_INET,
+					 .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+		socklen_t len = sizeof(in);
+
+		*ipv4 = socket(AF_INET, SOCK_STREAM, 0);
+		ck_assert_int_eq(bind(*ipv4, (struct sockaddr *)&in, len), 0);
+		getsockname(*ipv4, (struct sockaddr *)&in, &len);
+		fake = new_at(base, true, ntohs(in.sin_port));
+		if (!fake)
+			close(*ipv4);
+	} while (!fake && errno == EADDRINUSE);
+	return fake;
 }
 
 void fake_redis_close_all(struct fake_redis *fake)

@@ -21,8 +21,10 @@ enum fake_then {
 };
 
 struct fake_redis *fake_redis_new(struct event_base *base);
-/* Listens on ::1 only; NULL if the host has no ::1. */
-struct fake_redis *fake_redis_new_on_ipv6(struct event_base *base);
+/* Listens on ::1 only; NULL if the host has no ::1. *ipv4 is a socket with the same port of
+ * 127.0.0.1, to be closed by the caller. It does not listen: connections there are refused, and no
+ * other program takes the port. */
+struct fake_redis *fake_redis_new_on_ipv6(struct event_base *base, int *ipv4);
 void fake_redis_free(struct fake_redis *fake);
 int fake_redis_port(const struct fake_redis *fake);
 

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define PATIENCE_MS 5000
 #define ANSWERS_MAX 64
@@ -980,8 +981,9 @@ END_TEST
 START_TEST(the_other_address)
 {
 	char url[64];
+	int ipv4;
 
-	fake = fake_redis_new_on_ipv6(base);
+	fake = fake_redis_new_on_ipv6(base, &ipv4);
 	if (!fake)
 		return;
 	options.backoff_min_ms = options.backoff_max_ms = 60000;
@@ -989,6 +991,7 @@ START_TEST(the_other_address)
 	link_to(url);
 	WAIT_FOR(ready());
 	ck_assert_ptr_nonnull(strstr(redis_link_server(link_), " at [::1]:"));
+	close(ipv4);
 }
 END_TEST
 
