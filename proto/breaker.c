@@ -132,6 +132,7 @@ static void move(struct step *s, enum circuit_state to, enum breaker_cause cause
 	s->b->state = to;
 	s->b->since_ms = s->now_ms;
 	s->b->fresh = false;
+	breaker_window_clear(s->b);
 	s->move->cause = cause;
 }
 
@@ -140,7 +141,6 @@ static void open_circuit(struct step *s, uint32_t openings, enum breaker_cause c
 	s->b->openings = openings < OPENINGS_MAX ? openings : OPENINGS_MAX;
 	s->b->open_ms = breaker_open_ms(s->policy, s->b->openings);
 	s->move->open_ms = s->b->open_ms;
-	breaker_window_clear(s->b);
 	move(s, CIRCUIT_OPEN, cause);
 }
 
@@ -402,10 +402,8 @@ static void report_probe(struct step *s, const struct breaker_call *call, struct
 	} else {
 		b->passed++;
 		s->move->passed = b->passed;
-		if (b->passed >= s->policy->probe_successes) {
-			breaker_window_clear(b);
+		if (b->passed >= s->policy->probe_successes)
 			move(s, CIRCUIT_CLOSED, BREAKER_PROBES_PASSED);
-		}
 	}
 }
 
