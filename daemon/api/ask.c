@@ -119,7 +119,7 @@ static void answer_problem(struct http_request *rq, const struct ask *ask,
 	if (what.problem == PROBLEM_STORE_UNAVAILABLE || what.problem == PROBLEM_OVERLOADED)
 		headers[what.header_count++] = (struct http_header){"Retry-After", "1"};
 	if (result->degraded)
-		headers[what.header_count++] = (struct http_header){"Breakerd-Degraded", "true"};
+		headers[what.header_count++] = api_degraded;
 	detail_of(ask, result, detail, sizeof(detail));
 	api_reply_problem(rq, ask->route, &what);
 }

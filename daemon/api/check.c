@@ -68,7 +68,7 @@ static void answer_check(struct api *api, struct http_request *rq, const struct 
 			a->allowed ? permit_header(ask, a, &value) : wait_header(a, &value);
 	}
 	if (result->status != STORE_OK || result->degraded)
-		headers[reply.header_count++] = (struct http_header){"Breakerd-Degraded", "true"};
+		headers[reply.header_count++] = api_degraded;
 	http_reply(rq, &reply);
 }
 

@@ -6,13 +6,12 @@
 static void answer_circuit(struct api *api, struct http_request *rq, const struct ask *ask,
 			   const struct store_result *result, uint64_t now_ns)
 {
-	static const struct http_header degraded = {"Breakerd-Degraded", "true"};
 	char body[CIRCUIT_JSON_MAX + 1];
 	struct http_reply reply = {
 		.status = 200,
 		.content_type = JSON,
 		.body = body,
-		.headers = &degraded,
+		.headers = &api_degraded,
 		.header_count = result->degraded ? 1 : 0,
 		.route = ask->route,
 		.now_ns = now_ns,

@@ -150,7 +150,7 @@ static void reply(struct http_request *rq, const struct ask *ask, const struct s
 		headers[reply.header_count++] = (struct http_header){"Retry-After", seconds};
 	}
 	if (result->degraded)
-		headers[reply.header_count++] = (struct http_header){"Breakerd-Degraded", "true"};
+		headers[reply.header_count++] = api_degraded;
 	http_reply(rq, &reply);
 }
 

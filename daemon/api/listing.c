@@ -125,11 +125,10 @@ static int write_page(const struct store_page *page, struct evbuffer *out)
 static void answer_page(struct api *api, struct http_request *rq, const struct ask *ask,
 			const struct store_result *result, uint64_t now_ns)
 {
-	static const struct http_header degraded = {"Breakerd-Degraded", "true"};
 	struct http_reply reply = {
 		.status = 200,
 		.content_type = JSON,
-		.headers = &degraded,
+		.headers = &api_degraded,
 		.header_count = result->degraded ? 1 : 0,
 		.route = ask->route,
 		.now_ns = now_ns,

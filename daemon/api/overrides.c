@@ -117,8 +117,6 @@ static void note_ended(struct api *api, const struct http_request *rq, const str
 			 log_quote(ask->store.key, ask->store.key_len).text, http_request_peer(rq));
 }
 
-static const struct http_header degraded = {"Breakerd-Degraded", "true"};
-
 static void refuse_none(struct http_request *rq, const struct ask *ask,
 			const struct store_result *result)
 {
@@ -126,7 +124,7 @@ static void refuse_none(struct http_request *rq, const struct ask *ask,
 		.problem = PROBLEM_NO_OVERRIDE,
 		.detail = "The circuit has no override; PUT sets one.",
 		.applied = PROBLEM_APPLIED_NONE,
-		.headers = &degraded,
+		.headers = &api_degraded,
 		.header_count = result->degraded ? 1 : 0,
 	};
 
@@ -139,7 +137,7 @@ static void reply(struct http_request *rq, const struct ask *ask, const struct s
 	struct http_reply reply = {
 		.status = body ? 200 : 204,
 		.content_type = body ? JSON : NULL,
-		.headers = &degraded,
+		.headers = &api_degraded,
 		.header_count = result->degraded ? 1 : 0,
 		.route = ask->route,
 		.now_ns = now_ns,

@@ -147,13 +147,12 @@ static int write_index(struct api *api, const struct store_health *health,
 static void reply_index(struct api *api, struct http_request *rq, const struct store_page *page,
 			bool is_degraded)
 {
-	static const struct http_header degraded = {"Breakerd-Degraded", "true"};
 	const char *host = http_request_header(rq, HTTP_FIELD_HOST, NULL);
 	struct evbuffer *out = evbuffer_new();
 	struct http_reply reply = {
 		.status = 200,
 		.content_type = "text/plain; charset=utf-8",
-		.headers = &degraded,
+		.headers = &api_degraded,
 		.header_count = is_degraded ? 1 : 0,
 		.route = ROUTE_INDEX,
 	};

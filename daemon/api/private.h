@@ -64,6 +64,9 @@ typedef void api_handler_fn(struct api *api, struct http_request *rq, const stru
 /* True if the request's method is none of the safe ones (RFC 9110, section 9.2.1). */
 bool api_is_writing(const struct http_request *rq);
 
+/* The header of what is answered without Redis. */
+extern const struct http_header api_degraded;
+
 /* Answers 200 with that body. */
 void api_reply(struct http_request *rq, enum api_route route, const char *type, const char *body,
 	       size_t len);

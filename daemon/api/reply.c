@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+const struct http_header api_degraded = {"Breakerd-Degraded", "true"};
+
 bool api_is_writing(const struct http_request *rq)
 {
 	return http_method_writes(http_request_method(rq));

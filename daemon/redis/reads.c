@@ -217,11 +217,13 @@ static void check_value(struct redis_store *r, const struct shared_read *shared,
 		if (!((const struct redis_read *)o)->with_member)
 			break;
 	}
-	if (len == 0 && o)
+	if (stored == CIRCUIT_STORED_SOUND || (len == 0 && !o))
+		return;
+	if (len == 0)
 		ask_whether_empty(r, shared->key, shared->key_len);
-	else if (len > 0 && stored != CIRCUIT_STORED_SOUND && o)
+	else if (o)
 		redis_store_corrupt(r, shared->key, shared->key_len, stored);
-	else if (len > 0 && stored != CIRCUIT_STORED_SOUND)
+	else
 		redis_store_corrupt_again(r, shared->key, shared->key_len, stored);
 }
 

@@ -1,11 +1,11 @@
-"""Replaces functions of libraries in a daemon that a test starts."""
+"""Replaces functions of libraries in a daemon or a redis-server that a test starts."""
 
 import os
 import subprocess
 
 
 def preload(directory, source):
-    """The environment of a daemon in which the functions in `source` (C) replace those of the libraries."""
+    """The environment of a process in which the functions in `source` (C) replace those of the libraries."""
     library = f"{directory}/preload.so"
     subprocess.run([os.environ.get("CC", "cc"), "-shared", "-fPIC", "-o", library, "-x", "c", "-"], check=True,
                    input=source.encode())

@@ -1,7 +1,8 @@
 """The clock of a redis-server, which a test sets, also while the server runs."""
 
 import struct
-import subprocess
+
+from preload import preload
 
 SOURCE = r"""
 #define _GNU_SOURCE
@@ -43,12 +44,9 @@ class RedisClock:
     """`env` is for the redis-server. Its clock is `ahead` seconds ahead of ours."""
 
     def __init__(self, directory, ahead=0):
-        library, self.file = f"{directory}/clock.so", f"{directory}/clock"
-        with open(f"{directory}/clock.c", "w", encoding="ascii") as source:
-            source.write(SOURCE)
-        subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", library, f"{directory}/clock.c", "-ldl"], check=True)
+        self.file = f"{directory}/clock"
         self.set(ahead)
-        self.env = {"LD_PRELOAD": library, "CLOCK_AHEAD": self.file}
+        self.env = {**preload(directory, SOURCE), "CLOCK_AHEAD": self.file}
 
     def set(self, ahead):
         try:

@@ -200,16 +200,20 @@ def test_stop_ends_within_five_seconds(private_redis, start):
         assert time.monotonic() - began < 5
 
 
+def ends_at_a_second_signal(daemon):
+    daemon.signal(signal.SIGTERM)
+    until(lambda: refuses(daemon.address), "the daemon has noticed the first signal")
+    began = time.monotonic()
+    daemon.signal(signal.SIGTERM)
+    daemon.ended = True
+    daemon.wait()
+    assert time.monotonic() - began < 1
+    daemon.check_stderr()
+
+
 def test_a_second_signal_ends_at_once(private_redis, start):
     with a_write_waits(private_redis, start) as (daemon, _):
-        daemon.signal(signal.SIGTERM)
-        until(lambda: refuses(daemon.address), "the daemon has noticed the first signal")
-        began = time.monotonic()
-        daemon.signal(signal.SIGTERM)
-        daemon.ended = True
-        daemon.wait()
-        assert time.monotonic() - began < 1
-        daemon.check_stderr()
+        ends_at_a_second_signal(daemon)
 
 
 def test_a_second_signal_does_not_wait_for_a_disk_that_hangs(start, directory):
@@ -219,14 +223,7 @@ def test_a_second_signal_does_not_wait_for_a_disk_that_hangs(start, directory):
     with daemon.wire() as wire:
         wire.send(b"POST /v1/circuits/a/transition HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
         daemon.post(path("a", "failure"))
-        daemon.signal(signal.SIGTERM)
-        until(lambda: refuses(daemon.address), "the daemon has noticed the first signal")
-        began = time.monotonic()
-        daemon.signal(signal.SIGTERM)
-        daemon.ended = True
-        daemon.wait()
-        assert time.monotonic() - began < 1
-        daemon.check_stderr()
+        ends_at_a_second_signal(daemon)
 
 
 @pytest.mark.slow

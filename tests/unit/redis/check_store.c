@@ -105,6 +105,18 @@ static void open_ready(const char *prefix)
 	wait_for(STORE_READY);
 }
 
+/* A ready store, whose operations have 100 ms, on a server that is stopped now. */
+static struct store_limits open_frozen(void)
+{
+	struct store_limits limits = store_test_limits();
+
+	limits.timeout_ms = 100;
+	open_store(server.store, "stoma:", limits);
+	wait_for(STORE_READY);
+	kill(server.pid, SIGSTOP);
+	return limits;
+}
+
 static void setup(void)
 {
 	base = event_base_new();
@@ -888,13 +900,9 @@ END_TEST
  * of these may cancel the very operation whose deadline has just passed. */
 START_TEST(one_whose_deadline_ends_others_can_be_cancelled)
 {
-	struct store_limits limits = store_test_limits();
 	struct answer sent, first, second, third, waits;
 
-	limits.timeout_ms = 100;
-	open_store(server.store, "stoma:", limits);
-	wait_for(STORE_READY);
-	kill(server.pid, SIGSTOP);
+	open_frozen();
 	submit_in_background(&sent, "k", OP_SUCCESS);
 	store_flush(store);
 	submit(&first, "a", OP_GET);
@@ -916,13 +924,9 @@ END_TEST
 
 START_TEST(a_listing_has_a_deadline_too)
 {
-	struct store_limits limits = store_test_limits();
 	struct store_query query = {.limit = 10};
 
-	limits.timeout_ms = 100;
-	open_store(server.store, "stoma:", limits);
-	wait_for(STORE_READY);
-	kill(server.pid, SIGSTOP);
+	open_frozen();
 	ck_assert_int_eq(store_run_list(base, store, &query).status, STORE_TIMEOUT);
 	kill(server.pid, SIGCONT);
 	do_ok("k", OP_FAILURE);
@@ -1158,13 +1162,9 @@ END_TEST
  * applied". */
 START_TEST(what_waited_was_surely_not_applied)
 {
-	struct store_limits limits = store_test_limits();
+	struct store_limits limits = open_frozen();
 	struct answer under_way, waits, cancelled;
 
-	limits.timeout_ms = 100;
-	open_store(server.store, "stoma:", limits);
-	wait_for(STORE_READY);
-	kill(server.pid, SIGSTOP);
 	submit(&under_way, "k", OP_FAILURE);
 	event_base_loop(base, EVLOOP_NONBLOCK); /* the call goes out */
 	submit(&waits, "k", OP_FAILURE);
@@ -1188,13 +1188,9 @@ END_TEST
  * up, it is given up first, because the two must not change places. */
 START_TEST(what_nobody_waits_for_has_no_deadline)
 {
-	struct store_limits limits = store_test_limits();
 	struct answer sent, alone, ahead, late;
 
-	limits.timeout_ms = 100;
-	open_store(server.store, "stoma:", limits);
-	wait_for(STORE_READY);
-	kill(server.pid, SIGSTOP);
+	open_frozen();
 	submit_in_background(&sent, "k", OP_SUCCESS);
 	submit_in_background(&alone, "alone", OP_SUCCESS);
 	event_base_loop(base, EVLOOP_NONBLOCK); /* the call goes out */
@@ -1237,14 +1233,10 @@ static void on_not_applied(void *arg, struct store_result *result)
  * together with those that waited before, without an end. */
 START_TEST(what_a_callback_submits_is_not_given_up_with_the_others)
 {
-	struct store_limits limits = store_test_limits();
 	struct store_result unavailable = {.status = STORE_UNAVAILABLE};
 	struct answer sent, late, behind = {0};
 
-	limits.timeout_ms = 100;
-	open_store(server.store, "stoma:", limits);
-	wait_for(STORE_READY);
-	kill(server.pid, SIGSTOP);
+	open_frozen();
 	submit_in_background(&sent, "k", OP_SUCCESS);
 	event_base_loop(base, EVLOOP_NONBLOCK); /* the call goes out */
 	submit(&late, "k", OP_FAILURE);
