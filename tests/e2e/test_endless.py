@@ -15,6 +15,7 @@ import pytest
 from chaos import process_seconds
 from contract import path
 from stopwatch import Stopwatch
+from wait import until
 from wire import Wire, connect, request_bytes
 
 HEAD = b"POST /v1/circuits/endless/transition HTTP/1.1\r\nHost: localhost\r\n"
@@ -144,8 +145,7 @@ def test_an_endless_request(start, kind):
     share = (process_seconds(daemon) - used) / (time.monotonic() - began)
     print(f"{kind}: ended after {took:.1f} s, slowest answer {1000 * slowest:.1f} ms, {100 * share:.1f}% of a core")
     assert share < 0.1
-    wires = daemon.metric("breakerd_http_connections")
-    assert wires <= 2, wires
+    until(lambda: daemon.metric("breakerd_http_connections") == 1, "all other connections have ended")
 
 
 @pytest.mark.parametrize("kind", KINDS)
