@@ -195,11 +195,16 @@ bool http_conn_at_eof(const struct conn *c)
 	return recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
 }
 
+void http_conn_hurry(struct conn *c)
+{
+	MHD_set_connection_option(c->mhd, MHD_CONNECTION_OPTION_TIMEOUT, 1u);
+}
+
 /*
  * first_line.c or libmicrohttpd notices the hang-up that shutdown(2) makes. libmicrohttpd does not
  * look at the socket of a request that was suspended and that it takes for ready (pump.c). Such a
- * connection is ended by libmicrohttpd's own time-out, of which the shortest is a second. A parked
- * connection gets that time-out when it is resumed (parked.c).
+ * connection is ended by libmicrohttpd's own time-out. A parked connection gets that time-out when
+ * it is resumed (parked.c).
  */
 void http_conn_end(struct conn *c, const char *why)
 {
@@ -207,7 +212,7 @@ void http_conn_end(struct conn *c, const char *why)
 	http_conn_enter(c, PHASE_ENDING);
 	shutdown(c->fd, SHUT_RDWR);
 	if (c->mhd && !c->parked)
-		MHD_set_connection_option(c->mhd, MHD_CONNECTION_OPTION_TIMEOUT, 1u);
+		http_conn_hurry(c);
 }
 
 /* The time of a connection in its phase is over. */

@@ -39,7 +39,7 @@ static void resume(struct conn *c)
 	if (c->phase == PHASE_ENDING) {
 		c->doomed = true;
 		http->doomed++;
-		MHD_set_connection_option(c->mhd, MHD_CONNECTION_OPTION_TIMEOUT, 1u);
+		http_conn_hurry(c);
 	}
 	MHD_resume_connection(c->mhd);
 	http_schedule_pump(http);

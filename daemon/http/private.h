@@ -307,6 +307,9 @@ struct conn *http_conn_of_mhd(struct MHD_Connection *mhd);
 
 /* Shuts the connection down. It is freed in a later turn, when that is noticed. */
 void http_conn_end(struct conn *c, const char *why);
+/* Gives it libmicrohttpd's own time-out, of which the shortest is a second. libmicrohttpd looks at
+ * such a connection in each of its runs, also if its socket has nothing to tell. */
+void http_conn_hurry(struct conn *c);
 /* A number that changes when the client takes something. On TCP the bytes that the client has
  * acknowledged, on a unix socket the bytes that it has still to read. */
 uint64_t http_conn_progress(const struct conn *c);

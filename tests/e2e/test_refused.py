@@ -144,6 +144,17 @@ def test_broken_requests_are_answered_in_our_words(memory_daemon, data, status, 
     expect(memory_daemon.get(path("k")), successCount=0)
 
 
+@pytest.mark.parametrize("data,status", BROKEN.values(), ids=BROKEN)
+def test_who_is_refused_and_stays(start, data, status):
+    """The connection's place is free at once, although its client neither sends nor closes."""
+    daemon = start(idle_timeout=60)
+    daemon.get("/healthz")  # libmicrohttpd 1.0 looks at its oldest connection in each run
+    with daemon.wire() as wire:
+        wire.send(data)
+        check_refusal(wire.receive("POST"), status)
+        until(lambda: daemon.metric("breakerd_http_connections") == 1, "only ours is counted")
+
+
 @pytest.mark.parametrize("data,status", [(b"GET / HTTP/2.0\r\n\r\n", 505), (b"GET /\r\n\r\n", 400),
                                          (b"GET /" + b"a" * 20000, 431)])
 def test_a_broken_line_behind_a_request(start, data, status):
