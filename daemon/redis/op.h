@@ -123,7 +123,8 @@ struct store_op *redis_store_away(struct redis_store *r, struct store_result *re
 /* Counts, and logs once a key, a stored value that is not sound. */
 void redis_store_corrupt(struct redis_store *r, const char *key, size_t key_len,
 			 enum circuit_stored stored);
-/* The same for a read that is repeated: counts once a key, too, as far as keys are remembered. */
+/* The same for a read that no client asked for and that is repeated: counts once a key, too, as far
+ * as keys are remembered. */
 void redis_store_corrupt_again(struct redis_store *r, const char *key, size_t key_len,
 			       enum circuit_stored stored);
 
