@@ -7,7 +7,7 @@ import time
 
 from ports import free_port
 from wait import until
-from wire import Client, Methods, Wire, connect
+from wire import Client, Closed, Methods, Wire, connect
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BINARY = os.path.abspath(os.environ.get("BREAKERD", os.path.join(ROOT, "build", "breakerd")))
@@ -130,6 +130,14 @@ class Breakerd(Methods):
 
     def metric(self, name, **labels):
         return self.metrics().get((name, frozenset(labels.items())), 0)
+
+    def connections(self):
+        """How many the daemon has, this one included, which may have been displaced and is then made anew."""
+        while True:
+            try:
+                return self.metric("breakerd_http_connections")
+            except (Closed, ConnectionResetError, BrokenPipeError):
+                self.client_close()
 
     def stderr(self):
         with open(self.stderr_path, encoding="utf-8", errors="replace") as f:

@@ -6,7 +6,7 @@ from contract import path
 from flood import Load
 from stopwatch import Stopwatch
 from wait import until
-from wire import Closed, Wire
+from wire import Wire
 
 SLOW = 600
 ENOUGH = 1500  # answers of which a percentile is taken
@@ -61,25 +61,18 @@ def test_slow_senders_and_a_flood(start):
     daemon = start(request_timeout=2)
     most = daemon.metric("breakerd_http_connections_limit")
 
-    def connections():
-        while True:
-            try:
-                return daemon.metric("breakerd_http_connections")
-            except Closed:  # ours had been idle for longest
-                daemon.client_close()
-
     with Load("steady", daemon.address, daemon.process.pid) as steady, \
             Load("slow", daemon.address, SLOW) as slow, \
             Stopwatch(daemon.process.pid) as stopwatch:
         watch = Watch(steady)
-        until(lambda: connections() > SLOW, "the slow ones are in")
+        until(lambda: daemon.connections() > SLOW, "the slow ones are in")
         # Each has been turned out twice, and has come again.
         watch.over(lambda: slow.tell()["ended"] >= 2 * SLOW)
         watch.check("slow senders")
         with Load("flood", daemon.address, FLOOD) as flood:
-            until(lambda: connections() == most, "no connection is left")
+            until(lambda: daemon.connections() == most, "no connection is left")
             watch.over(lambda: flood.tell()["connected"] > most)
-            until(lambda: connections() == most, "it is full still")
+            until(lambda: daemon.connections() == most, "it is full still")
             watch.check("flood")
             flood.stop()
             stopwatch.start()
@@ -89,5 +82,5 @@ def test_slow_senders_and_a_flood(start):
         for _ in range(50):
             stopwatch.start()
             assert new_connection(daemon, stopwatch) < 1
-        watch.over(lambda: connections() < most)
+        watch.over(lambda: daemon.connections() < most)
         watch.check("after the flood")
