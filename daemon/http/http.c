@@ -29,6 +29,7 @@ static void on_connection(void *arg, struct MHD_Connection *mhd, void **context,
 	c = *context;
 	*context = NULL;
 	TAILQ_REMOVE(&http->in_mhd, c, in_mhd);
+	http_request_closed(c);
 	http_parked_closed(c);
 	http_conn_gone(c);
 }

@@ -62,6 +62,7 @@ enum phase {
 
 struct http_request {
 	enum http_method method;
+	bool open;      /* its request line has come, and libmicrohttpd has not said that it is over */
 	bool begun;     /* libmicrohttpd has called http_on_request for it */
 	bool waits;     /* the handler has returned without an answer */
 	bool suspended; /* its connection is suspended */
@@ -479,5 +480,9 @@ enum MHD_Result http_on_request(void *arg, struct MHD_Connection *mhd, const cha
 				size_t *upload_len, void **context);
 void http_on_completed(void *arg, struct MHD_Connection *mhd, void **context,
 		       enum MHD_RequestTerminationCode code);
+/* libmicrohttpd has closed the connection. It does not always say before that the request is over:
+ * not if it has no answer to a request that it refuses (1.0.1: a chunk's size line with extensions
+ * that is too long), and not if epoll_ctl fails. */
+void http_request_closed(struct conn *c);
 
 #endif

@@ -60,7 +60,8 @@ void *http_on_request_line(void *arg, const char *target, struct MHD_Connection 
 	const char *query = target ? strchr(target, '?') : NULL;
 	size_t len;
 
-	c->rq = (struct http_request){.method = HTTP_OTHER, .target = target ? target : ""};
+	c->rq = (struct http_request){
+		.method = HTTP_OTHER, .open = true, .target = target ? target : ""};
 	c->rq.target_len = strlen(c->rq.target);
 	c->rq.broken_target = http_head_target_is_broken(c->rq.target, c->rq.target_len);
 	if (query) {
@@ -94,17 +95,12 @@ static void orphan(struct conn *c)
 	http_request_peer(&c->rq); /* kept in c->peer: the socket cannot be asked later */
 }
 
-void http_on_completed(void *arg, struct MHD_Connection *mhd, void **context,
-		       enum MHD_RequestTerminationCode code)
+/* The request is over for libmicrohttpd. */
+static void completed(struct conn *c)
 {
-	struct http *http = arg;
-	struct conn *c = *context;
+	struct http *http = c->http;
 
-	(void)mhd;
-	(void)code;
-	if (!c)
-		return;
-	*context = NULL;
+	c->rq.open = false;
 	if (c->unsent)
 		http_answer_sent(c);
 	if (c->stream.read)
@@ -129,6 +125,25 @@ void http_on_completed(void *arg, struct MHD_Connection *mhd, void **context,
 		c->hung_up = http_conn_at_eof(c);
 	if (c->phase != PHASE_ENDING)
 		http_conn_enter(c, c->hung_up ? PHASE_HUNG_UP : PHASE_FRESH);
+}
+
+void http_on_completed(void *arg, struct MHD_Connection *mhd, void **context,
+		       enum MHD_RequestTerminationCode code)
+{
+	struct conn *c = *context;
+
+	(void)arg;
+	(void)mhd;
+	(void)code;
+	*context = NULL;
+	if (c)
+		completed(c);
+}
+
+void http_request_closed(struct conn *c)
+{
+	if (c->rq.open)
+		completed(c);
 }
 
 /* True if the head is over max_head, or leaves libmicrohttpd no memory for an answer. */

@@ -2,6 +2,7 @@
 counts them. Chunked bodies that make no progress cost others nothing."""
 
 import contextlib
+import signal
 import socket
 import time
 
@@ -153,6 +154,18 @@ def test_who_is_refused_and_stays(start, data, status):
         wire.send(data)
         check_refusal(wire.receive("POST"), status)
         until(lambda: daemon.metric("breakerd_http_connections") == 1, "only ours is counted")
+
+
+@pytest.mark.parametrize("data,status", BROKEN.values(), ids=BROKEN)
+def test_who_was_refused_does_not_hold_up_the_stop(start, data, status):
+    """libmicrohttpd 1.0 does not always tell that a request which it refused is over."""
+    daemon = start()
+    check_refusal(refusal(daemon.address, data), status)
+    began = time.monotonic()
+    daemon.signal(signal.SIGTERM)
+    daemon.expect_exit(0)
+    assert time.monotonic() - began < 2
+    assert "drain_cut" not in daemon.stderr()
 
 
 @pytest.mark.parametrize("data,status", [(b"GET / HTTP/2.0\r\n\r\n", 505), (b"GET /\r\n\r\n", 400),
