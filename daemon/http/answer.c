@@ -148,13 +148,17 @@ bool http_answer_queue(struct conn *c, const struct http_reply *reply)
 	if (!response)
 		response = response_new(reply->body, len, MHD_RESPMEM_MUST_COPY, reply,
 					date_of(c->http, now), ends);
-	ok = response && MHD_queue_response(c->mhd, (unsigned)reply->status, response) == MHD_YES;
-	if (response && response != c->kept.response)
-		MHD_destroy_response(response);
-	if (ok && len > LONG_ANSWER) {
+	/* Before MHD_queue_response, which may find that it cannot send the answer and say that the
+	 * request is over. */
+	if (len > LONG_ANSWER) {
 		c->unsent = len;
 		c->http->unsent += len;
 	}
+	ok = response && MHD_queue_response(c->mhd, (unsigned)reply->status, response) == MHD_YES;
+	if (response && response != c->kept.response)
+		MHD_destroy_response(response);
+	if (!ok)
+		http_answer_sent(c);
 	return ok;
 }
 
