@@ -62,9 +62,9 @@ enum phase {
 
 struct http_request {
 	enum http_method method;
-	bool open;      /* its request line has come, and libmicrohttpd has not said that it is over */
-	bool begun;     /* libmicrohttpd has called http_on_request for it */
-	bool waits;     /* the handler has returned without an answer */
+	bool open;  /* its request line has come, and libmicrohttpd has not said that it is over */
+	bool begun; /* libmicrohttpd has called http_on_request for it */
+	bool waits; /* the handler has returned without an answer */
 	bool suspended; /* its connection is suspended */
 	bool deferred;  /* waits for a later turn (defer.c) */
 	bool costly;    /* its handler's time counts for the budget of costly requests */

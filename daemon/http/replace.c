@@ -13,7 +13,8 @@
  *
  * Then our answer goes straight to the socket, and libmicrohttpd's own fails behind it. In all
  * other cases libmicrohttpd's answer is sent, and counted; but 1.0.1 has none for a chunk's size
- * line with extensions that is too long, and request_timeout ends that connection.
+ * line with extensions that is too long, and request_timeout ends that connection, nor for some
+ * request lines, after which it closes the connection.
  */
 #include "http/private.h"
 
@@ -22,6 +23,22 @@
 
 /* What libmicrohttpd says when it refuses a request; status and page follow. */
 #define REFUSAL "Error processing request (HTTP response code is "
+
+/* What libmicrohttpd 1.0 says when it closes a connection amid a request line without an answer,
+ * and the status that the answer should have. */
+static const struct {
+	const char *begins;
+	int status;
+} unanswered[] = {
+	{"No space left in the read buffer", MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE},
+	{"Too many meaningless extra empty lines", MHD_HTTP_BAD_REQUEST},
+	{"Bare CR characters are not allowed in the request line", MHD_HTTP_BAD_REQUEST},
+	{"Bare LF characters are not allowed in the request line", MHD_HTTP_BAD_REQUEST},
+	{"The request line ", MHD_HTTP_BAD_REQUEST},
+	{"Invalid character is in the request line", MHD_HTTP_BAD_REQUEST},
+	{"The NUL character is in the request line", MHD_HTTP_BAD_REQUEST},
+	{"The request has whitespace character is in the URI", MHD_HTTP_BAD_REQUEST},
+};
 
 /* For how many connections the kernel is asked about TCP's counters at a refusal, with three system
  * calls each. All further connections can be meant. */
@@ -185,18 +202,13 @@ static void answer_first(struct conn *c, int status, const char *why)
 	http_conn_hurry(c);
 }
 
-void http_on_library_log(struct http *http, const char *text)
+/* A request is about to be refused, at one of the stages, with the status and the page; or without
+ * an answer, if `page` is a line of `unanswered`. */
+static void on_refusal(struct http *http, unsigned stages, int status, const char *page)
 {
-	int status;
-	const char *page;
-	struct conn *amid_head, *c;
+	struct conn *amid_head = conn_amid_head(http);
+	struct conn *c = amid_head ? amid_head : only_candidate(http, stages);
 
-	if (strncmp(text, REFUSAL, sizeof(REFUSAL) - 1) != 0)
-		return;
-	page = text + sizeof(REFUSAL) - 1;
-	status = atoi(page);
-	amid_head = conn_amid_head(http);
-	c = amid_head ? amid_head : only_candidate(http, stages_of(status, page));
 	if (c && status >= 400 && status != MHD_HTTP_INTERNAL_SERVER_ERROR)
 		answer_first(c, status, detail_for(amid_head, page));
 	else
@@ -205,4 +217,20 @@ void http_on_library_log(struct http *http, const char *text)
 	 */
 	if (amid_head)
 		amid_head->rq.begun = true;
+}
+
+void http_on_library_log(struct http *http, const char *text)
+{
+	const char *page;
+	int status;
+
+	if (strncmp(text, REFUSAL, sizeof(REFUSAL) - 1) == 0) {
+		page = text + sizeof(REFUSAL) - 1;
+		status = atoi(page);
+		on_refusal(http, stages_of(status, page), status, page);
+		return;
+	}
+	for (size_t i = 0; i < sizeof(unanswered) / sizeof(unanswered[0]); i++)
+		if (strncmp(text, unanswered[i].begins, strlen(unanswered[i].begins)) == 0)
+			on_refusal(http, AT_LINE, unanswered[i].status, text);
 }

@@ -60,8 +60,9 @@ void *http_on_request_line(void *arg, const char *target, struct MHD_Connection 
 	const char *query = target ? strchr(target, '?') : NULL;
 	size_t len;
 
-	c->rq = (struct http_request){
-		.method = HTTP_OTHER, .open = true, .target = target ? target : ""};
+	c->rq = (struct http_request){.method = HTTP_OTHER,
+				      .open = true,
+				      .target = target ? target : ""};
 	c->rq.target_len = strlen(c->rq.target);
 	c->rq.broken_target = http_head_target_is_broken(c->rq.target, c->rq.target_len);
 	if (query) {

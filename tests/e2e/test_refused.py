@@ -193,6 +193,29 @@ def test_a_broken_line_behind_a_request(start, data, status):
                for s in {status, 414}) == 3
 
 
+# Request lines behind a request, after which libmicrohttpd 1.0 closes the connection without an answer of its own.
+UNANSWERED = {
+    "line-without-end": (b"x" * 20000, 431),
+    "line-too-long": (b"OPTIONS /" + b"a" * 20000, 431),
+    "empty-lines": (b"\r\n" * 20, 400),
+    "lines-of-another-protocol": (b"EHLO localhost\r\n", 400),
+    "bare-cr": (b"PATCH /\r HTTP/1.1\r\n", 400),
+    "bare-lf": (b"PATCH / HTTP/1.1\n", 400),
+    "spaces": (b"PATCH / HTTP/1.1 x\r\n", 400),
+    "space-first": (b" GET / HTTP/1.1\r\n", 400),
+    "form-feed": (b"GET\f/ HTTP/1.1\r\n", 400),
+    "nul": (b"G\0T / HTTP/1.1\r\n", 400),
+}
+
+
+@pytest.mark.skipif(not LIBRARY_IS_STRICT, reason="libmicrohttpd before 1.0 accepts some of them, and waits after others")
+@pytest.mark.parametrize("data,status", UNANSWERED.values(), ids=UNANSWERED)
+def test_a_broken_line_that_libmicrohttpd_does_not_answer(memory_daemon, data, status):
+    memory_daemon.get("/healthz")
+    check_refusal(refusal(memory_daemon.address, data, kept=True), status)
+    assert memory_daemon.metric("breakerd_http_requests_total", route="none", method="other", status=str(status)) == 1
+
+
 @pytest.mark.parametrize("kept", [False, True], ids=["first", "kept"])
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "X"])
 def test_a_refusal_knows_its_method(memory_daemon, method, kept):
