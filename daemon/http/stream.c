@@ -148,6 +148,12 @@ void http_stream_completed(struct conn *c)
 	c->stream.suspended = false;
 	http->connections++;
 	http->metrics->http_connections++;
+	/* If on_read ends a connection, libmicrohttpd closes it when it looks at it again, and
+	 * nothing else makes it do so. */
+	if (c->stream.cut) {
+		http_conn_hurry(c);
+		http_schedule_pump(http);
+	}
 	c->stream.gone(c->stream.arg);
 }
 

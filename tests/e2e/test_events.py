@@ -438,7 +438,9 @@ def test_streams_begin_however_many_more_come(start_on, redis):
 
 
 def test_a_stream_that_is_reset_is_over_at_once(daemon):
-    """A stream reset by its client ends at once, also with unread bytes from the client."""
+    """A stream reset by its client ends at once, also with unread bytes from the client, and its connection keeps no place
+    until request_timeout."""
+    before = daemon.connections()
     streams = [Stream(daemon) for _ in range(20)]
     for stream in streams:
         stream.until_ready()
@@ -448,6 +450,7 @@ def test_a_stream_that_is_reset_is_over_at_once(daemon):
         stream.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         stream.sock.close()
     until(lambda: daemon.metric("breakerd_event_streams") == 0, "all streams have ended", 5)
+    until(lambda: daemon.connections() == before, "all connections have ended", 5)
 
 
 def test_bytes_behind_the_request_of_a_stream_cost_nothing(daemon):
