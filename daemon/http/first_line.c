@@ -33,9 +33,7 @@ void http_conn_gone(struct conn *c)
 		TAILQ_REMOVE(&http->reserved, c, reserved_entry);
 		http->reserved_count--;
 	}
-	if (c->rq.orphaned)
-		c->mhd = NULL; /* http_reply frees it */
-	else
+	if (!c->rq.orphaned) /* otherwise http_reply frees it */
 		http_conn_free(c);
 	http->connections--;
 	http->metrics->http_connections--;

@@ -28,6 +28,7 @@ static void on_connection(void *arg, struct MHD_Connection *mhd, void **context,
 	}
 	c = *context;
 	*context = NULL;
+	c->mhd = NULL; /* it is in none of libmicrohttpd's lists any more */
 	TAILQ_REMOVE(&http->in_mhd, c, in_mhd);
 	http_request_closed(c);
 	http_parked_closed(c);

@@ -150,7 +150,7 @@ void http_stream_completed(struct conn *c)
 	http->metrics->http_connections++;
 	/* If on_read ends a connection, libmicrohttpd closes it when it looks at it again, and
 	 * nothing else makes it do so. */
-	if (c->stream.cut) {
+	if (c->stream.cut && c->mhd) {
 		http_conn_hurry(c);
 		http_schedule_pump(http);
 	}
