@@ -42,7 +42,7 @@ static void part_answer(struct redis_call *call, const struct call_part *part,
 
 	if (answer->stored != CIRCUIT_STORED_SOUND)
 		redis_store_corrupt(call->r, keynode_key(&part->circuit->node),
-				    part->circuit->node.key_len, answer->stored);
+				    part->circuit->node.key_len, answer->stored, false);
 	breaker_none(&b);
 	if (answer->member)
 		breaker_member_decode(answer->member, answer->member_len, &b);

@@ -219,12 +219,9 @@ static bool take_value(struct redis_list *l, const struct found *f, const struct
 		return true;
 	if (value->stored != CIRCUIT_STORED_SOUND) {
 		char whole[REDIS_KEY_MAX];
-		size_t len = redis_store_put_key(r, whole, key, f->len);
 
-		if (l->query.background)
-			redis_store_corrupt_again(r, whole, len, value->stored);
-		else
-			redis_store_corrupt(r, whole, len, value->stored);
+		redis_store_corrupt(r, whole, redis_store_put_key(r, whole, key, f->len),
+				    value->stored, l->query.background);
 	}
 	if (value->stored == CIRCUIT_STORED_NONE ||
 	    !store_query_matches(&l->query, key, f->len, value->circuit.state))

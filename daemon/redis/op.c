@@ -152,18 +152,17 @@ struct redis_store *redis_store_open(struct store *s, struct store_result *resul
 	return store_overloaded(s, result) ? NULL : r;
 }
 
-/* `again`: by a read that is repeated. */
-static void note_corrupt(struct redis_store *r, const char *key, size_t key_len,
-			 enum circuit_stored stored, bool again)
+void redis_store_corrupt(struct redis_store *r, const char *key, size_t key_len,
+			 enum circuit_stored stored, bool repeated)
 {
 	uint64_t hash = siphash(&r->hash_key, key, key_len) & ~CORRUPT_LOGGED;
 	uint64_t *place = &r->corrupt_seen[(hash >> 1) % CORRUPT_REMEMBERED];
 	bool known = hash && (*place & ~CORRUPT_LOGGED) == hash; /* 0 is an empty place */
 
 	/* Repeated reads of two keys must not drive each other out. */
-	if (again && !known && *place)
+	if (repeated && !known && *place)
 		return;
-	if (r->metrics && !(known && again))
+	if (r->metrics && !(known && repeated))
 		r->metrics->corrupt_entries++;
 	if (!known)
 		*place = hash;
@@ -175,16 +174,4 @@ static void note_corrupt(struct redis_store *r, const char *key, size_t key_len,
 		    stored == CIRCUIT_STORED_NONE
 			    ? "no JSON object, reads as no circuit"
 			    : "a member missing or ill-typed, reads as its default");
-}
-
-void redis_store_corrupt(struct redis_store *r, const char *key, size_t key_len,
-			 enum circuit_stored stored)
-{
-	note_corrupt(r, key, key_len, stored, false);
-}
-
-void redis_store_corrupt_again(struct redis_store *r, const char *key, size_t key_len,
-			       enum circuit_stored stored)
-{
-	note_corrupt(r, key, key_len, stored, true);
 }

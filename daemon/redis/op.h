@@ -120,12 +120,10 @@ const char *redis_store_why(struct redis_store *r);
 /* Says that there is no link, and why. Returns NULL. */
 struct store_op *redis_store_away(struct redis_store *r, struct store_result *result);
 
-/* Counts, and logs once a key, a stored value that is not sound. */
+/* Counts, and logs once a key, a stored value that is not sound. `repeated`: by a read that no
+ * client asked for and that is repeated; it counts once a key, too, as far as keys are remembered.
+ */
 void redis_store_corrupt(struct redis_store *r, const char *key, size_t key_len,
-			 enum circuit_stored stored);
-/* The same for a read that no client asked for and that is repeated: counts once a key, too, as far
- * as keys are remembered. */
-void redis_store_corrupt_again(struct redis_store *r, const char *key, size_t key_len,
-			       enum circuit_stored stored);
+			 enum circuit_stored stored, bool repeated);
 
 #endif

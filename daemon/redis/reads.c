@@ -164,7 +164,7 @@ static void on_exists(void *arg, enum redis_outcome outcome, const redisReply *r
 
 	(void)why;
 	if (outcome == REDIS_REPLY && reply->type == REDIS_REPLY_INTEGER && reply->integer == 1)
-		redis_store_corrupt(q->r, q->key, q->key_len, CIRCUIT_STORED_NONE);
+		redis_store_corrupt(q->r, q->key, q->key_len, CIRCUIT_STORED_NONE, false);
 	free(q);
 }
 
@@ -221,10 +221,8 @@ static void check_value(struct redis_store *r, const struct shared_read *shared,
 		return;
 	if (len == 0)
 		ask_whether_empty(r, shared->key, shared->key_len);
-	else if (o)
-		redis_store_corrupt(r, shared->key, shared->key_len, stored);
 	else
-		redis_store_corrupt_again(r, shared->key, shared->key_len, stored);
+		redis_store_corrupt(r, shared->key, shared->key_len, stored, !o);
 }
 
 static void tell_value(struct redis_store *r, struct shared_read *shared, const redisReply *reply)
